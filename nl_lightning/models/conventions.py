@@ -1,0 +1,74 @@
+"""Where the paper and the authors' released code differ, one named switch each.
+
+The paper is arXiv 1711.07971v3; the released code is its Caffe2 implementation. Which of the two made Table 2
+is not known; re-runs of the released code land within 0.3 points of it. ``Conventions(profile="paper")`` and
+``Conventions(profile="release")`` set every switch; a switch that is given overrides its profile.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """Choices that the paper and the released code make differently.
+
+    A field left ``None`` is filled in from `profile` when the object is made, so that no reader of the object
+    ever sees ``None``.
+
+    Attributes:
+        profile: ``"paper"`` or ``"release"``.
+        subsample: max-pool ``"after"`` phi and g (paper, Sec. 3.3) or ``"before"`` them (release), which costs a
+            quarter of their products.
+        scale: multiply the Gaussian exponents by (similarity channels)^-0.5. Not in Eq. (2)-(3); in the release.
+        max_pool: ``"padded"``: Table 1's temporal kernel of 3, padded so that sizes are Table 1's; or
+            ``"unpadded"``: kernel 2 in time and no padding, which makes res2 55 x 55 (release).
+        nonlocal_init: ``"he"`` (paper, Sec. 4) or ``"gaussian"``, standard deviation 0.01 (release).
+        inflate_res2: which first kernels of res2 an I3D inflates: ``"alternate"``, one for every two blocks
+            (paper, Sec. 4), or ``"all"`` three (release; only this gives the FLOPs of Table 2e).
+        nonlocal_gamma: start value of the scale of the BN after W_z. 0 makes a new block the identity.
+        residual_gamma: start value of the scale of the last BN of a residual block. The release starts at 0;
+            the paper is silent (1), and ImageNet weights replace it in both.
+        decay_bn: whether weight decay acts on the scales and shifts of BN. The release has none there.
+    """
+
+    profile: Literal["paper", "release"] = "paper"
+    subsample: Literal["before", "after"] | None = None
+    scale: bool | None = None
+    max_pool: Literal["padded", "unpadded"] | None = None
+    nonlocal_init: Literal["he", "gaussian"] | None = None
+    inflate_res2: Literal["alternate", "all"] | None = None
+    nonlocal_gamma: float | None = None
+    residual_gamma: float | None = None
+    decay_bn: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.profile not in PROFILES:
+            raise ValueError(f"profile: expected one of {', '.join(PROFILES)}, not {self.profile!r}")
+        for field in fields(self):
+            if getattr(self, field.name) is None:
+                object.__setattr__(self, field.name, PROFILES[self.profile][field.name])
+
+
+PROFILES: dict[str, dict[str, Any]] = {
+    "paper": {
+        "subsample": "after",
+        "scale": False,
+        "max_pool": "padded",
+        "nonlocal_init": "he",
+        "inflate_res2": "alternate",
+        "nonlocal_gamma": 0.0,
+        "residual_gamma": 1.0,
+        "decay_bn": True,
+    },
+    "release": {
+        "subsample": "before",
+        "scale": True,
+        "max_pool": "unpadded",
+        "nonlocal_init": "gaussian",
+        "inflate_res2": "all",
+        "nonlocal_gamma": 0.0,
+        "residual_gamma": 0.0,
+        "decay_bn": False,
+    },
+}

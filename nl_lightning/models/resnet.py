@@ -1,0 +1,185 @@
+"""C2D and I3D ResNets of "Non-local Neural Networks", Table 1 from top to bottom.
+
+C2D treats a clip's frames as a 2-D ResNet would: every kernel spans one frame, and only the pools cross time.
+I3D inflates kernels in time: conv1, and of every other residual block either the first 1 x 1 (to 3 x 1 x 1) or the
+3 x 3 (to 3 x 3 x 3), Sec. 4. This file is the only place that inserts non-local blocks.
+Checked against the output sizes of Table 1, the parameters of Sec. 4.1 and the cost ratios of Table 2e.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from nl_lightning.models.conventions import Conventions
+from nl_lightning.models.folded import Conv3d, MaxPool3d
+from nl_lightning.models.nonlocal_block import NonLocalBlock, NonLocalConfig
+
+BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+"""Residual blocks of res2, res3, res4 and res5, by depth."""
+STAGES = ("res2", "res3", "res4", "res5")
+EXPANSION = 4
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """A network of Table 2; the defaults are Table 1's for 32 frames of 224 x 224.
+
+    Attributes:
+        depth: 50 or 101.
+        inflate: ``none`` is C2D; ``3x1x1`` and ``3x3x3`` are the two kinds of I3D.
+        non_local: the non-local blocks, or none.
+        num_classes: outputs of the classifier.
+        width: factor on the channels of every layer; 1 is the paper's network.
+        temporal_strides: of conv1, pool1 and pool2. The paper's are (2, 2, 2), for 32 frames and for 128.
+        spatial_strides: of conv1, pool1, res2, res3, res4 and res5.
+        dropout: after global pooling, in training.
+        conventions: where the paper and the released code differ.
+    """
+
+    depth: Literal[50, 101] = 50
+    inflate: Literal["none", "3x1x1", "3x3x3"] = "none"
+    non_local: NonLocalConfig | None = None
+    num_classes: int = 400
+    width: float = 1.0
+    temporal_strides: tuple[int, int, int] = (2, 2, 2)
+    spatial_strides: tuple[int, int, int, int, int, int] = (2, 2, 1, 2, 2, 2)
+    dropout: float = 0.5
+    conventions: Conventions = Conventions()  # noqa: RUF009 - frozen
+
+    def __post_init__(self) -> None:
+        if self.depth not in BLOCKS:
+            raise ValueError(f"depth: expected one of {', '.join(map(str, BLOCKS))}, not {self.depth!r}")
+        if self.inflate not in ("none", "3x1x1", "3x3x3"):
+            raise ValueError(f"inflate: expected none, 3x1x1 or 3x3x3, not {self.inflate!r}")
+        # jsonargparse doesn't check the keys of a dict, so the placement is checked here.
+        for stage, after in (self.non_local.placement if self.non_local else {}).items():
+            if stage not in STAGES:
+                raise ValueError(f"placement: expected a stage of {', '.join(STAGES)}, not {stage!r}")
+            blocks = BLOCKS[self.depth][STAGES.index(stage)]
+            for block in after:
+                if not 0 <= block < blocks:
+                    raise ValueError(
+                        f"placement: {stage} of a ResNet-{self.depth} has the residual blocks 0 to {blocks - 1}, "
+                        f"not {block}"
+                    )
+
+    def inflated(self, stage: str) -> list[bool]:
+        """Which residual blocks of `stage` hold a kernel inflated in time."""
+        blocks = BLOCKS[self.depth][STAGES.index(stage)]
+        if self.inflate == "none":
+            return [False] * blocks
+        if stage == "res2" and self.conventions.inflate_res2 == "all":
+            return [True] * blocks
+        first = 1 if stage == "res5" else 0  # the released code's pattern; the paper gives the rate only
+        return [block % 2 == first for block in range(blocks)]
+
+
+class Bottleneck(nn.Module):
+    """A residual block 1x1, 3x3, 1x1; the spatial stride is on the 3x3, as in the released code."""
+
+    def __init__(
+        self, channels: int, mid: int, stride: int, inflate: str, residual_gamma: float
+    ) -> None:
+        super().__init__()
+        out = EXPANSION * mid
+        time1 = 3 if inflate == "3x1x1" else 1
+        time2 = 3 if inflate == "3x3x3" else 1
+        self.conv1 = Conv3d(channels, mid, (time1, 1, 1))
+        self.bn1 = nn.BatchNorm3d(mid)
+        self.conv2 = Conv3d(mid, mid, (time2, 3, 3), (1, stride, stride))
+        self.bn2 = nn.BatchNorm3d(mid)
+        self.conv3 = Conv3d(mid, out, (1, 1, 1))
+        self.bn3 = nn.BatchNorm3d(out)
+        nn.init.constant_(self.bn3.weight, residual_gamma)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or channels != out:
+            self.downsample = nn.Sequential(
+                Conv3d(channels, out, (1, 1, 1), (1, stride, stride)), nn.BatchNorm3d(out)
+            )
+
+    def forward(self, x: Float[Tensor, "N C T H W"]) -> Float[Tensor, "N D T h w"]:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn2(self.conv2(y)))
+        return self.relu(self.bn3(self.conv3(y)) + self.downsample(x))
+
+
+class Stage(nn.Module):
+    """res2, res3, res4 or res5: residual blocks, with non-local blocks after some of them (no ReLU follows those)."""
+
+    def __init__(self, config: ResNetConfig, name: str, channels: int, mid: int, stride: int) -> None:
+        super().__init__()
+        assert config.conventions.residual_gamma is not None
+        self.blocks = nn.ModuleList()
+        for inflated in config.inflated(name):
+            inflate = config.inflate if inflated else "none"
+            self.blocks.append(Bottleneck(channels, mid, stride, inflate, config.conventions.residual_gamma))
+            channels, stride = EXPANSION * mid, 1
+        nl = config.non_local
+        self.non_local = nn.ModuleDict(
+            {
+                str(after): NonLocalBlock(
+                    channels, nl.instantiation, nl.sum_over, nl.subsample, conventions=config.conventions
+                )
+                for after in (nl.placement.get(name, []) if nl else [])
+            }
+        )
+
+    def forward(self, x: Float[Tensor, "N C T H W"]) -> Float[Tensor, "N D T h w"]:
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if str(index) in self.non_local:
+                x = self.non_local[str(index)](x)
+        return x
+
+
+class VideoResNet(nn.Module):
+    """Table 1: conv1, pool1, res2, pool2, res3, res4, res5, global average pool, fc.
+
+    Module names are the layer names of Table 1. Initialised as He et al. (convolutions) and with a standard
+    deviation of 0.01 (classifier), before ImageNet weights replace it.
+    """
+
+    def __init__(self, config: ResNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        mids = [max(1, round(config.width * mid)) for mid in (64, 128, 256, 512)]
+        t_conv1, t_pool1, t_pool2 = config.temporal_strides
+        s_conv1, s_pool1, *s_stages = config.spatial_strides
+        padded = config.conventions.max_pool == "padded"
+
+        self.conv1 = Conv3d(
+            3, mids[0], (1 if config.inflate == "none" else 5, 7, 7), (t_conv1, s_conv1, s_conv1)
+        )
+        self.bn1 = nn.BatchNorm3d(mids[0])
+        self.relu = nn.ReLU(inplace=True)
+        # A pool that doesn't stride in time doesn't mix frames either (released code, 8 x 8 input).
+        self.pool1 = MaxPool3d((_pool_kernel(t_pool1, padded), 3, 3), (t_pool1, s_pool1, s_pool1), padded)
+        self.pool2 = MaxPool3d((_pool_kernel(t_pool2, padded), 1, 1), (t_pool2, 1, 1), padded)
+        channels = mids[0]
+        for name, mid, stride in zip(STAGES, mids, s_stages, strict=True):
+            setattr(self, name, Stage(config, name, channels, mid, stride))
+            channels = EXPANSION * mid
+        self.dropout = nn.Dropout(config.dropout)
+        self.fc = nn.Linear(channels, config.num_classes)
+        for module in self.modules():
+            if isinstance(module, Conv3d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+        nn.init.normal_(self.fc.weight, std=0.01)
+        nn.init.zeros_(self.fc.bias)
+
+    def forward(self, clip: Float[Tensor, "N 3 T H W"]) -> Float[Tensor, "N classes"]:
+        """Return the logits of normalised clips."""
+        x = self.pool1(self.relu(self.bn1(self.conv1(clip))))
+        x = self.pool2(self.res2(x))
+        x = self.res5(self.res4(self.res3(x)))
+        return self.fc(self.dropout(x.mean(dim=(2, 3, 4))))
+
+
+def _pool_kernel(stride: int, padded: bool) -> int:
+    """Temporal kernel of a max pool: Table 1 has 3 at stride 2, the released code 2; no stride, no mixing."""
+    if stride == 1:
+        return 1
+    return 3 if padded else stride
