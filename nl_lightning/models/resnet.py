@@ -57,13 +57,13 @@ class ResNetConfig:
         for stage, after in (self.non_local.placement if self.non_local else {}).items():
             if stage not in STAGES:
                 raise ValueError(f"placement: expected a stage of {', '.join(STAGES)}, not {stage!r}")
-            blocks = BLOCKS[self.depth][STAGES.index(stage)]
+            if len(set(after)) < len(after):
+                raise ValueError(f"placement: {stage} names a residual block twice: {after}")
+            last = BLOCKS[self.depth][STAGES.index(stage)] - 1
             for block in after:
-                if not 0 <= block < blocks:
-                    raise ValueError(
-                        f"placement: {stage} of a ResNet-{self.depth} has the residual blocks 0 to {blocks - 1}, "
-                        f"not {block}"
-                    )
+                if not 0 <= block <= last:
+                    known = f"{stage} of a ResNet-{self.depth} has the residual blocks 0 to {last}"
+                    raise ValueError(f"placement: {known}, not {block}")
 
     def inflated(self, stage: str) -> list[bool]:
         """Which residual blocks of `stage` hold a kernel inflated in time."""
@@ -79,9 +79,7 @@ class ResNetConfig:
 class Bottleneck(nn.Module):
     """A residual block 1x1, 3x3, 1x1; the spatial stride is on the 3x3, as in the released code."""
 
-    def __init__(
-        self, channels: int, mid: int, stride: int, inflate: str, residual_gamma: float
-    ) -> None:
+    def __init__(self, channels: int, mid: int, stride: int, inflate: str, residual_gamma: float) -> None:
         super().__init__()
         out = EXPANSION * mid
         time1 = 3 if inflate == "3x1x1" else 1

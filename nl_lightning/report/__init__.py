@@ -1,0 +1,1 @@
+"""From records to compared tables: collate (numbers), claims (comparisons), render (text). No torch."""

@@ -1,0 +1,37 @@
+# Two commands do everything, each setting itself up: `make table2` and `make test`.
+PYTHON  ?= python3
+RESULTS ?= my_results
+WORKERS ?= $(shell nproc)
+BIN     := .venv/bin
+
+.PHONY: table2 test lint clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make table2   generate the videos, train and test all rows of Table 2, print the compared tables"
+	@echo "make test     lint and tests"
+	@echo "make clean    remove the virtual environment (never data or results)"
+
+# Exact versions come from constraints.txt, bounds and their reasons from pyproject.toml.
+.venv/ready: pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or later is needed: apt-get install python3 python3-venv"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed; name one: make PYTHON=python3.12 ..."; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv is missing: apt-get install python3-venv"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+table2: .venv/ready
+	@$(BIN)/nl-lightning run table2 --workers $(WORKERS) --results $(RESULTS)
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/pytest -n $(WORKERS)
+
+clean:
+	rm -rf .venv

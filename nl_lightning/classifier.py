@@ -1,0 +1,264 @@
+"""VideoClassifier: how a network of Table 2 is trained and tested (paper, Sec. 4 and 5).
+
+Training minimises the cross-entropy of one clip a video. Testing averages the softmax scores of all views of a
+video. ``val/top1`` (one clip) and ``test/top1`` (all views of a video) are different quantities and never mixed.
+"""
+
+import math
+import pickle
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import lightning as L
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import torch.distributed
+import torch.nn.functional as F
+from jaxtyping import Float
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+
+from nl_lightning.errors import UserError
+from nl_lightning.models.folded import channels_last
+from nl_lightning.models.pretrained import load_imagenet
+from nl_lightning.models.resnet import ResNetConfig, VideoResNet
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate of an iteration, as a factor of the optimiser's own.
+
+    Attributes:
+        kind: ``steps``: times `gamma` at each milestone (paper, Sec. 4); ``cosine``: half a cosine down to 0.
+        milestones: iterations, from 0. The paper's 150k and 300k of 400k.
+        gamma: what a milestone multiplies by.
+        warmup: share of all iterations over which the factor grows linearly to 1 (the paper has none).
+    """
+
+    kind: Literal["steps", "cosine"] = "steps"
+    milestones: tuple[int, ...] = (150_000, 300_000)
+    gamma: float = 0.1
+    warmup: float = 0.0
+
+    def factor(self, iteration: int, iterations: int) -> float:
+        """The factor at `iteration` (from 0) of `iterations`."""
+        warm = self.warmup * iterations
+        if iteration < warm:
+            return (iteration + 1) / (warm + 1)
+        if self.kind == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * (iteration - warm) / (iterations - warm)))
+        return self.gamma ** sum(iteration >= milestone for milestone in self.milestones)
+
+
+class VideoScores(NamedTuple):
+    """What testing keeps of one video: `scores` in 0..1, the mean of its views' softmax, or ``None`` if unreadable."""
+
+    path: str
+    label: int
+    scores: list[float] | None
+
+
+def _paper_sgd(params: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
+    """SGD as in Sec. 4: learning rate 0.01, momentum 0.9, weight decay 1e-4; Nesterov is the released code's."""
+    return torch.optim.SGD(params, lr=0.01, momentum=0.9, weight_decay=1e-4, nesterov=True)
+
+
+class VideoClassifier(L.LightningModule):
+    """Train and test one network.
+
+    Args:
+        net: the network.
+        optimizer: any optimiser of torch, made from parameter groups.
+        schedule: how its learning rate changes.
+        mean, std: of the input, in units of 0 to 255; the released code's for all three colours.
+        freeze_bn: keep all BN as it is, statistics and scales (paper, 128-frame networks).
+        decay_one_dimensional: whether weight decay acts on biases and `w_f`. (On BN it is a convention.)
+        imagenet: a file of torchvision's ImageNet weights to inflate (Sec. 4), or none; ``{depth}`` in it stands
+            for the network's depth.
+        init_from: a checkpoint of the same network on shorter clips to start from (paper, 128 frames), or none.
+        views_per_forward: how many views of the test batch go through the network at a time.
+        predictions: where testing writes its table of videos (Parquet), or nowhere.
+    """
+
+    def __init__(
+        self,
+        net: ResNetConfig = ResNetConfig(),  # noqa: B008 - frozen
+        optimizer: OptimizerCallable = _paper_sgd,
+        schedule: Schedule = Schedule(),
+        mean: float = 114.75,
+        std: float = 57.375,
+        freeze_bn: bool = False,
+        decay_one_dimensional: bool = True,
+        imagenet: str | None = None,
+        init_from: str | None = None,
+        views_per_forward: int = 30,
+        predictions: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.net = VideoResNet(net)
+        self.optimizer, self.schedule = optimizer, schedule
+        self.mean, self.std = mean, std
+        self.freeze_bn, self.decay_one_dimensional = freeze_bn, decay_one_dimensional
+        self.imagenet, self.init_from = imagenet, init_from
+        self.views_per_forward, self.predictions = views_per_forward, predictions
+        accuracy = {"num_classes": net.num_classes, "average": "micro"}  # the default averages over classes
+        self.val_top1 = MulticlassAccuracy(**accuracy)
+        self.val_top5 = MulticlassAccuracy(**accuracy, top_k=min(5, net.num_classes))
+        self.tested: dict[int, VideoScores] = {}
+        if freeze_bn:
+            for norm in self._norms():
+                norm.requires_grad_(False)
+        self.train()  # nobody calls it before the first iteration
+
+    def _norms(self) -> Iterator[nn.Module]:
+        return (m for m in self.net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+
+    def setup(self, stage: str) -> None:
+        """Load start weights before training (a resumed run overwrites them from its own checkpoint)."""
+        if stage != "fit":
+            return
+        if self.imagenet is not None:
+            load_imagenet(self.net, Path(self.imagenet.format(depth=self.net.config.depth)))
+        if self.init_from is not None:
+            self.load_network(Path(self.init_from))
+
+    def load_network(self, checkpoint: Path) -> None:
+        """Load the network of `checkpoint`, strictly.
+
+        Raises:
+            UserError: the file is missing, or holds another network.
+        """
+        try:
+            state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+            self.net.load_state_dict({k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")})
+        except FileNotFoundError:
+            raise UserError(f"init_from: no checkpoint at {checkpoint}; train that run first") from None
+        except (RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"init_from: {checkpoint} holds no weights of this network: {reason}") from None
+
+    def train(self, mode: bool = True) -> "VideoClassifier":
+        super().train(mode)
+        if self.freeze_bn:
+            for norm in self._norms():
+                norm.eval()
+        return self
+
+    def forward(self, clips: Tensor) -> Float[Tensor, "N classes"]:
+        """Logits of uint8 clips (N, 3, T, H, W)."""
+        return self.net(channels_last((clips.float() - self.mean) / self.std))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
+        views, labels = batch.views[batch.readable], batch.label[batch.readable]
+        if not len(views):
+            return None  # Lightning skips the iteration
+        logits = self(views.flatten(0, 1))
+        loss = F.cross_entropy(logits, labels)
+        top1 = 100 * (logits.argmax(dim=1) == labels).float().mean()
+        self.log_dict({"train/loss": loss, "train/top1": top1}, on_step=True, on_epoch=True, batch_size=len(labels))
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        views, labels = batch.views[batch.readable], batch.label[batch.readable]
+        logits = self(views.flatten(0, 1))
+        self.log("val/loss", F.cross_entropy(logits, labels), batch_size=len(labels))
+        self.val_top1(logits, labels)
+        self.val_top5(logits, labels)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("val/top1", 100 * self.val_top1.compute(), prog_bar=True)
+        self.log("val/top5", 100 * self.val_top5.compute())
+        self.val_top1.reset()
+        self.val_top5.reset()
+
+    def on_test_epoch_start(self) -> None:
+        self.tested = {}
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        scores = self.video_scores(batch.views).cpu()
+        for row, video in enumerate(batch.video.tolist()):
+            kept = scores[row].tolist() if batch.readable[row] else None
+            self.tested[video] = VideoScores(batch.path[row], int(batch.label[row]), kept)
+
+    def video_scores(self, views: Tensor) -> Float[Tensor, "N classes"]:
+        """Softmax scores averaged over the views of each video (paper, Sec. 4, inference); views (N, V, 3, T, H, W)."""
+        chunks = views.flatten(0, 1).split(self.views_per_forward)
+        scores = torch.cat([self(chunk).float().softmax(dim=-1) for chunk in chunks])
+        return scores.unflatten(0, views.shape[:2]).mean(dim=1)
+
+    def on_test_epoch_end(self) -> None:
+        if torch.distributed.is_initialized():
+            gathered: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(gathered, self.tested)
+            # Keyed by video: what a sampler repeated to fill the last batch counts once.
+            self.tested = {video: scores for part in gathered for video, scores in part.items()}
+        for k in (1, 5):
+            self.log(f"test/top{k}", topk_accuracy(tuple(self.tested.values()), k), rank_zero_only=True)
+        if self.predictions is not None and self.trainer.is_global_zero:
+            write_predictions(Path(self.predictions), [self.tested[v] for v in sorted(self.tested)])
+
+    def top1_by(self, groups: Sequence[str]) -> dict[str, float]:
+        """Top-1 in percent of the tested videos by group, `groups` naming the group of each class (or empty)."""
+        members: dict[str, list[VideoScores]] = {}
+        for video in self.tested.values():
+            if groups:
+                members.setdefault(groups[video.label], []).append(video)
+        return {group: round(topk_accuracy(members[group], 1), 4) for group in dict.fromkeys(groups)}
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = self.optimizer(self._parameter_groups())
+        iterations = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda iteration: self.schedule.factor(iteration, iterations)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _parameter_groups(self) -> Any:
+        """Parameters with the optimiser's weight decay, then those without any."""
+        norms = {id(p) for norm in self._norms() for p in norm.parameters()}
+        decayed, spared = [], []
+        for p in self.net.parameters():
+            if not p.requires_grad:
+                continue
+            keep = self.net.config.conventions.decay_bn if id(p) in norms else self.decay_one_dimensional or p.ndim > 1
+            (decayed if keep else spared).append(p)
+        return [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
+
+
+def topk_accuracy(videos: Sequence[VideoScores], k: int) -> float:
+    """Percent of videos whose label is among their k highest scores; an unreadable video counts as wrong.
+
+    A score that ties with the label's counts as higher, and one that is not a number never wins, so that neither
+    a constant nor a broken network scores.
+    """
+    right = 0
+    for video in videos:
+        if video.scores is not None:
+            own = video.scores[video.label]
+            not_lower = sum(not score < own for score in video.scores)  # the label's own score is one of them
+            right += math.isfinite(own) and not_lower <= k
+    return 100 * right / max(1, len(videos))
+
+
+def write_predictions(path: Path, videos: Sequence[VideoScores]) -> None:
+    """Write one line a video: path, label, its five best classes, and all scores in float16 (null if unreadable)."""
+    best = [
+        None if v.scores is None else sorted(range(len(v.scores)), key=lambda c, s=v.scores: -s[c])[:5] for v in videos
+    ]
+    table = pa.table(
+        {
+            "video": [v.path for v in videos],
+            "label": pa.array([v.label for v in videos], pa.int32()),
+            "top5": pa.array(best, pa.list_(pa.int32())),
+            "scores": pa.array([v.scores for v in videos], pa.list_(pa.float32())).cast(pa.list_(pa.float16())),
+        }
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".part")
+    pq.write_table(table, temporary, compression="zstd")
+    temporary.replace(path)

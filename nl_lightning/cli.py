@@ -1,0 +1,187 @@
+"""The command line: ``nl-lightning run | status | report | complexity`` and LightningCLI's ``fit | validate | test``.
+
+Each command is one verb and can be repeated at any time on half-finished work. What doesn't train imports no torch.
+"""
+
+import argparse
+import errno
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from nl_lightning.errors import UserError
+from nl_lightning.runner import Run, plan, prepare, run_all
+from nl_lightning.study import Recipe, Study, find_study, load_recipe, load_study
+
+LIGHTNING = {
+    "fit": "train one network (LightningCLI; see fit --help)",
+    "validate": "one-clip accuracy on the validation list (LightningCLI)",
+    "test": "accuracy over all views of each test video (LightningCLI)",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 1 (a run failed), 2 (the user's mistake), 130 (interrupted)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if arguments and arguments[0] in LIGHTNING:
+            from nl_lightning.execution import lightning_command  # takes seconds: torch
+
+            return lightning_command(arguments)
+        options = _parser().parse_args(arguments)
+        code: int = options.command(options)
+        return code
+    except UserError as error:
+        return _say(str(error), 2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        return _say(f"{error.filename or 'writing'}: {error.strerror}; mend it and call again", 2)
+    except KeyboardInterrupt:
+        return _say("stopped; the same command goes on from here", 130)
+
+
+def _say(line: str, code: int) -> int:
+    print(f"nl-lightning: {line}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nl-lightning", description="Re-run, check and extend the ablation tables of a paper on video."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="train and test the variants of a study, skipping what is done")
+    _select(run)
+    run.add_argument("--workers", type=_at_least_one, default=1, metavar="N", help="runs at a time (default 1)")
+    run.add_argument("--dry-run", action="store_true", help="print the commands of the runs that are left")
+    run.set_defaults(command=_run)
+
+    status = commands.add_parser("status", help="every run of a study and its state")
+    _select(status)
+    status.set_defaults(command=_status)
+
+    report = commands.add_parser("report", help="collate the records of a study into tables")
+    report.add_argument("study", help="a study: table2, or the path of a YAML file")
+    _where(report)
+    report.add_argument("--readme", type=Path, metavar="FILE", help="also update the results block of this file")
+    report.set_defaults(command=_report)
+
+    cost = commands.add_parser("complexity", help="parameters and multiply-adds of the variants of a study")
+    _select(cost)
+    cost.set_defaults(command=_complexity)
+
+    for name, purpose in LIGHTNING.items():
+        commands.add_parser(name, help=purpose)
+    return parser
+
+
+def _where(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--recipe", metavar="R", help="a recipe: its name or path (default: the study's)")
+    parser.add_argument(
+        "--results", type=Path, default=Path("my_results"), metavar="DIR", help="records and tables (default my_results)"
+    )  # fmt: skip
+
+
+def _select(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", help="a study: table2, or the path of a YAML file")
+    parser.add_argument("--table", action="append", metavar="T", help="only this table, e.g. 2a (can be repeated)")
+    parser.add_argument("--variant", action="append", metavar="V", help="only this variant (can be repeated)")
+    parser.add_argument("--seed", action="append", type=int, metavar="S", help="a seed (can be repeated; default 0)")
+    _where(parser)
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, not '{text}'")
+    return int(text)
+
+
+def _study(options: argparse.Namespace) -> tuple[Study, Recipe]:
+    study = load_study(find_study(options.study))
+    return study, load_recipe(options.recipe or study.recipe)
+
+
+def _planned(options: argparse.Namespace) -> list[Run]:
+    study, recipe = _study(options)
+    return plan(study, recipe, options.seed or [0], options.results, options.table, options.variant)
+
+
+def _run(options: argparse.Namespace) -> int:
+    runs = _planned(options)
+    if options.dry_run:
+        for run in runs:
+            print(f"# {run.name}: {run.state().state}")
+            print("\n".join(run.commands()))
+        return 0
+    from nl_lightning.report.render import write_tables  # pandas
+
+    study, recipe = _study(options)
+    console = Console()
+    if not all(run.is_done() for run in runs) and (code := prepare(recipe)):
+        return code
+
+    def refresh(run: Run) -> None:
+        console.print(f"{run.name}: top-1 {run.state().record.top1:.1f} %", highlight=False)
+        write_tables(study, recipe, options.results)
+
+    failed = run_all(runs, options.workers, console, refresh)
+    return _print_tables(study, recipe, options.results) or (1 if failed else 0)
+
+
+def _print_tables(study: Study, recipe: Recipe, results: Path) -> int:
+    from nl_lightning.report.render import print_study, write_tables  # pandas
+
+    written = write_tables(study, recipe, results)
+    print_study(Console(), study, recipe, results)
+    print(f"tables: {written}")
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    runs = _planned(options)
+    table = Table("variant", "seed", "state", "top-1 %", "", box=None, header_style="bold")
+    counts: Counter[str] = Counter()
+    for run in runs:
+        state = run.state()
+        counts[state.state] += 1
+        top1 = f"{state.record.top1:.1f}" if state.record is not None and state.state == "done" else ""
+        table.add_row(run.variant.name, str(run.seed), state.state, top1, state.detail)
+    console = Console()
+    console.print(table)
+    console.print(
+        ", ".join(f"{count} {name}" for name, count in counts.items()),
+        f"in {options.results}",
+        highlight=False,
+    )
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    study, recipe = _study(options)
+    code = _print_tables(study, recipe, options.results)
+    if options.readme is not None:
+        from nl_lightning.report.render import update_readme
+
+        update_readme(options.readme, study, recipe, options.results)
+    return code
+
+
+def _complexity(options: argparse.Namespace) -> int:
+    from nl_lightning.execution import costs  # takes seconds: torch
+
+    table = Table("variant", "params M", "multiply-adds G a clip", box=None, header_style="bold")
+    for run in _planned(options):
+        cost = costs(run)
+        table.add_row(run.variant.name, f"{cost.params / 1e6:.3f}", f"{cost.macs / 1e9:.3f}")
+    Console().print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

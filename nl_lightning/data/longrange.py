@@ -1,0 +1,344 @@
+"""The generated benchmark ``longrange``: small videos whose classes need non-local interaction.
+
+It tests the mechanism of the paper, not accuracy on Kinetics. Eleven classes in five groups; the group is given away by
+the tint of the background, which every network can see, and the class inside a group by
+
+=========  ==========================  ====================================================================================
+group      classes                     what tells them apart
+=========  ==========================  ====================================================================================
+space      space_same, _diff           two glyphs at two places, shown together: equal or different identity
+time       time_same, _diff            one place; one identity, half a period later another (or the same again)
+spacetime  spacetime_same, _diff       an identity at one place, half a period later an identity at another place
+motion     motion_up, _down            the direction of one glyph that moves vertically (flips are horizontal)
+look       look_0, _1, _2              the identity itself, shown at two places in turn: local, every network can tell
+=========  ==========================  ====================================================================================
+
+Why this separates the networks: inside a group the *expected bag of local patches* is the same for both classes (identities,
+places and times are balanced), so a network whose logits are a sum over places of functions of a local patch (C2D with a
+small receptive field, then average pooling) has the prior as its optimum. The two moments of a ``time`` or ``spacetime`` clip
+lie at least 3 frames apart when every other frame is sampled, so that no window of pool2 ever holds both. What the set
+shows is the need for non-additive, long-range interaction; a global bag of colours through an MLP solves the relation
+groups as well, so it does not show that pairwise affinities beat other global context.
+
+Random numbers. The labels of a split are ``default_rng(seed).permutation(arange(n) % 11)``; clip i of the split has a
+generator of its own, ``default_rng((seed, i))``, so that the result depends neither on the number of workers nor on the
+order of the work. The order of the draws inside a clip is that of `draw_scene`, then `render_scene`.
+"""
+
+import dataclasses
+import functools
+import io
+import json
+import math
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from nl_lightning.errors import UserError
+
+CLASSES = (
+    "space_same", "space_diff", "time_same", "time_diff", "spacetime_same", "spacetime_diff",
+    "motion_up", "motion_down", "look_0", "look_1", "look_2",
+)  # fmt: skip
+TINTS = {
+    "space": (52, 36, 36),
+    "time": (36, 52, 36),
+    "spacetime": (36, 36, 58),
+    "motion": (50, 48, 32),
+    "look": (36, 50, 50),
+}  # RGB of the background
+COLOURS = ((235, 60, 50), (60, 210, 70), (80, 110, 250))  # RGB of glyph 0 disc, 1 plus, 2 square ring
+SEEDS = {"train": 1, "val": 2, "test": 3}  # no choice may ever be made by looking at `test`
+GLYPH = 10  # side of a glyph in pixels
+EVENT = 4  # raw frames that an event lasts
+FAST, SLOW, SLOW_SHARE = 16, 32, 0.2  # raw frames of a period; share of the slow videos
+MIN_DISTANCE = 13.0  # pixels between the top-left corners of the two places: their glyphs never touch
+SPEED = (0.75, 1.0)  # pixels a raw frame, of the motion group
+VERSION = 1  # raise it whenever the same specification gives other pixels: old copies are then refused
+
+Clip = npt.NDArray[np.uint8]  # (T, H, W, 3)
+Place = tuple[int, int]  # (y, x) of a glyph's top-left corner
+
+
+@dataclass(frozen=True)
+class LongRange:
+    """How many videos of which size.
+
+    Args:
+        train, val, test: videos of each split.
+        num_frames: raw frames of a video; 32 hold one slow period.
+        size: height and width of a frame; `crop` is the crop that no glyph of an event is ever cut by.
+        fps: frames a second, written to the file.
+    """
+
+    train: int = 2000
+    val: int = 600
+    test: int = 600
+    num_frames: int = 32
+    size: int = 36
+    crop: int = 32
+    fps: int = 16
+
+    def __post_init__(self) -> None:
+        """Raise UserError for counts below one and for frames on which two glyphs find no place."""
+        for name, value in dataclasses.asdict(self).items():
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"longrange: {name} is {value!r}, expected a whole number of at least 1")
+        low, high = self.places
+        if self.crop > self.size or (high - low) * math.sqrt(2) < MIN_DISTANCE:
+            raise UserError(
+                f"longrange: size {self.size} and crop {self.crop} leave no room for two glyphs of {GLYPH} pixels "
+                f"{MIN_DISTANCE:g} pixels apart; the benchmark has size 36 and crop 32"
+            )
+
+    @property
+    def places(self) -> tuple[int, int]:
+        """Smallest and largest coordinate of a glyph's top-left corner ((4, 22) at 36 and 32 pixels)."""
+        return self.size - self.crop, self.crop - GLYPH
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is shown in a clip, before any noise: the result of all discrete draws.
+
+    `first` and `second` are glyph identities, `places` their places, `period` and `phase` raw frames, `start` and
+    `speed` the motion group's first row (pixels) and rows a raw frame (negative is up).
+    """
+
+    group: str
+    first: int
+    second: int
+    period: int
+    phase: int
+    places: tuple[Place, Place]
+    start: float
+    speed: float
+
+
+def group_of(class_name: str) -> str:
+    """Return the group of a class: ``group_of("space_same") == "space"``."""
+    return class_name.rsplit("_", 1)[0]
+
+
+def draw_scene(rng: np.random.Generator, label: int, spec: LongRange) -> Scene:
+    """Draw a scene of class `label`; every draw is made for every class, so that the stream is the same for all.
+
+    Order of draws: identity of the first glyph; step to another identity; slow or fast; phase; the pair of places, drawn
+    again *jointly* until far enough apart (from the centre no partner exists, so that drawing only the second again
+    could hang); start and speed of the motion.
+    """
+    group, kind = CLASSES[label].rsplit("_", 1)
+    first = int(rng.integers(3))
+    other = (first + int(rng.integers(1, 3))) % 3
+    period = SLOW if rng.random() < SLOW_SHARE else FAST
+    phase = int(rng.integers(period))
+    low, high = spec.places
+    while True:
+        (py, px), (qy, qx) = rng.integers(low, high + 1, size=(2, 2)).tolist()
+        if math.hypot(py - qy, px - qx) >= MIN_DISTANCE:
+            break
+    start, speed = float(rng.uniform(0, spec.size)), float(rng.uniform(*SPEED))
+    if group == "look":
+        first = int(kind)
+    second = other if kind == "diff" else first
+    return Scene(group, first, second, period, phase, ((py, px), (qy, qx)), start, -speed if kind == "up" else speed)
+
+
+def events(scene: Scene, num_frames: int) -> list[tuple[int, Place, npt.NDArray[np.bool_]]]:
+    """Return (identity, place, shown in which of the (T,) frames) of a scene's glyphs; the motion group has none."""
+    t = np.arange(num_frames)
+    early = (t - scene.phase) % scene.period < EVENT  # (T,)
+    late = (t - scene.phase - scene.period // 2) % scene.period < EVENT  # (T,)
+    p, q = scene.places
+    match scene.group:
+        case "space":
+            return [(scene.first, p, early | late), (scene.second, q, early | late)]
+        case "time":
+            return [(scene.first, p, early), (scene.second, p, late)]
+        case "spacetime" | "look":
+            return [(scene.first, p, early), (scene.second, q, late)]
+        case _:
+            return []
+
+
+@functools.cache
+def glyph_mask(identity: int) -> npt.NDArray[np.float64]:
+    """Return the coverage in [0, 1] of glyph 0 (disc), 1 (plus) or 2 (square ring), (10, 10), four samples a side."""
+    s = (np.arange(4 * GLYPH) + 0.5) / 4 - GLYPH / 2  # sample points in pixels from the centre
+    y, x = np.abs(s)[:, None], np.abs(s)[None, :]
+    inside = (y**2 + x**2 < 25, (y < 2) | (x < 2), np.maximum(y, x) > 2.5)[identity]
+    mask: npt.NDArray[np.float64] = inside.reshape(GLYPH, 4, GLYPH, 4).mean(axis=(1, 3))
+    mask.setflags(write=False)  # it is cached
+    return mask
+
+
+def render_scene(rng: np.random.Generator, scene: Scene, spec: LongRange) -> Clip:
+    """Paint a scene, uint8 (T, H, W, 3).
+
+    Background: tint * (1 + 0.18 * smooth field) + colour offset, one of each a clip; over the glyphs grey noise, one
+    value a pixel and frame. Order of draws: the (5, 5) field, the colour offset (3,), the noise (T, H, W).
+    """
+    field = enlarge(rng.standard_normal((5, 5)), spec.size)  # (H, W)
+    offset = rng.normal(0, 3, size=3)
+    background = np.asarray(TINTS[scene.group]) * (1 + 0.18 * field[..., None]) + offset  # (H, W, 3)
+    video = np.repeat(background[None], spec.num_frames, axis=0)  # (T, H, W, 3)
+    for identity, (y, x), shown in events(scene, spec.num_frames):
+        window = video[:, y : y + GLYPH, x : x + GLYPH]
+        window[shown] = blend(window[shown], glyph_mask(identity), identity)
+    if scene.group == "motion":
+        x = scene.places[0][1]
+        for t in range(spec.num_frames):
+            window = video[t, :, x : x + GLYPH]
+            window[...] = blend(window, moving_mask(scene, t, spec.size), scene.first)
+    video += rng.normal(0, 4, size=(*video.shape[:3], 1))
+    return np.rint(video.clip(0, 255)).astype(np.uint8)
+
+
+def moving_mask(scene: Scene, t: int, size: int) -> npt.NDArray[np.float64]:
+    """Return the coverage (size, 10) of the motion group's glyph in frame `t`, in the columns that it moves along.
+
+    Rows wrap around, so that no row is special; a glyph between two rows is shared between them.
+    """
+    top = (scene.start + scene.speed * t) % size
+    row, part = int(top), top - int(top)
+    rows = (row + np.arange(GLYPH)) % size
+    mask = np.zeros((size, GLYPH))
+    mask[rows] += (1 - part) * glyph_mask(scene.first)
+    mask[(rows + 1) % size] += part * glyph_mask(scene.first)
+    return mask
+
+
+def blend(window: npt.NDArray[np.float64], mask: npt.NDArray[np.float64], identity: int) -> npt.NDArray[np.float64]:
+    """Return `window` (..., h, w, 3) with the colour of a glyph laid over it by its coverage `mask` (h, w)."""
+    return window * (1 - mask[..., None]) + np.asarray(COLOURS[identity]) * mask[..., None]
+
+
+def enlarge(grid: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float64]:
+    """Return `grid` (k, k) enlarged to (size, size), bilinearly, corners on corners.
+
+    Sums are written out: a matrix product may round differently on another machine.
+    """
+    at = np.linspace(0, len(grid) - 1, size)
+    low = np.minimum(at.astype(int), len(grid) - 2)
+    part = at - low
+    rows = grid[low] * (1 - part)[:, None] + grid[low + 1] * part[:, None]  # (size, k)
+    out: npt.NDArray[np.float64] = rows[:, low] * (1 - part) + rows[:, low + 1] * part
+    return out
+
+
+def render_clip(rng: np.random.Generator, label: int, spec: LongRange) -> Clip:
+    """Return a video of class `label` (0-based, order of `CLASSES`), uint8 (T, H, W, 3); the same for the same `rng`."""
+    scene = draw_scene(rng, label, spec)
+    return render_scene(rng, scene, spec)
+
+
+def labels_of(split: str, spec: LongRange) -> list[int]:
+    """Return the labels of a split in the order of its videos: balanced to within one, shuffled by the split's seed."""
+    count: int = getattr(spec, split)
+    labels: list[int] = np.random.default_rng(SEEDS[split]).permutation(np.arange(count) % len(CLASSES)).tolist()
+    return labels
+
+
+def clip_path(split: str, index: int, label: int) -> str:
+    """Return where a video lies below the root, as written in the list files."""
+    return f"{split}/{CLASSES[label]}/{split}_{index:05d}.mp4"
+
+
+def encode(video: Clip, fps: int) -> bytes:
+    """Return an MP4 (mpeg4 at quantiser 3) of `video`, uint8 (T, H, W, 3); the same bytes for the same frames.
+
+    Every frame is a key frame: predicted frames keep a faint ghost of a glyph that has gone, in which a single frame
+    would show both moments of a clip, and the direction of a motion.
+    """
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+        options = {"g": "1", "qmin": "3", "qmax": "3", "flags": "+bitexact", "threads": "1"}
+        stream = container.add_stream("mpeg4", rate=fps, options=options)
+        stream.height, stream.width = video.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for image in video:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
+def write_clips(root: Path, split: str, clips: list[tuple[int, int]], spec: LongRange) -> int:
+    """Write the (index, label) `clips` of a split, each file whole or not at all; return how many."""
+    for index, label in clips:
+        path = root / clip_path(split, index, label)
+        rng = np.random.default_rng((SEEDS[split], index))
+        replace_file(path, encode(render_clip(rng, label, spec), spec.fps))
+    return len(clips)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write `content` to `path` so that the file is whole or absent, also after a crash."""
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def generate(root: Path, spec: LongRange, progress: bool = True) -> None:
+    """Write the benchmark below `root`: one MP4 a video, list files, class list, and last of all ``spec.json``.
+
+    Layout: ``train/<class>/train_00000.mp4``, the same for val and test; ``train.txt``, ``val.txt``, ``test.txt`` with a
+    ``path label`` a line; ``classes.txt``. Where ``spec.json`` already holds this specification nothing is done; an
+    interrupted attempt goes on where it stopped. All processor cores are used; the files do not depend on how many.
+
+    Args:
+        root: folder, made if absent.
+        spec: counts and sizes.
+        progress: draw a bar with the time left on stderr.
+
+    Raises:
+        UserError: `root` holds another specification or files that this function did not write.
+    """
+    marker = json.dumps({"version": VERSION, **dataclasses.asdict(spec)}, indent=2) + "\n"
+    done, begun = root / "spec.json", root / "spec.unfinished.json"
+    for path in (done, begun):
+        if path.exists() and path.read_text() != marker:
+            raise UserError(
+                f"{path} is of another longrange set than the one asked for ({spec}); "
+                "give another folder as root, or delete this one"
+            )
+    if done.exists():
+        return
+    taken = [name for name in (*SEEDS, "classes.txt", *(f"{s}.txt" for s in SEEDS)) if (root / name).exists()]
+    if taken and not begun.exists():
+        raise UserError(f"{root} already holds '{taken[0]}', which is not of a longrange set; give an empty folder")
+
+    for split in SEEDS:
+        for name in CLASSES:
+            (root / split / name).mkdir(parents=True, exist_ok=True)
+    replace_file(begun, marker.encode())
+    clips = {split: list(enumerate(labels_of(split, spec))) for split in SEEDS}
+    missing = {split: [c for c in clips[split] if not (root / clip_path(split, *c)).exists()] for split in SEEDS}
+    jobs = [(split, part[i : i + 25]) for split, part in missing.items() for i in range(0, len(part), 25)]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with ProcessPoolExecutor(os.cpu_count()) as pool:  # threads gain nothing: most of the time the lock is held
+        futures = [
+            pool.submit(write_clips, root, *job, spec) for job in jobs
+        ]  # starts processes before the bar's thread
+        try:
+            with Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
+                task = bar.add_task(f"generating {root}", total=sum(map(len, missing.values())))
+                for future in as_completed(futures):
+                    bar.advance(task, future.result())
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    for split in SEEDS:
+        lines = "".join(f"{clip_path(split, i, label)} {label}\n" for i, label in clips[split])
+        replace_file(root / f"{split}.txt", lines.encode())
+    replace_file(root / "classes.txt", "".join(f"{name}\n" for name in CLASSES).encode())
+    os.replace(begun, done)

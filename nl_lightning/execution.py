@@ -1,0 +1,242 @@
+"""One run: a variant, a recipe and a seed, trained and tested, ending in one record.
+
+``python -m nl_lightning.execution`` is what the runner starts, one process a run; the options are the runner's.
+Everything a run needs is on its command line, and everything it leaves lies in its own folder
+(``<results>/runs/<recipe>/<variant>/seed<k>/``) until the record and the predictions are written, whole, at the end.
+"""
+
+import importlib.metadata
+import netrc
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import WandbLogger
+
+from nl_lightning.classifier import VideoClassifier
+from nl_lightning.data.datamodule import UnreadableVideos, VideoDataModule
+from nl_lightning.models.complexity import complexity
+from nl_lightning.records import RunRecord, write_record, write_state
+from nl_lightning.runner import Run
+
+VERSIONS = ("torch", "torchvision", "lightning", "decord", "av", "numpy", "wandb")
+"""Packages whose versions a record names: those that can change a number."""
+
+
+class VideoCLI(LightningCLI):
+    """LightningCLI for :class:`VideoClassifier` and :class:`VideoDataModule`; one seed for weights and data."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        # SaveConfigCallback and the W&B logger would both write config.yaml; a run keeps its own, see `execute`.
+        super().__init__(
+            VideoClassifier, VideoDataModule, save_config_callback=None, seed_everything_default=0, **kwargs
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.link_arguments("seed_everything", "data.seed")
+
+
+class Progress(Callback):
+    """Write how far a run is into its state file, for the runner's bars, about once a second."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.started, self.written = run, datetime.now(UTC).isoformat(), 0.0
+
+    def write(self, phase: str, done: int, total: int, state: str = "running", **more: Any) -> None:
+        self.written = time.monotonic()
+        write_state(
+            self.run.folder,
+            {
+                "state": state,
+                "pid": os.getpid(),
+                "host": platform.node(),
+                "started": self.started,
+                "config_hash": self.run.config_hash,
+                "phase": phase,
+                "done": done,
+                "total": total,
+                **more,
+            },
+        )
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        if time.monotonic() - self.written > 1:
+            self.write("train", trainer.global_step, int(trainer.estimated_stepping_batches))
+
+    def on_test_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, index: int) -> None:
+        if time.monotonic() - self.written > 1:
+            self.write("test", index + 1, int(sum(trainer.num_test_batches)))
+
+
+class Curve(Callback):
+    """The training curve, a point an epoch (Fig. 4); kept in the checkpoint, so that a resumed run has it whole."""
+
+    def __init__(self) -> None:
+        self.points: list[dict[str, float]] = []
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        metrics = {k: round(float(v), 4) for k, v in trainer.callback_metrics.items() if "/" in k}
+        self.points.append({"step": trainer.global_step, **metrics})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"points": self.points}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.points = state["points"]
+
+
+def execute(run: Run) -> RunRecord:
+    """Train, test and record a run; goes on from its last checkpoint if it has one of the same configuration.
+
+    Raises:
+        UserError: what the user can mend, in one line.
+    """
+    run.prepare_folder()
+    progress, curve = Progress(run), Curve()
+    progress.write("start", 0, 1)
+    cli = VideoCLI(args=run.arguments(), run=False, trainer_defaults={"logger": False, "enable_progress_bar": False})
+    trainer, model, data = cli.trainer, cli.model, cli.datamodule
+    (run.folder / "resolved.yaml").write_text(cli.parser.dump(cli.config, skip_none=False))
+    unreadable = UnreadableVideos()
+    # One file, of the newest epoch: the paper reports the last iterate, never the best on validation.
+    saver = ModelCheckpoint(run.checkpoint.parent, run.checkpoint.stem, save_top_k=1, enable_version_counter=False)
+    trainer.callbacks += [progress, curve, unreadable, saver]
+    trainer.loggers = [_wandb_logger(run)]
+    trainer.loggers[0].log_hyperparams({**run.columns(), "config": dict(run.recipe.config)})
+
+    began = time.monotonic()
+    resumed = run.checkpoint if run.checkpoint.exists() else None
+    trainer.fit(model, datamodule=data, ckpt_path=resumed, weights_only=False if resumed else None)
+    trained = time.monotonic()
+    metrics = trainer.test(model, datamodule=data, verbose=False)[0]
+    record = RunRecord(
+        study=run.study.name,
+        recipe=run.recipe.name,
+        variant=run.variant.name,
+        seed=run.seed,
+        config_hash=run.config_hash,
+        config={"recipe": dict(run.recipe.config), "arguments": run.variant.arguments()},
+        top1=round(metrics["test/top1"], 4),
+        top5=round(metrics["test/top5"], 4),
+        videos_expected=len(model.tested),
+        videos_scored=sum(video.scores is not None for video in model.tested.values()),
+        unreadable=sorted(unreadable.names),
+        num_clips=data.num_clips,
+        num_crops=data.num_crops,
+        params=sum(p.numel() for p in model.net.parameters()),
+        macs=complexity(model.net.config, data.clip_shape).macs,
+        steps=trainer.global_step,
+        train_seconds=round(trained - began, 1),
+        test_seconds=round(time.monotonic() - trained, 1),
+        top1_by_group=model.top1_by(data.groups),
+        curve=curve.points,
+        device=_device(trainer),
+        decoder=data.decoder_used,
+        versions={
+            "python": platform.python_version(),
+            **{p: importlib.metadata.version(p) for p in VERSIONS},
+        },
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        init_from=run.variant.init_from,
+        **_commit(),
+    )
+    _finish_wandb(trainer.loggers[0], record)
+    write_record(run.results, record)
+    progress.write("test", 1, 1, state="done")
+    return record
+
+
+def _wandb_logger(run: Run) -> WandbLogger:
+    """W&B, offline unless the user is logged in or says otherwise in WANDB_MODE; no question is asked."""
+    import wandb
+
+    if "WANDB_MODE" not in os.environ and not _logged_in():
+        os.environ["WANDB_MODE"] = "offline"
+    # What leaves the machine is the configuration, the curves and the record: no code, no host name, no console.
+    settings = wandb.Settings(
+        console="off", silent=True, disable_git=True, disable_code=True, x_disable_machine_info=True,
+        x_save_requirements=False, x_disable_stats=True,
+    )  # fmt: skip
+    return WandbLogger(
+        name=f"{run.variant.name} seed {run.seed}",
+        id=run.wandb_id(),
+        save_dir=run.folder,
+        project=os.environ.get("WANDB_PROJECT", "nl-lightning"),
+        group=run.study.name,
+        job_type=run.recipe.name,
+        tags=list(run.tables),
+        resume="allow",
+        log_model=False,
+        settings=settings,
+    )
+
+
+def _logged_in() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("://")[-1].split("/")[0].split(":")[0]
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _finish_wandb(logger: WandbLogger, record: RunRecord) -> None:
+    import wandb
+
+    logger.experiment.summary.update({"record": record.as_json(), "top1": record.top1, "top5": record.top5})
+    wandb.finish()
+
+
+def _device(trainer: L.Trainer) -> str:
+    if trainer.strategy.root_device.type == "cuda":
+        return f"{trainer.num_devices} x {torch.cuda.get_device_name()}"
+    return f"CPU ({platform.machine()}), {torch.get_num_threads()} thread(s)"
+
+
+def _commit() -> Mapping[str, Any]:
+    """The commit that this package runs from, if it runs from a checkout, and whether files differ from it."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", "."))}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": "unknown", "dirty": True}
+
+
+def main(arguments: list[str]) -> int:
+    """``prepare --config=FILE ...`` makes a recipe's data; ``run`` and :meth:`Run.identity` executes a run."""
+    verb, *rest = arguments
+    if verb == "prepare":
+        with one_line_errors():
+            VideoCLI(args=rest, run=False).datamodule.prepare_data()
+        return 0
+    study_file, variant, recipe, seed, results = rest
+    study = load_study(Path(study_file))
+    run = plan(study, load_recipe(recipe), [int(seed)], Path(results), variants=[variant])[-1]
+    try:
+        execute(run)
+    except UserError as error:
+        Progress(run).write("failed", 0, 1, state="failed", error=str(error))
+        return 2
+    except Exception as error:
+        Progress(run).write("failed", 0, 1, state="failed", error=f"{type(error).__name__}: {error}".splitlines()[0])
+        raise
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

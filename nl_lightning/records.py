@@ -1,0 +1,285 @@
+"""What was measured: one immutable record a run, as ``<results>/records/<recipe>/<variant>/seed<k>.json``.
+
+A record holds the hash of the configuration that made it. When a definition changes, the record goes stale by
+itself: it is shown as such, is never used in a table, and is moved aside, not overwritten, by the next run.
+:func:`state` says where a run stands. Nothing here imports torch.
+"""
+
+import contextlib
+import json
+import math
+import os
+import re
+import tempfile
+import time
+import types
+import typing
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from nl_lightning.errors import UserError, nearest
+from nl_lightning.study import Recipe, Study, run_hash
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One finished run: variant x recipe x seed. Accuracies are percent of videos, over all views of each.
+
+    Attributes:
+        config: the merged recipe and the variant's arguments, for people; `config_hash` is what is compared.
+        videos_expected: videos in the test list. All of them are in the denominator of top-1 and top-5.
+        videos_scored: those that could be decoded; the others (`unreadable`, by name) count as wrong.
+        num_clips, num_crops: views of a video: clips in time x crops in space.
+        params: all parameters of the network.
+        macs: multiply-adds of one clip.
+        steps: optimizer steps.
+        top1_by_group: top-1 of groups of classes, where the data set has groups.
+        versions: of Python and of the packages that can change a number.
+        commit, dirty: the code; dirty if it had changes that were not committed.
+        finished: ISO 8601, UTC.
+        init_from: the variant whose weights the run started from.
+    """
+
+    study: str
+    recipe: str
+    variant: str
+    seed: int
+    config_hash: str
+    config: dict[str, Any]
+    top1: float
+    top5: float
+    videos_expected: int
+    videos_scored: int
+    num_clips: int
+    num_crops: int
+    params: int
+    macs: int
+    steps: int
+    train_seconds: float
+    test_seconds: float
+    device: str
+    decoder: str
+    commit: str
+    dirty: bool
+    finished: str
+    unreadable: list[str] = field(default_factory=list)
+    top1_by_group: dict[str, float] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    init_from: str | None = None
+
+
+def record_path(results: Path, recipe: str, variant: str, seed: int) -> Path:
+    """Where the record of a run lies."""
+    return results / "records" / recipe / variant / f"seed{seed}.json"
+
+
+def marker_path(results: Path, recipe: str, variant: str, seed: int) -> Path:
+    """Where the runner says that it is at work on a run, or has failed; see :func:`state`."""
+    return results / "runs" / recipe / variant / f"seed{seed}" / "state.json"
+
+
+def write_record(results: Path, record: RunRecord) -> Path:
+    """File a record and return where. Nothing that was measured is overwritten.
+
+    A record with another configuration hash is first moved aside, to ``seed<k>.<its hash>.json``. UserError
+    if there is one with the same hash already, if the record isn't sound, or if it can't be written.
+    """
+    path = record_path(results, record.recipe, record.variant, record.seed)
+    _check(asdict(record), f"record of {record.variant}, seed {record.seed}")
+    if path.exists():
+        try:
+            old = read_record(path).config_hash
+        except UserError:
+            old = "unreadable"
+        if old == record.config_hash:
+            raise UserError(f"{path}: this run has its record already; delete the file to run it again")
+        aside = path.with_suffix(f".{old}.json")
+        count = 1
+        while aside.exists():  # the definition went back and forth
+            count += 1
+            aside = path.with_suffix(f".{old}.{count}.json")
+        try:
+            path.rename(aside)
+        except OSError as error:
+            raise UserError(f"{path}: can't be moved aside: {error.strerror}") from error
+    write_atomically(path, json.dumps(asdict(record), indent=2) + "\n")
+    return path
+
+
+def read_record(path: Path) -> RunRecord:
+    """The record in a file. UserError that names the file and the field if something is wrong with it."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no record {path}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a record: {error}; delete it to run it again") from None
+    return RunRecord(**_check(raw, str(path)))
+
+
+def load_records(results: Path, recipe: str) -> list[RunRecord]:
+    """The records under a recipe, by variant and seed; those that were moved aside are left out."""
+    found = [
+        _read_in_place(results, path)
+        for path in (results / "records" / recipe).glob("*/seed*.json")
+        if re.fullmatch(r"seed\d+\.json", path.name)
+    ]
+    return sorted(found, key=lambda record: (record.variant, record.seed))
+
+
+def _read_in_place(results: Path, path: Path) -> RunRecord:
+    record = read_record(path)
+    if record_path(results, record.recipe, record.variant, record.seed) != path:
+        raise UserError(
+            f"{path}: holds the record of {record.variant}, seed {record.seed}, recipe {record.recipe}; "
+            "was it moved or copied here?"
+        )
+    return record
+
+
+def _check(raw: object, at: str) -> dict[str, Any]:
+    """The fields of a record, checked: all there, none unknown, of their types, within their bounds."""
+    if not isinstance(raw, dict):
+        raise UserError(f"{at}: not a record; delete it to run it again")
+    expected = typing.get_type_hints(RunRecord)
+    for key in raw:
+        if key not in expected:
+            raise UserError(f"{at}: unknown field '{key}'{nearest(key, expected)}; a newer version's record?")
+    for key, type_ in expected.items():
+        if key not in raw:
+            raise UserError(f"{at}: the field '{key}' is missing")
+        if not _is(raw[key], type_):
+            shown = getattr(type_, "__name__", None) if not typing.get_args(type_) else str(type_)
+            raise UserError(f"{at}: {key}: expected {shown}, got {raw[key]!r}")
+    for key in ("top1", "top5"):
+        if not 0 <= raw[key] <= 100:
+            raise UserError(f"{at}: {key}: expected percent, 0 to 100, got {raw[key]}")
+    if not 0 <= raw["videos_scored"] <= raw["videos_expected"]:
+        raise UserError(
+            f"{at}: videos_scored: expected 0 to {raw['videos_expected']} (videos_expected), got {raw['videos_scored']}"
+        )
+    return raw
+
+
+def _is(value: object, type_: Any) -> bool:
+    """Whether a value read from JSON is of a field's type; an int is a float too, a bool is no int."""
+    origin, args = typing.get_origin(type_), typing.get_args(type_)
+    if origin is list:
+        return isinstance(value, list) and all(_is(item, args[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_is(item, args[1]) for item in value.values())
+    if origin is types.UnionType:
+        return any(_is(value, arg) for arg in args)
+    if type_ is Any:
+        return True
+    if type_ is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, type_) and not (type_ is int and isinstance(value, bool))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a reader, or a crash at any moment, finds the old one or the new one, whole.
+
+    UserError if the disk is full or the folder can't be written; the old file is then still there.
+    """
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes it readable by its owner only
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path}: can't be written: {error.strerror}") from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):  # gone already, when all went well
+                os.unlink(temporary)
+
+
+# --------------------------------------------------------------------------------------------- state of a run
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a run stands.
+
+    Attributes:
+        name: ``done``: there is a record of this very configuration. ``stale``: there is one, of another.
+            ``running``, ``failed``: as the runner's marker says. ``interrupted``: marked as running, but its
+            process is gone. ``missing``: nothing of it is here.
+        note: one line for people: when it started, why it failed, which hash differs. Empty when done.
+        record: the record, only if done: a stale one can't be used by accident.
+    """
+
+    name: Literal["done", "stale", "missing", "running", "failed", "interrupted"]
+    note: str = ""
+    record: RunRecord | None = None
+
+
+def state(results: Path, study: Study, recipe: Recipe, variant: str, seed: int) -> State:
+    """Where a run of a study stands. `recipe` is the plain one, without a variant's clip.
+
+    The runner's marker (:func:`marker_path`) is JSON: ``state`` (``running`` or ``failed``), ``pid``,
+    ``started`` (ISO 8601), ``host`` (optional: without it, this machine), ``error`` of a failed run, and
+    ``config_hash`` (optional: the failure of another configuration says nothing about this one).
+    """
+    for name in (variant, *study.ancestors(variant)):
+        clip = study.variants[name].clip
+        if clip is not None and not recipe.overlay(clip).is_file():
+            return State("missing", f"recipe {recipe.name} has no {recipe.overlay(clip).name} for 'clip: {clip}'")
+    expected = run_hash(study, recipe, variant, seed)
+    path = record_path(results, recipe.name, variant, seed)
+    record = _read_in_place(results, path) if path.exists() else None
+    if record is not None and record.config_hash == expected:
+        return State("done", record=record)
+    marked = _marked(marker_path(results, recipe.name, variant, seed), expected)
+    if marked is not None:
+        return marked
+    if record is not None:
+        return State("stale", f"made with configuration {record.config_hash}, now {expected}")
+    return State("missing")
+
+
+def _marked(path: Path, expected: str) -> State | None:
+    try:
+        marker = json.loads(path.read_text(encoding="utf-8"))
+        name, pid, started = marker["state"], marker.get("pid"), marker.get("started", "")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return State("interrupted", f"{path} can't be read")
+    if name == "running":
+        here = marker.get("host") in (None, os.uname().nodename)
+        if here and not (isinstance(pid, int) and pid > 0 and _alive(pid, started)):
+            return State("interrupted", f"started {started}, process {pid} is gone")
+        return State("running", f"since {started}, process {pid}")
+    if name == "failed" and marker.get("config_hash") in (None, expected):
+        return State("failed", " ".join(str(marker.get("error", "")).split()))
+    return None
+
+
+def _alive(pid: int, started: str) -> bool:
+    """Whether a process still runs, and is not a later one with the same number (as after a restart)."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass  # another user's: it lives
+    try:
+        # After the name in brackets: the state, and as 20th the start, in ticks since the machine was
+        # started.
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        uptime = float(Path("/proc/uptime").read_text(encoding="utf-8").split()[0])
+        age = uptime - int(stat[19]) / os.sysconf("SC_CLK_TCK")
+        marked = time.time() - datetime.fromisoformat(started).timestamp()
+    except (OSError, ValueError, IndexError):
+        return True  # not Linux, or no time in the marker: the number has to do
+    a_minute = 60.0  # clocks get set; a negative age is a container's idea of its uptime, which says nothing
+    return stat[0] != "Z" and not 0 <= age < marked - a_minute

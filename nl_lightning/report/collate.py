@@ -1,0 +1,156 @@
+"""From the records of a study to one line per row of its tables, in the paper's order.
+
+Only records whose hash matches today's configuration count. Missing and stale runs stay visible as such.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from nl_lightning.errors import UserError
+from nl_lightning.records import RunRecord, State, load_records, record_path, state
+from nl_lightning.study import Recipe, Row, Study
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of a study under a recipe: every variant x every seed, with where each stands."""
+
+    study: Study
+    recipe: Recipe
+    seeds: tuple[int, ...]
+    states: dict[tuple[str, int], State]
+
+    def records(self, variants: Iterable[str] | None = None) -> list[RunRecord]:
+        """The records that count, of these variants (default: of all), by variant and seed."""
+        names = self.study.variants if variants is None else dict.fromkeys(variants)
+        found = (self.states[name, seed].record for name in names for seed in self.seeds)
+        return [record for record in found if record is not None]
+
+    def measured(self, variant: str, quantity: str) -> "pd.Series[float]":
+        """A field of the records of a variant, such as ``top1``, indexed by seed; empty if there is none."""
+        records = self.records([variant])
+        seeds = [record.seed for record in records]
+        return pd.Series([float(getattr(record, quantity)) for record in records], seeds, dtype=float)
+
+    def difference(self, variant: str, than: str) -> "pd.Series[float]":
+        """Top-1 of a variant minus that of another, in points, for each seed that both have."""
+        return (self.measured(variant, "top1") - self.measured(than, "top1")).dropna()
+
+    def ratio(self, variant: str, than: str, quantity: str) -> float | None:
+        """``params`` or ``macs`` of a variant as a multiple of another's; None if one isn't measured."""
+        mine, other = self.measured(variant, quantity), self.measured(than, quantity)
+        return None if mine.empty or other.empty else float(mine.iloc[0] / other.iloc[0])
+
+
+def collect(study: Study, recipe: Recipe, results: Path, seeds: Sequence[int] | None = None) -> Runs:
+    """Find the runs of a study. `recipe` is the plain one; `results` holds ``records/`` and ``runs/``.
+
+    `seeds` are those that every variant should have; by default those of any record, or 0 if there is none.
+
+    Raises:
+        UserError: records that were tested differently (views, number of videos) would meet in one table or
+            claim; or a record is broken.
+    """
+    if seeds is None:
+        records = [r for r in load_records(results, recipe.name) if r.variant in study.variants]
+        seeds = sorted({record.seed for record in records}) or [0]
+    states = {(name, seed): state(results, study, recipe, name, seed) for name in study.variants for seed in seeds}
+    runs = Runs(study, recipe, tuple(seeds), states)
+    for table in study.tables.values():
+        variants = [name for row in table.rows for name in (row.baseline, row.variant) if name]
+        _same_protocol(runs, variants, f"table {table.name}", results)
+    for claim in study.claims:
+        variants = [name for check in claim.checks for name in check.variants]
+        _same_protocol(runs, variants, f"claim {claim.name}", results)
+    return runs
+
+
+def _same_protocol(runs: Runs, variants: list[str], where: str, results: Path) -> None:
+    """Refuse to compare what was tested on other videos or with other views: it moves top-1 by points."""
+    records = runs.records(variants)
+    for record in records[1:]:
+        for key, unit in (("num_clips", "clips"), ("num_crops", "crops"), ("videos_expected", "videos")):
+            first, other = getattr(records[0], key), getattr(record, key)
+            if first != other:
+                one, two = (record_path(results, r.recipe, r.variant, r.seed) for r in (records[0], record))
+                raise UserError(
+                    f"{where}: {one} was tested with {first} {unit} ({key}), {two} with {other}: "
+                    "they can't stand in one column; test one of them again"
+                )
+
+
+def collate(runs: Runs) -> pd.DataFrame:
+    """One line per row of the study's tables, in their order.
+
+    Columns: ``table, label, variant, baseline`` as in the study. ``state``: ``ok`` (every seed), ``partial``,
+    ``stale`` (only records of another configuration) or ``missing``; ``note`` says why. ``n``: seeds that
+    count. ``top1, top5``: percent, mean over seeds, and ``top1_std, top5_std``, their sample standard
+    deviation (n > 1). ``gain, gain_std``: points of top-1 over the baseline, from the ``gain_n`` seeds that
+    both have. ``params, macs``: of the network and of one clip, and ``params_ratio, flops_ratio``: as
+    multiples of the baseline's. ``reported_...``: the same, as reported. What isn't known is NaN (``<NA>``
+    for whole numbers).
+    """
+    lines = [_line(runs, table.name, row) for table in runs.study.tables.values() for row in table.rows]
+    frame = pd.DataFrame(lines)
+    whole = ["n", "gain_n", "params", "macs"]
+    numbers = [name for name in map(str, frame) if name.endswith(("_std", "_ratio", "gain", "top1", "top5"))]
+    return frame.astype(dict.fromkeys(whole, "Int64") | dict.fromkeys(numbers, "float64"))
+
+
+def _line(runs: Runs, table: str, row: Row) -> dict[str, object]:
+    top1, top5 = runs.measured(row.variant, "top1"), runs.measured(row.variant, "top5")
+    gain = runs.difference(row.variant, row.baseline or row.variant)
+    reference = row.baseline or row.variant
+    reported = row.reported
+    params, macs = runs.measured(row.variant, "params"), runs.measured(row.variant, "macs")
+    return {
+        "table": table,
+        "label": row.label,
+        "variant": row.variant,
+        "baseline": row.baseline,
+        "state": _state(runs, row.variant),
+        "n": len(top1),
+        "top1": top1.mean(),
+        "top1_std": top1.std(),
+        "top5": top5.mean(),
+        "top5_std": top5.std(),
+        "gain": gain.mean() if row.baseline else None,
+        "gain_std": gain.std() if row.baseline else None,
+        "gain_n": len(gain) if row.baseline else None,
+        "params": None if params.empty else int(params.iloc[0]),
+        "macs": None if macs.empty else int(macs.iloc[0]),
+        "params_ratio": runs.ratio(row.variant, reference, "params"),
+        "flops_ratio": runs.ratio(row.variant, reference, "macs"),
+        "reported_top1": reported.top1,
+        "reported_top5": reported.top5,
+        "reported_gain": runs.study.reported_gain(row.variant, row.baseline) if row.baseline else None,
+        "reported_params_ratio": reported.params_ratio,
+        "reported_flops_ratio": reported.flops_ratio,
+        "note": _note(runs, row.variant),
+    }
+
+
+def _state(runs: Runs, variant: str) -> str:
+    names = [runs.states[variant, seed].name for seed in runs.seeds]
+    if all(name == "done" for name in names):
+        return "ok"
+    if "done" in names:
+        return "partial"
+    return "stale" if "stale" in names else "missing"
+
+
+def _note(runs: Runs, variant: str) -> str:
+    """Why seeds are missing, where anything is known; when and in which process doesn't belong in a table."""
+    seeds: dict[str, list[str]] = {}
+    for seed in runs.seeds:
+        state = runs.states[variant, seed]
+        if state.name in ("running", "interrupted"):
+            seeds.setdefault(state.name, []).append(str(seed))
+        elif state.name == "stale":
+            seeds.setdefault("stale: made with another configuration", []).append(str(seed))
+        elif state.name != "done" and state.note:
+            seeds.setdefault(f"{state.name}: {state.note}", []).append(str(seed))
+    return "; ".join(f"seed{'s' if len(which) > 1 else ''} {', '.join(which)} {what}" for what, which in seeds.items())

@@ -1,0 +1,285 @@
+"""The generated benchmark: the same on every machine, balanced, and without a local cue inside a group."""
+
+import collections
+import dataclasses
+import hashlib
+import io
+import json
+import math
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from nl_lightning.data import longrange
+from nl_lightning.data.longrange import CLASSES, GLYPH, LongRange, Scene, draw_scene, events, render_clip
+from nl_lightning.errors import UserError
+
+SPEC = LongRange()
+SMALL = LongRange(train=23, val=12, test=11)
+GROUPS = ("space", "time", "spacetime", "motion")  # the look group is local on purpose
+
+
+def clip(split: str, index: int, label: int) -> longrange.Clip:
+    """Return the rendered frames of one video of the benchmark."""
+    return render_clip(np.random.default_rng((longrange.SEEDS[split], index)), label, SPEC)
+
+
+def scenes(label: int, count: int = 1500) -> list[Scene]:
+    """Return many scenes of a class."""
+    return [draw_scene(np.random.default_rng((9, label, i)), label, SPEC) for i in range(count)]
+
+
+def decode(file: bytes) -> longrange.Clip:
+    """Return all frames of an MP4."""
+    with av.open(io.BytesIO(file)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def hashes(root: Path) -> dict[str, str]:
+    """Return the hash of every file below `root`, by its relative name."""
+    files = (path for path in root.rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the root of a small generated set."""
+    root = tmp_path_factory.mktemp("longrange")
+    longrange.generate(root, SMALL, progress=False)
+    return root
+
+
+def test_first_clips_are_the_published_ones() -> None:
+    """The pixels of the first video of every class are pinned: another hash is another benchmark (raise VERSION)."""
+    digest = hashlib.sha256()
+    for split in longrange.SEEDS:
+        labels = longrange.labels_of(split, SPEC)
+        for label in range(len(CLASSES)):
+            video = clip(split, labels.index(label), label)
+            assert video.shape == (32, 36, 36, 3) and video.dtype == np.uint8
+            digest.update(video.tobytes())
+    assert digest.hexdigest() == "f23c1744dc788999a8fb6e7819c3dfbb234eed63176b765274a6d70505262a30"
+
+
+def test_labels_are_balanced_and_shuffled() -> None:
+    """Counts of the classes differ by one at most, splits are ordered differently."""
+    orders = [longrange.labels_of(split, SPEC) for split in longrange.SEEDS]
+    for labels, count in zip(orders, (2000, 600, 600), strict=True):
+        counts = collections.Counter(labels)
+        assert (
+            len(labels) == count and set(counts) == set(range(11)) and max(counts.values()) - min(counts.values()) <= 1
+        )
+        assert labels != sorted(labels)
+    assert orders[1] != orders[2]
+
+
+def test_group_is_the_class_name_without_its_kind() -> None:
+    """Five groups, four of two classes and one of three."""
+    counts = collections.Counter(longrange.group_of(name) for name in CLASSES)
+    assert counts == {"space": 2, "time": 2, "spacetime": 2, "motion": 2, "look": 3}
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_marginals_are_equal_inside_a_group(group: str) -> None:
+    """Identities, places, phases and periods have the same distribution in both classes (4.5 standard errors)."""
+    first, second = (scenes(label) for label, name in enumerate(CLASSES) if longrange.group_of(name) == group)
+    n = len(first)
+
+    def shares(of: list[Scene], what: str) -> npt.NDArray[np.float64]:
+        if what == "identity":
+            table = np.bincount([s.first for s in of], minlength=3) + np.bincount([s.second for s in of], minlength=3)
+            return table / 2 / n
+        if what == "place":
+            bins = [
+                np.histogram2d(*zip(*(s.places[k] for s in of), strict=True), bins=3, range=[[4, 23]] * 2)[0]
+                for k in (0, 1)
+            ]
+            return np.concatenate([b.ravel() for b in bins]) / n
+        if what == "phase":
+            return np.bincount([s.phase for s in of if s.period == 16], minlength=16) / n
+        return np.array([np.mean([s.period == 16 for s in of])])
+
+    for what in ("identity", "place", "phase", "period"):
+        a, b = shares(first, what), shares(second, what)
+        error = np.sqrt((a * (1 - a) + b * (1 - b)) / n) * (math.sqrt(2) if what == "identity" else 1)
+        assert np.all(np.abs(a - b) < 4.5 * error + 1e-9), (what, a, b)
+        if what == "identity":
+            assert np.all(np.abs(a - 1 / 3) < 4.5 * error)
+        if what == "phase":
+            assert np.all(np.abs(a - 0.8 / 16) < 4.5 * error)
+        if what == "period":
+            assert np.all(np.abs(a - 0.8) < 4.5 * error)
+
+
+@pytest.mark.parametrize("group", ("space", "time", "spacetime"))
+def test_same_and_different_mean_what_they_say(group: str) -> None:
+    """Two glyphs, equal in the one class, in the other any two different ones equally often."""
+    same, diff = CLASSES.index(f"{group}_same"), CLASSES.index(f"{group}_diff")
+    assert all(events(s, 32)[0][0] == events(s, 32)[1][0] for s in scenes(same, 200))
+    pairs = collections.Counter(tuple(identity for identity, _, _ in events(s, 32)) for s in scenes(diff))
+    assert set(pairs) == {(a, b) for a in range(3) for b in range(3) if a != b}
+    assert all(abs(count / 1500 - 1 / 6) < 4.5 * math.sqrt(5 / 36 / 1500) for count in pairs.values())
+
+
+def test_no_crop_cuts_a_glyph_and_glyphs_never_touch() -> None:
+    """Every event lies in the 28 rows and columns that all 32x32 crops share, and far enough from the other."""
+    for label in range(len(CLASSES)):
+        for scene in scenes(label, 300):
+            (py, px), (qy, qx) = scene.places
+            assert math.hypot(py - qy, px - qx) >= longrange.MIN_DISTANCE
+            assert max(abs(py - qy), abs(px - qx)) >= GLYPH  # so the squares are disjoint
+            for _, (y, x), _ in events(scene, 32):
+                for offset in (0, SPEC.size - SPEC.crop):
+                    assert offset <= min(y, x) and max(y, x) + GLYPH <= offset + SPEC.crop
+
+
+@pytest.mark.parametrize("group", ("time", "spacetime"))
+def test_pool2_never_sees_two_moments(group: str) -> None:
+    """At stride 2, at least 3 sampled frames from the last of one event to the first of the other, wrapped clips included."""
+    for label in (CLASSES.index(f"{group}_same"), CLASSES.index(f"{group}_diff")):
+        for scene in scenes(label, 200):
+            early, late = (np.tile(shown, 2) for _, _, shown in events(scene, 32))
+            for start in (0, 1):
+                a, b = np.flatnonzero(early[start::2]), np.flatnonzero(late[start::2])
+                assert np.abs(a[:, None] - b[None, :]).min() >= 3
+
+
+def test_a_short_clip_holds_both_moments_of_fast_videos_only() -> None:
+    """Eight frames at stride 2 always hold two frames of both events of a fast video, rarely both events of a slow one."""
+    both: dict[int, list[bool]] = {longrange.FAST: [], longrange.SLOW: []}
+    for scene in scenes(CLASSES.index("time_diff"), 400):
+        for start in range(17):
+            counts = [int(shown[start : start + 16 : 2].sum()) for _, _, shown in events(scene, 32)]
+            if scene.period == longrange.FAST:
+                assert counts == [2, 2]
+            both[scene.period].append(min(counts) > 0)
+    assert np.mean(both[longrange.SLOW]) < 0.5
+
+
+def test_up_is_down_played_backwards() -> None:
+    """An upward clip reversed in time is a downward clip of the same set: a frame alone knows no direction."""
+    up, down = (scenes(CLASSES.index(f"motion_{kind}"), 300) for kind in ("up", "down"))
+    assert all(-1 <= s.speed <= -0.75 for s in up) and all(0.75 <= s.speed <= 1 for s in down)
+    for scene in up[:20]:
+        back = dataclasses.replace(scene, start=(scene.start + 31 * scene.speed) % 36, speed=-scene.speed)
+        for t in range(32):
+            np.testing.assert_allclose(
+                longrange.moving_mask(scene, t, 36), longrange.moving_mask(back, 31 - t, 36), atol=1e-9
+            )
+    for of in (up, down):  # the start is uniform on the circle of rows, so the last frame's row is so as well
+        assert np.all(np.abs(np.histogram([s.start for s in of], bins=4, range=(0, 36))[0] / 300 - 0.25) < 4.5 * 0.025)
+
+
+def test_glyphs_differ_in_shape_and_are_drawn_whole() -> None:
+    """The three masks fill most of their square, are symmetric and unlike each other."""
+    masks = [longrange.glyph_mask(identity) for identity in range(3)]
+    for mask in masks:
+        assert mask.shape == (10, 10) and 0.5 < mask.mean() < 0.8 and np.array_equal(mask, mask[::-1, ::-1])
+    assert min(np.abs(masks[a] - masks[b]).mean() for a, b in ((0, 1), (0, 2), (1, 2))) > 0.15
+
+
+def test_mp4_keeps_the_picture() -> None:
+    """What is decoded is what was rendered, at 28 dB or better: most of the loss is pixel noise."""
+    for label in range(len(CLASSES)):
+        video = clip("val", label, label)
+        decoded = decode(longrange.encode(video, SPEC.fps))
+        assert decoded.shape == video.shape
+        error = np.mean((decoded.astype(float) - video) ** 2)
+        assert 10 * math.log10(255**2 / error) > 28
+
+
+def test_a_decoded_frame_depends_on_no_other_frame() -> None:
+    """No ghost of the first moment is left in the frames of the second, where one frame would give the class away."""
+    label = CLASSES.index("spacetime_diff")
+    video, other = clip("val", 0, label), clip("val", 1, label)
+    mixed = np.where((np.arange(32) < 16)[:, None, None, None], other, video)
+    assert np.array_equal(decode(longrange.encode(mixed, 16))[16:], decode(longrange.encode(video, 16))[16:])
+
+
+def test_layout(small: Path) -> None:
+    """Files, lists and marker are where the docstring says, labels are those of the folders."""
+    assert (small / "classes.txt").read_text().split() == list(CLASSES)
+    assert json.loads((small / "spec.json").read_text())["train"] == 23
+    for split, count in (("train", 23), ("val", 12), ("test", 11)):
+        lines = [line.rsplit(" ", 1) for line in (small / f"{split}.txt").read_text().splitlines()]
+        assert len(lines) == count and len(list((small / split).rglob("*.mp4"))) == count
+        for i, (path, label) in enumerate(lines):
+            assert path == f"{split}/{CLASSES[int(label)]}/{split}_{i:05d}.mp4" and (small / path).is_file()
+    assert not list(small.rglob("*.part")) and not (small / "spec.unfinished.json").exists()
+
+
+def test_generating_again_gives_the_same_bytes(small: Path, tmp_path: Path) -> None:
+    """Another run writes equal files, and a run on a finished set writes nothing."""
+    longrange.generate(tmp_path / "again", SMALL, progress=False)
+    assert hashes(tmp_path / "again") == hashes(small)
+    before = {path: path.stat().st_mtime_ns for path in small.rglob("*")}
+    longrange.generate(small, SMALL, progress=False)
+    assert {path: path.stat().st_mtime_ns for path in small.rglob("*")} == before
+
+
+def test_an_interrupted_run_goes_on(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a stop in the middle no marker is there; the next run keeps the finished files and ends the same."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(longrange, "as_completed", stop)
+        with pytest.raises(KeyboardInterrupt):
+            longrange.generate(tmp_path, SMALL, progress=False)
+    assert not (tmp_path / "spec.json").exists()
+    longrange.write_clips(tmp_path, "train", list(enumerate(longrange.labels_of("train", SMALL)))[:5], SMALL)
+    kept = tmp_path / longrange.clip_path("train", 0, longrange.labels_of("train", SMALL)[0])
+    written = kept.stat().st_mtime_ns
+    longrange.generate(tmp_path, SMALL, progress=False)
+    assert kept.stat().st_mtime_ns == written
+    assert hashes(tmp_path) == hashes(small)
+
+
+def test_another_specification_is_refused(small: Path, tmp_path: Path) -> None:
+    """Neither a finished or begun set of other sizes nor somebody's files are touched."""
+    with pytest.raises(UserError, match=r"spec\.json is of another longrange set"):
+        longrange.generate(small, LongRange(train=24, val=12, test=11), progress=False)
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "spec.unfinished.json").write_text("{}")
+    with pytest.raises(UserError, match=r"spec\.unfinished\.json is of another"):
+        longrange.generate(tmp_path / "begun", SMALL, progress=False)
+    (tmp_path / "mine" / "train").mkdir(parents=True)
+    with pytest.raises(UserError, match="already holds 'train'"):
+        longrange.generate(tmp_path / "mine", SMALL, progress=False)
+    assert not list((tmp_path / "mine" / "train").iterdir())
+
+
+@pytest.mark.parametrize("wrong", ({"train": 0}, {"size": 30}, {"crop": 14, "size": 16}))
+def test_impossible_sizes_are_refused(wrong: dict[str, int]) -> None:
+    """Counts below one, a crop larger than the frame, no room for two glyphs."""
+    with pytest.raises(UserError, match="longrange"):
+        LongRange(**wrong)
+
+
+def test_colours_alone_do_not_tell_the_classes_of_a_group_apart() -> None:
+    """A linear probe on the colour histogram of 16 frames stays at the prior inside a group, and sees look at once."""
+    names = ("space", "time", "motion", "look")
+    scores = {}
+    for group in names:
+        labels = [label for label, name in enumerate(CLASSES) if longrange.group_of(name) == group]
+        features, targets = [], []
+        for i in range(300):
+            label = labels[i % len(labels)]
+            video = clip("train", i, label)[::4]  # (8, 36, 36, 3)
+            bright = video.max(axis=-1) > 100
+            winner = video.argmax(axis=-1)
+            features.append(
+                [float((bright & (winner == c)).mean()) for c in range(3)] + video.mean(axis=(0, 1, 2)).tolist()
+            )
+            targets.append(np.eye(len(labels))[i % len(labels)])
+        x, y = np.array(features), np.array(targets)
+        x = np.c_[(x - x[:200].mean(0)) / x[:200].std(0), np.ones(len(x))]
+        weights = np.linalg.lstsq(x[:200], y[:200], rcond=None)[0]
+        scores[group] = float(np.mean((x[200:] @ weights).argmax(1) == y[200:].argmax(1)))
+    assert scores["look"] > 0.95
+    for group in names[:3]:
+        assert scores[group] < 0.5 + 4 * 0.05, scores  # 100 videos: standard error 0.05

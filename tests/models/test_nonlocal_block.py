@@ -1,0 +1,248 @@
+"""NonLocalBlock against Eq. (1)-(6), written out as a double loop over positions i and j in float64."""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nl_lightning.models.conventions import Conventions
+from nl_lightning.models.nonlocal_block import INSTANTIATIONS, NonLocalBlock, NonLocalConfig
+
+Array = NDArray[np.float64]
+RELEASE = Conventions(profile="release")
+PAPER = Conventions(profile="paper")
+# Odd sizes: the last row or column is left out of the pooled keys.
+SIZES = {1: (7,), 2: (4, 5), 3: (3, 5, 4)}
+
+
+def reference(block: NonLocalBlock, x: Tensor, sum_over: str, subsample: bool, profile: str) -> Array:
+    """z of Eq. (6) for one x of (C, positions), or (C, T, H, W), from the parameters of `block` by name."""
+    p = {name: value.detach().numpy() for name, value in block.state_dict().items()}
+    clip: Array = x.numpy().astype(np.float64)
+
+    def embed(name: str, maps: Array) -> Array:
+        weight = p[f"{name}.weight"].reshape(p[f"{name}.weight"].shape[:2])
+        bias = p[f"{name}.bias"].reshape(-1, *[1] * (maps.ndim - 1))
+        out: Array = np.einsum("oc,c...->o...", weight, maps) + bias
+        return out
+
+    def pool(maps: Array) -> Array:
+        """Max over 2, or 2 x 2, neighbours in space."""
+        spatial = range(1, maps.ndim) if maps.ndim < 4 else (2, 3)
+        for axis in spatial:
+            pairs = maps.shape[axis] // 2
+            even = np.take(maps, range(0, 2 * pairs, 2), axis)
+            odd = np.take(maps, range(1, 2 * pairs, 2), axis)
+            maps = np.maximum(even, odd)
+        return maps
+
+    # A time-only block compares a place with itself in other frames, so it has nothing to pool.
+    shrink: Callable[[Array], Array] = pool if subsample and sum_over != "time" else lambda maps: maps
+    gaussian = block.instantiation == "gaussian"
+    if profile == "release":  # pool, then embed
+        g = embed("g", shrink(clip))
+        phi = shrink(clip) if gaussian else embed("phi", shrink(clip))
+    else:  # embed, then pool
+        g = shrink(embed("g", clip))
+        phi = shrink(clip if gaussian else embed("phi", clip))
+    theta = clip if gaussian else embed("theta", clip)
+    scale = theta.shape[0] ** -0.5 if profile == "release" else 1.0
+
+    y = np.zeros((g.shape[0], *clip.shape[1:]))
+    for i in itertools.product(*map(range, clip.shape[1:])):
+        among = [
+            j
+            for j in itertools.product(*map(range, g.shape[1:]))
+            if sum_over == "spacetime"
+            or (sum_over == "space" and (len(i) < 3 or j[0] == i[0]))
+            or (sum_over == "time" and j[1:] == i[1:])
+        ]
+        f, c = [], 0.0
+        for j in among:
+            theta_i, phi_j = theta[(slice(None), *i)], phi[(slice(None), *j)]
+            match block.instantiation:
+                case "gaussian" | "embedded_gaussian":  # Eq. (2), (3)
+                    f.append(math.exp(scale * theta_i @ phi_j))
+                    c += f[-1]
+                case "dot_product":  # Eq. (4)
+                    f.append(theta_i @ phi_j)
+                    c += 1
+                case "concatenation":  # Eq. (5)
+                    f.append(max(0.0, p["w_f"] @ np.concatenate([theta_i, phi_j])))
+                    c += 1
+        for f_ij, j in zip(f, among, strict=True):  # Eq. (1)
+            y[(slice(None), *i)] += f_ij / c * g[(slice(None), *j)]
+
+    z = embed("W_z", y)
+    of_channel = (slice(None), *[None] * len(clip.shape[1:]))
+    z = (z - p["bn.running_mean"][of_channel]) / np.sqrt(p["bn.running_var"][of_channel] + 1e-5)
+    result: Array = z * p["bn.weight"][of_channel] + p["bn.bias"][of_channel] + clip  # Eq. (6)
+    return result
+
+
+def make(seed: int = 0, **kwargs: Any) -> NonLocalBlock:
+    """A block in float64 and evaluation mode whose every parameter and statistic is random."""
+    block = NonLocalBlock(**kwargs).double().eval()
+    generator = torch.Generator().manual_seed(seed)
+    for name, value in block.state_dict().items():
+        if value.is_floating_point():
+            random = torch.randn(value.shape, generator=generator, dtype=value.dtype)
+            value.copy_(random.abs() + 0.5 if name == "bn.running_var" else 0.5 * random)
+    return block
+
+
+def random_input(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+CASES = [
+    (dimensions, sum_over)
+    for dimensions in (1, 2, 3)
+    for sum_over in ("space", "time", "spacetime")
+    if not (sum_over == "time" and dimensions < 3)
+]
+
+
+@pytest.mark.parametrize("profile", ["paper", "release"])
+@pytest.mark.parametrize("subsample", [True, False], ids=["subsampled", "all"])
+@pytest.mark.parametrize(("dimensions", "sum_over"), CASES)
+@pytest.mark.parametrize("instantiation", INSTANTIATIONS)
+def test_is_the_double_loop(instantiation: str, dimensions: int, sum_over: str, subsample: bool, profile: str) -> None:
+    block = make(
+        channels=6,
+        instantiation=instantiation,
+        sum_over=sum_over,
+        subsample=subsample,
+        dimensions=dimensions,
+        conventions=Conventions(profile=profile),
+    )
+    x = random_input(2, 6, *SIZES[dimensions])
+    expected = np.stack([reference(block, one, sum_over, subsample, profile) for one in x])
+    with torch.no_grad():
+        difference = np.abs(block(x).numpy() - expected)
+    assert np.abs(expected - x.numpy()).max() > 0.1  # the block does something
+    assert difference.max() < 1e-12, f"max {difference.max():.1e}, mean {difference.mean():.1e}"
+
+
+@pytest.mark.parametrize("sum_over", ["space", "time", "spacetime"])
+def test_memory_layout_does_not_matter(sum_over: str) -> None:
+    block, x = make(channels=6, sum_over=sum_over), random_input(2, 6, *SIZES[3])
+    torch.testing.assert_close(block(x), block(x.contiguous(memory_format=torch.channels_last_3d)))
+
+
+def test_clips_of_a_batch_do_not_mix() -> None:
+    block, x = make(channels=6), random_input(2, 6, *SIZES[3])
+    torch.testing.assert_close(block(x)[1:], block(x[1:]))
+
+
+@pytest.mark.parametrize("profile", ["paper", "release"])
+@pytest.mark.parametrize("instantiation", INSTANTIATIONS)
+def test_starts_as_the_identity(instantiation: Any, profile: Any) -> None:
+    block = NonLocalBlock(6, instantiation, conventions=Conventions(profile=profile))
+    x = random_input(2, 6, *SIZES[3]).float()
+    assert torch.equal(block.train()(x), x)
+    assert torch.equal(block.eval()(x), x)
+
+
+def test_another_gamma_does_not_start_as_the_identity() -> None:
+    x = random_input(2, 6, *SIZES[3]).float()
+    assert not torch.equal(NonLocalBlock(6, conventions=Conventions(nonlocal_gamma=1.0))(x), x)
+
+
+@pytest.mark.parametrize("instantiation", INSTANTIATIONS)
+def test_has_the_parameters_of_the_paper(instantiation: Any) -> None:
+    block = NonLocalBlock(6, instantiation)
+    names = {name.split(".")[0] for name, _ in block.named_parameters()}
+    expected = {"g", "W_z", "bn"}
+    if instantiation != "gaussian":
+        expected |= {"theta", "phi"}
+    if instantiation == "concatenation":
+        expected |= {"w_f"}
+    assert names == expected
+    for name in expected & {"theta", "phi", "g"}:
+        assert block.get_submodule(name).weight.shape == (3, 6, 1, 1, 1)
+        assert block.get_submodule(name).bias.shape == (3,)
+    assert block.W_z.weight.shape == (6, 3, 1, 1, 1)
+
+
+@pytest.mark.parametrize("instantiation", INSTANTIATIONS)
+def test_initialisation(instantiation: Any) -> None:
+    torch.manual_seed(0)
+    for conventions in (PAPER, RELEASE):
+        block = NonLocalBlock(256, instantiation, conventions=conventions)
+        for name, value in block.named_parameters():
+            if name == "bn.weight" or name.endswith("bias"):
+                assert not value.any(), name
+            else:
+                fan_in = value[0].numel() if value.ndim > 1 else value.numel()
+                std = math.sqrt(2 / fan_in) if conventions is PAPER else 0.01
+                sampling = 5 / math.sqrt(2 * value.numel())  # five standard errors of a standard deviation
+                assert value.std().item() == pytest.approx(std, rel=sampling), name
+
+
+@pytest.mark.parametrize("profile", ["paper", "release"])
+@pytest.mark.parametrize("sum_over", ["space", "time", "spacetime"])
+@pytest.mark.parametrize("instantiation", INSTANTIATIONS)
+def test_gradients(instantiation: str, sum_over: str, profile: str) -> None:
+    block = make(
+        channels=2,
+        instantiation=instantiation,
+        sum_over=sum_over,
+        conventions=Conventions(profile=profile),
+    )
+    names = [name for name, _ in block.named_parameters()]
+
+    def call(x: Tensor, *parameters: Tensor) -> Tensor:
+        return torch.func.functional_call(block, dict(zip(names, parameters, strict=True)), (x,))
+
+    x = random_input(1, 2, 2, 2, 3).requires_grad_()
+    parameters = [value.detach().requires_grad_() for value in block.parameters()]
+    assert torch.autograd.gradcheck(call, (x, *parameters))
+
+
+def test_only_gaussians_are_scaled() -> None:
+    """The released code multiplies theta . phi by (their channels)^-0.5 before the softmax; Eq. (2)-(5) don't."""
+    x = random_input(1, 6, *SIZES[3])
+    scaled, plain = Conventions(profile="paper", scale=True), PAPER
+    for instantiation in INSTANTIATIONS:
+        with_scale = make(channels=6, instantiation=instantiation, conventions=scaled)
+        without = make(channels=6, instantiation=instantiation, conventions=plain)
+        assert torch.equal(with_scale(x), without(x)) == ("gaussian" not in instantiation)
+        if instantiation == "embedded_gaussian":
+            without.theta.weight.data /= math.sqrt(3)
+            without.theta.bias.data /= math.sqrt(3)
+            torch.testing.assert_close(with_scale(x), without(x))
+
+
+def test_subsampling_leaves_a_quarter_of_the_pairs() -> None:
+    block = make(channels=6)
+    theta, phi, g = block._embed(random_input(1, 6, 3, 4, 6))
+    assert theta.shape[2:] == (3, 4, 6)
+    assert phi.shape[2:] == g.shape[2:] == (3, 2, 3)
+
+
+def test_time_only_needs_time() -> None:
+    with pytest.raises(ValueError, match="sum_over: a block over 2-D input has no time"):
+        NonLocalBlock(6, sum_over="time", dimensions=2)
+
+
+def test_unknown_words_are_refused() -> None:
+    with pytest.raises(ValueError, match="instantiation: expected one of gaussian, .* not 'softmax'"):
+        NonLocalConfig({"res4": [4]}, instantiation="softmax")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="sum_over: expected one of space, .* not 'channels'"):
+        NonLocalConfig({"res4": [4]}, sum_over="channels")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="profile: expected one of paper, release, not 'caffe2'"):
+        Conventions(profile="caffe2")  # type: ignore[arg-type]
+
+
+def test_a_given_convention_overrides_its_profile() -> None:
+    assert RELEASE.scale is True
+    assert Conventions(profile="release", scale=False).scale is False
+    assert Conventions(profile="release", scale=False).subsample == "before"
+    assert PAPER.nonlocal_gamma == RELEASE.nonlocal_gamma == 0

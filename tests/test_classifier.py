@@ -1,0 +1,207 @@
+"""Schedule, loss, weight decay, frozen BN, view averaging and what is written of a test."""
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import lightning as L
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from nl_lightning.classifier import Schedule, VideoClassifier, VideoScores, topk_accuracy, write_predictions
+from nl_lightning.errors import UserError
+from nl_lightning.models.conventions import Conventions
+from nl_lightning.models.nonlocal_block import NonLocalConfig
+from nl_lightning.models.resnet import ResNetConfig
+
+TINY = ResNetConfig(
+    width=1 / 64, num_classes=3, temporal_strides=(1, 1, 2), spatial_strides=(2, 2, 1, 1, 1, 1), dropout=0.0
+)
+WITH_BLOCK = ResNetConfig(**{**vars(TINY), "non_local": NonLocalConfig({"res4": [4]})})
+
+
+class Batch(NamedTuple):
+    views: Tensor
+    label: Tensor
+    video: Tensor
+    readable: Tensor
+    path: list[str]
+
+
+def batch(videos: list[int], views: int = 1, unreadable: tuple[int, ...] = ()) -> Batch:
+    """Random clips of 4 frames of 16 x 16, the same for the same video."""
+    clips = [
+        torch.randint(0, 256, (views, 3, 4, 16, 16), generator=torch.Generator().manual_seed(v), dtype=torch.uint8)
+        for v in videos
+    ]
+    return Batch(
+        torch.stack(clips),
+        torch.tensor([v % 3 for v in videos]),
+        torch.tensor(videos),
+        torch.tensor([v not in unreadable for v in videos]),
+        [f"v{v}.mp4" for v in videos],
+    )
+
+
+def loader(*batches: Batch) -> DataLoader[Batch]:
+    return DataLoader(list(batches), batch_size=None)  # type: ignore[arg-type]
+
+
+def trainer(tmp_path: Path, **kwargs: object) -> L.Trainer:
+    return L.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path, **kwargs,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def test_steps_are_the_papers() -> None:
+    factors = [Schedule().factor(i, 400_000) for i in (0, 149_999, 150_000, 299_999, 300_000, 399_999)]
+    assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_cosine_after_a_linear_warmup() -> None:
+    schedule = Schedule("cosine", warmup=0.1)
+    factors = [schedule.factor(i, 100) for i in range(101)]
+    assert factors[:10] == pytest.approx([(i + 1) / 11 for i in range(10)])
+    assert factors[10] == 1
+    assert factors[55] == pytest.approx(0.5 * (1 + math.cos(math.pi / 2)))
+    assert factors[100] == pytest.approx(0, abs=1e-12)
+    assert max(factors) == 1
+
+
+def test_topk_counts_ties_nans_and_unreadable_videos_as_wrong() -> None:
+    videos = [
+        VideoScores("right", 2, [0.1, 0.2, 0.7]),
+        VideoScores("second", 1, [0.1, 0.2, 0.7]),
+        VideoScores("tie", 0, [0.5, 0.5, 0.0]),
+        VideoScores("nan", 0, [math.nan] * 3),
+        VideoScores("unreadable", 0, None),
+    ]
+    assert topk_accuracy(videos, 1) == pytest.approx(20)
+    assert topk_accuracy(videos, 2) == pytest.approx(60)
+    assert topk_accuracy(videos, 3) == pytest.approx(60)
+    assert topk_accuracy([], 1) == 0
+
+
+def test_scores_are_the_mean_softmax_of_the_views_however_many_at_a_time() -> None:
+    torch.manual_seed(0)
+    model = VideoClassifier(TINY, views_per_forward=3).eval()
+    views = batch([0, 1], views=5).views
+    with torch.no_grad():
+        expected = torch.stack([model(video).softmax(dim=1).mean(dim=0) for video in views])
+        torch.testing.assert_close(model.video_scores(views), expected)
+
+
+def test_input_is_normalised_in_units_of_0_to_255() -> None:
+    model = VideoClassifier(TINY, mean=100, std=50).eval()
+    clip = batch([0]).views[:, 0]
+    with torch.no_grad():
+        torch.testing.assert_close(model(clip), model.net((clip.float() - 100) / 50))
+
+
+@pytest.mark.parametrize(
+    ("decay_bn", "decay_one_dimensional", "spared"),
+    [(True, True, set()), (False, True, {"bn"}), (False, False, {"bn", "bias"}), (True, False, {"bias"})],
+)
+def test_weight_decay_acts_where_it_is_asked_to(decay_bn: bool, decay_one_dimensional: bool, spared: set[str]) -> None:
+    config = ResNetConfig(**{**vars(WITH_BLOCK), "conventions": Conventions(decay_bn=decay_bn)})
+    model = VideoClassifier(config, decay_one_dimensional=decay_one_dimensional)
+    groups = model._parameter_groups()
+    assert "weight_decay" not in groups[0]
+    assert groups[1]["weight_decay"] == 0
+    norms = [m for m in model.net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    of_norms = {id(p) for m in norms for p in m.parameters()}
+    expected = {
+        id(p) for p in model.net.parameters()
+        if ("bn" in spared and id(p) in of_norms) or ("bias" in spared and p.ndim == 1 and id(p) not in of_norms)
+    }  # fmt: skip
+    assert {id(p) for p in groups[1]["params"]} == expected
+    assert len(groups[0]["params"]) + len(groups[1]["params"]) == len(list(model.net.parameters()))
+
+
+def test_frozen_bn_stays_as_it_is_through_training(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = VideoClassifier(WITH_BLOCK, freeze_bn=True)
+    frozen = {k: v.clone() for k, v in model.net.state_dict().items() if "bn" in k or "downsample.1" in k}
+    weight = model.net.conv1.weight.clone()
+    trainer(tmp_path, max_epochs=3).fit(model, loader(batch([0, 1, 2])))
+    after = model.net.state_dict()
+    assert all(torch.equal(after[k], v) for k, v in frozen.items())
+    assert not torch.equal(after["conv1.weight"], weight)
+    assert sum("running_mean" in k for k in frozen) == 54  # 53 convolutions, and the block's
+
+
+def test_training_leaves_out_what_is_unreadable(tmp_path: Path) -> None:
+    """An unreadable video changes nothing; a batch of nothing else is skipped."""
+    after = []
+    for extra in ([], [9]):
+        torch.manual_seed(0)
+        model = VideoClassifier(TINY)
+        only_bad = [batch([9], unreadable=(9,))] if extra else []
+        trainer(tmp_path, max_epochs=1).fit(model, loader(batch([0, 1, 2, *extra], unreadable=(9,)), *only_bad))
+        after.append(model.net.state_dict())
+    for key, value in after[0].items():
+        torch.testing.assert_close(value, after[1][key])
+
+
+def test_testing_counts_every_video_once_and_writes_one_line_each(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    path = tmp_path / "predictions.parquet"
+    model = VideoClassifier(TINY, predictions=str(path))
+    # Video 1 comes twice, as a distributed sampler that fills up the last batch would have it.
+    metrics = trainer(tmp_path).test(
+        model, loader(batch([0, 1], views=2), batch([4, 1], views=2, unreadable=(4,))), verbose=False
+    )[0]
+    table = pq.read_table(path).to_pydict()
+    assert table["video"] == ["v0.mp4", "v1.mp4", "v4.mp4"]
+    assert table["label"] == [0, 1, 1]
+    assert table["scores"][2] is None
+    assert table["top5"][2] is None
+    right = sum(
+        scores is not None and scores.index(max(scores)) == label
+        for scores, label in zip(table["scores"], table["label"], strict=True)
+    )
+    assert metrics["test/top1"] == pytest.approx(100 * right / 3)
+    for scores, top5 in zip(table["scores"][:2], table["top5"][:2], strict=True):
+        assert sum(scores) == pytest.approx(1, abs=1e-2)
+        assert top5 == sorted(range(3), key=lambda c: -scores[c])
+
+
+def test_accuracy_by_group() -> None:
+    model = VideoClassifier(TINY)
+    model.tested = {
+        0: VideoScores("a", 0, [1.0, 0, 0]),
+        1: VideoScores("b", 1, [1.0, 0, 0]),
+        2: VideoScores("c", 2, [0, 0, 1.0]),
+    }
+    assert model.top1_by(["x", "x", "y"]) == {"x": 50, "y": 100}
+    assert model.top1_by([]) == {}
+
+
+def test_longer_clips_start_from_the_weights_of_shorter_ones(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    short = VideoClassifier(TINY)
+    fitted = trainer(tmp_path, max_epochs=1)
+    fitted.fit(short, loader(batch([0, 1, 2])))
+    fitted.save_checkpoint(tmp_path / "short.ckpt")
+    long = VideoClassifier(TINY)
+    long.load_network(tmp_path / "short.ckpt")
+    assert all(torch.equal(v, long.net.state_dict()[k]) for k, v in short.net.state_dict().items())
+
+    with pytest.raises(UserError, match="no checkpoint at .*nowhere.ckpt"):
+        long.load_network(tmp_path / "nowhere.ckpt")
+    (tmp_path / "broken.ckpt").write_bytes(b"nothing of the kind")
+    with pytest.raises(UserError, match="broken.ckpt"):
+        long.load_network(tmp_path / "broken.ckpt")
+    with pytest.raises(UserError, match="res4.non_local"):
+        VideoClassifier(WITH_BLOCK).load_network(tmp_path / "short.ckpt")
+
+
+def test_predictions_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "p.parquet"
+    write_predictions(path, [VideoScores("a", 0, [0.25, 0.75])])
+    assert [p.name for p in path.parent.iterdir()] == ["p.parquet"]
+    assert pq.read_table(path).to_pydict()["scores"] == [[0.25, 0.75]]
