@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +17,9 @@ from rich.table import Table
 from nl_lightning.errors import UserError
 from nl_lightning.runner import Run, plan, prepare, run_all
 from nl_lightning.study import Recipe, Study, find_study, load_recipe, load_study
+
+if TYPE_CHECKING:
+    from nl_lightning.report.collate import Runs
 
 LIGHTNING = {
     "fit": "train one network (LightningCLI; see fit --help)",
@@ -84,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 def _where(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", metavar="R", help="a recipe: its name or path (default: the study's)")
     parser.add_argument(
-        "--results", type=Path, default=Path("my_results"), metavar="DIR", help="records and tables (default my_results)"
+        "--results", type=Path, default=Path("my_results"), metavar="DIR", help="where records lie (default my_results)"
     )  # fmt: skip
 
 
@@ -116,60 +120,64 @@ def _run(options: argparse.Namespace) -> int:
     runs = _planned(options)
     if options.dry_run:
         for run in runs:
-            print(f"# {run.name}: {run.state().state}")
+            print(f"# {run.name}: {run.state().name}")
             print("\n".join(run.commands()))
         return 0
-    from nl_lightning.report.render import write_tables  # pandas
-
     study, recipe = _study(options)
     console = Console()
     if not all(run.is_done() for run in runs) and (code := prepare(recipe)):
         return code
 
     def refresh(run: Run) -> None:
-        console.print(f"{run.name}: top-1 {run.state().record.top1:.1f} %", highlight=False)
-        write_tables(study, recipe, options.results)
+        record = run.state().record
+        assert record is not None
+        console.print(f"{run.name}: top-1 {record.top1:.1f} %", highlight=False)
+        _write_tables(study, recipe, options.results)
 
     failed = run_all(runs, options.workers, console, refresh)
-    return _print_tables(study, recipe, options.results) or (1 if failed else 0)
+    _print_tables(study, recipe, options.results)
+    return 1 if failed else 0
 
 
-def _print_tables(study: Study, recipe: Recipe, results: Path) -> int:
-    from nl_lightning.report.render import print_study, write_tables  # pandas
+def _write_tables(study: Study, recipe: Recipe, results: Path) -> tuple["Runs", list[Path]]:
+    from nl_lightning.report.collate import collect  # pandas: half a second
+    from nl_lightning.report.render import write_tables
 
-    written = write_tables(study, recipe, results)
-    print_study(Console(), study, recipe, results)
-    print(f"tables: {written}")
-    return 0
+    runs = collect(study, recipe, results)
+    return runs, write_tables(runs, results)
+
+
+def _print_tables(study: Study, recipe: Recipe, results: Path) -> "Runs":
+    from nl_lightning.report.render import print_study
+
+    runs, written = _write_tables(study, recipe, results)
+    print_study(Console(), runs)
+    print(f"{len(written)} files in {written[0].parent}")
+    return runs
 
 
 def _status(options: argparse.Namespace) -> int:
-    runs = _planned(options)
     table = Table("variant", "seed", "state", "top-1 %", "", box=None, header_style="bold")
     counts: Counter[str] = Counter()
-    for run in runs:
+    for run in _planned(options):
         state = run.state()
-        counts[state.state] += 1
-        top1 = f"{state.record.top1:.1f}" if state.record is not None and state.state == "done" else ""
-        table.add_row(run.variant.name, str(run.seed), state.state, top1, state.detail)
+        counts[state.name] += 1
+        top1 = f"{state.record.top1:.1f}" if state.record else ""
+        table.add_row(run.variant.name, str(run.seed), state.name, top1, state.note)
     console = Console()
     console.print(table)
-    console.print(
-        ", ".join(f"{count} {name}" for name, count in counts.items()),
-        f"in {options.results}",
-        highlight=False,
-    )
+    said = ", ".join(f"{count} {name}" for name, count in counts.items())
+    console.print(f"{said}, in {options.results}", highlight=False)
     return 0
 
 
 def _report(options: argparse.Namespace) -> int:
-    study, recipe = _study(options)
-    code = _print_tables(study, recipe, options.results)
+    runs = _print_tables(*_study(options), options.results)
     if options.readme is not None:
         from nl_lightning.report.render import update_readme
 
-        update_readme(options.readme, study, recipe, options.results)
-    return code
+        update_readme(options.readme, runs)
+    return 0
 
 
 def _complexity(options: argparse.Namespace) -> int:

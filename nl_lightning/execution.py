@@ -5,13 +5,16 @@ Everything a run needs is on its command line, and everything it leaves lies in 
 (``<results>/runs/<recipe>/<variant>/seed<k>/``) until the record and the predictions are written, whole, at the end.
 """
 
+import dataclasses
 import importlib.metadata
 import netrc
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,9 +28,11 @@ from lightning.pytorch.loggers import WandbLogger
 
 from nl_lightning.classifier import VideoClassifier
 from nl_lightning.data.datamodule import UnreadableVideos, VideoDataModule
-from nl_lightning.models.complexity import complexity
-from nl_lightning.records import RunRecord, write_record, write_state
-from nl_lightning.runner import Run
+from nl_lightning.errors import UserError
+from nl_lightning.models.complexity import Complexity, complexity
+from nl_lightning.records import RunRecord, write_record
+from nl_lightning.runner import Run, plan
+from nl_lightning.study import load_recipe, load_study
 
 VERSIONS = ("torch", "torchvision", "lightning", "decord", "av", "numpy", "wandb")
 """Packages whose versions a record names: those that can change a number."""
@@ -47,35 +52,21 @@ class VideoCLI(LightningCLI):
 
 
 class Progress(Callback):
-    """Write how far a run is into its state file, for the runner's bars, about once a second."""
+    """Say in the run's marker how far it is, about once a second, for the runner's bars."""
 
     def __init__(self, run: Run) -> None:
-        self.run, self.started, self.written = run, datetime.now(UTC).isoformat(), 0.0
+        self.run, self.started, self.said = run, datetime.now(UTC).isoformat(timespec="seconds"), 0.0
 
-    def write(self, phase: str, done: int, total: int, state: str = "running", **more: Any) -> None:
-        self.written = time.monotonic()
-        write_state(
-            self.run.folder,
-            {
-                "state": state,
-                "pid": os.getpid(),
-                "host": platform.node(),
-                "started": self.started,
-                "config_hash": self.run.config_hash,
-                "phase": phase,
-                "done": done,
-                "total": total,
-                **more,
-            },
-        )
+    def say(self, phase: str, done: int, total: int) -> None:
+        if time.monotonic() - self.said > 1:
+            self.said = time.monotonic()
+            self.run.say("running", started=self.started, phase=phase, done=done, total=total)
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
-        if time.monotonic() - self.written > 1:
-            self.write("train", trainer.global_step, int(trainer.estimated_stepping_batches))
+        self.say("train", trainer.global_step, int(trainer.estimated_stepping_batches))
 
     def on_test_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, index: int) -> None:
-        if time.monotonic() - self.written > 1:
-            self.write("test", index + 1, int(sum(trainer.num_test_batches)))
+        self.say("test", index + 1, int(sum(trainer.num_test_batches)))
 
 
 class Curve(Callback):
@@ -101,9 +92,8 @@ def execute(run: Run) -> RunRecord:
     Raises:
         UserError: what the user can mend, in one line.
     """
-    run.prepare_folder()
     progress, curve = Progress(run), Curve()
-    progress.write("start", 0, 1)
+    progress.say("start", 0, 1)
     cli = VideoCLI(args=run.arguments(), run=False, trainer_defaults={"logger": False, "enable_progress_bar": False})
     trainer, model, data = cli.trainer, cli.model, cli.datamodule
     (run.folder / "resolved.yaml").write_text(cli.parser.dump(cli.config, skip_none=False))
@@ -141,7 +131,7 @@ def execute(run: Run) -> RunRecord:
         top1_by_group=model.top1_by(data.groups),
         curve=curve.points,
         device=_device(trainer),
-        decoder=data.decoder_used,
+        decoder="auto",
         versions={
             "python": platform.python_version(),
             **{p: importlib.metadata.version(p) for p in VERSIONS},
@@ -152,8 +142,19 @@ def execute(run: Run) -> RunRecord:
     )
     _finish_wandb(trainer.loggers[0], record)
     write_record(run.results, record)
-    progress.write("test", 1, 1, state="done")
     return record
+
+
+def lightning_command(arguments: list[str]) -> int:
+    """``nl-lightning fit | validate | test``: LightningCLI with our classifier and data."""
+    VideoCLI(args=arguments)
+    return 0
+
+
+def costs(run: Run) -> Complexity:
+    """Parameters and multiply-adds of a run's network, on the clips of its recipe."""
+    cli = VideoCLI(args=run.arguments(), run=False, trainer_defaults={"logger": False})
+    return complexity(cli.model.net.config, cli.datamodule.clip_shape)
 
 
 def _wandb_logger(run: Run) -> WandbLogger:
@@ -174,7 +175,7 @@ def _wandb_logger(run: Run) -> WandbLogger:
         project=os.environ.get("WANDB_PROJECT", "nl-lightning"),
         group=run.study.name,
         job_type=run.recipe.name,
-        tags=list(run.tables),
+        tags=run.tables(),
         resume="allow",
         log_model=False,
         settings=settings,
@@ -194,7 +195,7 @@ def _logged_in() -> bool:
 def _finish_wandb(logger: WandbLogger, record: RunRecord) -> None:
     import wandb
 
-    logger.experiment.summary.update({"record": record.as_json(), "top1": record.top1, "top5": record.top5})
+    logger.experiment.summary.update({"record": dataclasses.asdict(record), "top1": record.top1, "top5": record.top5})
     wandb.finish()
 
 
@@ -221,20 +222,26 @@ def main(arguments: list[str]) -> int:
     """``prepare --config=FILE ...`` makes a recipe's data; ``run`` and :meth:`Run.identity` executes a run."""
     verb, *rest = arguments
     if verb == "prepare":
-        with one_line_errors():
+        try:
             VideoCLI(args=rest, run=False).datamodule.prepare_data()
+        except UserError as error:
+            print(f"nl-lightning: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            return 130
         return 0
     study_file, variant, recipe, seed, results = rest
     study = load_study(Path(study_file))
     run = plan(study, load_recipe(recipe), [int(seed)], Path(results), variants=[variant])[-1]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         execute(run)
-    except UserError as error:
-        Progress(run).write("failed", 0, 1, state="failed", error=str(error))
-        return 2
     except Exception as error:
-        Progress(run).write("failed", 0, 1, state="failed", error=f"{type(error).__name__}: {error}".splitlines()[0])
-        raise
+        known = isinstance(error, UserError)
+        run.say("failed", error=str(error) if known else f"{type(error).__name__}: {error}".splitlines()[0])
+        if not known:
+            traceback.print_exc()
+        return 2 if known else 1
     return 0
 
 

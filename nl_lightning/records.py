@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import os
+import platform
 import re
 import tempfile
 import time
@@ -36,6 +37,7 @@ class RunRecord:
         macs: multiply-adds of one clip.
         steps: optimizer steps.
         top1_by_group: top-1 of groups of classes, where the data set has groups.
+        curve: points of the training curve, in order, each with whatever was logged at it (Fig. 4).
         versions: of Python and of the packages that can change a number.
         commit, dirty: the code; dirty if it had changes that were not committed.
         finished: ISO 8601, UTC.
@@ -66,6 +68,7 @@ class RunRecord:
     finished: str
     unreadable: list[str] = field(default_factory=list)
     top1_by_group: dict[str, float] = field(default_factory=dict)
+    curve: list[dict[str, float]] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     init_from: str | None = None
 
@@ -73,11 +76,6 @@ class RunRecord:
 def record_path(results: Path, recipe: str, variant: str, seed: int) -> Path:
     """Where the record of a run lies."""
     return results / "records" / recipe / variant / f"seed{seed}.json"
-
-
-def marker_path(results: Path, recipe: str, variant: str, seed: int) -> Path:
-    """Where the runner says that it is at work on a run, or has failed; see :func:`state`."""
-    return results / "runs" / recipe / variant / f"seed{seed}" / "state.json"
 
 
 def write_record(results: Path, record: RunRecord) -> Path:
@@ -179,10 +177,11 @@ def _is(value: object, type_: Any) -> bool:
     return isinstance(value, type_) and not (type_ is int and isinstance(value, bool))
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str, durable: bool = True) -> None:
     """Write a file so that a reader, or a crash at any moment, finds the old one or the new one, whole.
 
-    UserError if the disk is full or the folder can't be written; the old file is then still there.
+    `durable` waits for the disk, so that the file survives a power cut. UserError if the disk is full or the
+    folder can't be written; the old file is then still there.
     """
     temporary: str | None = None
     try:
@@ -191,7 +190,8 @@ def write_atomically(path: Path, text: str) -> None:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.chmod(temporary, 0o644)  # mkstemp makes it readable by its owner only
         os.replace(temporary, path)
     except OSError as error:
@@ -222,12 +222,17 @@ class State:
     record: RunRecord | None = None
 
 
+def marker_path(results: Path, recipe: str, variant: str, seed: int) -> Path:
+    """Where the runner says that it is at work on a run, or has failed."""
+    return results / "runs" / recipe / variant / f"seed{seed}" / "state.json"
+
+
 def state(results: Path, study: Study, recipe: Recipe, variant: str, seed: int) -> State:
     """Where a run of a study stands. `recipe` is the plain one, without a variant's clip.
 
     The runner's marker (:func:`marker_path`) is JSON: ``state`` (``running`` or ``failed``), ``pid``,
     ``started`` (ISO 8601), ``host`` (optional: without it, this machine), ``error`` of a failed run, and
-    ``config_hash`` (optional: the failure of another configuration says nothing about this one).
+    ``config_hash`` (optional: the failure of another configuration says nothing about this one). Other keys are free.
     """
     for name in (variant, *study.ancestors(variant)):
         clip = study.variants[name].clip
@@ -249,13 +254,13 @@ def state(results: Path, study: Study, recipe: Recipe, variant: str, seed: int) 
 def _marked(path: Path, expected: str) -> State | None:
     try:
         marker = json.loads(path.read_text(encoding="utf-8"))
-        name, pid, started = marker["state"], marker.get("pid"), marker.get("started", "")
+        name, pid, started = marker["state"], marker.get("pid"), str(marker.get("started", "?"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return State("interrupted", f"{path} can't be read")
     if name == "running":
-        here = marker.get("host") in (None, os.uname().nodename)
+        here = marker.get("host") in (None, platform.node())
         if here and not (isinstance(pid, int) and pid > 0 and _alive(pid, started)):
             return State("interrupted", f"started {started}, process {pid} is gone")
         return State("running", f"since {started}, process {pid}")

@@ -5,7 +5,9 @@ nothing here needs torch, and a run that dies takes nothing with it.
 """
 
 import functools
+import json
 import os
+import platform
 import shlex
 import shutil
 import signal
@@ -15,12 +17,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from nl_lightning.errors import UserError
-from nl_lightning.records import State, marker_path, read_marker, state
+from nl_lightning.records import State, marker_path, state, write_atomically
 from nl_lightning.study import Recipe, Study, Variant, run_hash
 
 EXECUTE = [sys.executable, "-m", "nl_lightning.execution"]
@@ -58,7 +61,7 @@ class Run:
         return state(self.results, self.study, self.base, self.variant.name, self.seed)
 
     def is_done(self) -> bool:
-        return self.state().state == "done"
+        return self.state().name == "done"
 
     @property
     def name(self) -> str:
@@ -66,7 +69,7 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        return marker_path(self.results, self.base.name, self.variant.name, self.seed).parent
+        return self.marker.parent
 
     @property
     def checkpoint(self) -> Path:
@@ -104,6 +107,11 @@ class Run:
             f"nl-lightning test {arguments} --ckpt_path={self.checkpoint}",
         ]
 
+    def tables(self) -> list[str]:
+        """The tables of the study with a row of this variant."""
+        tables = self.study.tables.values()
+        return [t.name for t in tables if self.variant.name in {row.variant for row in t.rows}]
+
     def columns(self) -> dict[str, str | int]:
         """Flat columns that make W&B's own table of runs readable."""
         return {
@@ -135,18 +143,30 @@ class Run:
             str(self.study.path), self.variant.name, str(self.base.files[0]), str(self.seed), str(self.results)
         ]  # fmt: skip
 
+    @property
+    def marker(self) -> Path:
+        """Where the run says how far it is; see :func:`nl_lightning.records.state`."""
+        return marker_path(self.results, self.base.name, self.variant.name, self.seed)
+
+    def say(self, state: str, **more: Any) -> None:
+        """Mark the run as ``running``, in this process, or as ``failed``."""
+        said = {"state": state, "pid": os.getpid(), "host": platform.node(), "config_hash": self.config_hash}
+        write_atomically(self.marker, json.dumps(said | more), durable=False)  # written every second
+
+    def said(self) -> dict[str, Any]:
+        """What the run's marker says, or nothing."""
+        try:
+            said = json.loads(self.marker.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return said if isinstance(said, dict) else {}
+
     def prepare_folder(self) -> None:
         """Make the run's folder; one left by another configuration is moved aside, never overwritten."""
-        left = read_marker(self.folder)
-        if left is not None and left.get("config_hash") != self.config_hash:
-            aside = self.folder.with_name(f"{self.folder.name}.{left.get('config_hash')}.{int(time.time())}")
-            self.folder.rename(aside)
+        left = self.said().get("config_hash", self.config_hash)
+        if left != self.config_hash:
+            self.folder.rename(self.folder.with_name(f"{self.folder.name}.{left}.{int(time.time())}"))
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        if self.parent_checkpoint is not None and not self.parent_checkpoint.exists():
-            raise UserError(
-                f"{self.name} starts from the weights of {self.variant.init_from}, which are not at "
-                f"{self.parent_checkpoint}; train it in this results folder first"
-            )
 
 
 def plan(
@@ -179,7 +199,13 @@ def run_all(runs: Sequence[Run], workers: int, console: Console, after_each: Cal
         workers: how many at a time; they share the cores evenly.
         console: where the bars and a line a finished run go.
         after_each: called when a run has got its record.
+
+    Raises:
+        UserError: another process is at work on one of the runs, or the disk is full.
     """
+    for run in runs:
+        if (now := run.state()).name == "running":
+            raise UserError(f"{run.name} is being run already ({now.note}): wait for it, or stop that process")
     queue = _Queue([run for run in runs if not run.is_done()])
     skipped = len(runs) - len(queue.waiting)
     if skipped:
@@ -245,14 +271,14 @@ class _Active:
 
     def share_done(self) -> float:
         """0 to 1, from the state file; testing is the last twentieth."""
-        state = read_marker(self.run.folder) or {}
+        state = self.run.said()
         share = state.get("done", 0) / max(1, state.get("total", 1))
         return {"train": 0.95 * share, "test": 0.95 + 0.05 * share}.get(state.get("phase", ""), 0.0)
 
 
 def _start(run: Run, workers: int) -> "subprocess.Popen[bytes]":
     threads = max(1, (os.cpu_count() or 1) // workers)
-    run.folder.mkdir(parents=True, exist_ok=True)
+    run.prepare_folder()
     with run.log.open("ab") as log:
         return subprocess.Popen(
             [*EXECUTE, "run", *run.identity()],
@@ -270,7 +296,7 @@ def _conclude(worker: _Active, queue: _Queue, console: Console, after_each: Call
     if well:
         after_each(run)
         return
-    error = (read_marker(run.folder) or {}).get("error", f"ended with exit code {worker.process.returncode}")
+    error = run.said().get("error", f"ended with exit code {worker.process.returncode}")
     console.print(f"[red]{run.name} failed[/]: {error} (log: {run.log})", highlight=False)
     free = shutil.disk_usage(run.folder).free
     if free < ENOUGH_DISK:

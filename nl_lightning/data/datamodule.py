@@ -1,29 +1,222 @@
-"""VideoDataModule: lists of video files -> batches of clips for training, of all views for testing."""
+"""VideoDataModule: lists of video files -> batches of clips for training and of all views for testing."""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from nl_lightning.data import decoding, longrange
-from nl_lightning.data.datasets import Sample, VideoClips, VideoList, VideoViews, find_videos
+from nl_lightning.data.datasets import (
+    Reader,
+    Sample,
+    TestVideos,
+    TrainClips,
+    VideoList,
+    read_classes,
+    read_list,
+    same_classes,
+    scan_folder,
+)
 from nl_lightning.data.decoded_copy import DecodedCopy
 from nl_lightning.data.longrange import LongRange
+from nl_lightning.data.sampling import Spread
+from nl_lightning.data.transforms import TestViews, TrainView
 from nl_lightning.errors import UserError
 
 
-class Batch(NamedTuple):
-    """Videos of a batch. `video` is an index into the list, from 0; views of unreadable videos are black."""
+class EpochShuffle(Sampler[tuple[int, int]]):
+    """Every video once, as (epoch, video), in an order that depends on the seed and the epoch alone.
 
-    views: Tensor  # uint8 (N, V, 3, T, H, W)
-    label: Tensor  # int64 (N,)
-    video: Tensor  # int64 (N,)
-    readable: Tensor  # bool (N,)
-    path: list[str]
-    error: list[str]
+    Lightning calls `set_epoch`, also after a resume.
+    """
+
+    def __init__(self, length: int, seed: int) -> None:
+        self.length, self.seed, self.epoch = length, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        return ((self.epoch, video) for video in torch.randperm(self.length, generator=generator).tolist())
+
+
+class VideoDataModule(L.LightningDataModule):
+    """Videos of three splits. Each is a list file, or else the class folders in ``<root>/<split>``.
+
+    Args:
+        root: folder of the data set. List files lie in it, and paths in them are relative to it; ``classes.txt`` in it
+            names the classes of list files, one a line.
+        train_list, val_list, test_list: names of list files (``path label`` a line).
+        longrange: generate this benchmark at `root` if it isn't there.
+        decoded_copy: keep all frames decoded, for small sets of videos of one size and length.
+        num_frames: T of a clip.
+        frame_stride: frames from one to the next.
+        short_side: smallest and largest shorter side in training (pixels).
+        crop: side of the square that is trained on (pixels).
+        flip: mirror half of the training clips.
+        test_short_side, test_crop: the same for validation and testing.
+        num_clips, num_crops: views of a test video, in time and in space.
+        clip_starts: where test clips start, after the ``paper`` or the ``release``.
+        batch_size: clips in training and validation, for each process.
+        test_batch_size: videos in testing, each with all its views.
+        num_workers: processes that read ahead; 0 reads in the training process.
+        max_unreadable: the share of videos that may be unreadable before a run stops.
+        seed: of order and augmentation; the command line gives it the run's seed.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        train_list: str | None = None,
+        val_list: str | None = None,
+        test_list: str | None = None,
+        longrange: LongRange | None = None,
+        decoded_copy: bool = False,
+        num_frames: int = 32,
+        frame_stride: int = 2,
+        short_side: tuple[int, int] = (256, 320),
+        crop: int = 224,
+        flip: bool = True,
+        test_short_side: int = 256,
+        test_crop: int = 256,
+        num_clips: int = 10,
+        num_crops: int = 3,
+        clip_starts: Spread = "paper",
+        batch_size: int = 8,
+        test_batch_size: int = 1,
+        num_workers: int = 0,
+        max_unreadable: float = 0.01,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.root, self.longrange, self.decoded_copy = Path(root), longrange, decoded_copy
+        self.lists = {"train": train_list, "val": val_list, "test": test_list}
+        if longrange is not None:
+            self.lists = {split: f"{split}.txt" for split in self.lists}
+        self.num_frames, self.frame_stride = num_frames, frame_stride
+        self.train_view = TrainView(short_side, crop, flip)
+        self.val_view = TestViews(test_short_side, test_crop, 1)
+        self.test_views = TestViews(test_short_side, test_crop, num_crops)
+        self.num_clips, self.num_crops, self.clip_starts = num_clips, num_crops, clip_starts
+        self.batch_size, self.test_batch_size, self.num_workers = batch_size, test_batch_size, num_workers
+        self.max_unreadable, self.seed = max_unreadable, seed
+        self._videos: dict[str, VideoList] = {}
+
+    @property
+    def clip_shape(self) -> tuple[int, int, int]:
+        """(T, H, W) of a training clip."""
+        return self.num_frames, self.train_view.crop, self.train_view.crop
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The group of each class, where the data set has groups; else nothing."""
+        return tuple(map(longrange.group_of, longrange.CLASSES)) if self.longrange is not None else ()
+
+    def prepare_data(self) -> None:
+        """Generate and decode what the recipe asks for, with progress; nothing if that has been done."""
+        if self.longrange is not None:
+            longrange.generate(self.root, self.longrange)
+        if self.decoded_copy:
+            for split in self.lists:
+                self._copy(split).make()
+
+    def setup(self, stage: str) -> None:
+        """Check that the splits agree, before hours are spent.
+
+        Raises:
+            UserError: a list is missing or broken, or the splits have different classes.
+        """
+        for split in ("val",) if stage == "fit" else ("val", "test"):
+            same_classes(self.videos("train"), self.videos(split), split)
+
+    def videos(self, split: str) -> VideoList:
+        """The videos of ``train``, ``val`` or ``test``; without test videos, those of val."""
+        if split not in self._videos:
+            listed = self.lists[split]
+            if listed is not None:
+                self._videos[split] = read_list(self.root / listed, read_classes(self.root / "classes.txt"))
+            elif split == "test" and not (self.root / split).is_dir():
+                self._videos[split] = self.videos("val")
+            else:
+                self._videos[split] = scan_folder(self.root / split)
+        return self._videos[split]
+
+    def _copy(self, split: str) -> DecodedCopy:
+        return DecodedCopy(self.root / "decoded" / f"{split}.npy", self.videos(split).paths)
+
+    def _reader(self, split: str) -> Reader:
+        return self._copy(split).open() if self.decoded_copy else decoding
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        videos = self.videos("train")
+        clips = TrainClips(
+            videos, self._reader("train"), self.num_frames, self.frame_stride, self.train_view, self.seed
+        )
+        # A last, smaller batch would have its own BN statistics.
+        return self._loader(clips, self.batch_size, sampler=EpochShuffle(len(videos), self.seed), drop_last=True)
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        return self._loader(self._test_videos("val", self.val_view, 1), self.batch_size)
+
+    def test_dataloader(self) -> DataLoader[Sample]:
+        return self._loader(self._test_videos("test", self.test_views, self.num_clips), self.test_batch_size)
+
+    def _test_videos(self, split: str, views: TestViews, clips: int) -> TestVideos:
+        videos, reader = self.videos(split), self._reader(split)
+        return TestVideos(videos, reader, self.num_frames, self.frame_stride, views, clips, self.clip_starts)
+
+    def _loader(self, dataset: Any, batch_size: int, **kwargs: Any) -> DataLoader[Sample]:
+        return DataLoader(
+            dataset,
+            batch_size,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            **kwargs,
+        )
+
+    def on_after_batch_transfer(self, batch: Sample, dataloader_idx: int) -> Sample:
+        """Views as (N, V, 3, T, H, W): no copy, so that the clips are channels-last in memory."""
+        return batch._replace(views=batch.views.permute(0, 1, 5, 2, 3, 4))
+
+
+class UnreadableVideos(Callback):
+    """Name each unreadable video once, and stop the run when there are too many to call it the same data set."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Sample, index: int) -> None:
+        self._note(trainer, batch, "train", "left out")
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, module: Any, outputs: Any, batch: Sample, *index: int
+    ) -> None:
+        self._note(trainer, batch, "val", "left out")
+
+    def on_test_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Sample, *index: int) -> None:
+        self._note(trainer, batch, "test", "counted as wrong")
+
+    def _note(self, trainer: L.Trainer, batch: Sample, split: str, consequence: str) -> None:
+        errors: Any = batch.error  # collated: a list
+        for path, error in zip(batch.path, errors, strict=True):
+            if error and path not in self.names:
+                self.names.add(path)
+                rank_zero_warn(f"{error} ({consequence})")
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        videos = data.videos(split)
+        bad = self.names & set(map(str, videos.paths)) if any(errors) else set()
+        if len(bad) > data.max_unreadable * len(videos):
+            raise UserError(
+                f"{len(bad)} of {len(videos)} {split} videos can't be read, more than {data.max_unreadable:.0%} "
+                f"(data.max_unreadable), {min(bad)} among them: mend or remove them"
+            )

@@ -4,8 +4,8 @@ Index i is the i-th frame that a player shows, 0-based, in presentation order. d
 right; on others it gives another frame without a word, and those go to PyAV. Which they are is found out from the
 packets (their timestamps and flags; nothing is decoded), never from the file's name:
 
-- an edit list hides frames (any trim with ``ffmpeg -ss ... -c copy``, as Kinetics is usually cut): decord counts and
-  shows the hidden ones;
+- frames are hidden, by an edit list (any trim with ``ffmpeg -ss ... -c copy``, as Kinetics is usually cut) or by VP8:
+  decord counts and shows them;
 - the container counts other frames than it holds;
 - open groups of pictures, in which frames shown *before* a key frame are stored behind it: decord is one or two off;
 - containers without a timestamp for every frame (AVI, MPEG program and transport streams): decord is off by many;
@@ -19,6 +19,7 @@ frame.
 import functools
 import importlib
 import importlib.util
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,31 +115,40 @@ def index_of(path: str | Path) -> Index:
 @functools.lru_cache(maxsize=4096)  # some 5 kB each
 def read_index(path: str, mtime_ns: int, size: int) -> Index:
     """Read all packets of a file, and how many frames decord believes in; `mtime_ns` and `size` tell versions apart."""
+    stored: list[int | None] = []  # times of all frames in the order of storage
+    shown: list[int | None] = []  # of those that a player shows
+    is_key, damaged = [], False
     with av.open(path) as container:
         stream = video_stream(container)
-        packets = [packet for packet in container.demux(stream) if packet.size]
-        end = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
         own_times = not {"mov", "mp4", "matroska", "webm"}.isdisjoint(container.format.name.split(","))
         subsampled = "420" in str(stream.pix_fmt)
-    if end > size or any(packet.is_corrupt for packet in packets):
+        vp8 = stream.codec_context.name == "vp8"
+        for packet in container.demux(stream):
+            if packet.size:
+                stored.append(packet.pts)
+                is_key.append(packet.is_keyframe)
+                damaged = damaged or packet.is_corrupt
+                if not packet.is_discard and not (vp8 and bytes(packet)[0] & 16 == 0):  # that bit of VP8 is "show"
+                    shown.append(packet.pts)
+        end = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
+    if end > size or damaged:
         raise ValueError(f"the file is damaged or cut off after {size} bytes")
-    times = [packet.pts for packet in packets if packet.pts is not None and not packet.is_discard]
-    keys = [packet.pts for packet in packets if packet.pts is not None and packet.is_keyframe]
-    count = sum(not packet.is_discard for packet in packets)
-    if count == 0:
+    if not shown:
         raise ValueError("the file holds no frame")
 
-    objection = ""
-    if not own_times or len(set(times)) < count:
-        objection = "its container does not store the time of every frame"
+    count = len(shown)
+    times = sorted({time for time in shown if time is not None})
+    keys = sorted(time for time, key in zip(stored, is_key, strict=True) if key and time is not None)
+    trusted = own_times and subsampled and len(times) == count and None not in stored
+    if count < len(stored):
+        objection = f"{len(stored) - count} of {len(stored)} stored frames are hidden"
     elif not subsampled:
         objection = "its pictures are not 4:2:0"
-    sure = not objection
-    if count < len(packets):
-        objection = f"its edit list hides {len(packets) - count} of {len(packets)} frames"
-    elif sure:
-        objection = leading_pictures(packets) or miscount(path, count)
-    return Index(count, np.array(sorted(times)) if sure else None, np.array(sorted(keys), np.int64), objection)
+    elif not trusted:
+        objection = "its container does not store the time of every frame"
+    else:
+        objection = leading_pictures(stored, is_key) or miscount(path, count)
+    return Index(count, np.array(times) if trusted else None, np.array(keys, np.int64), objection)
 
 
 def video_stream(container: InputContainer) -> av.VideoStream:
@@ -150,15 +160,18 @@ def video_stream(container: InputContainer) -> av.VideoStream:
     return stream
 
 
-def leading_pictures(packets: list[av.Packet[av.VideoStream]]) -> str:
-    """Return an objection if one of `packets` (in storage order, all with a time) is shown before a key frame before it."""
-    if not packets[0].is_keyframe:
+def leading_pictures(times: Sequence[int | None], is_key: list[bool]) -> str:
+    """Return an objection if a frame is stored behind a key frame but shown before it.
+
+    `times` are presentation times in the order of storage, `is_key` says which are of key frames.
+    """
+    if not is_key[0]:
         return "it does not begin with a key frame"
-    key = packets[0].pts
-    for packet in packets:
-        if packet.is_keyframe:
-            key = packet.pts
-        elif packet.pts < key:
+    key = times[0]
+    for time, starts in zip(times, is_key, strict=True):
+        if starts:
+            key = time
+        elif time is not None and key is not None and time < key:
             return "frames shown before a key frame are stored behind it"
     return ""
 
@@ -203,8 +216,8 @@ def by_time(path: str | Path, times: list[int], index: Index) -> list[Frames]:
     """Return the frames shown at `times` (ascending), each (H, W, 3); fewer if some could not be decoded.
 
     Decoding starts at the last key frame shown no later than the first wanted one: frames stored behind a key frame and
-    shown before it are not decodable from there, but they aren't wanted either. Frames that no other refers to are
-    skipped unless they are wanted.
+    shown before it are not decodable from there, but they aren't wanted either. Frames that no
+    other refers to are skipped unless they are wanted.
     """
     wanted, found, convert = set(times), dict[int, Frames](), VideoReformatter()
     with av.open(str(path)) as container:
@@ -223,7 +236,7 @@ def by_time(path: str | Path, times: list[int], index: Index) -> list[Frames]:
 
 
 def by_count(path: str | Path, wanted: list[int]) -> list[Frames]:
-    """Return the frames `wanted` (ascending), each (H, W, 3), counting what is decoded; fewer if the file ends before."""
+    """Return the frames `wanted` (ascending), each (H, W, 3), counting what is decoded; fewer if the file ends."""
     chosen, found, convert = set(wanted), [], VideoReformatter()
     with av.open(str(path)) as container:
         stream = video_stream(container)
@@ -241,6 +254,6 @@ def upright(frame: av.VideoFrame, convert: VideoReformatter) -> Frames:
 
 
 def reason(error: Exception) -> str:
-    """Return the first line of what went wrong, without FFmpeg's error number and decord's stack."""
+    """Return the first line of what went wrong, without FFmpeg's error number and decord's clock and stack."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(text).strip().splitlines()[0].strip()
+    return re.sub(r"^\[[\d:]+\] \S+: ", "", str(text).strip().splitlines()[0].strip())

@@ -1,28 +1,29 @@
 """The generated benchmark ``longrange``: small videos whose classes need non-local interaction.
 
-It tests the mechanism of the paper, not accuracy on Kinetics. Eleven classes in five groups; the group is given away by
-the tint of the background, which every network can see, and the class inside a group by
+It tests the mechanism of the paper, not accuracy on Kinetics. Eleven classes in five groups; the group is given away
+by the tint of the background, which every network can see, and the class inside a group by
 
-=========  ==========================  ====================================================================================
-group      classes                     what tells them apart
-=========  ==========================  ====================================================================================
-space      space_same, _diff           two glyphs at two places, shown together: equal or different identity
-time       time_same, _diff            one place; one identity, half a period later another (or the same again)
-spacetime  spacetime_same, _diff       an identity at one place, half a period later an identity at another place
-motion     motion_up, _down            the direction of one glyph that moves vertically (flips are horizontal)
-look       look_0, _1, _2              the identity itself, shown at two places in turn: local, every network can tell
-=========  ==========================  ====================================================================================
+=========  =======================  ===============================================================================
+group      classes                  what tells them apart
+=========  =======================  ===============================================================================
+space      space_same, _diff        two glyphs at two places, shown together: equal or different identity
+time       time_same, _diff         one place; an identity, half a period later another one (or the same again)
+spacetime  spacetime_same, _diff    an identity at one place, half a period later an identity at another place
+motion     motion_up, _down         the direction of one glyph that moves vertically (flips are horizontal)
+look       look_0, _1, _2           the identity itself, shown at two places in turn: every network can tell
+=========  =======================  ===============================================================================
 
-Why this separates the networks: inside a group the *expected bag of local patches* is the same for both classes (identities,
-places and times are balanced), so a network whose logits are a sum over places of functions of a local patch (C2D with a
-small receptive field, then average pooling) has the prior as its optimum. The two moments of a ``time`` or ``spacetime`` clip
-lie at least 3 frames apart when every other frame is sampled, so that no window of pool2 ever holds both. What the set
-shows is the need for non-additive, long-range interaction; a global bag of colours through an MLP solves the relation
-groups as well, so it does not show that pairwise affinities beat other global context.
+Why this separates the networks: inside a group the *expected bag of local patches* is the same for both classes
+(identities, places and times are balanced), so a network whose logits are a sum over places of functions of a local
+patch (C2D with a small receptive field, then average pooling) has the prior as its optimum. The two moments of a
+``time`` or ``spacetime`` clip lie at least 3 frames apart when every other frame is sampled, so that no window of
+pool2 ever holds both. What the set shows is the need for non-additive, long-range interaction; a global bag of colours
+through an MLP solves the relation groups as well, so it does not show that pairwise affinities beat other global
+context.
 
 Random numbers. The labels of a split are ``default_rng(seed).permutation(arange(n) % 11)``; clip i of the split has a
-generator of its own, ``default_rng((seed, i))``, so that the result depends neither on the number of workers nor on the
-order of the work. The order of the draws inside a clip is that of `draw_scene`, then `render_scene`.
+generator of its own, ``default_rng((seed, i))``, so that the result depends neither on the number of workers nor on
+the order of the work. The order of the draws inside a clip is that of `draw_scene`, then `render_scene`.
 """
 
 import dataclasses
@@ -130,9 +131,9 @@ def group_of(class_name: str) -> str:
 def draw_scene(rng: np.random.Generator, label: int, spec: LongRange) -> Scene:
     """Draw a scene of class `label`; every draw is made for every class, so that the stream is the same for all.
 
-    Order of draws: identity of the first glyph; step to another identity; slow or fast; phase; the pair of places, drawn
-    again *jointly* until far enough apart (from the centre no partner exists, so that drawing only the second again
-    could hang); start and speed of the motion.
+    Order of draws: identity of the first glyph; step to another identity; slow or fast; phase; the pair of places,
+    drawn again *jointly* until far enough apart (from the centre no partner exists, so that drawing only the second
+    again could hang); start and speed of the motion.
     """
     group, kind = CLASSES[label].rsplit("_", 1)
     first = int(rng.integers(3))
@@ -198,7 +199,8 @@ def render_scene(rng: np.random.Generator, scene: Scene, spec: LongRange) -> Cli
             window = video[t, :, x : x + GLYPH]
             window[...] = blend(window, moving_mask(scene, t, spec.size), scene.first)
     video += rng.normal(0, 4, size=(*video.shape[:3], 1))
-    return np.rint(video.clip(0, 255)).astype(np.uint8)
+    pixels: Clip = np.rint(video.clip(0, 255)).astype(np.uint8)
+    return pixels
 
 
 def moving_mask(scene: Scene, t: int, size: int) -> npt.NDArray[np.float64]:
@@ -234,7 +236,7 @@ def enlarge(grid: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float64]
 
 
 def render_clip(rng: np.random.Generator, label: int, spec: LongRange) -> Clip:
-    """Return a video of class `label` (0-based, order of `CLASSES`), uint8 (T, H, W, 3); the same for the same `rng`."""
+    """Return a video of class `label` (0-based, order of `CLASSES`), uint8 (T, H, W, 3); equal for an equal `rng`."""
     scene = draw_scene(rng, label, spec)
     return render_scene(rng, scene, spec)
 
@@ -291,8 +293,8 @@ def replace_file(path: Path, content: bytes) -> None:
 def generate(root: Path, spec: LongRange, progress: bool = True) -> None:
     """Write the benchmark below `root`: one MP4 a video, list files, class list, and last of all ``spec.json``.
 
-    Layout: ``train/<class>/train_00000.mp4``, the same for val and test; ``train.txt``, ``val.txt``, ``test.txt`` with a
-    ``path label`` a line; ``classes.txt``. Where ``spec.json`` already holds this specification nothing is done; an
+    Layout: ``train/<class>/train_00000.mp4``, the same for val and test; ``train.txt``, ``val.txt``, ``test.txt`` with
+    a ``path label`` a line; ``classes.txt``. Where ``spec.json`` already holds this specification nothing is done; an
     interrupted attempt goes on where it stopped. All processor cores are used; the files do not depend on how many.
 
     Args:

@@ -20,24 +20,25 @@ def fold_frames(x: Tensor) -> Tensor:
 
 def unfold_frames(x: Tensor, frames: int) -> Tensor:
     """(N T, C, H, W) as (N, C, T, H, W), channels-last in memory if x is."""
-    return x.unflatten(0, (-1, frames)).transpose(1, 2)
+    return x.view(-1, frames, *x.shape[1:]).transpose(1, 2)
 
 
 class Conv3d(nn.Conv3d):
     """A convolution without bias, padded by half its kernel, computed over folded axes where the kernel allows."""
 
     def __init__(self, channels: int, out: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> None:
-        super().__init__(channels, out, kernel, stride, tuple(k // 2 for k in kernel), bias=False)
+        kt, kh, kw = kernel
+        super().__init__(channels, out, kernel, stride, (kt // 2, kh // 2, kw // 2), bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        (kt, kh, kw), (st, sh, sw), (pt, ph, pw) = self.kernel_size, self.stride, self.padding
+        (kt, kh, kw), (st, sh, sw) = self.kernel_size, self.stride
         if kt == 1:
             x = x[:, :, ::st]
-            y = F.conv2d(fold_frames(x), self.weight.squeeze(2), None, (sh, sw), (ph, pw))
+            y = F.conv2d(fold_frames(x), self.weight.squeeze(2), None, (sh, sw), (kh // 2, kw // 2))
             return unfold_frames(y, x.shape[2])
         if kh == kw == sh == sw == 1:
-            y = F.conv2d(x.flatten(3), self.weight.flatten(3), None, (st, 1), (pt, 0))
-            return y.unflatten(3, x.shape[3:])
+            y = F.conv2d(x.flatten(3), self.weight.flatten(3), None, (st, 1), (kt // 2, 0))
+            return y.view(*y.shape[:3], *x.shape[3:])
         return super().forward(x)
 
 
@@ -59,8 +60,8 @@ class MaxPool3d(nn.Module):
         if (kh, kw) != (1, 1):
             x = unfold_frames(F.max_pool2d(fold_frames(x), (kh, kw), (sh, sw), (ph, pw)), x.shape[2])
         if kt != 1:
-            places = x.shape[3:]
-            x = F.max_pool2d(x.flatten(3), (kt, 1), (st, 1), (pt, 0)).unflatten(3, places)
+            y = F.max_pool2d(x.flatten(3), (kt, 1), (st, 1), (pt, 0))
+            x = y.view(*y.shape[:3], *x.shape[3:])
         return x
 
     def extra_repr(self) -> str:

@@ -41,7 +41,7 @@ def dot_product(theta: Float[Tensor, "B Q C"], phi: Float[Tensor, "B K C"]) -> F
 
 
 def concatenation(
-    theta: Float[Tensor, "B Q C"], phi: Float[Tensor, "B K C"], w_f: Float[Tensor, " 2C"]
+    theta: Float[Tensor, "B Q C"], phi: Float[Tensor, "B K C"], w_f: Float[Tensor, "2*C"]
 ) -> Float[Tensor, "B Q K"]:
     """f = ReLU(w_f . [theta_i, phi_j]), C = N: Eq. (5).
 
@@ -148,7 +148,8 @@ class NonLocalBlock(nn.Module):
         theta, phi, g = self._embed(x)
         pairs = self._pairwise(self._positions(theta), self._positions(phi))  # (B, Q, K)
         y = self._restore(pairs @ self._positions(g), x)  # (N, C / 2, ...)
-        return x + self.bn(self.W_z(y))
+        z: Tensor = x + self.bn(self.W_z(y))
+        return z
 
     def _embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """theta(x), phi(x) and g(x), the last two subsampled."""
@@ -182,7 +183,7 @@ class NonLocalBlock(nn.Module):
         """Undo :meth:`_positions` for a map of the size of `like`."""
         n, positions = like.shape[0], like.shape[2:]
         if self.sum_over == "space" and like.ndim == 5:
-            return y.unflatten(0, (n, positions[0])).unflatten(2, positions[1:]).permute(0, 4, 1, 2, 3)
+            return y.view(n, *positions, -1).permute(0, 4, 1, 2, 3)
         if self.sum_over == "time":
-            return y.unflatten(0, (n, *positions[1:])).permute(0, 4, 3, 1, 2)
-        return y.mT.unflatten(2, positions)
+            return y.view(n, *positions[1:], positions[0], -1).permute(0, 4, 3, 1, 2)
+        return y.mT.view(n, -1, *positions)

@@ -94,14 +94,13 @@ class Bottleneck(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or channels != out:
-            self.downsample = nn.Sequential(
-                Conv3d(channels, out, (1, 1, 1), (1, stride, stride)), nn.BatchNorm3d(out)
-            )
+            self.downsample = nn.Sequential(Conv3d(channels, out, (1, 1, 1), (1, stride, stride)), nn.BatchNorm3d(out))
 
     def forward(self, x: Float[Tensor, "N C T H W"]) -> Float[Tensor, "N D T h w"]:
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.relu(self.bn2(self.conv2(y)))
-        return self.relu(self.bn3(self.conv3(y)) + self.downsample(x))
+        z: Tensor = self.relu(self.bn3(self.conv3(y)) + self.downsample(x))
+        return z
 
 
 class Stage(nn.Module):
@@ -115,15 +114,12 @@ class Stage(nn.Module):
             inflate = config.inflate if inflated else "none"
             self.blocks.append(Bottleneck(channels, mid, stride, inflate, config.conventions.residual_gamma))
             channels, stride = EXPANSION * mid, 1
-        nl = config.non_local
-        self.non_local = nn.ModuleDict(
-            {
-                str(after): NonLocalBlock(
+        self.non_local = nn.ModuleDict()
+        if nl := config.non_local:
+            for after in nl.placement.get(name, []):
+                self.non_local[str(after)] = NonLocalBlock(
                     channels, nl.instantiation, nl.sum_over, nl.subsample, conventions=config.conventions
                 )
-                for after in (nl.placement.get(name, []) if nl else [])
-            }
-        )
 
     def forward(self, x: Float[Tensor, "N C T H W"]) -> Float[Tensor, "N D T h w"]:
         for index, block in enumerate(self.blocks):
@@ -140,6 +136,11 @@ class VideoResNet(nn.Module):
     deviation of 0.01 (classifier), before ImageNet weights replace it.
     """
 
+    res2: Stage
+    res3: Stage
+    res4: Stage
+    res5: Stage
+
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
         self.config = config
@@ -148,9 +149,7 @@ class VideoResNet(nn.Module):
         s_conv1, s_pool1, *s_stages = config.spatial_strides
         padded = config.conventions.max_pool == "padded"
 
-        self.conv1 = Conv3d(
-            3, mids[0], (1 if config.inflate == "none" else 5, 7, 7), (t_conv1, s_conv1, s_conv1)
-        )
+        self.conv1 = Conv3d(3, mids[0], (1 if config.inflate == "none" else 5, 7, 7), (t_conv1, s_conv1, s_conv1))
         self.bn1 = nn.BatchNorm3d(mids[0])
         self.relu = nn.ReLU(inplace=True)
         # A pool that doesn't stride in time doesn't mix frames either (released code, 8 x 8 input).
@@ -173,7 +172,8 @@ class VideoResNet(nn.Module):
         x = self.pool1(self.relu(self.bn1(self.conv1(clip))))
         x = self.pool2(self.res2(x))
         x = self.res5(self.res4(self.res3(x)))
-        return self.fc(self.dropout(x.mean(dim=(2, 3, 4))))
+        logits: Tensor = self.fc(self.dropout(x.mean(dim=(2, 3, 4))))
+        return logits
 
 
 def _pool_kernel(stride: int, padded: bool) -> int:

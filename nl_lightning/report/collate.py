@@ -3,7 +3,7 @@
 Only records whose hash matches today's configuration count. Missing and stale runs stay visible as such.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,9 @@ import pandas as pd
 from nl_lightning.errors import UserError
 from nl_lightning.records import RunRecord, State, load_records, record_path, state
 from nl_lightning.study import Recipe, Row, Study
+
+VIEWS = {"num_clips": "clips a video", "num_crops": "crops a frame"}
+VIDEOS = {"videos_expected": "videos"}
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,7 @@ def collect(study: Study, recipe: Recipe, results: Path, seeds: Sequence[int] | 
     `seeds` are those that every variant should have; by default those of any record, or 0 if there is none.
 
     Raises:
-        UserError: records that were tested differently (views, number of videos) would meet in one table or
-            claim; or a record is broken.
+        UserError: a record is broken, or some that were tested differently would be compared.
     """
     if seeds is None:
         records = [r for r in load_records(results, recipe.name) if r.variant in study.variants]
@@ -60,8 +62,10 @@ def collect(study: Study, recipe: Recipe, results: Path, seeds: Sequence[int] | 
     states = {(name, seed): state(results, study, recipe, name, seed) for name in study.variants for seed in seeds}
     runs = Runs(study, recipe, tuple(seeds), states)
     for table in study.tables.values():
-        variants = [name for row in table.rows for name in (row.baseline, row.variant) if name]
-        _same_protocol(runs, variants, f"table {table.name}", results)
+        rows = [row.variant for row in table.rows]
+        _same(runs.records(rows), VIEWS, f"table {table.name}", results)
+        baselines = [row.baseline for row in table.rows if row.baseline]
+        _same_protocol(runs, [*rows, *baselines], f"table {table.name}", results)
     for claim in study.claims:
         variants = [name for check in claim.checks for name in check.variants]
         _same_protocol(runs, variants, f"claim {claim.name}", results)
@@ -69,16 +73,25 @@ def collect(study: Study, recipe: Recipe, results: Path, seeds: Sequence[int] | 
 
 
 def _same_protocol(runs: Runs, variants: list[str], where: str, results: Path) -> None:
-    """Refuse to compare what was tested on other videos or with other views: it moves top-1 by points."""
-    records = runs.records(variants)
+    """Refuse to compare what was tested on other videos or with other views: it moves top-1 by points.
+
+    Longer clips may have fewer views of a video (one may be all of it), so views are compared within a length.
+    """
+    _same(runs.records(variants), VIDEOS, where, results)
+    for clip in {runs.study.variants[name].clip for name in variants}:
+        of_clip = [name for name in variants if runs.study.variants[name].clip == clip]
+        _same(runs.records(of_clip), VIEWS, where, results)
+
+
+def _same(records: list[RunRecord], fields: Mapping[str, str], where: str, results: Path) -> None:
     for record in records[1:]:
-        for key, unit in (("num_clips", "clips"), ("num_crops", "crops"), ("videos_expected", "videos")):
+        for key, unit in fields.items():
             first, other = getattr(records[0], key), getattr(record, key)
             if first != other:
                 one, two = (record_path(results, r.recipe, r.variant, r.seed) for r in (records[0], record))
                 raise UserError(
                     f"{where}: {one} was tested with {first} {unit} ({key}), {two} with {other}: "
-                    "they can't stand in one column; test one of them again"
+                    "they can't be compared; test one of them again"
                 )
 
 

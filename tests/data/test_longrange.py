@@ -59,7 +59,8 @@ def test_first_clips_are_the_published_ones() -> None:
         labels = longrange.labels_of(split, SPEC)
         for label in range(len(CLASSES)):
             video = clip(split, labels.index(label), label)
-            assert video.shape == (32, 36, 36, 3) and video.dtype == np.uint8
+            assert video.shape == (32, 36, 36, 3)
+            assert video.dtype == np.uint8
             digest.update(video.tobytes())
     assert digest.hexdigest() == "f23c1744dc788999a8fb6e7819c3dfbb234eed63176b765274a6d70505262a30"
 
@@ -69,9 +70,9 @@ def test_labels_are_balanced_and_shuffled() -> None:
     orders = [longrange.labels_of(split, SPEC) for split in longrange.SEEDS]
     for labels, count in zip(orders, (2000, 600, 600), strict=True):
         counts = collections.Counter(labels)
-        assert (
-            len(labels) == count and set(counts) == set(range(11)) and max(counts.values()) - min(counts.values()) <= 1
-        )
+        assert len(labels) == count
+        assert set(counts) == set(range(11))
+        assert max(counts.values()) - min(counts.values()) <= 1
         assert labels != sorted(labels)
     assert orders[1] != orders[2]
 
@@ -114,7 +115,7 @@ def test_marginals_are_equal_inside_a_group(group: str) -> None:
             assert np.all(np.abs(a - 0.8) < 4.5 * error)
 
 
-@pytest.mark.parametrize("group", ("space", "time", "spacetime"))
+@pytest.mark.parametrize("group", ["space", "time", "spacetime"])
 def test_same_and_different_mean_what_they_say(group: str) -> None:
     """Two glyphs, equal in the one class, in the other any two different ones equally often."""
     same, diff = CLASSES.index(f"{group}_same"), CLASSES.index(f"{group}_diff")
@@ -133,12 +134,13 @@ def test_no_crop_cuts_a_glyph_and_glyphs_never_touch() -> None:
             assert max(abs(py - qy), abs(px - qx)) >= GLYPH  # so the squares are disjoint
             for _, (y, x), _ in events(scene, 32):
                 for offset in (0, SPEC.size - SPEC.crop):
-                    assert offset <= min(y, x) and max(y, x) + GLYPH <= offset + SPEC.crop
+                    assert offset <= min(y, x)
+                    assert max(y, x) + GLYPH <= offset + SPEC.crop
 
 
-@pytest.mark.parametrize("group", ("time", "spacetime"))
+@pytest.mark.parametrize("group", ["time", "spacetime"])
 def test_pool2_never_sees_two_moments(group: str) -> None:
-    """At stride 2, at least 3 sampled frames from the last of one event to the first of the other, wrapped clips included."""
+    """At stride 2, at least 3 sampled frames from the last of an event to the first of the other, wrapping included."""
     for label in (CLASSES.index(f"{group}_same"), CLASSES.index(f"{group}_diff")):
         for scene in scenes(label, 200):
             early, late = (np.tile(shown, 2) for _, _, shown in events(scene, 32))
@@ -148,7 +150,7 @@ def test_pool2_never_sees_two_moments(group: str) -> None:
 
 
 def test_a_short_clip_holds_both_moments_of_fast_videos_only() -> None:
-    """Eight frames at stride 2 always hold two frames of both events of a fast video, rarely both events of a slow one."""
+    """Eight frames at stride 2 always hold two frames of both events of a fast video, seldom both of a slow one."""
     both: dict[int, list[bool]] = {longrange.FAST: [], longrange.SLOW: []}
     for scene in scenes(CLASSES.index("time_diff"), 400):
         for start in range(17):
@@ -162,7 +164,8 @@ def test_a_short_clip_holds_both_moments_of_fast_videos_only() -> None:
 def test_up_is_down_played_backwards() -> None:
     """An upward clip reversed in time is a downward clip of the same set: a frame alone knows no direction."""
     up, down = (scenes(CLASSES.index(f"motion_{kind}"), 300) for kind in ("up", "down"))
-    assert all(-1 <= s.speed <= -0.75 for s in up) and all(0.75 <= s.speed <= 1 for s in down)
+    assert all(-1 <= s.speed <= -0.75 for s in up)
+    assert all(0.75 <= s.speed <= 1 for s in down)
     for scene in up[:20]:
         back = dataclasses.replace(scene, start=(scene.start + 31 * scene.speed) % 36, speed=-scene.speed)
         for t in range(32):
@@ -177,7 +180,9 @@ def test_glyphs_differ_in_shape_and_are_drawn_whole() -> None:
     """The three masks fill most of their square, are symmetric and unlike each other."""
     masks = [longrange.glyph_mask(identity) for identity in range(3)]
     for mask in masks:
-        assert mask.shape == (10, 10) and 0.5 < mask.mean() < 0.8 and np.array_equal(mask, mask[::-1, ::-1])
+        assert mask.shape == (10, 10)
+        assert 0.5 < mask.mean() < 0.8
+        assert np.array_equal(mask, mask[::-1, ::-1])
     assert min(np.abs(masks[a] - masks[b]).mean() for a, b in ((0, 1), (0, 2), (1, 2))) > 0.15
 
 
@@ -205,10 +210,13 @@ def test_layout(small: Path) -> None:
     assert json.loads((small / "spec.json").read_text())["train"] == 23
     for split, count in (("train", 23), ("val", 12), ("test", 11)):
         lines = [line.rsplit(" ", 1) for line in (small / f"{split}.txt").read_text().splitlines()]
-        assert len(lines) == count and len(list((small / split).rglob("*.mp4"))) == count
+        assert len(lines) == count
+        assert len(list((small / split).rglob("*.mp4"))) == count
         for i, (path, label) in enumerate(lines):
-            assert path == f"{split}/{CLASSES[int(label)]}/{split}_{i:05d}.mp4" and (small / path).is_file()
-    assert not list(small.rglob("*.part")) and not (small / "spec.unfinished.json").exists()
+            assert path == f"{split}/{CLASSES[int(label)]}/{split}_{i:05d}.mp4"
+            assert (small / path).is_file()
+    assert not list(small.rglob("*.part"))
+    assert not (small / "spec.unfinished.json").exists()
 
 
 def test_generating_again_gives_the_same_bytes(small: Path, tmp_path: Path) -> None:
@@ -253,7 +261,7 @@ def test_another_specification_is_refused(small: Path, tmp_path: Path) -> None:
     assert not list((tmp_path / "mine" / "train").iterdir())
 
 
-@pytest.mark.parametrize("wrong", ({"train": 0}, {"size": 30}, {"crop": 14, "size": 16}))
+@pytest.mark.parametrize("wrong", [{"train": 0}, {"size": 30}, {"crop": 14, "size": 16}])
 def test_impossible_sizes_are_refused(wrong: dict[str, int]) -> None:
     """Counts below one, a crop larger than the frame, no room for two glyphs."""
     with pytest.raises(UserError, match="longrange"):

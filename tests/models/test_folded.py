@@ -98,7 +98,7 @@ def test_a_folded_clip_is_its_frames_in_order() -> None:
 def test_channels_last_stays(kernel: Triple, stride: Triple) -> None:
     """So that no layer of a network copies its input to fold it."""
     x = channels_last(torch.zeros(2, 4, 5, 9, 7))
-    conv = Conv3d(4, 6, kernel, stride).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    conv = Conv3d(4, 6, kernel, stride).to(memory_format=torch.channels_last_3d)
     assert conv(x).is_contiguous(memory_format=torch.channels_last_3d)
 
 

@@ -1,10 +1,10 @@
 """NonLocalBlock against Eq. (1)-(6), written out as a double loop over positions i and j in float64."""
 
-import itertools
 import math
 from collections.abc import Callable
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -24,18 +24,16 @@ SIZES = {1: (7,), 2: (4, 5), 3: (3, 5, 4)}
 def reference(block: NonLocalBlock, x: Tensor, sum_over: str, subsample: bool, profile: str) -> Array:
     """z of Eq. (6) for one x of (C, positions), or (C, T, H, W), from the parameters of `block` by name."""
     p = {name: value.detach().numpy() for name, value in block.state_dict().items()}
-    clip: Array = x.numpy().astype(np.float64)
+    clip: Array = x.movedim(0, -1).numpy()  # channels last, so that clip[i] is x_i
 
     def embed(name: str, maps: Array) -> Array:
         weight = p[f"{name}.weight"].reshape(p[f"{name}.weight"].shape[:2])
-        bias = p[f"{name}.bias"].reshape(-1, *[1] * (maps.ndim - 1))
-        out: Array = np.einsum("oc,c...->o...", weight, maps) + bias
-        return out
+        embedded: Array = maps @ weight.T + p[f"{name}.bias"]
+        return embedded
 
     def pool(maps: Array) -> Array:
         """Max over 2, or 2 x 2, neighbours in space."""
-        spatial = range(1, maps.ndim) if maps.ndim < 4 else (2, 3)
-        for axis in spatial:
+        for axis in range(maps.ndim - 1) if maps.ndim < 4 else (1, 2):
             pairs = maps.shape[axis] // 2
             even = np.take(maps, range(0, 2 * pairs, 2), axis)
             odd = np.take(maps, range(1, 2 * pairs, 2), axis)
@@ -52,38 +50,35 @@ def reference(block: NonLocalBlock, x: Tensor, sum_over: str, subsample: bool, p
         g = shrink(embed("g", clip))
         phi = shrink(clip if gaussian else embed("phi", clip))
     theta = clip if gaussian else embed("theta", clip)
-    scale = theta.shape[0] ** -0.5 if profile == "release" else 1.0
+    scale = theta.shape[-1] ** -0.5 if profile == "release" else 1.0
 
-    y = np.zeros((g.shape[0], *clip.shape[1:]))
-    for i in itertools.product(*map(range, clip.shape[1:])):
+    y = np.zeros((*clip.shape[:-1], g.shape[-1]))
+    for i in np.ndindex(clip.shape[:-1]):
         among = [
             j
-            for j in itertools.product(*map(range, g.shape[1:]))
+            for j in np.ndindex(g.shape[:-1])
             if sum_over == "spacetime"
             or (sum_over == "space" and (len(i) < 3 or j[0] == i[0]))
             or (sum_over == "time" and j[1:] == i[1:])
         ]
-        f, c = [], 0.0
-        for j in among:
-            theta_i, phi_j = theta[(slice(None), *i)], phi[(slice(None), *j)]
+        total, c = np.zeros(g.shape[-1]), 0.0
+        for j in among:  # Eq. (1)
             match block.instantiation:
                 case "gaussian" | "embedded_gaussian":  # Eq. (2), (3)
-                    f.append(math.exp(scale * theta_i @ phi_j))
-                    c += f[-1]
+                    f = math.exp(scale * theta[i] @ phi[j])
+                    c += f
                 case "dot_product":  # Eq. (4)
-                    f.append(theta_i @ phi_j)
+                    f = float(theta[i] @ phi[j])
                     c += 1
                 case "concatenation":  # Eq. (5)
-                    f.append(max(0.0, p["w_f"] @ np.concatenate([theta_i, phi_j])))
+                    f = max(0.0, float(p["w_f"] @ np.concatenate([theta[i], phi[j]])))
                     c += 1
-        for f_ij, j in zip(f, among, strict=True):  # Eq. (1)
-            y[(slice(None), *i)] += f_ij / c * g[(slice(None), *j)]
+            total += f * g[j]
+        y[i] = total / c
 
-    z = embed("W_z", y)
-    of_channel = (slice(None), *[None] * len(clip.shape[1:]))
-    z = (z - p["bn.running_mean"][of_channel]) / np.sqrt(p["bn.running_var"][of_channel] + 1e-5)
-    result: Array = z * p["bn.weight"][of_channel] + p["bn.bias"][of_channel] + clip  # Eq. (6)
-    return result
+    normalised = (embed("W_z", y) - p["bn.running_mean"]) / np.sqrt(p["bn.running_var"] + 1e-5)
+    z: Array = normalised * p["bn.weight"] + p["bn.bias"] + clip  # Eq. (6)
+    return np.moveaxis(z, -1, 0)
 
 
 def make(seed: int = 0, **kwargs: Any) -> NonLocalBlock:
@@ -101,6 +96,12 @@ def random_input(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the shape and type checks of the tests, which a user doesn't have."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
 CASES = [
     (dimensions, sum_over)
     for dimensions in (1, 2, 3)
@@ -113,7 +114,7 @@ CASES = [
 @pytest.mark.parametrize("subsample", [True, False], ids=["subsampled", "all"])
 @pytest.mark.parametrize(("dimensions", "sum_over"), CASES)
 @pytest.mark.parametrize("instantiation", INSTANTIATIONS)
-def test_is_the_double_loop(instantiation: str, dimensions: int, sum_over: str, subsample: bool, profile: str) -> None:
+def test_is_the_double_loop(instantiation: str, dimensions: int, sum_over: str, subsample: bool, profile: Any) -> None:
     block = make(
         channels=6,
         instantiation=instantiation,
@@ -189,7 +190,7 @@ def test_initialisation(instantiation: Any) -> None:
 @pytest.mark.parametrize("profile", ["paper", "release"])
 @pytest.mark.parametrize("sum_over", ["space", "time", "spacetime"])
 @pytest.mark.parametrize("instantiation", INSTANTIATIONS)
-def test_gradients(instantiation: str, sum_over: str, profile: str) -> None:
+def test_gradients(instantiation: str, sum_over: str, profile: Any) -> None:
     block = make(
         channels=2,
         instantiation=instantiation,
@@ -199,7 +200,8 @@ def test_gradients(instantiation: str, sum_over: str, profile: str) -> None:
     names = [name for name, _ in block.named_parameters()]
 
     def call(x: Tensor, *parameters: Tensor) -> Tensor:
-        return torch.func.functional_call(block, dict(zip(names, parameters, strict=True)), (x,))
+        z: Tensor = torch.func.functional_call(block, dict(zip(names, parameters, strict=True)), (x,))
+        return z
 
     x = random_input(1, 2, 2, 2, 3).requires_grad_()
     parameters = [value.detach().requires_grad_() for value in block.parameters()]
@@ -215,8 +217,8 @@ def test_only_gaussians_are_scaled() -> None:
         without = make(channels=6, instantiation=instantiation, conventions=plain)
         assert torch.equal(with_scale(x), without(x)) == ("gaussian" not in instantiation)
         if instantiation == "embedded_gaussian":
-            without.theta.weight.data /= math.sqrt(3)
-            without.theta.bias.data /= math.sqrt(3)
+            for parameter in without.theta.parameters():
+                parameter.data /= math.sqrt(3)
             torch.testing.assert_close(with_scale(x), without(x))
 
 
@@ -232,7 +234,7 @@ def test_time_only_needs_time() -> None:
         NonLocalBlock(6, sum_over="time", dimensions=2)
 
 
-def test_unknown_words_are_refused() -> None:
+def test_unknown_words_are_refused(unchecked: None) -> None:
     with pytest.raises(ValueError, match="instantiation: expected one of gaussian, .* not 'softmax'"):
         NonLocalConfig({"res4": [4]}, instantiation="softmax")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="sum_over: expected one of space, .* not 'channels'"):

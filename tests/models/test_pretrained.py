@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-import torchvision
+import torchvision  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from nl_lightning.errors import UserError
@@ -26,8 +26,8 @@ def imagenet() -> nn.Module:
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.uniform_(module.bias, -0.5, 0.5)
-            nn.init.uniform_(module.running_mean, -0.5, 0.5)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            module.get_buffer("running_mean").uniform_(-0.5, 0.5)
+            module.get_buffer("running_var").uniform_(0.5, 1.5)
     return net
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 from torch import Tensor, nn
@@ -83,11 +84,12 @@ def test_pools_without_stride_in_time_keep_frames_apart(profile: Any) -> None:
     assert found[0].std(dim=2).max() > 0.01
 
 
-def kernels(net: VideoResNet) -> dict[str, list[tuple[int, int]]]:
+def kernels(net: VideoResNet) -> dict[str, list[tuple[int, ...]]]:
     """Temporal sizes of the first 1x1 and of the 3x3 of each residual block, by stage."""
     return {
         stage: [
-            (block.conv1.kernel_size[0], block.conv2.kernel_size[0]) for block in net.get_submodule(f"{stage}.blocks")
+            tuple(block.get_submodule(conv).kernel_size[0] for conv in ("conv1", "conv2"))
+            for block in net.get_submodule(f"{stage}.blocks").children()
         ]
         for stage in STAGES
     }
@@ -116,7 +118,7 @@ def test_the_3x3_strides() -> None:
     for stage, stride in zip(STAGES, (1, 2, 2, 2), strict=True):
         first = net.get_submodule(f"{stage}.blocks.0")
         assert first.conv1.stride == (1, 1, 1)
-        assert first.conv2.stride == first.downsample[0].stride == (1, stride, stride)
+        assert first.conv2.stride == first.get_submodule("downsample.0").stride == (1, stride, stride)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +233,8 @@ def test_the_deeper_network_has_more_places() -> None:
         ResNetConfig(50, non_local=config)
 
 
-def test_unknown_networks_are_refused() -> None:
+def test_unknown_networks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # a user doesn't have the tests' type checks
     with pytest.raises(ValueError, match="depth: expected one of 50, 101, not 34"):
         ResNetConfig(34)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="inflate: expected none, 3x1x1 or 3x3x3, not '3x3'"):

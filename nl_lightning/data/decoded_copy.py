@@ -1,0 +1,124 @@
+"""A decoded copy of a small data set: every frame of every video in one memory-mapped array.
+
+For sets of small clips, where decoding takes as long as a training step. The copy is made once, through the real
+decoder, and made again when a file of the set has changed.
+"""
+
+import json
+import os
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.progress import Progress
+
+from nl_lightning.data import decoding
+from nl_lightning.data.decoding import DecodeError
+from nl_lightning.data.transforms import Frames
+from nl_lightning.errors import UserError
+
+
+class DecodedCopy:
+    """All frames of `paths`, which must have one size and length; a :class:`~nl_lightning.data.datasets.Reader`.
+
+    Args:
+        file: the array's file, ``<name>.npy``: uint8 (videos, T, H, W, 3). Beside it, ``<name>.json`` says of which
+            files it is, written last.
+        paths: the videos, in the array's order.
+    """
+
+    def __init__(self, file: Path, paths: tuple[Path, ...]) -> None:
+        self.file, self.index, self.paths = file, file.with_suffix(".json"), paths
+        self.row = {path: row for row, path in enumerate(paths)}
+        self.array: Frames | None = None
+        self.errors: list[str] = []
+
+    def make(self) -> None:
+        """Decode everything, with a bar, unless a copy of these very files is there.
+
+        Raises:
+            UserError: the videos differ in size or length.
+        """
+        if self._read_index() is not None:
+            return
+        array: Frames | None = None
+        errors = []
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        part = self.file.with_suffix(f".{os.getpid()}.part")
+        with ProcessPoolExecutor() as pool, Progress(console=Console(stderr=True)) as bar:
+            task = bar.add_task(f"decoding {self.file.stem}", total=len(self.paths))
+            for row, (frames, error) in enumerate(pool.map(_decode, self.paths, chunksize=32)):
+                errors.append(error)
+                bar.advance(task)
+                if frames is None:
+                    continue
+                if array is None:
+                    shape = (len(self.paths), *frames.shape)
+                    array = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
+                if frames.shape != array.shape[1:]:
+                    raise UserError(
+                        f"data.decoded_copy: {self.paths[row]} has {_size(frames.shape)}, others {_size(array.shape[1:])};"
+                        " it is for videos of one size and length: set it to false"
+                    )
+                array[row] = frames
+        if array is None:
+            raise UserError(f"{self.file}: none of the {len(self.paths)} videos can be read; the first: {errors[0]}")
+        array.flush()
+        os.replace(part, self.file)
+        said = {"files": [_identity(path) for path in self.paths], "errors": errors}
+        part.write_text(json.dumps(said), encoding="utf-8")
+        os.replace(part, self.index)
+
+    def open(self) -> "DecodedCopy":
+        """Map the array into memory; pages are shared between processes."""
+        said = self._read_index()
+        if said is None:
+            raise UserError(f"{self.file}: no decoded copy of these files; prepare the data first")
+        self.errors = said
+        self.array = np.load(self.file, mmap_mode="r")
+        return self
+
+    def num_frames(self, path: Path) -> int:
+        assert self.array is not None
+        self._check(path)
+        return int(self.array.shape[1])
+
+    def frames(self, path: Path, indices: npt.NDArray[np.int64]) -> Frames:
+        assert self.array is not None
+        self._check(path)
+        return np.asarray(self.array[self.row[path]])[indices]
+
+    def _check(self, path: Path) -> None:
+        if error := self.errors[self.row[path]]:
+            raise DecodeError(error)
+
+    def _read_index(self) -> list[str] | None:
+        """What went wrong with each file, if the copy is whole and of these very files."""
+        try:
+            said = json.loads(self.index.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        fresh = said["files"] == [_identity(path) for path in self.paths] and self.file.exists()
+        return list(said["errors"]) if fresh else None
+
+
+def _decode(path: Path) -> tuple[Frames | None, str]:
+    try:
+        return decoding.frames(path, np.arange(decoding.num_frames(path))), ""
+    except DecodeError as error:
+        return None, str(error)
+
+
+def _identity(path: Path) -> list[str | int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return [path.name, 0, 0]
+    return [path.name, status.st_size, status.st_mtime_ns]
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    frames, height, width = shape[:3]
+    return f"{frames} frames of {height} x {width}"

@@ -1,0 +1,83 @@
+"""Pixels of a clip, uint8 (T, H, W, 3), to pixels of a view, uint8 (T, crop, crop, 3). Normalising is the network's."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2.functional import resize as resize_images
+
+from nl_lightning.data.sampling import random_crop, resized, short_side, test_crops
+from nl_lightning.errors import UserError
+
+Frames = npt.NDArray[np.uint8]  # (T, H, W, 3)
+
+
+def resize(frames: Frames, shorter: int) -> Frames:
+    """Scale so that the shorter side has `shorter` pixels: bilinear, no anti-aliasing, as in the released code."""
+    height, width = resized(*frames.shape[1:3], shorter)
+    if (height, width) == frames.shape[1:3]:
+        return frames
+    images = torch.from_numpy(frames).permute(0, 3, 1, 2)  # (T, 3, H, W)
+    scaled = resize_images(images, [height, width], InterpolationMode.BILINEAR, antialias=False)
+    return np.asarray(scaled.permute(0, 2, 3, 1).numpy())
+
+
+def crop_at(frames: Frames, top: int, left: int, crop: int) -> Frames:
+    """The crop x crop window at (top, left)."""
+    return frames[:, top : top + crop, left : left + crop]
+
+
+@dataclass(frozen=True)
+class TrainView:
+    """Scale jitter, random crop, random horizontal flip (paper, Sec. 4; the flip is the released code's).
+
+    Attributes:
+        short_side: smallest and largest shorter side in pixels.
+        crop: side of the square in pixels.
+        flip: whether half of the clips are mirrored.
+    """
+
+    short_side: tuple[int, int]
+    crop: int
+    flip: bool
+
+    def __post_init__(self) -> None:
+        low, high = self.short_side
+        if not self.crop <= low <= high:
+            raise UserError(
+                f"data.short_side is {low} to {high} and data.crop {self.crop}: expected crop <= low <= high"
+            )
+
+    def __call__(self, frames: Frames, rng: np.random.Generator) -> Frames:
+        frames = resize(frames, short_side(rng, *self.short_side))
+        frames = crop_at(frames, *random_crop(rng, *frames.shape[1:3], self.crop), self.crop)
+        return frames[:, :, ::-1] if self.flip and rng.random() < 0.5 else frames
+
+
+@dataclass(frozen=True)
+class TestViews:
+    """The crops that every test clip is seen in.
+
+    Attributes:
+        short_side: shorter side in pixels (paper: 256).
+        crop: side of the square in pixels.
+        crops: 1 (centre) or 3 (along the longer side).
+    """
+
+    short_side: int
+    crop: int
+    crops: int
+
+    __test__ = False  # not a test, whatever pytest thinks of the name
+
+    def __post_init__(self) -> None:
+        if not self.crop <= self.short_side:
+            raise UserError(f"data.test_crop is {self.crop}, larger than data.test_short_side, {self.short_side}")
+        if self.crops not in (1, 3):
+            raise UserError(f"data.num_crops is {self.crops}: expected 1 (centre) or 3 (along the longer side)")
+
+    def __call__(self, frames: Frames) -> list[Frames]:
+        frames = resize(frames, self.short_side)
+        return [crop_at(frames, *place, self.crop) for place in test_crops(*frames.shape[1:3], self.crop, self.crops)]

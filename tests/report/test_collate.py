@@ -1,0 +1,184 @@
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from nl_lightning.errors import UserError
+from nl_lightning.records import RunRecord, marker_path, record_path
+from nl_lightning.report.collate import collate, collect
+from nl_lightning.study import Recipe, Study
+
+Measure = Callable[..., RunRecord]
+
+
+def line(frame: pd.DataFrame, variant: str) -> dict[str, object]:
+    """The line of a variant, without what isn't known."""
+    found = frame[frame["variant"] == variant].to_dict("records")
+    assert len(found) == 1
+    return {str(key): value for key, value in found[0].items() if not pd.isna(value)}
+
+
+def mark(results: Path, variant: str, seed: int, **marker: object) -> None:
+    path = marker_path(results, "quick", variant, seed)
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(marker))
+
+
+def test_three_seeds_by_hand(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:
+    for seed, plain, block in [(0, 60.0, 66.0), (1, 62.0, 70.0), (2, 64.0, 68.0)]:
+        measure("plain", seed, plain)
+        measure("block", seed, block, top5=90.0 + seed, params=44_000, macs=2_300_000)
+    frame = collate(collect(study, recipe, results))
+    assert line(frame, "block") == {
+        "table": "a",
+        "label": "NL",
+        "variant": "block",
+        "baseline": "plain",
+        "state": "ok",
+        "n": 3,
+        "top1": 68.0,
+        "top1_std": 2.0,  # of 66, 70, 68, with n - 1
+        "top5": 91.0,
+        "top5_std": 1.0,
+        "gain": 6.0,
+        "gain_std": 2.0,  # of the gains 6, 8, 4, seed by seed
+        "gain_n": 3,
+        "params": 44_000,
+        "macs": 2_300_000,
+        "params_ratio": 1.1,
+        "flops_ratio": 1.15,
+        "reported_top1": 72.9,
+        "reported_top5": 90.3,
+        "reported_gain": 1.1,
+        "reported_params_ratio": 1.1,
+        "reported_flops_ratio": 1.2,
+        "note": "",
+    }
+    assert "gain" not in line(frame, "plain")
+    assert line(frame, "plain")["params_ratio"] == 1.0
+
+
+@pytest.mark.usefixtures("one_seed")
+def test_one_seed_has_no_spread(study: Study, recipe: Recipe, results: Path) -> None:
+    frame = collate(collect(study, recipe, results))
+    assert list(frame["label"]) == ["C2D", "NL", "I3D", "NL_I3D", "C2D"]  # the study's order
+    assert list(frame["state"]) == ["ok"] * 5
+    assert frame[["top1_std", "top5_std", "gain_std"]].isna().all(axis=None)
+    long = line(frame, "plain_128f")
+    assert (long["gain"], long["reported_gain"]) == (-1.0, 2.0)  # over the short-clip run, which is in another table
+    assert "reported_gain" not in line(frame, "both")
+
+
+def test_nothing_measured(study: Study, recipe: Recipe, results: Path) -> None:
+    runs = collect(study, recipe, results)
+    frame = collate(runs)
+    assert runs.seeds == (0,)
+    assert list(frame["state"]) == ["missing"] * 5
+    assert list(frame["n"]) == [0] * 5
+    assert frame[["top1", "gain", "params", "flops_ratio"]].isna().all(axis=None)
+    assert line(frame, "block")["reported_gain"] == 1.1
+
+
+def test_gains_are_of_the_seeds_that_both_have(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:
+    measure("plain", 1, 60.0)
+    measure("block", 0, 90.0)
+    measure("block", 1, 61.0)
+    measure("i3d", 0, 65.0)
+    frame = collate(collect(study, recipe, results))
+    block, i3d = line(frame, "block"), line(frame, "i3d")
+    assert (block["state"], block["n"], block["gain"], block["gain_n"]) == ("ok", 2, 1.0, 1)
+    assert (i3d["state"], i3d["n"], i3d["gain_n"]) == ("partial", 1, 0)
+    assert "gain" not in i3d  # no seed in common: no number, rather than an unpaired one
+    assert line(frame, "both")["state"] == "missing"
+
+
+def test_seeds_can_be_demanded(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:
+    measure("plain", 0, 60.0)
+    measure("plain", 7, 99.0)
+    frame = collate(collect(study, recipe, results, seeds=[0, 1]))
+    plain = line(frame, "plain")
+    assert (plain["state"], plain["n"], plain["top1"]) == ("partial", 1, 60.0)
+
+
+def test_stale_records_are_never_used(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:
+    measure("plain", 0, 60.0)
+    measure("block", 0, 70.0, config_hash="0123456789ab")
+    measure("block", 1, 70.0, config_hash="0123456789ab")
+    measure("i3d", 0, 65.0)
+    measure("i3d", 1, 66.0, config_hash="0123456789ab")
+    frame = collate(collect(study, recipe, results))
+    block, i3d = line(frame, "block"), line(frame, "i3d")
+    assert (block["state"], block["note"]) == ("stale", "seeds 0, 1 stale: made with another configuration")
+    assert "top1" not in block
+    assert "params" not in block
+    assert (i3d["state"], i3d["top1"], i3d["note"]) == (
+        "partial",
+        65.0,
+        "seed 1 stale: made with another configuration",
+    )
+
+
+def test_a_changed_parent_makes_its_child_stale(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:
+    measure("plain_128f", 0, 60.0)
+    assert line(collate(collect(study, recipe, results)), "plain_128f")["state"] == "ok"
+    wider = replace(study.variants["plain"], net={"depth": 50, "width": 0.5})
+    changed = replace(study, variants={**study.variants, "plain": wider})
+    assert line(collate(collect(changed, recipe, results)), "plain_128f")["state"] == "stale"
+
+
+def test_notes_say_why_a_seed_is_missing(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:
+    measure("plain", 0, 60.0)
+    mark(results, "block", 0, state="failed", error="loss is NaN")
+    mark(results, "i3d", 0, state="running", host="another-machine", pid=1, started="2026-01-02T03:04:05+00:00")
+    recipe.overlay("128f").unlink()
+    frame = collate(collect(study, recipe, results))
+    notes = {variant: line(frame, variant)["note"] for variant in study.variants}
+    assert notes == {
+        "plain": "",
+        "block": "seed 0 failed: loss is NaN",
+        "i3d": "seed 0 running",
+        "both": "",
+        "plain_128f": "seed 0 missing: recipe quick has no quick_128f.yaml for 'clip: 128f'",
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("num_clips", 10, r"tested with 2 clips a video \(num_clips\), {block} with 10: they can't be compared"),
+        ("num_crops", 3, r"tested with 1 crops a frame \(num_crops\), {block} with 3: they can't be compared"),
+        (
+            "videos_expected",
+            500,
+            r"tested with 400 videos \(videos_expected\), {block} with 500: they can't be compared",
+        ),
+    ],
+)
+def test_different_tests_never_meet_in_a_table(
+    study: Study, recipe: Recipe, results: Path, measure: Measure, field: str, value: int, message: str
+) -> None:
+    measure("plain", 0, 60.0)
+    measure("block", 0, 70.0, **{field: value})
+    plain, block = (record_path(results, "quick", name, 0) for name in ("plain", "block"))
+    with pytest.raises(UserError, match=f"^table a: {plain} was {message.format(block=block)}"):
+        collect(study, recipe, results)
+
+
+def test_different_tests_never_meet_in_a_gain(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:
+    measure("plain", 0, 60.0)
+    measure("plain_128f", 0, 60.0, num_clips=1)  # a longer clip may have fewer views
+    collect(study, recipe, results)
+    measure("plain_128f", 1, 60.0, num_clips=1, videos_expected=500)
+    with pytest.raises(UserError, match="table b: .*tested with 400 videos.* with 500"):
+        collect(study, recipe, results)
+
+
+def test_a_broken_record_is_named(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:
+    measure("plain", 0, 60.0)
+    path = record_path(results, "quick", "plain", 0)
+    path.write_text(path.read_text().replace('"top1": 60.0', '"top1": "60"'))
+    with pytest.raises(UserError, match=f"{path}: top1: expected float, got '60'"):
+        collect(study, recipe, results)

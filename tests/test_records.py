@@ -1,0 +1,287 @@
+import errno
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from nl_lightning.errors import UserError
+from nl_lightning.records import (
+    RunRecord,
+    load_records,
+    marker_path,
+    read_record,
+    record_path,
+    state,
+    write_atomically,
+    write_record,
+)
+from nl_lightning.study import Recipe, Study, load_recipe, load_study, run_hash
+
+RECORD = RunRecord(
+    study="small",
+    recipe="quick",
+    variant="plain",
+    seed=0,
+    config_hash="0123456789ab",
+    config={"recipe": {"trainer": {"max_epochs": 2}}, "arguments": ["--model.net.depth=50"]},
+    top1=64.25,
+    top5=97.0,
+    videos_expected=400,
+    videos_scored=399,
+    num_clips=2,
+    num_crops=1,
+    params=43_000,
+    macs=2_000_000,
+    steps=1125,
+    train_seconds=95.5,
+    test_seconds=11.0,
+    device="CPU (x86_64), 2 thread(s)",
+    decoder="decord 0.6.0",
+    commit="0123456789abcdef0123456789abcdef01234567",
+    dirty=False,
+    finished="2026-01-02T03:04:05+00:00",
+    unreadable=["time_same/test_00007.mp4"],
+    top1_by_group={"space": 45.0, "look": 100},
+    curve=[{"epoch": 0, "train/loss": 2.4}, {"epoch": 1, "train/loss": 1.9}],
+    versions={"python": "3.11.7", "torch": "2.11.0"},
+)
+
+
+def file_of(results: Path, record: RunRecord) -> Path:
+    return record_path(results, record.recipe, record.variant, record.seed)
+
+
+# -------------------------------------------------------------------------------------------------------- the files
+
+
+def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
+    path = write_record(tmp_path, RECORD)
+    assert path == tmp_path / "records/quick/plain/seed0.json"
+    assert read_record(path) == RECORD
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert [file.name for file in path.parent.iterdir()] == ["seed0.json"]  # nothing temporary is left
+
+
+def test_a_record_is_never_overwritten(tmp_path: Path) -> None:
+    path = write_record(tmp_path, RECORD)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="has its record already; delete the file"):
+        write_record(tmp_path, replace(RECORD, top1=99.0))
+    assert path.read_bytes() == before
+
+
+def test_another_configurations_record_is_moved_aside(tmp_path: Path) -> None:
+    old, new = RECORD, replace(RECORD, config_hash="aaaaaaaaaaaa", top1=70.0)
+    for record in (old, new, old, new):  # back and forth: each move has a name of its own
+        path = write_record(tmp_path, record)
+        assert read_record(path) == record
+    assert sorted(file.name for file in path.parent.iterdir()) == [
+        "seed0.0123456789ab.2.json",
+        "seed0.0123456789ab.json",
+        "seed0.aaaaaaaaaaaa.json",
+        "seed0.json",
+    ]
+    assert load_records(tmp_path, "quick") == [new]  # the others are history
+
+
+def test_a_broken_record_is_moved_aside_too(tmp_path: Path) -> None:
+    path = file_of(tmp_path, RECORD)
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    write_record(tmp_path, RECORD)
+    assert read_record(path) == RECORD
+    assert (path.parent / "seed0.unreadable.json").read_text() == "{"
+
+
+def test_records_are_loaded_by_variant_and_seed(tmp_path: Path) -> None:
+    records = [replace(RECORD, variant=variant, seed=seed) for variant in ("a", "b") for seed in (2, 10)]
+    for record in reversed(records):
+        write_record(tmp_path, record)
+    write_record(tmp_path, replace(RECORD, recipe="other"))
+    assert load_records(tmp_path, "quick") == records
+    assert load_records(tmp_path, "nothing") == []
+
+
+def test_a_record_in_another_runs_place_is_refused(tmp_path: Path) -> None:
+    path = write_record(tmp_path, RECORD)
+    path.rename(path.with_name("seed1.json"))
+    with pytest.raises(UserError, match=r"seed1.json: holds the record of plain, seed 0, recipe quick; was it moved"):
+        load_records(tmp_path, "quick")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("top1", None, "the field 'top1' is missing"),
+        ("top1", "64", "top1: expected float, got '64'"),
+        ("top1", True, "top1: expected float, got True"),
+        ("top1", float("nan"), "top1: expected float, got nan"),
+        ("top1", 100.5, "top1: expected percent, 0 to 100, got 100.5"),
+        ("top5", -1, "top5: expected percent, 0 to 100, got -1"),
+        ("seed", 0.5, "seed: expected int, got 0.5"),
+        ("seed", False, "seed: expected int, got False"),
+        ("dirty", 0, "dirty: expected bool, got 0"),
+        ("videos_scored", 401, r"videos_scored: expected 0 to 400 \(videos_expected\), got 401"),
+        ("unreadable", "a.mp4", r"unreadable: expected list\[str\], got 'a.mp4'"),
+        ("unreadable", [1], r"unreadable: expected list\[str\], got \[1\]"),
+        ("top1_by_group", {"space": "x"}, r"top1_by_group: expected dict\[str, float\]"),
+        ("curve", [{"epoch": "x"}], r"curve: expected list\[dict\[str, float\]\]"),
+        ("init_from", 3, r"init_from: expected str \| None, got 3"),
+        ("top_1", 3, "unknown field 'top_1'; did you mean 'top1'"),
+    ],
+)
+def test_broken_fields_are_named(tmp_path: Path, field: str, value: object, message: str) -> None:
+    path = write_record(tmp_path, RECORD)
+    raw = json.loads(path.read_text())
+    if value is None:
+        del raw[field]
+    else:
+        raw[field] = value
+    path.write_text(json.dumps(raw))
+    with pytest.raises(UserError, match=f"^{path}: {message}"):
+        read_record(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe"])
+def test_files_that_are_no_record(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "seed0.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="seed0.json: not a record"):
+        read_record(path)
+    with pytest.raises(UserError, match="no record"):
+        read_record(tmp_path / "seed1.json")
+
+
+def test_an_unsound_record_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="record of plain, seed 0: top1: expected percent, 0 to 100, got 640"):
+        write_record(tmp_path, replace(RECORD, top1=640.0))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("call", ["os.fsync", "os.replace"])
+def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    path = tmp_path / "file.txt"
+    write_atomically(path, "old")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(call, full)
+    with pytest.raises(UserError, match=r"file.txt: can't be written: No space left on device"):
+        write_atomically(path, "new")
+    monkeypatch.undo()
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["file.txt"]
+
+
+# -------------------------------------------------------------------------------------------------- state of a run
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    path = tmp_path / "small.yaml"
+    path.write_text(
+        "{name: small, title: Small, recipe: quick, variants: {plain: {net: {depth: 50}},"
+        " long: {net: {depth: 50}, clip: 128f, init_from: plain}},"
+        " tables: {a: {caption: A, rows: [{label: a, variant: plain}]}}}"
+    )
+    return load_study(path)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    path = tmp_path / "quick.yaml"
+    path.write_text("trainer: {max_epochs: 2}")
+    return load_recipe(path)
+
+
+def mark(results: Path, **marker: object) -> None:
+    path = marker_path(results, "quick", "plain", 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(marker))
+
+
+def now(**ago: float) -> str:
+    return (datetime.now(UTC) - timedelta(**ago)).isoformat()
+
+
+def test_states_by_record(tmp_path: Path, study: Study, recipe: Recipe) -> None:
+    assert state(tmp_path, study, recipe, "plain", 0).name == "missing"
+    record = replace(RECORD, config_hash=run_hash(study, recipe, "plain", 0))
+    write_record(tmp_path, record)
+    done = state(tmp_path, study, recipe, "plain", 0)
+    assert (done.name, done.record) == ("done", record)
+    assert state(tmp_path, study, recipe, "plain", 1).name == "missing"
+
+    (tmp_path / "quick.yaml").write_text("trainer: {max_epochs: 3}")
+    longer = load_recipe(tmp_path / "quick.yaml")
+    stale = state(tmp_path, study, longer, "plain", 0)
+    assert (stale.name, stale.record) == ("stale", None)
+    assert stale.note == f"made with configuration {record.config_hash}, now {run_hash(study, longer, 'plain', 0)}"
+
+
+def test_a_done_run_stays_done_whatever_its_marker_says(tmp_path: Path, study: Study, recipe: Recipe) -> None:
+    write_record(tmp_path, replace(RECORD, config_hash=run_hash(study, recipe, "plain", 0)))
+    mark(tmp_path, state="running", pid=os.getpid(), started=now())
+    assert state(tmp_path, study, recipe, "plain", 0).name == "done"
+
+
+def test_states_by_marker(tmp_path: Path, study: Study, recipe: Recipe) -> None:
+    write_record(tmp_path, RECORD)  # stale: what runs now is of more interest
+
+    def current() -> str:
+        return state(tmp_path, study, recipe, "plain", 0).name
+
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    mark(tmp_path, state="running", pid=os.getpid(), started=now())
+    assert current() == "running"
+    mark(tmp_path, state="running", pid=gone.pid, started=now())
+    assert current() == "interrupted"
+    mark(tmp_path, state="running", pid=gone.pid, started=now(), host="another-machine")
+    assert current() == "running"  # its processes can't be seen from here
+    mark(tmp_path, state="running", started=now())
+    assert current() == "interrupted"
+    mark(tmp_path, state="done")
+    assert current() == "stale"
+    marker_path(tmp_path, "quick", "plain", 0).write_text("{")
+    assert current() == "interrupted"
+
+    mark(tmp_path, state="failed", error="loss is NaN\n  at step 7")
+    failed = state(tmp_path, study, recipe, "plain", 0)
+    assert (failed.name, failed.note) == ("failed", "loss is NaN at step 7")
+    mark(tmp_path, state="failed", error="x", config_hash=run_hash(study, recipe, "plain", 0))
+    assert current() == "failed"
+    mark(tmp_path, state="failed", error="x", config_hash="another")
+    assert current() == "stale"  # that failure was another configuration's
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_process_is_not_taken_for_an_older_one_of_its_number(tmp_path: Path, study: Study, recipe: Recipe) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as young:
+        mark(tmp_path, state="running", pid=young.pid, started=now(seconds=1))
+        assert state(tmp_path, study, recipe, "plain", 0).name == "running"
+        mark(tmp_path, state="running", pid=young.pid, started=now(hours=1))
+        assert state(tmp_path, study, recipe, "plain", 0).name == "interrupted"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_process_that_nobody_waited_for_is_gone(tmp_path: Path, study: Study, recipe: Recipe) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE) as ended:
+        assert ended.stdout is not None
+        ended.stdout.read()  # closed: it has ended, or is about to
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # ended, and still in the table of processes
+        mark(tmp_path, state="running", pid=ended.pid, started=now())
+        assert state(tmp_path, study, recipe, "plain", 0).name == "interrupted"
+
+
+def test_a_recipe_without_long_clips_has_no_long_runs(tmp_path: Path, study: Study, recipe: Recipe) -> None:
+    long = state(tmp_path, study, recipe, "long", 0)
+    assert (long.name, long.note) == ("missing", "recipe quick has no quick_128f.yaml for 'clip: 128f'")
+    (tmp_path / "quick_128f.yaml").write_text("trainer: {max_epochs: 1}")
+    assert state(tmp_path, study, recipe, "long", 0).note == ""
