@@ -6,12 +6,13 @@ video. ``val/top1`` (one clip) and ``test/top1`` (all views of a video) are diff
 
 import math
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import lightning as L
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -63,7 +64,7 @@ class VideoScores(NamedTuple):
     scores: list[float] | None
 
 
-def _paper_sgd(params: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
+def _paper_sgd(params: Iterable[Any]) -> torch.optim.Optimizer:
     """SGD as in Sec. 4: learning rate 0.01, momentum 0.9, weight decay 1e-4; Nesterov is the released code's."""
     return torch.optim.SGD(params, lr=0.01, momentum=0.9, weight_decay=1e-4, nesterov=True)
 
@@ -106,9 +107,9 @@ class VideoClassifier(L.LightningModule):
         self.freeze_bn, self.decay_one_dimensional = freeze_bn, decay_one_dimensional
         self.imagenet, self.init_from = imagenet, init_from
         self.views_per_forward, self.predictions = views_per_forward, predictions
-        accuracy = {"num_classes": net.num_classes, "average": "micro"}  # the default averages over classes
-        self.val_top1 = MulticlassAccuracy(**accuracy)
-        self.val_top5 = MulticlassAccuracy(**accuracy, top_k=min(5, net.num_classes))
+        # torchmetrics averages over classes unless told otherwise; top-1 averages over videos.
+        self.val_top1 = MulticlassAccuracy(net.num_classes, average="micro")
+        self.val_top5 = MulticlassAccuracy(net.num_classes, average="micro", top_k=min(5, net.num_classes))
         self.tested: dict[int, VideoScores] = {}
         if freeze_bn:
             for norm in self._norms():
@@ -151,7 +152,8 @@ class VideoClassifier(L.LightningModule):
 
     def forward(self, clips: Tensor) -> Float[Tensor, "N classes"]:
         """Logits of uint8 clips (N, 3, T, H, W)."""
-        return self.net(channels_last((clips.float() - self.mean) / self.std))
+        logits: Tensor = self.net(channels_last((clips.float() - self.mean) / self.std))
+        return logits
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         views, labels = batch.views[batch.readable], batch.label[batch.readable]
@@ -187,9 +189,9 @@ class VideoClassifier(L.LightningModule):
 
     def video_scores(self, views: Tensor) -> Float[Tensor, "N classes"]:
         """Softmax scores averaged over the views of each video (paper, Sec. 4, inference); views (N, V, 3, T, H, W)."""
-        chunks = views.flatten(0, 1).split(self.views_per_forward)
+        chunks = torch.split(views.flatten(0, 1), self.views_per_forward)
         scores = torch.cat([self(chunk).float().softmax(dim=-1) for chunk in chunks])
-        return scores.unflatten(0, views.shape[:2]).mean(dim=1)
+        return torch.unflatten(scores, 0, views.shape[:2]).mean(dim=1)
 
     def on_test_epoch_end(self) -> None:
         if torch.distributed.is_initialized():
@@ -221,7 +223,8 @@ class VideoClassifier(L.LightningModule):
     def _parameter_groups(self) -> Any:
         """Parameters with the optimiser's weight decay, then those without any."""
         norms = {id(p) for norm in self._norms() for p in norm.parameters()}
-        decayed, spared = [], []
+        decayed: list[nn.Parameter] = []
+        spared: list[nn.Parameter] = []
         for p in self.net.parameters():
             if not p.requires_grad:
                 continue
@@ -247,9 +250,7 @@ def topk_accuracy(videos: Sequence[VideoScores], k: int) -> float:
 
 def write_predictions(path: Path, videos: Sequence[VideoScores]) -> None:
     """Write one line a video: path, label, its five best classes, and all scores in float16 (null if unreadable)."""
-    best = [
-        None if v.scores is None else sorted(range(len(v.scores)), key=lambda c, s=v.scores: -s[c])[:5] for v in videos
-    ]
+    best = [None if v.scores is None else np.argsort(v.scores, stable=True)[::-1][:5].tolist() for v in videos]
     table = pa.table(
         {
             "video": [v.path for v in videos],

@@ -65,7 +65,7 @@ class Progress(Callback):
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
         self.say("train", trainer.global_step, int(trainer.estimated_stepping_batches))
 
-    def on_test_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, index: int) -> None:
+    def on_test_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, index: int, *_: int) -> None:
         self.say("test", index + 1, int(sum(trainer.num_test_batches)))
 
 
@@ -100,9 +100,10 @@ def execute(run: Run) -> RunRecord:
     unreadable = UnreadableVideos()
     # One file, of the newest epoch: the paper reports the last iterate, never the best on validation.
     saver = ModelCheckpoint(run.checkpoint.parent, run.checkpoint.stem, save_top_k=1, enable_version_counter=False)
-    trainer.callbacks += [progress, curve, unreadable, saver]
-    trainer.loggers = [_wandb_logger(run)]
-    trainer.loggers[0].log_hyperparams({**run.columns(), "config": dict(run.recipe.config)})
+    trainer.callbacks += [progress, curve, unreadable, saver]  # type: ignore[attr-defined]
+    logger = _wandb_logger(run)
+    logger.log_hyperparams({**run.columns(), "config": dict(run.recipe.config)})
+    trainer.loggers = [logger]
 
     began = time.monotonic()
     resumed = run.checkpoint if run.checkpoint.exists() else None
@@ -140,7 +141,7 @@ def execute(run: Run) -> RunRecord:
         init_from=run.variant.init_from,
         **_commit(),
     )
-    _finish_wandb(trainer.loggers[0], record)
+    _finish_wandb(logger, record)
     write_record(run.results, record)
     return record
 

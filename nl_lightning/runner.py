@@ -204,7 +204,8 @@ def run_all(runs: Sequence[Run], workers: int, console: Console, after_each: Cal
         UserError: another process is at work on one of the runs, or the disk is full.
     """
     for run in runs:
-        if (now := run.state()).name == "running":
+        now = run.state()
+        if now.name == "running":
             raise UserError(f"{run.name} is being run already ({now.note}): wait for it, or stop that process")
     queue = _Queue([run for run in runs if not run.is_done()])
     skipped = len(runs) - len(queue.waiting)
@@ -218,8 +219,8 @@ def run_all(runs: Sequence[Run], workers: int, console: Console, after_each: Cal
         whole = bars.add_task("all runs", total=sum(run.weight for run in queue.waiting))
         try:
             while queue.waiting or active:
-                while len(active) < workers and (run := queue.next_ready()) is not None:
-                    active.append(_Active(run, _start(run, workers), bars.add_task(run.name, total=1)))
+                while len(active) < workers and (ready := queue.next_ready()) is not None:
+                    active.append(_Active(ready, _start(ready, workers), bars.add_task(ready.name, total=1)))
                 time.sleep(0.3)
                 for worker in list(active):
                     bars.update(worker.bar, completed=worker.share_done())
@@ -272,7 +273,7 @@ class _Active:
     def share_done(self) -> float:
         """0 to 1, from the state file; testing is the last twentieth."""
         state = self.run.said()
-        share = state.get("done", 0) / max(1, state.get("total", 1))
+        share = float(state.get("done", 0)) / max(1, int(state.get("total", 1)))
         return {"train": 0.95 * share, "test": 0.95 + 0.05 * share}.get(state.get("phase", ""), 0.0)
 
 

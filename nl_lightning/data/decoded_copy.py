@@ -8,6 +8,7 @@ import json
 import os
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +44,7 @@ class DecodedCopy:
         """
         if self._read_index() is not None:
             return
-        array: Frames | None = None
+        array: np.memmap[Any, np.dtype[np.uint8]] | None = None
         errors = []
         self.file.parent.mkdir(parents=True, exist_ok=True)
         part = self.file.with_suffix(f".{os.getpid()}.part")

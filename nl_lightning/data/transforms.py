@@ -14,10 +14,14 @@ from nl_lightning.errors import UserError
 Frames = npt.NDArray[np.uint8]  # (T, H, W, 3)
 
 
+def _size(frames: Frames) -> tuple[int, int]:
+    return frames.shape[1], frames.shape[2]
+
+
 def resize(frames: Frames, shorter: int) -> Frames:
     """Scale so that the shorter side has `shorter` pixels: bilinear, no anti-aliasing, as in the released code."""
-    height, width = resized(*frames.shape[1:3], shorter)
-    if (height, width) == frames.shape[1:3]:
+    height, width = resized(*_size(frames), shorter)
+    if (height, width) == _size(frames):
         return frames
     images = torch.from_numpy(frames).permute(0, 3, 1, 2)  # (T, 3, H, W)
     scaled = resize_images(images, [height, width], InterpolationMode.BILINEAR, antialias=False)
@@ -52,7 +56,7 @@ class TrainView:
 
     def __call__(self, frames: Frames, rng: np.random.Generator) -> Frames:
         frames = resize(frames, short_side(rng, *self.short_side))
-        frames = crop_at(frames, *random_crop(rng, *frames.shape[1:3], self.crop), self.crop)
+        frames = crop_at(frames, *random_crop(rng, *_size(frames), self.crop), self.crop)
         return frames[:, :, ::-1] if self.flip and rng.random() < 0.5 else frames
 
 
@@ -80,4 +84,4 @@ class TestViews:
 
     def __call__(self, frames: Frames) -> list[Frames]:
         frames = resize(frames, self.short_side)
-        return [crop_at(frames, *place, self.crop) for place in test_crops(*frames.shape[1:3], self.crop, self.crops)]
+        return [crop_at(frames, *place, self.crop) for place in test_crops(*_size(frames), self.crop, self.crops)]

@@ -84,13 +84,10 @@ def test_pools_without_stride_in_time_keep_frames_apart(profile: Any) -> None:
     assert found[0].std(dim=2).max() > 0.01
 
 
-def kernels(net: VideoResNet) -> dict[str, list[tuple[int, ...]]]:
+def kernels(net: VideoResNet) -> dict[str, list[tuple[int, int]]]:
     """Temporal sizes of the first 1x1 and of the 3x3 of each residual block, by stage."""
     return {
-        stage: [
-            tuple(block.get_submodule(conv).kernel_size[0] for conv in ("conv1", "conv2"))
-            for block in net.get_submodule(f"{stage}.blocks").children()
-        ]
+        stage: [(b.conv1.kernel_size[0], b.conv2.kernel_size[0]) for b in getattr(net, stage).blocks]
         for stage in STAGES
     }
 
