@@ -278,8 +278,7 @@ def _alive(pid: int, started: str) -> bool:
     except (PermissionError, OverflowError):
         pass  # another user's: it lives
     try:
-        # After the name in brackets: the state, and as 20th the start, in ticks since the machine was
-        # started.
+        # After the name in brackets: the state, and as 20th the start, in ticks since the machine was started.
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         uptime = float(Path("/proc/uptime").read_text(encoding="utf-8").split()[0])
         age = uptime - int(stat[19]) / os.sysconf("SC_CLK_TCK")

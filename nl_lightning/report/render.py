@@ -26,6 +26,8 @@ README_END = "<!-- results:end -->"
 # Words in the place of numbers; set in italics, so that a hole in a table isn't overlooked.
 MISSING, STALE, NO_BASELINE = "missing", "stale", "baseline missing"
 
+GAIN = "+z.1f"  # points, signed; z: never -0.0
+
 LEGEND = (
     "Accuracies are percent of the test videos: means over n seeds, ± their sample standard deviation. "
     "Gains are points of top-1 over the row's own baseline, from the seeds that both have."
@@ -62,7 +64,7 @@ def grid(runs: Runs, table: Table, frame: pd.DataFrame, top5: bool = True, costs
         "top-5": [_accuracy(line, "top5") if line["n"] else "" for line in lines],
         "n": [_seeds(line["n"], len(runs.seeds)) for line in lines],
         "gain": [_gain(row, line) for row, line in zip(table.rows, lines, strict=True)],
-        "reported gain": [_number(line["reported_gain"], "+.1f") for line in lines],
+        "reported gain": [_number(line["reported_gain"], GAIN) for line in lines],
         "reported top-1": [_number(line["reported_top1"], ".1f") for line in lines],
         "reported top-5": [_number(line["reported_top5"], ".1f") for line in lines],
     }
@@ -91,10 +93,7 @@ def _lines(table: Table, frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _number(value: float, form: str, unit: str = "") -> str:
-    if value != value:  # NaN: not known
-        return ""
-    decimals = int(form[-2])
-    return f"{round(value, decimals) + 0.0:{form}}{unit}"  # + 0.0: never -0.0
+    return "" if value != value else f"{value:{form}}{unit}"  # NaN: not known
 
 
 def _spread(mean: float, std: float, form: str) -> str:
@@ -110,7 +109,7 @@ def _accuracy(line: dict[str, Any], key: str) -> str:
 def _gain(row: Row, line: dict[str, Any]) -> str:
     if row.baseline is None or not line["n"]:
         return ""
-    return _spread(line["gain"], line["gain_std"], "+.1f") if line["gain_n"] else NO_BASELINE
+    return _spread(line["gain"], line["gain_std"], GAIN) if line["gain_n"] else NO_BASELINE
 
 
 def _seeds(n: int, expected: int) -> str:
@@ -199,7 +198,7 @@ def groups_grid(runs: Runs) -> Grid | None:
     rows = []
     for variant in runs.study.variants:
         by_seed = pd.DataFrame([record.top1_by_group for record in runs.records([variant])], columns=names)
-        if not by_seed.empty:
+        if by_seed.notna().any(axis=None):
             rows.append([variant, *(_number(float(by_seed[name].mean()), ".1f") for name in names)])
     return Grid(["", *names], rows)
 
@@ -213,10 +212,8 @@ def claims_markdown(runs: Runs, comparisons: Sequence[Comparison]) -> str:
     header = ["claim", "comparison", "reported", "measured", "n", "same direction"]
     parts = ["\n".join(texts)]
     if comparisons:
-        parts += [
-            CLAIMS_LEGEND,
-            markdown_table(Grid(header, [_comparison_row(c) for c in comparisons], labels=2)),
-        ]
+        cells = Grid(header, [_comparison_row(comparison) for comparison in comparisons], labels=2)
+        parts += [CLAIMS_LEGEND, markdown_table(cells)]
     return "\n\n".join(parts)
 
 
@@ -231,8 +228,8 @@ def _comparison_row(comparison: Comparison) -> list[str]:
             what += f", alike within {check.within:g}"
         if check.by:
             what += f", by {check.by:g} or more"
-        reported = _or_empty(comparison.reported, "+.1f")
-        measured = _or_empty(comparison.measured, "+.1f")
+        reported = _or_empty(comparison.reported, GAIN)
+        measured = _or_empty(comparison.measured, GAIN)
         if comparison.std is not None:
             measured += f" ± {comparison.std:.1f}"
     if comparison.measured is None:

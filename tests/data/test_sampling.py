@@ -84,7 +84,7 @@ def test_release_starts_are_frames_of_the_video(length: int, num_clips: int) -> 
 
 @given(SIDES, SIDES, SIDES)
 def test_resizing_keeps_the_aspect(height: int, width: int, shorter: int) -> None:
-    """The shorter side is exact, the longer one less than a pixel short of the ratio; swapping sides swaps the result."""
+    """The shorter side is exact, the longer one less than a pixel short of the ratio; it goes both ways round."""
     h, w = sampling.resized(height, width, shorter)
     assert min(h, w) == shorter
     assert (h <= w) == (height <= width) or h == w

@@ -79,10 +79,9 @@ Gains are points of top-1 over the row's own baseline, from the seeds that both 
 
 ## Top-1 by group of classes
 
-|       | space | look |
-| ----- | ----: | ---: |
-| plain |       |      |
-| both  |  50.0 | 90.5 |
+|      | space | look |
+| ---- | ----: | ---: |
+| both |  50.0 | 90.5 |
 
 ## Claims
 

@@ -1,0 +1,104 @@
+"""The decoded copy is the real decoder's frames, is made once, and notices changed files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nl_lightning.data import decoding, longrange
+from nl_lightning.data.decoded_copy import DecodedCopy
+from nl_lightning.data.decoding import DecodeError
+from nl_lightning.errors import UserError
+
+
+def write(path: Path, seed: int, length: int = 12, size: int = 20) -> Path:
+    """Write a small video of noise."""
+    video = np.random.default_rng(seed).integers(0, 256, size=(length, size, size, 3), dtype=np.uint8)
+    path.write_bytes(longrange.encode(video, 16))
+    return path
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> tuple[Path, ...]:
+    """Return five videos of one size, the third of which is broken."""
+    found = tuple(write(tmp_path / f"{i}.mp4", i) for i in range(5))
+    found[2].write_bytes(b"nothing")
+    return found
+
+
+def made(file: Path, paths: tuple[Path, ...]) -> DecodedCopy:
+    """Return a copy, made and opened."""
+    copy = DecodedCopy(file, paths)
+    copy.make()
+    return copy.open()
+
+
+def test_same_frames_as_the_decoder(paths: tuple[Path, ...], tmp_path: Path) -> None:
+    """Any frames in any order with repeats, writable and apart from the file; broken files stay broken."""
+    copy = made(tmp_path / "decoded" / "train.npy", paths)
+    indices = np.array([11, 3, 3, 0])
+    for path in (*paths[:2], *paths[3:]):
+        assert copy.num_frames(path) == decoding.num_frames(path) == 12
+        frames = copy.frames(path, indices)
+        assert np.array_equal(frames, decoding.frames(path, indices))
+        frames[:] = 0
+        assert copy.frames(path, indices).any()
+    for question in (copy.num_frames, lambda path: copy.frames(path, indices)):
+        with pytest.raises(DecodeError, match=r"2\.mp4: "):
+            question(paths[2])
+    assert {path.name for path in (tmp_path / "decoded").iterdir()} == {"train.npy", "train.json"}
+
+
+def test_made_once(paths: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of the same files is used as it is."""
+    made(tmp_path / "train.npy", paths)
+    written = (tmp_path / "train.npy").stat().st_mtime_ns
+    made(tmp_path / "train.npy", paths)
+    assert (tmp_path / "train.npy").stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("change", ["content", "order", "mended", "gone", "array"])
+def test_a_changed_set_is_decoded_anew(change: str, paths: tuple[Path, ...], tmp_path: Path) -> None:
+    """Another content, order or number of files, a mended file, a lost array: the old copy is not opened any more."""
+    file = tmp_path / "train.npy"
+    made(file, paths)
+    if change == "content":
+        write(paths[0], 99)
+    elif change == "order":
+        paths = paths[::-1]
+    elif change == "mended":
+        write(paths[2], 2)
+    elif change == "gone":
+        paths[0].unlink()
+    elif change == "array":
+        file.unlink()
+    with pytest.raises(UserError, match="no decoded copy of these files"):
+        DecodedCopy(file, paths).open()
+    copy = made(file, paths)
+    for path in paths:
+        try:
+            expected = decoding.frames(path, np.arange(12))
+        except DecodeError:
+            with pytest.raises(DecodeError):
+                copy.num_frames(path)
+        else:
+            assert np.array_equal(copy.frames(path, np.arange(12)), expected)
+
+
+@pytest.mark.parametrize(("length", "size"), [(13, 20), (12, 24)])
+def test_videos_of_other_sizes_are_refused(length: int, size: int, paths: tuple[Path, ...], tmp_path: Path) -> None:
+    """One line that names the file and both sizes; nothing half-made is opened later."""
+    write(paths[4], 4, length, size)
+    copy = DecodedCopy(tmp_path / "train.npy", paths)
+    with pytest.raises(UserError, match=rf"4\.mp4 has {length} frames of {size} x {size}, others 12 frames of 20 x 20"):
+        copy.make()
+    assert not (tmp_path / "train.npy").exists()
+    with pytest.raises(UserError, match="no decoded copy"):
+        copy.open()
+
+
+def test_nothing_readable(tmp_path: Path) -> None:
+    """A set of broken files is refused with the first reason."""
+    (tmp_path / "x.mp4").touch()
+    with pytest.raises(UserError, match=r"none of the 1 videos can be read; the first: .*x\.mp4: the file is empty"):
+        DecodedCopy(tmp_path / "train.npy", (tmp_path / "x.mp4",)).make()
