@@ -1,8 +1,8 @@
 """Frames of one video file by index, right to the frame.
 
 Index i is the i-th frame that a player shows, 0-based, in presentation order. decord reads the files on which it is
-right; on others it gives another frame without a word, and those go to PyAV. Which they are is found out from the
-packets (their timestamps and flags; nothing is decoded), never from the file's name:
+right; on others it gives another frame without a word, or none, and those go to PyAV. Which they are is found out from
+the packets (their timestamps and flags, without decoding) and by asking decord, never from the file's name:
 
 - frames are hidden, by an edit list (any trim with ``ffmpeg -ss ... -c copy``, as Kinetics is usually cut) or by VP8:
   decord counts and shows them;
@@ -114,7 +114,7 @@ def index_of(path: str | Path) -> Index:
 
 @functools.lru_cache(maxsize=4096)  # some 5 kB each
 def read_index(path: str, mtime_ns: int, size: int) -> Index:
-    """Read all packets of a file, and how many frames decord believes in; `mtime_ns` and `size` tell versions apart."""
+    """Read all packets of a file and ask decord about it; `mtime_ns` and `size` tell versions of the file apart."""
     stored: list[int | None] = []  # times of all frames in the order of storage
     shown: list[int | None] = []  # of those that a player shows
     is_key, damaged = [], False
@@ -177,14 +177,18 @@ def leading_pictures(times: Sequence[int | None], is_key: list[bool]) -> str:
 
 
 def miscount(path: str, count: int) -> str:
-    """Return an objection if decord is absent, cannot open the file, or believes in other than `count` frames."""
+    """Return an objection if decord is absent, cannot read the file, or believes in other than `count` frames.
+
+    The first frame is read as well: decord opens pictures of a few widths (8, 12, 16, 24, 48, 72) and then cannot.
+    """
     if importlib.util.find_spec("decord") is None:
         return "decord is not installed"
     try:
-        believed = len(decord().VideoReader(path, num_threads=1))
+        reader = decord().VideoReader(path, num_threads=1)
+        reader.get_batch([0])
     except Exception as error:
-        return f"decord cannot open it: {reason(error)}"
-    return "" if believed == count else f"decord counts {believed} of {count} frames"
+        return f"decord cannot read it: {reason(error)}"
+    return "" if len(reader) == count else f"decord counts {len(reader)} of {count} frames"
 
 
 def decord() -> ModuleType:
@@ -216,8 +220,8 @@ def by_time(path: str | Path, times: list[int], index: Index) -> list[Frames]:
     """Return the frames shown at `times` (ascending), each (H, W, 3); fewer if some could not be decoded.
 
     Decoding starts at the last key frame shown no later than the first wanted one: frames stored behind a key frame and
-    shown before it are not decodable from there, but they aren't wanted either. Frames that no
-    other refers to are skipped unless they are wanted.
+    shown before it are not decodable from there, but they aren't wanted either. Frames that no other refers to are
+    skipped unless they are wanted.
     """
     wanted, found, convert = set(times), dict[int, Frames](), VideoReformatter()
     with av.open(str(path)) as container:

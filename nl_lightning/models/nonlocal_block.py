@@ -9,17 +9,12 @@ Checked in the tests against the double loop over i and j in float64, for every 
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nl_lightning.models.conventions import Conventions
-
-Instantiation = Literal["gaussian", "embedded_gaussian", "dot_product", "concatenation"]
-SumOver = Literal["space", "time", "spacetime"]
-INSTANTIATIONS: tuple[Instantiation, ...] = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
+from nl_lightning.conventions import INSTANTIATIONS, SUM_OVER, Conventions, Instantiation, SumOver
 
 
 # Keys are pooled when they are subsampled, so there may be fewer of them (K) than queries (Q).
@@ -72,7 +67,7 @@ class NonLocalConfig:
 
     def __post_init__(self) -> None:
         _one_of("instantiation", self.instantiation, INSTANTIATIONS)
-        _one_of("sum_over", self.sum_over, ("space", "time", "spacetime"))
+        _one_of("sum_over", self.sum_over, SUM_OVER)
 
 
 def _one_of(key: str, value: str, known: tuple[str, ...]) -> None:

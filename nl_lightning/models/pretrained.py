@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nl_lightning.conventions import BLOCKS
 from nl_lightning.errors import UserError
-from nl_lightning.models.resnet import BLOCKS, VideoResNet
+from nl_lightning.models.resnet import VideoResNet
 
 
 def load_imagenet(net: VideoResNet, path: Path) -> list[str]:

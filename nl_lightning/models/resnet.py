@@ -12,13 +12,10 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nl_lightning.models.conventions import Conventions
+from nl_lightning.conventions import BLOCKS, INFLATE, STAGES, Conventions, Inflate
 from nl_lightning.models.folded import Conv3d, MaxPool3d
 from nl_lightning.models.nonlocal_block import NonLocalBlock, NonLocalConfig
 
-BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-"""Residual blocks of res2, res3, res4 and res5, by depth."""
-STAGES = ("res2", "res3", "res4", "res5")
 EXPANSION = 4
 
 
@@ -39,7 +36,7 @@ class ResNetConfig:
     """
 
     depth: Literal[50, 101] = 50
-    inflate: Literal["none", "3x1x1", "3x3x3"] = "none"
+    inflate: Inflate = "none"
     non_local: NonLocalConfig | None = None
     num_classes: int = 400
     width: float = 1.0
@@ -51,8 +48,8 @@ class ResNetConfig:
     def __post_init__(self) -> None:
         if self.depth not in BLOCKS:
             raise ValueError(f"depth: expected one of {', '.join(map(str, BLOCKS))}, not {self.depth!r}")
-        if self.inflate not in ("none", "3x1x1", "3x3x3"):
-            raise ValueError(f"inflate: expected none, 3x1x1 or 3x3x3, not {self.inflate!r}")
+        if self.inflate not in INFLATE:
+            raise ValueError(f"inflate: expected one of {', '.join(INFLATE)}, not {self.inflate!r}")
         # jsonargparse doesn't check the keys of a dict, so the placement is checked here.
         for stage, after in (self.non_local.placement if self.non_local else {}).items():
             if stage not in STAGES:

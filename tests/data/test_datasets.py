@@ -50,7 +50,7 @@ def train_clips(reader: datasets.Reader, seed: int = 0) -> datasets.TrainClips:
 
 
 def test_a_list_file(tmp_path: Path) -> None:
-    """Paths are relative to the list and may hold spaces; the label is behind the last space; blank lines don't count."""
+    """Paths are relative to the list and may hold spaces; the label follows the last space; blank lines don't count."""
     (tmp_path / "list.txt").write_text("a b/c d.mp4 1\n\n/abs/x.mp4 0\n")
     found = datasets.read_list(tmp_path / "list.txt", ("first", "second"))
     assert found.paths == (tmp_path / "a b/c d.mp4", Path("/abs/x.mp4"))
@@ -189,4 +189,4 @@ def test_real_files(tmp_path: Path) -> None:
     assert first.video.tolist() == [3, 2]
     assert first.label.tolist() == [listed.labels[3], listed.labels[2]]
     assert first.readable.tolist() == [True, False]
-    assert first.error == ["", f"{listed.paths[2]}: the file is empty"]
+    assert list(first.error) == ["", f"{listed.paths[2]}: the file is empty"]

@@ -179,7 +179,23 @@ def test_a_lying_frame_count_is_an_objection(videos: dict[str, Path]) -> None:
     """decord is refused where it believes in another number of frames, or cannot open the file at all."""
     assert decoding.miscount(str(videos["plain"]), 60) == ""
     assert decoding.miscount(str(videos["cut"]), 29) == "decord counts 36 of 29 frames"
-    assert decoding.miscount(str(videos["plain"]) + "x", 60).startswith("decord cannot open it: ")
+    assert decoding.miscount(str(videos["plain"]) + "x", 60).startswith("decord cannot read it: ")
+
+
+@pytest.mark.parametrize("width", [16, 24, 48, 72])
+def test_widths_that_decord_cannot_read(width: int, tmp_path: Path) -> None:
+    """They are no reason to call a sound file unreadable."""
+    path = tmp_path / "narrow.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 32, width, "yuv420p"
+        for i in range(4):
+            image = np.full((32, width, 3), 60 * i, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    clip = frames(path, [3, 1])
+    assert clip.shape == (2, 32, width, 3)
+    assert np.abs(clip.mean(axis=(1, 2, 3)) - [180, 60]).max() < 5
 
 
 def test_turned_videos_are_upright(videos: dict[str, Path]) -> None:

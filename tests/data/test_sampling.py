@@ -39,7 +39,7 @@ def test_training_starts_are_uniform_with_both_ends() -> None:
 
 
 def test_starts_of_the_paper() -> None:
-    """Evenly spread, first and last frame reached: 300 frames, 32 of them at stride 2, 10 clips; one clip is centred."""
+    """Evenly spread, first and last frame reached: 300 frames, 32 of them at stride 2, 10 clips; one is centred."""
     assert sampling.test_starts(300, 32, 2, 10, "paper") == [0, 26, 52, 79, 105, 131, 157, 184, 210, 236]
     assert sampling.test_starts(300, 32, 2, 1, "paper") == [118]
     assert sampling.test_starts(32, 8, 2, 2, "paper") == [0, 16]

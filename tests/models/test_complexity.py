@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from nl_lightning.conventions import Conventions
 from nl_lightning.errors import UserError
 from nl_lightning.models.complexity import LAYERS, Complexity, complexity, layer_table
-from nl_lightning.models.conventions import Conventions
 from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.study import Study, Variant, load_study

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nl_lightning.models.conventions import Conventions
+from nl_lightning.conventions import BLOCKS, STAGES, Conventions
 from nl_lightning.models.folded import Conv3d, channels_last
 from nl_lightning.models.nonlocal_block import NonLocalBlock, NonLocalConfig
-from nl_lightning.models.resnet import BLOCKS, STAGES, ResNetConfig, VideoResNet
+from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 
 RELEASE = Conventions(profile="release")
 
@@ -234,5 +234,5 @@ def test_unknown_networks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # a user doesn't have the tests' type checks
     with pytest.raises(ValueError, match="depth: expected one of 50, 101, not 34"):
         ResNetConfig(34)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="inflate: expected none, 3x1x1 or 3x3x3, not '3x3'"):
+    with pytest.raises(ValueError, match="inflate: expected one of none, 3x1x1, 3x3x3, not '3x3'"):
         ResNetConfig(inflate="3x3")  # type: ignore[arg-type]

@@ -1,12 +1,23 @@
-"""Where the paper and the authors' released code differ, one named switch each.
+"""The words of the paper that networks and studies share, and where the paper and the released code differ.
 
-The paper is arXiv 1711.07971v3; the released code is its Caffe2 implementation. Which of the two made Table 2
+No torch here: looking at a study must be quick. The paper is arXiv 1711.07971v3; the released code is its Caffe2 implementation. Which of the two made Table 2
 is not known; re-runs of the released code land within 0.3 points of it. ``Conventions(profile="paper")`` and
 ``Conventions(profile="release")`` set every switch; a switch that is given overrides its profile.
 """
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+Instantiation = Literal["gaussian", "embedded_gaussian", "dot_product", "concatenation"]
+SumOver = Literal["space", "time", "spacetime"]
+Inflate = Literal["none", "3x1x1", "3x3x3"]
+INSTANTIATIONS: tuple[Instantiation, ...] = get_args(Instantiation)
+SUM_OVER: tuple[SumOver, ...] = get_args(SumOver)
+INFLATE: tuple[Inflate, ...] = get_args(Inflate)
+
+STAGES = ("res2", "res3", "res4", "res5")
+BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+"""Residual blocks of each stage, by depth (Table 1)."""
 
 
 @dataclass(frozen=True)
