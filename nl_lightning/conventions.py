@@ -8,6 +8,8 @@ is not known; re-runs of the released code land within 0.3 points of it. ``Conve
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
+from nl_lightning.errors import UserError
+
 Instantiation = Literal["gaussian", "embedded_gaussian", "dot_product", "concatenation"]
 SumOver = Literal["space", "time", "spacetime"]
 Inflate = Literal["none", "3x1x1", "3x3x3"]
@@ -55,7 +57,7 @@ class Conventions:
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
-            raise ValueError(f"profile: expected one of {', '.join(PROFILES)}, not {self.profile!r}")
+            raise UserError(f"profile: expected one of {', '.join(PROFILES)}, not {self.profile!r}")
         for field in fields(self):
             if getattr(self, field.name) is None:
                 object.__setattr__(self, field.name, PROFILES[self.profile][field.name])

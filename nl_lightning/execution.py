@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-import traceback
+import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,6 +42,8 @@ class VideoCLI(LightningCLI):
     """LightningCLI for :class:`VideoClassifier` and :class:`VideoDataModule`; one seed for weights and data."""
 
     def __init__(self, **kwargs: Any) -> None:
+        # It warns of `args` in a process with arguments of its own; every command here passes them on.
+        warnings.filterwarnings("ignore", "LightningCLI's args parameter")
         # SaveConfigCallback and the W&B logger would both write config.yaml; a run keeps its own, see `execute`.
         super().__init__(
             VideoClassifier, VideoDataModule, save_config_callback=None, seed_everything_default=0, **kwargs
@@ -146,9 +148,27 @@ def execute(run: Run) -> RunRecord:
     return record
 
 
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM. (For a KeyboardInterrupt, Lightning ends the process itself, and calls it a failure.)"""
+
+
+def stop_on_signals() -> None:
+    """From now on, SIGINT and SIGTERM raise :class:`Interrupted`."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise Interrupted
+
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
+
+
 def lightning_command(arguments: list[str]) -> int:
     """``nl-lightning fit | validate | test``: LightningCLI with our classifier and data."""
-    VideoCLI(args=arguments)
+    stop_on_signals()
+    try:
+        VideoCLI(args=arguments)
+    except Interrupted:
+        raise KeyboardInterrupt from None
     return 0
 
 
@@ -221,28 +241,34 @@ def _commit() -> Mapping[str, Any]:
 
 def main(arguments: list[str]) -> int:
     """``prepare --config=FILE ...`` makes a recipe's data; ``run`` and :meth:`Run.identity` executes a run."""
+    stop_on_signals()
     verb, *rest = arguments
-    if verb == "prepare":
-        try:
-            VideoCLI(args=rest, run=False).datamodule.prepare_data()
-        except UserError as error:
-            print(f"nl-lightning: {error}", file=sys.stderr)
-            return 2
-        except KeyboardInterrupt:
-            return 130
-        return 0
-    study_file, variant, recipe, seed, results = rest
+    try:
+        return _prepare(rest) if verb == "prepare" else _run(*rest)
+    except Interrupted:
+        return 130
+
+
+def _prepare(files: list[str]) -> int:
+    try:
+        VideoCLI(args=files, run=False, trainer_defaults={"logger": False}).datamodule.prepare_data()
+    except UserError as error:
+        print(f"nl-lightning: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(study_file: str, variant: str, recipe: str, seed: str, results: str) -> int:
     study = load_study(Path(study_file))
     run = plan(study, load_recipe(recipe), [int(seed)], Path(results), variants=[variant])[-1]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         execute(run)
+    except UserError as error:
+        run.say("failed", error=str(error))
+        return 2
     except Exception as error:
-        known = isinstance(error, UserError)
-        run.say("failed", error=str(error) if known else f"{type(error).__name__}: {error}".splitlines()[0])
-        if not known:
-            traceback.print_exc()
-        return 2 if known else 1
+        run.say("failed", error=f"{type(error).__name__}: {error}".splitlines()[0])
+        raise
     return 0
 
 

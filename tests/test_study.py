@@ -177,6 +177,11 @@ def test_selecting_takes_baselines_and_parents_along(table2: Study) -> None:
         table2.select(variants=["c2d_r50_nl6"])
 
 
+def test_a_baseline_from_another_table_is_selected_too(tmp_path: Path) -> None:
+    over_block = SMALL.replace("variant: long, baseline: plain", "variant: long, baseline: block")
+    assert small(tmp_path, over_block).select(tables=["b"]) == ["plain", "block", "long"]
+
+
 def test_arguments(table2: Study) -> None:
     assert table2.variants["c2d_r50"].arguments() == ["--model.net.depth=50"]
     assert table2.variants["i3d311_r50_nl5"].arguments() == [

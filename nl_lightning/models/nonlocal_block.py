@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nl_lightning.conventions import INSTANTIATIONS, SUM_OVER, Conventions, Instantiation, SumOver
+from nl_lightning.errors import UserError
 
 
 # Keys are pooled when they are subsampled, so there may be fewer of them (K) than queries (Q).
@@ -72,7 +73,7 @@ class NonLocalConfig:
 
 def _one_of(key: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise ValueError(f"{key}: expected one of {', '.join(known)}, not {value!r}")
+        raise UserError(f"{key}: expected one of {', '.join(known)}, not {value!r}")
 
 
 class NonLocalBlock(nn.Module):
@@ -101,7 +102,7 @@ class NonLocalBlock(nn.Module):
         super().__init__()
         _one_of("instantiation", instantiation, INSTANTIATIONS)
         if sum_over == "time" and dimensions != 3:
-            raise ValueError(f"sum_over: a block over {dimensions}-D input has no time to sum over")
+            raise UserError(f"sum_over: a block over {dimensions}-D input has no time to sum over")
         conv, norm, pool = {
             1: (nn.Conv1d, nn.BatchNorm1d, nn.MaxPool1d),
             2: (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d),

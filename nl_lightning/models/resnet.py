@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nl_lightning.conventions import BLOCKS, INFLATE, STAGES, Conventions, Inflate
+from nl_lightning.errors import UserError
 from nl_lightning.models.folded import Conv3d, MaxPool3d
 from nl_lightning.models.nonlocal_block import NonLocalBlock, NonLocalConfig
 
@@ -47,20 +48,20 @@ class ResNetConfig:
 
     def __post_init__(self) -> None:
         if self.depth not in BLOCKS:
-            raise ValueError(f"depth: expected one of {', '.join(map(str, BLOCKS))}, not {self.depth!r}")
+            raise UserError(f"depth: expected one of {', '.join(map(str, BLOCKS))}, not {self.depth!r}")
         if self.inflate not in INFLATE:
-            raise ValueError(f"inflate: expected one of {', '.join(INFLATE)}, not {self.inflate!r}")
+            raise UserError(f"inflate: expected one of {', '.join(INFLATE)}, not {self.inflate!r}")
         # jsonargparse doesn't check the keys of a dict, so the placement is checked here.
         for stage, after in (self.non_local.placement if self.non_local else {}).items():
             if stage not in STAGES:
-                raise ValueError(f"placement: expected a stage of {', '.join(STAGES)}, not {stage!r}")
+                raise UserError(f"placement: expected a stage of {', '.join(STAGES)}, not {stage!r}")
             if len(set(after)) < len(after):
-                raise ValueError(f"placement: {stage} names a residual block twice: {after}")
+                raise UserError(f"placement: {stage} names a residual block twice: {after}")
             last = BLOCKS[self.depth][STAGES.index(stage)] - 1
             for block in after:
                 if not 0 <= block <= last:
                     known = f"{stage} of a ResNet-{self.depth} has the residual blocks 0 to {last}"
-                    raise ValueError(f"placement: {known}, not {block}")
+                    raise UserError(f"placement: {known}, not {block}")
 
     def inflated(self, stage: str) -> list[bool]:
         """Which residual blocks of `stage` hold a kernel inflated in time."""

@@ -1,0 +1,205 @@
+"""Runs as the runner starts them, on a few small generated videos: records, resuming, long clips, faults."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+import wandb
+
+from nl_lightning import execution
+from nl_lightning.data import longrange
+from nl_lightning.runner import Run, plan
+from nl_lightning.study import load_recipe, load_study
+
+SPEC = longrange.LongRange(train=33, val=11, test=22)
+STUDY = """
+name: small
+title: A small study
+recipe: tiny
+variants:
+  c2d: {net: {depth: 50}}
+  nl: {net: {depth: 50, non_local: {placement: {res4: [4]}, instantiation: dot_product, sum_over: spacetime}}}
+  long: {net: {depth: 50}, clip: 128f, init_from: c2d}
+tables:
+  one:
+    caption: Everything
+    rows:
+      - {label: C2D, variant: c2d}
+      - {label: NL, variant: nl, baseline: c2d}
+      - {label: long, variant: long, baseline: c2d}
+"""
+RECIPE = """
+model:
+  net: {{num_classes: 11, width: 0.015625, temporal_strides: [1, 1, 2], spatial_strides: [2, 2, 1, 1, 1, 1], dropout: 0.0}}
+  optimizer: {{class_path: torch.optim.AdamW, init_args: {{lr: 0.003}}}}
+data:
+  root: {root}
+  train_list: train.txt
+  val_list: val.txt
+  test_list: test.txt
+  num_frames: 8
+  short_side: [36, 36]
+  crop: 32
+  test_short_side: 36
+  test_crop: 32
+  num_clips: 2
+  num_crops: 3
+  batch_size: 11
+  test_batch_size: 4
+trainer: {{accelerator: cpu, devices: 1, max_epochs: 3, enable_model_summary: false}}
+"""
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("videos")
+    longrange.generate(root, SPEC, progress=False)
+    return root
+
+
+@pytest.fixture
+def folder(tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A study, its recipe and its own copy of the videos."""
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no.netrc"))
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    shutil.copytree(videos, tmp_path / "videos")
+    (tmp_path / "study.yaml").write_text(STUDY)
+    (tmp_path / "tiny.yaml").write_text(RECIPE.format(root=tmp_path / "videos"))
+    (tmp_path / "tiny_128f.yaml").write_text(
+        "model: {freeze_bn: true}\ndata: {num_frames: 16}\ntrainer: {max_epochs: 1}\n"
+    )
+    yield tmp_path
+    wandb.teardown()
+
+
+def planned(folder: Path, variant: str, results: str = "results") -> Run:
+    study, recipe = load_study(folder / "study.yaml"), load_recipe(folder / "tiny.yaml")
+    return plan(study, recipe, [0], folder / results, variants=[variant])[-1]
+
+
+def execute(run: Run) -> int:
+    run.prepare_folder()
+    return execution.main(["run", *run.identity()])
+
+
+def weights(run: Run) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(run.checkpoint, weights_only=True)["state_dict"]
+    return state
+
+
+def test_a_run_ends_in_a_record_and_predictions(folder: Path) -> None:
+    run = planned(folder, "nl")
+    assert execute(run) == 0
+    state = run.state()
+    assert state.name == "done"
+    record = state.record
+    assert record is not None
+    assert (record.study, record.recipe, record.variant, record.seed) == ("small", "tiny", "nl", 0)
+    assert (record.videos_expected, record.videos_scored, record.num_clips, record.num_crops) == (22, 22, 2, 3)
+    assert record.steps == 9  # 3 epochs of 33 videos in batches of 11
+    assert [point["step"] for point in record.curve] == [3, 6, 9]
+    assert {"train/loss", "train/top1", "val/loss", "val/top1"} <= set(record.curve[-1])
+    assert record.params == sum(v.numel() for k, v in weights(run).items() if k.startswith("net.") and not _buffer(k))
+    assert record.versions["torch"] == torch.__version__.split("+")[0]
+
+    table = pq.read_table(run.predictions).to_pydict()
+    scores = np.array(table["scores"], dtype=float)
+    assert scores.shape == (22, 11)
+    np.testing.assert_allclose(scores.sum(axis=1), 1, atol=0.01)
+    assert record.top1 == pytest.approx(100 * np.mean(scores.argmax(axis=1) == table["label"]), abs=0.01)
+    listed = [line.rsplit(" ", 1) for line in (folder / "videos" / "test.txt").read_text().splitlines()]
+    assert table["video"] == [str(folder / "videos" / path) for path, _ in listed]
+    assert table["label"] == [int(label) for _, label in listed]
+
+
+def _buffer(key: str) -> bool:
+    return key.endswith(("running_mean", "running_var", "num_batches_tracked"))
+
+
+def test_wandb_stays_offline_and_has_flat_columns(folder: Path) -> None:
+    run = planned(folder, "nl")
+    assert execute(run) == 0
+    (offline,) = (run.folder / "wandb").glob("offline-run-*")
+    (file,) = offline.glob("*.wandb")
+    content = file.read_bytes()
+    for text in ("dot_product", "spacetime", run.config_hash, "val/top1", "test/top1", "c2d"):
+        assert text.encode() in content
+    import platform
+
+    assert platform.node().encode() not in content or len(platform.node()) < 4
+
+
+def test_a_killed_run_goes_on_and_ends_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, killed = planned(folder, "nl", "whole"), planned(folder, "nl", "killed")
+    assert execute(whole) == 0
+
+    plain = execution.Curve.on_train_epoch_end
+
+    def pull_the_plug(self: execution.Curve, trainer: Any, module: Any) -> None:
+        if trainer.current_epoch == 2:
+            raise execution.Interrupted
+        plain(self, trainer, module)
+
+    monkeypatch.setattr(execution.Curve, "on_train_epoch_end", pull_the_plug)
+    assert execute(killed) == 130
+    assert killed.state().record is None
+    monkeypatch.setattr(execution.Curve, "on_train_epoch_end", plain)
+    assert execute(killed) == 0
+
+    ends = [weights(whole), weights(killed)]
+    assert all(torch.equal(value, ends[1][key]) for key, value in ends[0].items())
+    records = [run.state().record for run in (whole, killed)]
+    assert records[0] is not None
+    assert records[1] is not None
+    assert records[0].curve == records[1].curve
+    assert records[0].top1 == records[1].top1
+
+
+def test_long_clips_start_from_the_short_ones_weights(folder: Path) -> None:
+    short, long = planned(folder, "c2d"), planned(folder, "long")
+    assert execute(long) == 2
+    assert "train that run first" in long.state().note
+    assert execute(short) == 0
+    assert execute(long) == 0
+    before, after = weights(short), weights(long)
+    frozen = [key for key in before if ".bn" in key]
+    assert frozen
+    assert all(torch.equal(before[key], after[key]) for key in frozen)
+    assert not torch.equal(before["net.fc.weight"], after["net.fc.weight"])
+    record = long.state().record
+    assert record is not None
+    assert record.init_from == "c2d"
+
+
+def test_an_unreadable_file_is_named_and_counts_as_wrong(folder: Path) -> None:
+    (folder / "tiny.yaml").write_text(
+        (folder / "tiny.yaml").read_text().replace("  crop: 32", "  max_unreadable: 0.1\n  crop: 32")
+    )
+    run = planned(folder, "c2d")
+    broken = [sorted((folder / "videos" / split).glob("*/*.mp4"))[0] for split in ("train", "test")]
+    broken[0].write_bytes(b"")
+    broken[1].write_bytes(broken[1].read_bytes()[:500])
+    with pytest.warns(UserWarning, match=r"\.mp4: .*(left out|counted as wrong)"):
+        assert execute(run) == 0
+    record = run.state().record
+    assert record is not None
+    assert record.unreadable == sorted(map(str, broken))
+    assert (record.videos_expected, record.videos_scored) == (22, 21)
+    table = pq.read_table(run.predictions).to_pydict()
+    assert table["scores"][table["video"].index(str(broken[1]))] is None
+
+
+def test_too_many_unreadable_files_stop_the_run(folder: Path) -> None:
+    run = planned(folder, "c2d")
+    for path in sorted((folder / "videos" / "train").glob("*/*.mp4"))[:2]:
+        path.unlink()
+    with pytest.warns(UserWarning, match="left out"):
+        assert execute(run) == 2
+    assert run.state().name == "failed"
+    assert "of 33 train videos can't be read, more than 1%" in run.state().note
