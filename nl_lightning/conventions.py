@@ -1,7 +1,9 @@
 """The words of the paper that networks and studies share, and where the paper and the released code differ.
 
-No torch here: looking at a study must be quick. The paper is arXiv 1711.07971v3; the released code is its Caffe2 implementation. Which of the two made Table 2
-is not known; re-runs of the released code land within 0.3 points of it. ``Conventions(profile="paper")`` and
+No torch here: looking at a study must be quick.
+
+The paper is arXiv 1711.07971v3; the released code is its Caffe2 implementation. Which of the two made Table 2 is not
+known; re-runs of the released code land within 0.3 points of it. ``Conventions(profile="paper")`` and
 ``Conventions(profile="release")`` set every switch; a switch that is given overrides its profile.
 """
 

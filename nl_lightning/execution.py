@@ -22,6 +22,7 @@ from typing import Any
 
 import lightning as L
 import torch
+import wandb
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import WandbLogger
@@ -102,16 +103,21 @@ def execute(run: Run) -> RunRecord:
     unreadable = UnreadableVideos()
     # One file, of the newest epoch: the paper reports the last iterate, never the best on validation.
     saver = ModelCheckpoint(run.checkpoint.parent, run.checkpoint.stem, save_top_k=1, enable_version_counter=False)
-    trainer.callbacks += [progress, curve, unreadable, saver]  # type: ignore[attr-defined]
+    callbacks = [c for c in trainer.callbacks if not isinstance(c, ModelCheckpoint)]  # type: ignore[attr-defined]
+    trainer.callbacks = [*callbacks, progress, curve, unreadable, saver]  # type: ignore[attr-defined]
     logger = _wandb_logger(run)
     logger.log_hyperparams({**run.columns(), "config": dict(run.recipe.config)})
     trainer.loggers = [logger]
 
     began = time.monotonic()
     resumed = run.checkpoint if run.checkpoint.exists() else None
-    trainer.fit(model, datamodule=data, ckpt_path=resumed, weights_only=False if resumed else None)
-    trained = time.monotonic()
-    metrics = trainer.test(model, datamodule=data, verbose=False)[0]
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=resumed, weights_only=False if resumed else None)
+        trained = time.monotonic()
+        metrics = trainer.test(model, datamodule=data, verbose=False)[0]
+    except BaseException:
+        wandb.finish(exit_code=1)  # or it would be called finished
+        raise
     record = RunRecord(
         study=run.study.name,
         recipe=run.recipe.name,
@@ -180,8 +186,6 @@ def costs(run: Run) -> Complexity:
 
 def _wandb_logger(run: Run) -> WandbLogger:
     """W&B, offline unless the user is logged in or says otherwise in WANDB_MODE; no question is asked."""
-    import wandb
-
     if "WANDB_MODE" not in os.environ and not _logged_in():
         os.environ["WANDB_MODE"] = "offline"
     # What leaves the machine is the configuration, the curves and the record: no code, no host name, no console.
@@ -214,8 +218,6 @@ def _logged_in() -> bool:
 
 
 def _finish_wandb(logger: WandbLogger, record: RunRecord) -> None:
-    import wandb
-
     logger.experiment.summary.update({"record": dataclasses.asdict(record), "top1": record.top1, "top5": record.top5})
     wandb.finish()
 

@@ -15,30 +15,18 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import yaml
 
+from nl_lightning.conventions import BLOCKS, INFLATE, INSTANTIATIONS, STAGES, SUM_OVER, Conventions
 from nl_lightning.errors import UserError, nearest
-
-# The words of models/, which can't be imported without torch. A test compares the two.
-BLOCKS = {  # residual blocks of a stage, by depth: Table 1 of the paper
-    50: {"res2": 3, "res3": 4, "res4": 6, "res5": 3},
-    101: {"res2": 3, "res3": 4, "res4": 23, "res5": 3},
-}
-INSTANTIATIONS = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
-SUM_OVER = ("space", "time", "spacetime")
-INFLATE = ("none", "3x1x1", "3x3x3")
-CONVENTIONS = (
-    "profile", "subsample", "scale", "max_pool", "nonlocal_init", "inflate_res2", "nonlocal_gamma",
-    "residual_gamma", "decay_bn",
-)  # fmt: skip
 
 # Settings that can't change a number: where things lie, how fast they go, what is shown. Not in a run's hash.
 NEUTRAL = {
-    "seed_everything", "data.root", "data.num_workers",
+    "seed_everything", "data.root", "data.num_workers", "data.decoded_copy", "trainer.enable_model_summary",
     "trainer.default_root_dir", "trainer.logger", "trainer.enable_progress_bar", "trainer.accelerator",
     "trainer.devices", "trainer.num_nodes", "trainer.log_every_n_steps",
 }  # fmt: skip
@@ -330,15 +318,16 @@ def _net(value: object, at: str) -> dict[str, Any]:
         if key in raw:
             net[key] = _number(raw[key], f"{at}.{key}")
     if "conventions" in raw:
-        net["conventions"] = _mapping(raw["conventions"], f"{at}.conventions", required=(), optional=CONVENTIONS)
+        switches = [field.name for field in fields(Conventions)]
+        net["conventions"] = _mapping(raw["conventions"], f"{at}.conventions", required=(), optional=switches)
     return net
 
 
 def _non_local(value: object, at: str, depth: int) -> dict[str, Any]:
     # Stated whole: the command line merges a half-stated one key by key with what the recipe may say.
     raw = _mapping(value, at, required=("placement", "instantiation", "sum_over"), optional=("subsample",))
-    blocks = BLOCKS[depth]
-    placement = _mapping(raw["placement"], f"{at}.placement", required=(), optional=tuple(blocks))
+    blocks = dict(zip(STAGES, BLOCKS[depth], strict=True))
+    placement = _mapping(raw["placement"], f"{at}.placement", required=(), optional=STAGES)
     if not placement:
         raise UserError(f"{at}.placement: no stage; leave non_local out for a network without non-local blocks")
     for stage, after in placement.items():

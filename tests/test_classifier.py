@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from nl_lightning.classifier import Schedule, VideoClassifier, VideoScores, topk_accuracy, write_predictions
-from nl_lightning.errors import UserError
 from nl_lightning.conventions import Conventions
+from nl_lightning.errors import UserError
 from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig
 

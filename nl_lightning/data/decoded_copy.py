@@ -60,8 +60,8 @@ class DecodedCopy:
                     array = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
                 if frames.shape != array.shape[1:]:
                     raise UserError(
-                        f"data.decoded_copy: {self.paths[row]} has {_size(frames.shape)}, others {_size(array.shape[1:])};"
-                        " it is for videos of one size and length: set it to false"
+                        f"data.decoded_copy: {self.paths[row]} has {_size(frames.shape)}, others "
+                        f"{_size(array.shape[1:])}; it is for videos of one size and length: set it to false"
                     )
                 array[row] = frames
         if array is None:

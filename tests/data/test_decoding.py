@@ -151,6 +151,35 @@ def test_right_to_the_frame(kind: str, videos: dict[str, Path]) -> None:
             assert numbers(frames(path, list(range(start, start + 8, 2)), way)) == list(shown[start : start + 8 : 2])
 
 
+OBJECTIONS = {
+    "cut": "7 of 36 stored frames are hidden",
+    "open": "frames shown before a key frame are stored behind it",
+    "avi": "its container does not store the time of every frame",
+    "ts": "its container does not store the time of every frame",
+    "444": "its pictures are not 4:2:0",
+    "hidden": "5 of 65 stored frames are hidden",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_why_decord_is_not_asked(kind: str, videos: dict[str, Path]) -> None:
+    """The reason is the one that holds, and files without sure times are the ones that are counted from the start."""
+    index = decoding.index_of(videos[kind])
+    assert index.objection == OBJECTIONS.get(kind, "")
+    assert (index.times is None) == (kind in ("avi", "ts", "444"))
+
+
+@pytest.mark.parametrize("kind", ["plain", "matroska", "cut", "open", "pauses", "unsteady", "hidden"])
+def test_decoding_from_a_key_frame_finds_all_frames(kind: str, videos: dict[str, Path]) -> None:
+    """Where times are sure, no frame has to be looked for from the start, wherever the clip begins."""
+    index, shown = decoding.index_of(videos[kind]), KINDS[kind][1]
+    assert index.times is not None
+    for start in range(len(shown)):
+        wanted = range(start, min(start + 7, len(shown)), 3)
+        found = decoding.by_time(videos[kind], index.times[wanted].tolist(), index)
+        assert numbers(np.stack(found)) == [shown[i] for i in wanted]
+
+
 @pytest.mark.parametrize("kind", [kind for kind, (decoder, _) in KINDS.items() if decoder == "decord"])
 def test_both_decoders_give_the_same_pixels(kind: str, videos: dict[str, Path]) -> None:
     """Where decord is right, PyAV's frames are equal to its frames."""
