@@ -52,6 +52,7 @@ class VideoCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("seed_everything", "data.seed")
+        parser.link_arguments("model.net.num_classes", "data.num_classes")
 
 
 class Progress(Callback):

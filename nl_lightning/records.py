@@ -261,10 +261,13 @@ def _marked(path: Path, expected: str) -> State | None:
         return State("interrupted", f"{path} can't be read")
     if name == "running":
         here = marker.get("host") in (None, platform.node())
-        if here and not (isinstance(pid, int) and pid > 0 and _alive(pid, started)):
-            return State("interrupted", f"started {started}, process {pid} is gone")
-        return State("running", f"since {started}, process {pid}")
-    if name == "failed" and marker.get("config_hash") in (None, expected):
+        if not here or (isinstance(pid, int) and pid > 0 and _alive(pid, started)):
+            return State("running", f"since {started}, process {pid}")
+    if marker.get("config_hash") not in (None, expected):
+        return None  # what became of another configuration says nothing about this one
+    if name == "running":
+        return State("interrupted", f"started {started}, process {pid} is gone")
+    if name == "failed":
         return State("failed", " ".join(str(marker.get("error", "")).split()))
     return None
 

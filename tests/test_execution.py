@@ -34,7 +34,8 @@ tables:
 """
 RECIPE = """
 model:
-  net: {{num_classes: 11, width: 0.015625, temporal_strides: [1, 1, 2], spatial_strides: [2, 2, 1, 1, 1, 1]}}
+  net: {{num_classes: 11, width: 0.015625, temporal_strides: [1, 1, 2],
+         spatial_strides: [2, 2, 1, 1, 1, 1], dropout: 0}}
   optimizer: {{class_path: torch.optim.AdamW, init_args: {{lr: 0.003}}}}
 data:
   root: {root}

@@ -69,6 +69,7 @@ class VideoDataModule(L.LightningDataModule):
         batch_size: clips in training and validation, for each process.
         test_batch_size: videos in testing, each with all its views.
         num_workers: processes that read ahead; 0 reads in the training process.
+        num_classes: that labels may name; the command line gives it the network's.
         max_unreadable: the share of videos that may be unreadable before a run stops.
         seed: of order and augmentation; the command line gives it the run's seed.
     """
@@ -94,6 +95,7 @@ class VideoDataModule(L.LightningDataModule):
         batch_size: int = 8,
         test_batch_size: int = 1,
         num_workers: int = 0,
+        num_classes: int | None = None,
         max_unreadable: float = 0.01,
         seed: int = 0,
     ) -> None:
@@ -108,7 +110,7 @@ class VideoDataModule(L.LightningDataModule):
         self.test_views = TestViews(test_short_side, test_crop, num_crops)
         self.num_clips, self.num_crops, self.clip_starts = num_clips, num_crops, clip_starts
         self.batch_size, self.test_batch_size, self.num_workers = batch_size, test_batch_size, num_workers
-        self.max_unreadable, self.seed = max_unreadable, seed
+        self.num_classes, self.max_unreadable, self.seed = num_classes, max_unreadable, seed
         self._videos: dict[str, VideoList] = {}
 
     @property
@@ -133,10 +135,17 @@ class VideoDataModule(L.LightningDataModule):
         """Check that the splits agree, before hours are spent.
 
         Raises:
-            UserError: a list is missing or broken, or the splits have different classes.
+            UserError: a list is missing or broken, the splits have different classes, or more than the network has.
         """
-        for split in ("val",) if stage == "fit" else ("val", "test"):
-            same_classes(self.videos("train"), self.videos(split), split)
+        splits = ("train", "val") if stage == "fit" else ("val", "test")
+        for split in splits:
+            same_classes(self.videos(splits[0]), self.videos(split), split)
+            most = max(self.videos(split).labels)
+            if self.num_classes is not None and most >= self.num_classes:
+                raise UserError(
+                    f"{self.root}: {split} has the label {most}, but the network {self.num_classes} classes, "
+                    f"0 to {self.num_classes - 1}: set model.net.num_classes"
+                )
 
     def videos(self, split: str) -> VideoList:
         """The videos of ``train``, ``val`` or ``test``; without test videos, those of val."""

@@ -47,7 +47,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class VideoList:
-    """Videos and their labels; `labels` index `classes`, from 0."""
+    """Videos and their labels, from 0; `classes` names the labels, or is empty if nothing does."""
 
     paths: tuple[Path, ...]
     labels: tuple[int, ...]
@@ -59,8 +59,6 @@ class VideoList:
 
 def read_list(file: Path, classes: Sequence[str] = ()) -> VideoList:
     """Read a list file: ``path label`` a line, the path relative to the file's folder, the label from 0.
-
-    `classes` names the labels; without them the labels name themselves.
 
     Raises:
         UserError: the file is missing or empty, or a line has no label or one that no class has.
@@ -84,7 +82,7 @@ def read_list(file: Path, classes: Sequence[str] = ()) -> VideoList:
         labels.append(int(label))
     if not paths:
         raise UserError(f"{file}: the list of videos is empty")
-    return VideoList(tuple(paths), tuple(labels), tuple(classes) or tuple(map(str, range(max(labels) + 1))))
+    return VideoList(tuple(paths), tuple(labels), tuple(classes))
 
 
 def read_classes(file: Path) -> tuple[str, ...]:
@@ -100,12 +98,13 @@ def scan_folder(folder: Path) -> VideoList:
     Raises:
         UserError: there is no class folder, or no video in them.
     """
-    folders = sorted(f for f in folder.iterdir() if f.is_dir()) if folder.is_dir() else []
+    inside = folder.iterdir() if folder.is_dir() else []
+    folders = sorted(f for f in inside if f.is_dir() and not f.name.startswith("."))
     found = [
         (path, label)
         for label, class_folder in enumerate(folders)
         for path in sorted(class_folder.iterdir())
-        if path.suffix.lower() in SUFFIXES
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
     ]
     if not found:
         raise UserError(f"{folder}: expected class folders with videos ({', '.join(sorted(SUFFIXES))}) in it")

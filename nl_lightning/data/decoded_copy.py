@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import track
 
 from nl_lightning.data import decoding
 from nl_lightning.data.decoding import DecodeError
@@ -44,15 +44,27 @@ class DecodedCopy:
         """
         if self._read_index() is not None:
             return
-        array: np.memmap[Any, np.dtype[np.uint8]] | None = None
-        errors = []
         self.file.parent.mkdir(parents=True, exist_ok=True)
         part = self.file.with_suffix(f".{os.getpid()}.part")
-        with ProcessPoolExecutor() as pool, Progress(console=Console(stderr=True)) as bar:
-            task = bar.add_task(f"decoding {self.file.stem}", total=len(self.paths))
-            for row, (frames, error) in enumerate(pool.map(_decode, self.paths, chunksize=32)):
+        try:
+            errors = self._decode_all(part)
+            os.replace(part, self.file)
+            said = {"files": [_identity(path) for path in self.paths], "errors": errors}
+            part.write_text(json.dumps(said), encoding="utf-8")
+            os.replace(part, self.index)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _decode_all(self, part: Path) -> list[str]:
+        """Write the array to `part`; return what went wrong with each file, empty if nothing."""
+        array: np.memmap[Any, np.dtype[np.uint8]] | None = None
+        errors = []
+        with ProcessPoolExecutor() as pool:  # its processes start before the bar's thread
+            decoded = pool.map(_decode, self.paths, chunksize=32)
+            for row, (frames, error) in enumerate(
+                track(decoded, f"decoding {self.file.stem}", len(self.paths), console=Console(stderr=True))
+            ):
                 errors.append(error)
-                bar.advance(task)
                 if frames is None:
                     continue
                 if array is None:
@@ -67,10 +79,7 @@ class DecodedCopy:
         if array is None:
             raise UserError(f"{self.file}: none of the {len(self.paths)} videos can be read; the first: {errors[0]}")
         array.flush()
-        os.replace(part, self.file)
-        said = {"files": [_identity(path) for path in self.paths], "errors": errors}
-        part.write_text(json.dumps(said), encoding="utf-8")
-        os.replace(part, self.index)
+        return errors
 
     def open(self) -> "DecodedCopy":
         """Map the array into memory; pages are shared between processes."""
@@ -116,8 +125,8 @@ def _identity(path: Path) -> list[str | int]:
     try:
         status = path.stat()
     except OSError:
-        return [path.name, 0, 0]
-    return [path.name, status.st_size, status.st_mtime_ns]
+        return [str(path), 0, 0]
+    return [str(path), status.st_size, status.st_mtime_ns]
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -62,7 +62,7 @@ def test_first_clips_are_the_published_ones() -> None:
             assert video.shape == (32, 36, 36, 3)
             assert video.dtype == np.uint8
             digest.update(video.tobytes())
-    assert digest.hexdigest() == "f23c1744dc788999a8fb6e7819c3dfbb234eed63176b765274a6d70505262a30"
+    assert digest.hexdigest() == "290fd394f16ca5a7fc2599e8afbdfe5464cd1b7a3ffbf161a41f247f11757fcd"
 
 
 def test_labels_are_balanced_and_shuffled() -> None:
