@@ -223,12 +223,13 @@ class VideoClassifier(L.LightningModule):
     def _parameter_groups(self) -> Any:
         """Parameters with the optimiser's weight decay, then those without any."""
         norms = {id(p) for norm in self._norms() for p in norm.parameters()}
+        decay_bn = self.net.config.conventions.rules.decay_bn
         decayed: list[nn.Parameter] = []
         spared: list[nn.Parameter] = []
         for p in self.net.parameters():
             if not p.requires_grad:
                 continue
-            keep = self.net.config.conventions.decay_bn if id(p) in norms else self.decay_one_dimensional or p.ndim > 1
+            keep = decay_bn if id(p) in norms else self.decay_one_dimensional or p.ndim > 1
             (decayed if keep else spared).append(p)
         return [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
 

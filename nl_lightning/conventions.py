@@ -7,8 +7,8 @@ known; re-runs of the released code land within 0.3 points of it. ``Conventions(
 ``Conventions(profile="release")`` set every switch; a switch that is given overrides its profile.
 """
 
-from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, fields, replace
+from typing import Literal, get_args
 
 from nl_lightning.errors import UserError
 
@@ -25,14 +25,10 @@ BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
 
 @dataclass(frozen=True)
-class Conventions:
+class Rules:
     """Choices that the paper and the released code make differently.
 
-    A field left ``None`` is filled in from `profile` when the object is made, so that no reader of the object
-    ever sees ``None``.
-
     Attributes:
-        profile: ``"paper"`` or ``"release"``.
         subsample: max-pool ``"after"`` phi and g (paper, Sec. 3.3) or ``"before"`` them (release), which costs a
             quarter of their products.
         scale: multiply the Gaussian exponents by (similarity channels)^-0.5. Not in Eq. (2)-(3); in the release.
@@ -45,6 +41,48 @@ class Conventions:
         residual_gamma: start value of the scale of the last BN of a residual block. The release starts at 0;
             the paper is silent (1), and ImageNet weights replace it in both.
         decay_bn: whether weight decay acts on the scales and shifts of BN. The release has none there.
+    """
+
+    subsample: Literal["before", "after"]
+    scale: bool
+    max_pool: Literal["padded", "unpadded"]
+    nonlocal_init: Literal["he", "gaussian"]
+    inflate_res2: Literal["alternate", "all"]
+    nonlocal_gamma: float
+    residual_gamma: float
+    decay_bn: bool
+
+
+PROFILES = {
+    "paper": Rules(
+        subsample="after",
+        scale=False,
+        max_pool="padded",
+        nonlocal_init="he",
+        inflate_res2="alternate",
+        nonlocal_gamma=0.0,
+        residual_gamma=1.0,
+        decay_bn=True,
+    ),
+    "release": Rules(
+        subsample="before",
+        scale=True,
+        max_pool="unpadded",
+        nonlocal_init="gaussian",
+        inflate_res2="all",
+        nonlocal_gamma=0.0,
+        residual_gamma=0.0,
+        decay_bn=False,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """A profile, and what overrides it: a field that is ``None`` is as the profile has it. See :class:`Rules`.
+
+    The profile is looked up when `rules` is read and never written into the fields: the command line merges what it is
+    given into the default field by field, and values filled in there would override another profile.
     """
 
     profile: Literal["paper", "release"] = "paper"
@@ -60,30 +98,9 @@ class Conventions:
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
             raise UserError(f"profile: expected one of {', '.join(PROFILES)}, not {self.profile!r}")
-        for field in fields(self):
-            if getattr(self, field.name) is None:
-                object.__setattr__(self, field.name, PROFILES[self.profile][field.name])
 
-
-PROFILES: dict[str, dict[str, Any]] = {
-    "paper": {
-        "subsample": "after",
-        "scale": False,
-        "max_pool": "padded",
-        "nonlocal_init": "he",
-        "inflate_res2": "alternate",
-        "nonlocal_gamma": 0.0,
-        "residual_gamma": 1.0,
-        "decay_bn": True,
-    },
-    "release": {
-        "subsample": "before",
-        "scale": True,
-        "max_pool": "unpadded",
-        "nonlocal_init": "gaussian",
-        "inflate_res2": "all",
-        "nonlocal_gamma": 0.0,
-        "residual_gamma": 0.0,
-        "decay_bn": False,
-    },
-}
+    @property
+    def rules(self) -> Rules:
+        """The rule for every difference."""
+        given = {field.name: getattr(self, field.name) for field in fields(Rules)}
+        return replace(PROFILES[self.profile], **{name: rule for name, rule in given.items() if rule is not None})

@@ -23,6 +23,7 @@ from typing import Any
 import lightning as L
 import torch
 import wandb
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import WandbLogger
@@ -39,6 +40,10 @@ VERSIONS = ("torch", "torchvision", "lightning", "decord", "av", "numpy", "wandb
 """Packages whose versions a record names: those that can change a number."""
 
 
+ANY_MACHINE = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto", "--trainer.precision=32"]
+"""For what needs the recipe but not its hardware."""
+
+
 class VideoCLI(LightningCLI):
     """LightningCLI for :class:`VideoClassifier` and :class:`VideoDataModule`; one seed for weights and data."""
 
@@ -53,6 +58,14 @@ class VideoCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("seed_everything", "data.seed")
         parser.link_arguments("model.net.num_classes", "data.num_classes")
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except MisconfigurationException as error:  # no GPU, or fewer than the recipe asks for
+            raise UserError(
+                f"trainer: {' '.join(str(error).split())}; see --trainer.accelerator and .devices"
+            ) from None
 
 
 class Progress(Callback):
@@ -181,7 +194,7 @@ def lightning_command(arguments: list[str]) -> int:
 
 def costs(run: Run) -> Complexity:
     """Parameters and multiply-adds of a run's network, on the clips of its recipe."""
-    cli = VideoCLI(args=run.arguments(), run=False, trainer_defaults={"logger": False})
+    cli = VideoCLI(args=[*run.arguments(), *ANY_MACHINE], run=False, trainer_defaults={"logger": False})
     return complexity(cli.model.net.config, cli.datamodule.clip_shape)
 
 
@@ -254,7 +267,7 @@ def main(arguments: list[str]) -> int:
 
 def _prepare(files: list[str]) -> int:
     try:
-        VideoCLI(args=files, run=False, trainer_defaults={"logger": False}).datamodule.prepare_data()
+        VideoCLI(args=[*files, *ANY_MACHINE], run=False, trainer_defaults={"logger": False}).datamodule.prepare_data()
     except UserError as error:
         print(f"nl-lightning: {error}", file=sys.stderr)
         return 2

@@ -11,11 +11,9 @@ import pytest
 import torch
 
 from nl_lightning import execution
-from nl_lightning.data import longrange
 from nl_lightning.runner import Run, plan
 from nl_lightning.study import load_recipe, load_study
 
-SPEC = longrange.LongRange(train=33, val=11, test=22)
 STUDY = """
 name: small
 title: A small study
@@ -55,20 +53,13 @@ trainer: {{accelerator: cpu, devices: 1, max_epochs: 3, enable_model_summary: fa
 """
 
 
-@pytest.fixture(scope="session")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("videos")
-    longrange.generate(root, SPEC, progress=False)
-    return root
-
-
 @pytest.fixture
-def folder(tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, small_videos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A study, its recipe and its own copy of the videos."""
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no.netrc"))
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    shutil.copytree(videos, tmp_path / "videos")
+    shutil.copytree(small_videos, tmp_path / "videos")
     (tmp_path / "study.yaml").write_text(STUDY)
     (tmp_path / "tiny.yaml").write_text(RECIPE.format(root=tmp_path / "videos"))
     (tmp_path / "tiny_128f.yaml").write_text(

@@ -108,7 +108,7 @@ class NonLocalBlock(nn.Module):
             2: (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d),
             3: (nn.Conv3d, nn.BatchNorm3d, nn.MaxPool3d),
         }[dimensions]
-        self.instantiation, self.sum_over, self.conventions = instantiation, sum_over, conventions
+        self.instantiation, self.sum_over, self.rules = instantiation, sum_over, conventions.rules
         self.dim_inner = max(1, channels // 2)
 
         self.g = conv(channels, self.dim_inner, 1)
@@ -131,13 +131,12 @@ class NonLocalBlock(nn.Module):
                 continue
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
-            elif self.conventions.nonlocal_init == "gaussian":
+            elif self.rules.nonlocal_init == "gaussian":
                 nn.init.normal_(parameter, std=0.01)
             else:
                 # w_f maps 2C channels to one; kaiming_normal_ needs it as a matrix.
                 nn.init.kaiming_normal_(parameter if parameter.ndim > 1 else parameter[None], mode="fan_in")
-        assert self.conventions.nonlocal_gamma is not None
-        nn.init.constant_(self.bn.weight, self.conventions.nonlocal_gamma)
+        nn.init.constant_(self.bn.weight, self.rules.nonlocal_gamma)
 
     def forward(self, x: Float[Tensor, "N C *positions"]) -> Float[Tensor, "N C *positions"]:
         """Return z of Eq. (6)."""
@@ -149,12 +148,12 @@ class NonLocalBlock(nn.Module):
 
     def _embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """theta(x), phi(x) and g(x), the last two subsampled."""
-        keys = self.pool(x) if self.conventions.subsample == "before" else x
+        keys = self.pool(x) if self.rules.subsample == "before" else x
         embedded = self.instantiation != "gaussian"
         theta = self.theta(x) if embedded else x
         phi = self.phi(keys) if embedded else keys
         g = self.g(keys)
-        if self.conventions.subsample == "after":
+        if self.rules.subsample == "after":
             phi, g = self.pool(phi), self.pool(g)
         return theta, phi, g
 
@@ -164,7 +163,7 @@ class NonLocalBlock(nn.Module):
             return dot_product(theta, phi)
         if self.instantiation == "concatenation":
             return concatenation(theta, phi, self.w_f)
-        scale = theta.shape[-1] ** -0.5 if self.conventions.scale else 1.0
+        scale = theta.shape[-1] ** -0.5 if self.rules.scale else 1.0
         return embedded_gaussian(theta, phi, scale)
 
     def _positions(self, x: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ class ResNetConfig:
         blocks = BLOCKS[self.depth][STAGES.index(stage)]
         if self.inflate == "none":
             return [False] * blocks
-        if stage == "res2" and self.conventions.inflate_res2 == "all":
+        if stage == "res2" and self.conventions.rules.inflate_res2 == "all":
             return [True] * blocks
         first = 1 if stage == "res5" else 0  # the released code's pattern; the paper gives the rate only
         return [block % 2 == first for block in range(blocks)]
@@ -106,11 +106,10 @@ class Stage(nn.Module):
 
     def __init__(self, config: ResNetConfig, name: str, channels: int, mid: int, stride: int) -> None:
         super().__init__()
-        assert config.conventions.residual_gamma is not None
         self.blocks = nn.ModuleList()
         for inflated in config.inflated(name):
             inflate = config.inflate if inflated else "none"
-            self.blocks.append(Bottleneck(channels, mid, stride, inflate, config.conventions.residual_gamma))
+            self.blocks.append(Bottleneck(channels, mid, stride, inflate, config.conventions.rules.residual_gamma))
             channels, stride = EXPANSION * mid, 1
         self.non_local = nn.ModuleDict()
         if nl := config.non_local:
@@ -145,7 +144,7 @@ class VideoResNet(nn.Module):
         mids = [max(1, round(config.width * mid)) for mid in (64, 128, 256, 512)]
         t_conv1, t_pool1, t_pool2 = config.temporal_strides
         s_conv1, s_pool1, *s_stages = config.spatial_strides
-        padded = config.conventions.max_pool == "padded"
+        padded = config.conventions.rules.max_pool == "padded"
 
         self.conv1 = Conv3d(3, mids[0], (1 if config.inflate == "none" else 5, 7, 7), (t_conv1, s_conv1, s_conv1))
         self.bn1 = nn.BatchNorm3d(mids[0])

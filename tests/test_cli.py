@@ -1,0 +1,151 @@
+"""The commands as a user types them: what they print, what they exit with, and what a mistake looks like."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from nl_lightning.cli import main
+
+REPOSITORY = Path(__file__).parent.parent
+RECIPE = REPOSITORY / "experiments" / "recipes" / "longrange.yaml"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to stand in, with a copy of the experiments that a test may spoil."""
+    shutil.copytree(REPOSITORY / "experiments", tmp_path / "experiments")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
+    """Everything that a command prints, its white space folded."""
+    try:
+        ended: object = main(arguments)
+    except SystemExit as end:  # argparse and jsonargparse end the process themselves
+        ended = end.code
+    assert ended == code
+    output = capsys.readouterr()
+    assert "Traceback" not in output.err
+    return " ".join((output.out + output.err).split())
+
+
+def spoil(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_status_shows_every_run(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = said(capsys, "status", "table2")
+    assert output.count(" 0 missing") == 29
+    assert output.endswith("29 missing, in my_results")
+    assert said(capsys, "status", "table2", "--table", "2e", "--seed", "0", "--seed", "1").endswith(
+        "8 missing, in my_results"
+    )
+
+
+def test_report_writes_tables_that_show_what_is_missing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "page.md").write_text("Before\n<!-- results:start -->\nold\n<!-- results:end -->\nafter\n")
+    output = said(capsys, "report", "table2", "--readme", "page.md")
+    assert "Table 2g" in output
+    assert "files in my_results/tables/longrange" in output
+    names = {path.name for path in (home / "my_results" / "tables" / "longrange").iterdir()}
+    assert names == {"table2.md", *(f"table2{letter}.{kind}" for letter in "abcdefg" for kind in ("md", "tex", "csv"))}
+    page = (home / "page.md").read_text()
+    assert page.startswith("Before\n<!-- results:start -->\n")
+    assert page.endswith("<!-- results:end -->\nafter\n")
+    assert "missing" in page
+    assert "old" not in page
+
+
+def test_dry_run_prints_the_commands_in_order_and_makes_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = said(capsys, "run", "table2", "--variant", "c2d_r50_128f", "--dry-run")
+    commands = re.findall(
+        r"nl-lightning (fit|test) .*?--trainer.default_root_dir=my_results/runs/longrange/(\w+)", output
+    )
+    assert commands == [("fit", "c2d_r50"), ("test", "c2d_r50"), ("fit", "c2d_r50_128f"), ("test", "c2d_r50_128f")]
+    assert not (home / "my_results").exists()
+
+
+def test_complexity_counts_on_the_recipes_clips(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = said(capsys, "complexity", "table2", "--recipe", "kinetics400_release", "--variant", "c2d_r50_nl5")
+    params, macs = re.search(r"c2d_r50_nl5 (\S+) (\S+)", output).groups()  # type: ignore[union-attr]
+    golden = json.loads((REPOSITORY / "tests" / "golden_complexity.json").read_text())
+    expected = golden["release"]["c2d_r50_nl5"]
+    assert float(params) == pytest.approx(expected["params"] / 1e6, abs=6e-4)
+    assert float(macs) == pytest.approx(expected["macs"] / 1e9, abs=6e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("status", "tabel2"), "no study 'tabel2' in experiments.*did you mean 'table2'"),
+        (("status", "table2", "--table", "2h"), r"no table '2h'"),
+        (("run", "table2", "--variant", "c2d_r5"), "no variant 'c2d_r5'; did you mean 'c2d_r50'"),
+        (("run", "table2", "--recipe", "longrnge"), "no recipe 'longrnge'.*did you mean 'longrange'"),
+        (("run", "table2", "--seed", "one"), "--seed: invalid int value: 'one'"),
+        (("run", "table2", "--workers", "0"), "expected a whole number of at least 1, not '0'"),
+        (("rnu", "table2"), "invalid choice: 'rnu'"),
+        ((), "the following arguments are required: COMMAND"),
+    ],
+)
+def test_a_mistyped_command_names_the_nearest(
+    home: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    assert re.search(message, said(capsys, *arguments, code=2))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("caption:", "captoin:", "unknown key 'captoin'; did you mean 'caption'"),
+        ("  c2d_r50: {", "  c2d_r50: {net: {depth: 50}}\n  c2d_r50: {", "the key 'c2d_r50' is given twice"),
+        ("{res2: [1]}", "{res2: [3]}", "res2 of ResNet-50 has the residual blocks 0 to 2, not 3"),
+        ("instantiation: gaussian", "instantiation: gausian", "expected one of gaussian, .*'gausian'"),
+        ("baseline: c2d_r50,", "baseline: c2d_r5O,", "unknown 'c2d_r5O'; did you mean 'c2d_r50'"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_study_is_one_line(
+    home: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, message: str
+) -> None:
+    spoil(home / "experiments" / "table2.yaml", old, new)
+    output = said(capsys, "run", "table2", code=2)
+    assert re.search(message, output)
+    assert output.startswith("nl-lightning: experiments/table2.yaml")
+    assert len(output) < 300
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--model.net.deptth=50",), "model.net.deptth"),
+        (("--model.net.depth=34",), "model.net.depth"),
+        (('--model.net.non_local={"placement": {"res9": [1]}}',), "expected a stage of .*, not 'res9'"),
+        (('--model.net.non_local={"placement": {"res2": [3]}}',), "residual blocks 0 to 2, not 3"),
+        (("--model.net.conventions.scale=perhaps",), "model.net.conventions.scale"),
+        (("--data.crop=40",), "data.short_side is 36 to 36 and data.crop 40"),
+        (("--data.num_crops=2",), "data.num_crops is 2: expected 1 .centre. or 3"),
+        (("--seed_everything=one",), "seed_everything"),
+        (("--model.init_from=nowhere.ckpt",), "init_from: no checkpoint at nowhere.ckpt"),
+        (("--trainer.accelerator=gpu",), "trainer: No supported gpu backend found"),
+        (("--model.imagenet=nowhere.pth",), "nowhere.pth"),
+        (("--model.net.num_classes=3",), "label 10, but the network 3 classes"),
+        (("--data.longrange=null", "--data.train_list=no.txt"), "no.txt: no list of videos can be read here"),
+        (("--data.longrange=null", "--data.decoded_copy=false"), "classes of train and val differ: space_diff"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_training_command_is_named(
+    home: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str, small_videos: Path
+) -> None:
+    root = home / "videos"
+    shutil.copytree(small_videos, root)
+    shutil.rmtree(root / "val" / "space_diff")
+    spec = json.loads((root / "spec.json").read_text())
+    longrange = f"--data.longrange={json.dumps({k: spec[k] for k in ('train', 'val', 'test')})}"
+    fit = ["fit", f"--config={RECIPE}", f"--data.root={root}", longrange, "--data.decoded_copy=false"]
+    output = said(capsys, *fit, "--trainer.max_epochs=1", "--trainer.logger=false", *arguments, code=2)
+    assert re.search(message, output)
