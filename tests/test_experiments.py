@@ -1,0 +1,98 @@
+"""What is committed can't rot: every variant under every recipe is understood, and every command shown works."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nl_lightning.cli import main
+from nl_lightning.execution import ANY_MACHINE, VideoCLI
+from nl_lightning.runner import plan
+from nl_lightning.study import Study, load_recipe, load_study
+
+REPOSITORY = Path(__file__).parent.parent
+RECIPES = sorted(
+    path.stem for path in (REPOSITORY / "experiments" / "recipes").glob("*.yaml") if not path.stem.endswith("_128f")
+)
+
+
+class Understood(VideoCLI):
+    """Parses and checks the types of everything, and makes nothing."""
+
+    def instantiate_classes(self) -> None:
+        pass
+
+
+def understand(arguments: list[str]) -> Any:
+    cli = Understood(args=arguments, run=False, trainer_defaults={"logger": False})
+    return cli.config
+
+
+@pytest.fixture(scope="module")
+def table2() -> Study:
+    return load_study(REPOSITORY / "experiments" / "table2.yaml")
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_variant_is_understood_under_every_recipe(recipe: str, table2: Study) -> None:
+    plain = load_recipe(recipe)
+    for run in plan(table2, plain, [0], Path("results")):
+        if run.variant.clip is not None and not plain.overlay(run.variant.clip).exists():
+            continue
+        config = understand(run.arguments())
+        assert config.model.net.depth == run.variant.net["depth"]
+        assert config.model.net.inflate == run.variant.net.get("inflate", "none")
+        asked = run.variant.net.get("non_local")
+        built = config.model.net.non_local
+        assert (built is None) == (asked is None)
+        if asked is not None:
+            assert {key: built[key] for key in asked} == asked
+        if run.variant.clip == "128f":
+            short = plain.config["data"]
+            assert config.data.num_frames * config.data.frame_stride > short["num_frames"] * short["frame_stride"]
+            assert config.model.freeze_bn
+
+
+def test_the_papers_schedule_is_in_the_papers_recipe() -> None:
+    """Sec. 4: what each recipe of the paper must say, read from what is handed to Lightning."""
+    config = understand([f"--config={file}" for file in load_recipe("kinetics400_paper").files])
+    assert config.trainer.max_steps == 400_000
+    assert config.trainer.devices * config.data.batch_size == 64
+    assert list(config.model.schedule.milestones) == [150_000, 300_000]
+    assert config.model.optimizer.init_args.lr == 0.01
+    assert (config.data.num_frames, config.data.frame_stride, config.data.num_clips) == (32, 2, 10)
+    assert list(config.data.short_side) == [256, 320]
+    assert config.model.net.dropout == 0.5
+
+    long = understand([f"--config={file}" for file in load_recipe("kinetics400_paper", clip="128f").files])
+    assert long.trainer.devices * long.data.batch_size == 16
+    assert long.model.optimizer.init_args.lr == 0.01 / 4
+    assert (long.data.num_frames, long.data.frame_stride) == (128, 1)
+    assert long.model.freeze_bn
+
+
+def shown(file: str) -> list[list[str]]:
+    """The words of each command of ours in the code blocks of a page, without its comment."""
+    blocks = re.findall(r"```(?:sh|console)?\n(.*?)```", (REPOSITORY / file).read_text(), re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("nl-lightning ")]
+
+
+@pytest.mark.parametrize("command", shown("README.md") + shown("experiments/README.md"), ids=" ".join)
+def test_a_command_that_is_shown_works(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(REPOSITORY / "experiments", tmp_path / "experiments")
+    monkeypatch.chdir(tmp_path)
+    verb, *rest = command
+    if verb in ("fit", "test"):
+        understand([word for word in rest if not word.startswith("--ckpt_path")] + ANY_MACHINE)
+    elif verb == "run":
+        assert main([verb, *rest, "--dry-run"]) == 0
+    else:
+        assert main(command) == 0
+
+
+def test_commands_are_shown() -> None:
+    assert {words[0] for words in shown("README.md")} >= {"run", "status", "report", "complexity", "fit", "test"}
