@@ -1,0 +1,105 @@
+"""Order, splits, classes, views in memory, and what is said of unreadable videos."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nl_lightning.data.datamodule import EpochShuffle, VideoDataModule
+from nl_lightning.errors import UserError
+
+SMALL: dict[str, Any] = {
+    "num_frames": 4, "short_side": (36, 36), "crop": 32, "test_short_side": 36, "test_crop": 32, "num_clips": 2,
+    "num_crops": 3, "batch_size": 8, "test_batch_size": 3,
+}  # fmt: skip
+
+
+@pytest.fixture
+def root(tmp_path: Path, small_videos: Path) -> Path:
+    shutil.copytree(small_videos, tmp_path / "videos")
+    return tmp_path / "videos"
+
+
+def module(root: Path, **kwargs: Any) -> VideoDataModule:
+    lists = {"train_list": "train.txt", "val_list": "val.txt", "test_list": "test.txt"}
+    return VideoDataModule(str(root), **{**SMALL, **lists, **kwargs})
+
+
+def test_an_epochs_order_depends_on_seed_and_epoch_alone() -> None:
+    sampler, again = EpochShuffle(20, seed=3), EpochShuffle(20, seed=3)
+    first = list(sampler)
+    assert first == list(sampler) == list(again)
+    assert sorted(first) == [(0, video) for video in range(20)]
+    sampler.set_epoch(1)
+    second = list(sampler)
+    assert [video for _, video in second] != [video for _, video in first]
+    assert {epoch for epoch, _ in second} == {1}
+    assert list(EpochShuffle(20, seed=4)) != first
+
+
+def test_training_batches_do_not_depend_on_the_workers(root: Path) -> None:
+    batches = [next(iter(module(root, num_workers=workers).train_dataloader())) for workers in (0, 1)]
+    assert torch.equal(batches[0].views, batches[1].views)
+    assert torch.equal(batches[0].label, batches[1].label)
+    assert batches[0].path == batches[1].path
+
+
+def test_a_decoded_copy_gives_the_same_batches(root: Path) -> None:
+    plain, copied = module(root), module(root, decoded_copy=True)
+    copied.prepare_data()
+    for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        one, two = (next(iter(getattr(m, loader)())) for m in (plain, copied))
+        assert torch.equal(one.views, two.views)
+
+
+def test_views_of_testing_are_clip_by_clip_and_channels_last(root: Path) -> None:
+    data = module(root)
+    batch = data.on_after_batch_transfer(next(iter(data.test_dataloader())), 0)
+    assert batch.views.shape == (3, 6, 3, 4, 32, 32)
+    assert batch.views[0].is_contiguous(memory_format=torch.channels_last_3d)
+    crops = batch.views[0].unflatten(0, (2, 3))  # clips, crops
+    assert torch.equal(crops[0, 0][..., 2:], crops[0, 1][..., :-2])  # crops lie 2 pixels apart, in the width of 36
+    assert not torch.equal(crops[0], crops[1])
+
+
+def test_the_last_training_batch_is_whole(root: Path) -> None:
+    assert [len(batch.label) for batch in module(root).train_dataloader()] == [8, 8, 8, 8]  # of 33 videos
+
+
+def test_class_folders_serve_as_well_as_lists(root: Path) -> None:
+    listed, scanned = module(root), module(root, train_list=None, val_list=None, test_list=None)
+    for split in ("train", "val", "test"):
+        one, two = listed.videos(split), scanned.videos(split)
+        named = {path: one.classes[label] for path, label in zip(one.paths, one.labels, strict=True)}
+        assert named == {path: two.classes[label] for path, label in zip(two.paths, two.labels, strict=True)}
+    shutil.rmtree(root / "test")
+    assert module(root, train_list=None, val_list=None, test_list=None).videos("test").paths[0].parts[-3] == "val"
+
+
+def test_splits_with_other_classes_are_refused(root: Path) -> None:
+    (root / "val" / "look_0").rename(root / "val" / "glance")
+    data = module(root, train_list=None, val_list=None, test_list=None)
+    with pytest.raises(UserError, match="classes of train and val differ: glance, look_0"):
+        data.setup("fit")
+
+
+def test_labels_beyond_the_networks_classes_are_refused(root: Path) -> None:
+    module(root, num_classes=11).setup("fit")
+    with pytest.raises(UserError, match="train has the label 10, but the network 10 classes, 0 to 9"):
+        module(root, num_classes=10).setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"crop": 40}, "data.short_side is 36 to 36 and data.crop 40"),
+        ({"short_side": (36, 34)}, "data.short_side is 36 to 34"),
+        ({"test_crop": 40}, "data.test_crop is 40, larger than data.test_short_side, 36"),
+        ({"num_crops": 2}, "data.num_crops is 2"),
+    ],
+)
+def test_views_that_cannot_be_are_refused(root: Path, wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        module(root, **wrong)
