@@ -135,7 +135,7 @@ def _run(options: argparse.Namespace) -> int:
         _write_tables(study, recipe, options.results)
 
     failed = run_all(runs, options.workers, console, refresh)
-    _print_tables(study, recipe, options.results)
+    _print_tables(study, recipe, options.results, options.table)
     return 1 if failed else 0
 
 
@@ -147,11 +147,11 @@ def _write_tables(study: Study, recipe: Recipe, results: Path) -> tuple["Runs", 
     return runs, write_tables(runs, results)
 
 
-def _print_tables(study: Study, recipe: Recipe, results: Path) -> "Runs":
+def _print_tables(study: Study, recipe: Recipe, results: Path, tables: list[str] | None = None) -> "Runs":
     from nl_lightning.report.render import print_study
 
     runs, written = _write_tables(study, recipe, results)
-    print_study(Console(), runs)
+    print_study(Console(), runs, tables)
     print(f"{len(written)} files in {written[0].parent}")
     return runs
 

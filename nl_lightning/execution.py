@@ -7,6 +7,7 @@ Everything a run needs is on its command line, and everything it leaves lies in 
 
 import dataclasses
 import importlib.metadata
+import logging
 import netrc
 import os
 import platform
@@ -87,20 +88,34 @@ class Progress(Callback):
 
 
 class Curve(Callback):
-    """The training curve, a point an epoch (Fig. 4); kept in the checkpoint, so that a resumed run has it whole."""
+    """The training curve, a point an epoch (Fig. 4); kept in the checkpoint, so that a resumed run has it whole.
+
+    A point has the means of training over its epoch, and what validation found if there was one after that epoch.
+    """
 
     def __init__(self) -> None:
         self.points: list[dict[str, float]] = []
+        self.validated: dict[str, float] = {}
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self.validated = _rounded(trainer, "val/loss", "val/top1", "val/top5")
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        metrics = {k: round(float(v), 4) for k, v in trainer.callback_metrics.items() if "/" in k}
-        self.points.append({"step": trainer.global_step, **metrics})
+        trained = _rounded(trainer, "train/loss_epoch", "train/top1_epoch")
+        means = {name.removesuffix("_epoch"): value for name, value in trained.items()}
+        self.points.append({"step": trainer.global_step, **means, **self.validated})
+        self.validated = {}
 
     def state_dict(self) -> dict[str, Any]:
         return {"points": self.points}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.points = state["points"]
+
+
+def _rounded(trainer: L.Trainer, *names: str) -> dict[str, float]:
+    return {name: round(float(trainer.callback_metrics[name]), 4) for name in names}
 
 
 def execute(run: Run) -> RunRecord:
@@ -266,6 +281,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _prepare(files: list[str]) -> int:
+    logging.getLogger("lightning").setLevel(logging.WARNING)  # seeds and devices are no news here
     try:
         VideoCLI(args=[*files, *ANY_MACHINE], run=False, trainer_defaults={"logger": False}).datamodule.prepare_data()
     except UserError as error:

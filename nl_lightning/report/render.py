@@ -378,11 +378,14 @@ def _stem(study: str, table: str) -> str:
 
 
 def readme_block(runs: Runs) -> str:
-    """The results for a README: the tables without top-5, how many comparisons agree, and the provenance."""
+    """The results for a README: tables without top-5, groups of classes, how many comparisons agree, provenance."""
     frame = collate(runs)
     parts = [heading(runs), LEGEND]
     for table in runs.study.tables.values():
         parts += [f"### {_title(table)}", table_markdown(runs, table, frame, top5=False)]
+    groups = groups_grid(runs)
+    if groups is not None:
+        parts += ["### Top-1 by group of classes", markdown_table(groups)]
     directions = [comparison.same_direction for comparison in compare(runs)]
     known = [direction for direction in directions if direction is not None]
     if known:
