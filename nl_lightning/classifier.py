@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import lightning as L
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -61,12 +62,12 @@ class VideoScores(NamedTuple):
 
     path: str
     label: int
-    scores: list[float] | None
+    scores: npt.NDArray[np.float32] | None
 
 
 def _paper_sgd(params: Iterable[Any]) -> torch.optim.Optimizer:
-    """SGD as in Sec. 4: learning rate 0.01, momentum 0.9, weight decay 1e-4; Nesterov is the released code's."""
-    return torch.optim.SGD(params, lr=0.01, momentum=0.9, weight_decay=1e-4, nesterov=True)
+    """SGD as in Sec. 4: learning rate 0.01, momentum 0.9, weight decay 1e-4. (The released code's is Nesterov's.)"""
+    return torch.optim.SGD(params, lr=0.01, momentum=0.9, weight_decay=1e-4)
 
 
 class VideoClassifier(L.LightningModule):
@@ -167,6 +168,8 @@ class VideoClassifier(L.LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         views, labels = batch.views[batch.readable], batch.label[batch.readable]
+        if not len(views):
+            return
         logits = self(views.flatten(0, 1))
         self.log("val/loss", F.cross_entropy(logits, labels), batch_size=len(labels))
         self.val_top1(logits, labels)
@@ -182,9 +185,9 @@ class VideoClassifier(L.LightningModule):
         self.tested = {}
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        scores = self.video_scores(batch.views).cpu()
+        scores = self.video_scores(batch.views).cpu().numpy()
         for row, video in enumerate(batch.video.tolist()):
-            kept = scores[row].tolist() if batch.readable[row] else None
+            kept = scores[row] if batch.readable[row] else None
             self.tested[video] = VideoScores(batch.path[row], int(batch.label[row]), kept)
 
     def video_scores(self, views: Tensor) -> Float[Tensor, "N classes"]:
@@ -210,7 +213,7 @@ class VideoClassifier(L.LightningModule):
         for video in self.tested.values():
             if groups:
                 members.setdefault(groups[video.label], []).append(video)
-        return {group: round(topk_accuracy(members[group], 1), 4) for group in dict.fromkeys(groups)}
+        return {group: round(topk_accuracy(members[group], 1), 4) for group in groups if group in members}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optimizer(self._parameter_groups())
@@ -244,8 +247,8 @@ def topk_accuracy(videos: Sequence[VideoScores], k: int) -> float:
     for video in videos:
         if video.scores is not None:
             own = video.scores[video.label]
-            not_lower = sum(not score < own for score in video.scores)  # the label's own score is one of them
-            right += math.isfinite(own) and not_lower <= k
+            not_lower = int(np.sum(~(video.scores < own)))  # the label's own score is one of them
+            right += bool(np.isfinite(own)) and not_lower <= k
     return 100 * right / max(1, len(videos))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import lightning as L
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -46,6 +47,10 @@ def batch(videos: list[int], views: int = 1, unreadable: tuple[int, ...] = ()) -
     )
 
 
+def scored(path: str, label: int, scores: list[float]) -> VideoScores:
+    return VideoScores(path, label, np.array(scores, np.float32))
+
+
 def loader(*batches: Batch) -> DataLoader[Batch]:
     return DataLoader(list(batches), batch_size=None)  # type: ignore[arg-type]
 
@@ -74,10 +79,10 @@ def test_cosine_after_a_linear_warmup() -> None:
 
 def test_topk_counts_ties_nans_and_unreadable_videos_as_wrong() -> None:
     videos = [
-        VideoScores("right", 2, [0.1, 0.2, 0.7]),
-        VideoScores("second", 1, [0.1, 0.2, 0.7]),
-        VideoScores("tie", 0, [0.5, 0.5, 0.0]),
-        VideoScores("nan", 0, [math.nan] * 3),
+        scored("right", 2, [0.1, 0.2, 0.7]),
+        scored("second", 1, [0.1, 0.2, 0.7]),
+        scored("tie", 0, [0.5, 0.5, 0.0]),
+        scored("nan", 0, [math.nan] * 3),
         VideoScores("unreadable", 0, None),
     ]
     assert topk_accuracy(videos, 1) == pytest.approx(20)
@@ -173,11 +178,12 @@ def test_testing_counts_every_video_once_and_writes_one_line_each(tmp_path: Path
 def test_accuracy_by_group() -> None:
     model = VideoClassifier(TINY)
     model.tested = {
-        0: VideoScores("a", 0, [1.0, 0, 0]),
-        1: VideoScores("b", 1, [1.0, 0, 0]),
-        2: VideoScores("c", 2, [0, 0, 1.0]),
+        0: scored("a", 0, [1.0, 0, 0]),
+        1: scored("b", 1, [1.0, 0, 0]),
+        2: scored("c", 2, [0, 0, 1.0]),
     }
     assert model.top1_by(["x", "x", "y"]) == {"x": 50, "y": 100}
+    assert model.top1_by(["x", "x", "y", "z"]) == {"x": 50, "y": 100}  # no video of z
     assert model.top1_by([]) == {}
 
 
@@ -202,6 +208,6 @@ def test_longer_clips_start_from_the_weights_of_shorter_ones(tmp_path: Path) -> 
 
 def test_predictions_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "p.parquet"
-    write_predictions(path, [VideoScores("a", 0, [0.25, 0.75])])
+    write_predictions(path, [scored("a", 0, [0.25, 0.75])])
     assert [p.name for p in path.parent.iterdir()] == ["p.parquet"]
     assert pq.read_table(path).to_pydict()["scores"] == [[0.25, 0.75]]

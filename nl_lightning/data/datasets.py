@@ -186,10 +186,12 @@ class TestVideos(Videos):
         try:
             length = self.reader.num_frames(path)
             starts = test_starts(length, self.num_frames, self.stride, self.clips, self.spread)
-            wanted = np.concatenate([clip_indices(s, length, self.num_frames, self.stride) for s in starts])
-            frames = self.reader.frames(path, wanted)  # (clips T, H, W, 3); a frame wanted twice is decoded once
+            clips = [clip_indices(start, length, self.num_frames, self.stride) for start in starts]
+            # Clips overlap: each frame is decoded and scaled once.
+            wanted, place = np.unique(np.concatenate(clips), return_inverse=True)
+            frames = self.views.scaled(self.reader.frames(path, wanted))[place]  # (clips T, H, W, 3)
         except DecodeError as error:
             count = self.clips * self.views.crops
             return self.sample(video, [self.black(self.views.crop)] * count, str(error))
-        clips = np.split(frames, self.clips)
-        return self.sample(video, [view for clip in clips for view in self.views(clip)])
+        views = [view for clip in np.split(frames, self.clips) for view in self.views.cropped(clip)]
+        return self.sample(video, views)

@@ -82,6 +82,9 @@ class TestViews:
         if self.crops not in (1, 3):
             raise UserError(f"data.num_crops is {self.crops}: expected 1 (centre) or 3 (along the longer side)")
 
-    def __call__(self, frames: Frames) -> list[Frames]:
-        frames = resize(frames, self.short_side)
-        return [crop_at(frames, *place, self.crop) for place in test_crops(*_size(frames), self.crop, self.crops)]
+    def scaled(self, frames: Frames) -> Frames:
+        return resize(frames, self.short_side)
+
+    def cropped(self, clip: Frames) -> list[Frames]:
+        """The crops of a clip that has been scaled."""
+        return [crop_at(clip, *place, self.crop) for place in test_crops(*_size(clip), self.crop, self.crops)]

@@ -8,6 +8,10 @@ from nl_lightning.data.transforms import Frames
 from nl_lightning.errors import UserError
 
 
+def views_of(views: transforms.TestViews, frames: transforms.Frames) -> list[transforms.Frames]:
+    return views.cropped(views.scaled(frames))
+
+
 def clip(height: int, width: int, length: int = 4) -> Frames:
     """Return a clip (T, H, W, 3) in which every pixel is told apart by frame, row, column and channel."""
     t, y, x, c = np.indices((length, height, width, 3))
@@ -85,17 +89,17 @@ def test_equal_generators_give_equal_views() -> None:
 def test_test_views() -> None:
     """One centre crop, or three along the longer side: left to right, top to bottom."""
     wide = clip(20, 30)
-    centre = transforms.TestViews(20, 20, 1)(wide)
+    centre = views_of(transforms.TestViews(20, 20, 1), wide)
     assert len(centre) == 1
     assert np.array_equal(centre[0], wide[:, :, 5:25])
-    three = transforms.TestViews(20, 20, 3)(wide)
+    three = views_of(transforms.TestViews(20, 20, 3), wide)
     assert [
         np.array_equal(view, wide[:, :, left : left + 20]) for view, left in zip(three, (0, 5, 10), strict=True)
     ] == [True] * 3
     tall = np.ascontiguousarray(wide.transpose(0, 2, 1, 3))
-    for across, down in zip(three, transforms.TestViews(20, 20, 3)(tall), strict=True):
+    for across, down in zip(three, views_of(transforms.TestViews(20, 20, 3), tall), strict=True):
         assert np.array_equal(across.transpose(0, 2, 1, 3), down)
-    assert {view.shape for view in transforms.TestViews(16, 12, 3)(wide)} == {(4, 12, 12, 3)}
+    assert {view.shape for view in views_of(transforms.TestViews(16, 12, 3), wide)} == {(4, 12, 12, 3)}
 
 
 @pytest.mark.parametrize(
