@@ -4,6 +4,7 @@ Training minimises the cross-entropy of one clip a video. Testing averages the s
 video. ``val/top1`` (one clip) and ``test/top1`` (all views of a video) are different quantities and never mixed.
 """
 
+import io
 import math
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,6 +30,7 @@ from nl_lightning.errors import UserError
 from nl_lightning.models.folded import channels_last
 from nl_lightning.models.pretrained import load_imagenet
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
+from nl_lightning.records import write_atomically
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,10 @@ class Schedule:
     milestones: tuple[int, ...] = (150_000, 300_000)
     gamma: float = 0.1
     warmup: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmup < 1:
+            raise UserError(f"schedule.warmup is {self.warmup}: expected a share of all iterations, from 0 up to 1")
 
     def factor(self, iteration: int, iterations: int) -> float:
         """The factor at `iteration` (from 0) of `iterations`."""
@@ -117,6 +123,13 @@ class VideoClassifier(L.LightningModule):
                 norm.requires_grad_(False)
         self.train()  # nobody calls it before the first iteration
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """UserError if a checkpoint is of another network."""
+        shapes = [{k: v.shape for k, v in state.items()} for state in (self.state_dict(), checkpoint["state_dict"])]
+        differ = sorted(k for k in shapes[0].keys() | shapes[1].keys() if shapes[0].get(k) != shapes[1].get(k))
+        if differ:
+            raise UserError(f"ckpt_path: the checkpoint is of another network: {len(differ)} tensors, as {differ[0]}")
+
     def _norms(self) -> Iterator[nn.Module]:
         return (m for m in self.net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
 
@@ -125,7 +138,7 @@ class VideoClassifier(L.LightningModule):
         if stage != "fit":
             return
         if self.imagenet is not None:
-            load_imagenet(self.net, Path(self.imagenet.format(depth=self.net.config.depth)))
+            load_imagenet(self.net, Path(self.imagenet.replace("{depth}", str(self.net.config.depth))))
         if self.init_from is not None:
             self.load_network(Path(self.init_from))
 
@@ -139,8 +152,11 @@ class VideoClassifier(L.LightningModule):
             state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
             self.net.load_state_dict({k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")})
         except FileNotFoundError:
-            raise UserError(f"init_from: no checkpoint at {checkpoint}; train that run first") from None
-        except (RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+            raise UserError(
+                f"init_from: no checkpoint at {checkpoint}; train that run first (if its record is there already, "
+                "delete that, or take another folder for --results)"
+            ) from None
+        except (IsADirectoryError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"init_from: {checkpoint} holds no weights of this network: {reason}") from None
 
@@ -159,7 +175,8 @@ class VideoClassifier(L.LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         views, labels = batch.views[batch.readable], batch.label[batch.readable]
         if not len(views):
-            return None  # Lightning skips the iteration
+            # Lightning skips the iteration; several processes have to do one together, and this one adds nothing to it.
+            return 0.0 * self(batch.views.flatten(0, 1)).sum() if self.trainer.world_size > 1 else None
         logits = self(views.flatten(0, 1))
         loss = F.cross_entropy(logits, labels)
         top1 = 100 * (logits.argmax(dim=1) == labels).float().mean()
@@ -263,7 +280,6 @@ def write_predictions(path: Path, videos: Sequence[VideoScores]) -> None:
             "scores": pa.array([v.scores for v in videos], pa.list_(pa.float32())).cast(pa.list_(pa.float16())),
         }
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    pq.write_table(table, temporary, compression="zstd")
-    temporary.replace(path)
+    content = io.BytesIO()
+    pq.write_table(table, content, compression="zstd")
+    write_atomically(path, content.getvalue())

@@ -4,17 +4,16 @@ Each command is one verb and can be repeated at any time on half-finished work. 
 """
 
 import argparse
-import errno
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
 from rich.table import Table
 
-from nl_lightning.errors import UserError
+from nl_lightning.errors import UserError, mistake
 from nl_lightning.runner import Run, plan, prepare, run_all
 from nl_lightning.study import Recipe, Study, find_study, load_recipe, load_study
 
@@ -31,22 +30,23 @@ LIGHTNING = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 1 (a run failed), 2 (the user's mistake), 130 (interrupted)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    trains_one = bool(arguments) and arguments[0] in LIGHTNING
     try:
-        if arguments and arguments[0] in LIGHTNING:
+        if trains_one:
             from nl_lightning.execution import lightning_command  # takes seconds: torch
 
             return lightning_command(arguments)
         options = _parser().parse_args(arguments)
         code: int = options.command(options)
         return code
-    except UserError as error:
-        return _say(str(error), 2)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            raise
-        return _say(f"{error.filename or 'writing'}: {error.strerror}; mend it and call again", 2)
     except KeyboardInterrupt:
-        return _say("stopped; the same command goes on from here", 130)
+        again = "with --ckpt_path it goes on from a checkpoint" if trains_one else "the same command goes on from here"
+        return _say(f"stopped; {again}", 130)
+    except (UserError, OSError) as error:
+        line = mistake(error)
+        if line is None:
+            raise
+        return _say(line, 2)
 
 
 def _say(line: str, code: int) -> int:
@@ -54,8 +54,15 @@ def _say(line: str, code: int) -> int:
     return code
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="nl-lightning", description="Re-run, check and extend the ablation tables of a paper on video."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -96,8 +103,14 @@ def _select(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", help="a study: table2, or the path of a YAML file")
     parser.add_argument("--table", action="append", metavar="T", help="only this table, e.g. 2a (can be repeated)")
     parser.add_argument("--variant", action="append", metavar="V", help="only this variant (can be repeated)")
-    parser.add_argument("--seed", action="append", type=int, metavar="S", help="a seed (can be repeated; default 0)")
+    parser.add_argument("--seed", action="append", type=_seed, metavar="S", help="a seed (can be repeated; default 0)")
     _where(parser)
+
+
+def _seed(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, not '{text}'")
+    return int(text)
 
 
 def _at_least_one(text: str) -> int:
@@ -124,6 +137,8 @@ def _run(options: argparse.Namespace) -> int:
             print("\n".join(run.commands()))
         return 0
     study, recipe = _study(options)
+    for run in runs:
+        _ = run.config_hash  # a file that is missing or broken is found before hours are spent
     console = Console()
     if not all(run.is_done() for run in runs) and (code := prepare(recipe)):
         return code
@@ -132,7 +147,10 @@ def _run(options: argparse.Namespace) -> int:
         record = run.state().record
         assert record is not None
         console.print(f"{run.name}: top-1 {record.top1:.1f} %", highlight=False)
-        _write_tables(study, recipe, options.results)
+        try:
+            _write_tables(study, recipe, options.results)
+        except UserError as error:  # a record that somebody broke; the runs go on
+            console.print(f"[yellow]tables not refreshed[/]: {error}", highlight=False)
 
     failed = run_all(runs, options.workers, console, refresh)
     _print_tables(study, recipe, options.results, options.table)
@@ -189,7 +207,3 @@ def _complexity(options: argparse.Namespace) -> int:
         table.add_row(run.variant.name, f"{cost.params / 1e6:.3f}", f"{cost.macs / 1e9:.3f}")
     Console().print(table)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,8 +7,9 @@ known; re-runs of the released code land within 0.3 points of it. ``Conventions(
 ``Conventions(profile="release")`` set every switch; a switch that is given overrides its profile.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal, get_args
+from typing import Literal, get_args, get_type_hints
 
 from nl_lightning.errors import UserError
 
@@ -22,6 +23,22 @@ INFLATE: tuple[Inflate, ...] = get_args(Inflate)
 STAGES = ("res2", "res3", "res4", "res5")
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 """Residual blocks of each stage, by depth (Table 1)."""
+
+
+def check_placement(depth: int, placement: Mapping[str, Sequence[object]], at: str = "placement") -> None:
+    """UserError if a placement names what a ResNet of this depth doesn't have, or a residual block twice."""
+    for stage, after in placement.items():
+        if stage not in STAGES:
+            raise UserError(f"{at}: expected a stage of {', '.join(STAGES)}, not '{stage}'")
+        blocks = BLOCKS[depth][STAGES.index(stage)]
+        if not after:
+            raise UserError(f"{at}.{stage}: expected numbers of residual blocks, got an empty list")
+        for block in after:
+            if isinstance(block, bool) or not isinstance(block, int) or not 0 <= block < blocks:
+                known = f"{stage} of ResNet-{depth} has the residual blocks 0 to {blocks - 1}"
+                raise UserError(f"{at}.{stage}: {known}, not {block!r}")
+            if list(after).count(block) > 1:
+                raise UserError(f"{at}.{stage}: residual block {block} is named twice")
 
 
 @dataclass(frozen=True)
@@ -96,8 +113,13 @@ class Conventions:
     decay_bn: bool | None = None
 
     def __post_init__(self) -> None:
-        if self.profile not in PROFILES:
-            raise UserError(f"profile: expected one of {', '.join(PROFILES)}, not {self.profile!r}")
+        for name, kind in get_type_hints(Conventions).items():
+            value = getattr(self, name)
+            words = [word for part in (kind, *get_args(kind)) for word in get_args(part) if isinstance(word, str)]
+            if (words and value not in (*words, None)) or (not words and isinstance(value, str)):
+                raise UserError(
+                    f"{name}: expected {'one of ' + ', '.join(words) if words else 'a number'}, not {value!r}"
+                )
 
     @property
     def rules(self) -> Rules:

@@ -1,6 +1,7 @@
 """The one exception that stands for a user's mistake."""
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -18,3 +19,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"; did you mean '{close[0]}'?"
     return f"; known: {', '.join(names)}" if names else ""
+
+
+def mistake(error: BaseException) -> str | None:
+    """The one line to print if `error` is the user's to mend: a :class:`UserError`, a full disk, a forbidden folder."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        return f"{error.filename or 'writing'}: {error.strerror}; mend it and call again"
+    return None

@@ -5,18 +5,22 @@ Everything a run needs is on its command line, and everything it leaves lies in 
 (``<results>/runs/<recipe>/<variant>/seed<k>/``) until the record and the predictions are written, whole, at the end.
 """
 
+import argparse
+import contextlib
 import dataclasses
 import importlib.metadata
 import logging
+import math
 import netrc
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,11 +35,13 @@ from lightning.pytorch.loggers import WandbLogger
 
 from nl_lightning.classifier import VideoClassifier
 from nl_lightning.data.datamodule import UnreadableVideos, VideoDataModule
-from nl_lightning.errors import UserError
+from nl_lightning.errors import UserError, mistake, nearest
 from nl_lightning.models.complexity import Complexity, complexity
 from nl_lightning.records import RunRecord, write_record
 from nl_lightning.runner import Run, plan
 from nl_lightning.study import load_recipe, load_study
+
+CHECKPOINT = Path("checkpoints") / "last.ckpt"
 
 VERSIONS = ("torch", "torchvision", "lightning", "decord", "av", "numpy", "wandb")
 """Packages whose versions a record names: those that can change a number."""
@@ -57,16 +63,51 @@ class VideoCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        self.keys = [action.dest for action in parser._actions]
         parser.link_arguments("seed_everything", "data.seed")
         parser.link_arguments("model.net.num_classes", "data.num_classes")
 
-    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        return super().init_parser(**{**kwargs, "exit_on_error": False})
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         try:
-            return super().instantiate_trainer(**kwargs)
+            super().parse_arguments(parser, args)
+        except argparse.ArgumentError as error:
+            raise UserError(_with_nearest(str(error), self.keys)) from None
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """A trainer that names unreadable videos, and keeps ``<default_root_dir>/checkpoints/last.ckpt``.
+
+        That is one checkpoint, of the newest epoch: the paper reports the last iterate, never the best on validation.
+        Where no `default_root_dir` is given, Lightning's own folder and name stay.
+        """
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
         except MisconfigurationException as error:  # no GPU, or fewer than the recipe asks for
             raise UserError(
                 f"trainer: {' '.join(str(error).split())}; see --trainer.accelerator and .devices"
             ) from None
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        root = self._get(self.config, "trainer.default_root_dir")
+        if root is not None:
+            folder = Path(root) / CHECKPOINT.parent
+            # Every epoch, also when it is not validated; the name has no counter, so that there is one file.
+            saver = ModelCheckpoint(
+                folder, CHECKPOINT.stem, save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True
+            )
+            callbacks[:] = [*(c for c in callbacks if not isinstance(c, ModelCheckpoint)), saver]
+        callbacks.insert(0, UnreadableVideos())
+        return trainer
+
+
+def _with_nearest(message: str, known: Sequence[str]) -> str:
+    """What the parser says, in one line, with the nearest known key for one that it doesn't know."""
+    line = " ".join(message.split())
+    unknown = re.findall(r"--([\w.]+)", line)
+    unknown += [".".join(found) for found in re.findall(r"Group '(\S+)' does not accept option '(\S+)'", line)]
+    hints = "".join(nearest(key, known) for key in unknown if key not in known)
+    return line[:500] + (hints if "did you mean" in hints else "")
 
 
 class Progress(Callback):
@@ -81,45 +122,57 @@ class Progress(Callback):
             self.run.say("running", started=self.started, phase=phase, done=done, total=total)
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
-        self.say("train", trainer.global_step, int(trainer.estimated_stepping_batches))
+        if trainer.is_global_zero:
+            self.say("train", trainer.global_step, int(trainer.estimated_stepping_batches))
 
     def on_test_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, index: int, *_: int) -> None:
-        self.say("test", index + 1, int(sum(trainer.num_test_batches)))
+        if trainer.is_global_zero:
+            self.say("test", index + 1, int(sum(trainer.num_test_batches)))
 
 
 class Curve(Callback):
     """The training curve, a point an epoch (Fig. 4); kept in the checkpoint, so that a resumed run has it whole.
 
     A point has the means of training over its epoch, and what validation found if there was one after that epoch.
+    `seconds` are those spent training, in this process and in those that it goes on from.
     """
 
     def __init__(self) -> None:
         self.points: list[dict[str, float]] = []
         self.validated: dict[str, float] = {}
+        self.seconds = 0.0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.began = time.monotonic()
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if not trainer.sanity_checking:
             self.validated = _rounded(trainer, "val/loss", "val/top1", "val/top5")
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.seconds += time.monotonic() - self.began
         trained = _rounded(trainer, "train/loss_epoch", "train/top1_epoch")
         means = {name.removesuffix("_epoch"): value for name, value in trained.items()}
         self.points.append({"step": trainer.global_step, **means, **self.validated})
         self.validated = {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"points": self.points}
+        return {"points": self.points, "seconds": self.seconds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.points = state["points"]
+        self.points, self.seconds = state["points"], state["seconds"]
 
 
 def _rounded(trainer: L.Trainer, *names: str) -> dict[str, float]:
-    return {name: round(float(trainer.callback_metrics[name]), 4) for name in names}
+    """The finite ones of these metrics."""
+    values = {name: float(trainer.callback_metrics[name]) for name in names}
+    return {name: round(value, 4) for name, value in values.items() if math.isfinite(value)}
 
 
-def execute(run: Run) -> RunRecord:
+def execute(run: Run) -> RunRecord | None:
     """Train, test and record a run; goes on from its last checkpoint if it has one of the same configuration.
+
+    Of several processes, the first one returns the record.
 
     Raises:
         UserError: what the user can mend, in one line.
@@ -129,16 +182,12 @@ def execute(run: Run) -> RunRecord:
     cli = VideoCLI(args=run.arguments(), run=False, trainer_defaults={"logger": False, "enable_progress_bar": False})
     trainer, model, data = cli.trainer, cli.model, cli.datamodule
     (run.folder / "resolved.yaml").write_text(cli.parser.dump(cli.config, skip_none=False))
-    unreadable = UnreadableVideos()
-    # One file, of the newest epoch: the paper reports the last iterate, never the best on validation.
-    saver = ModelCheckpoint(run.checkpoint.parent, run.checkpoint.stem, save_top_k=1, enable_version_counter=False)
-    callbacks = [c for c in trainer.callbacks if not isinstance(c, ModelCheckpoint)]  # type: ignore[attr-defined]
-    trainer.callbacks = [*callbacks, progress, curve, unreadable, saver]  # type: ignore[attr-defined]
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    callbacks[:0] = [progress, curve]  # before the saver, which keeps the curve
     logger = _wandb_logger(run)
     logger.log_hyperparams({**run.columns(), "config": dict(run.recipe.config)})
     trainer.loggers = [logger]
 
-    began = time.monotonic()
     resumed = run.checkpoint if run.checkpoint.exists() else None
     try:
         trainer.fit(model, datamodule=data, ckpt_path=resumed, weights_only=False if resumed else None)
@@ -147,6 +196,9 @@ def execute(run: Run) -> RunRecord:
     except BaseException:
         wandb.finish(exit_code=1)  # or it would be called finished
         raise
+    if not trainer.is_global_zero:
+        return None
+    (unreadable,) = (callback for callback in callbacks if isinstance(callback, UnreadableVideos))
     record = RunRecord(
         study=run.study.name,
         recipe=run.recipe.name,
@@ -156,15 +208,15 @@ def execute(run: Run) -> RunRecord:
         config={"recipe": dict(run.recipe.config), "arguments": run.variant.arguments()},
         top1=round(metrics["test/top1"], 4),
         top5=round(metrics["test/top5"], 4),
-        videos_expected=len(model.tested),
+        videos_expected=len(data.videos("test")),
         videos_scored=sum(video.scores is not None for video in model.tested.values()),
-        unreadable=sorted(unreadable.names),
+        unreadable=sorted(set().union(*unreadable.names.values())),
         num_clips=data.num_clips,
         num_crops=data.num_crops,
         params=sum(p.numel() for p in model.net.parameters()),
         macs=complexity(model.net.config, data.clip_shape).macs,
         steps=trainer.global_step,
-        train_seconds=round(trained - began, 1),
+        train_seconds=round(curve.seconds, 1),
         test_seconds=round(time.monotonic() - trained, 1),
         top1_by_group=model.top1_by(data.groups),
         curve=curve.points,
@@ -178,8 +230,8 @@ def execute(run: Run) -> RunRecord:
         init_from=run.variant.init_from,
         **_commit(),
     )
-    _finish_wandb(logger, record)
     write_record(run.results, record)
+    _finish_wandb(logger, record)
     return record
 
 
@@ -200,6 +252,9 @@ def stop_on_signals() -> None:
 def lightning_command(arguments: list[str]) -> int:
     """``nl-lightning fit | validate | test``: LightningCLI with our classifier and data."""
     stop_on_signals()
+    for path in (word.removeprefix("--ckpt_path=") for word in arguments if word.startswith("--ckpt_path=")):
+        if not Path(path).is_file() and path not in ("best", "last", "null"):
+            raise UserError(f"ckpt_path: no checkpoint at {path}")
     try:
         VideoCLI(args=arguments)
     except Interrupted:
@@ -251,6 +306,14 @@ def _finish_wandb(logger: WandbLogger, record: RunRecord) -> None:
     wandb.finish()
 
 
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in VERSIONS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # decord has no wheel for every machine
+            versions[package] = importlib.metadata.version(package)
+    return versions
+
+
 def _device(trainer: L.Trainer) -> str:
     if trainer.strategy.root_device.type == "cuda":
         return f"{trainer.num_devices} x {torch.cuda.get_device_name()}"
@@ -281,11 +344,18 @@ def main(arguments: list[str]) -> int:
 
 
 def _prepare(files: list[str]) -> int:
+    """Make a recipe's data and check its lists."""
     logging.getLogger("lightning").setLevel(logging.WARNING)  # seeds and devices are no news here
     try:
-        VideoCLI(args=[*files, *ANY_MACHINE], run=False, trainer_defaults={"logger": False}).datamodule.prepare_data()
-    except UserError as error:
-        print(f"nl-lightning: {error}", file=sys.stderr)
+        data = VideoCLI(args=[*files, *ANY_MACHINE], run=False, trainer_defaults={"logger": False}).datamodule
+        data.prepare_data()
+        for stage in ("fit", "test"):
+            data.setup(stage)
+    except (UserError, OSError) as error:
+        line = mistake(error)
+        if line is None:
+            raise
+        print(f"nl-lightning: {line}", file=sys.stderr)
         return 2
     return 0
 
@@ -295,12 +365,12 @@ def _run(study_file: str, variant: str, recipe: str, seed: str, results: str) ->
     run = plan(study, load_recipe(recipe), [int(seed)], Path(results), variants=[variant])[-1]
     try:
         execute(run)
-    except UserError as error:
-        run.say("failed", error=str(error))
-        return 2
     except Exception as error:
-        run.say("failed", error=f"{type(error).__name__}: {error}".splitlines()[0])
-        raise
+        line = mistake(error)
+        run.say("failed", error=line or f"{type(error).__name__}: {error}".splitlines()[0])
+        if line is None:
+            raise
+        return 2
     return 0
 
 

@@ -177,7 +177,7 @@ def _is(value: object, type_: Any) -> bool:
     return isinstance(value, type_) and not (type_ is int and isinstance(value, bool))
 
 
-def write_atomically(path: Path, text: str, durable: bool = True) -> None:
+def write_atomically(path: Path, content: str | bytes, durable: bool = True) -> None:
     """Write a file so that a reader, or a crash at any moment, finds the old one or the new one, whole.
 
     `durable` waits for the disk, so that the file survives a power cut. UserError if the disk is full or the
@@ -187,8 +187,8 @@ def write_atomically(path: Path, text: str, durable: bool = True) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             if durable:
                 os.fsync(file.fileno())

@@ -85,7 +85,7 @@ class Run:
     @property
     def predictions(self) -> Path:
         folder = self.results / "predictions" / self.recipe.name / self.variant.name
-        return folder / f"seed{self.seed}.parquet"
+        return folder / f"seed{self.seed}.{self.config_hash}.parquet"
 
     def arguments(self) -> list[str]:
         """What ``nl-lightning fit`` and ``test`` take: the recipe's files, then what the variant adds."""
@@ -124,8 +124,8 @@ class Run:
         }
 
     def wandb_id(self) -> str:
-        """The same for a run that is resumed, another for a changed configuration."""
-        return f"{self.config_hash}-s{self.seed}"
+        """The same for a run that is resumed, another for a changed configuration or seed."""
+        return self.config_hash
 
     @property
     def log(self) -> Path:
@@ -179,7 +179,9 @@ def plan(
 ) -> list[Run]:
     """The selected runs of a study, done or not, in the order to run them: all variants of a seed, then the next."""
     selected = study.select(tables, variants)
-    return [Run(study, study.variant(name), recipe, seed, results) for seed in seeds for name in selected]
+    return [
+        Run(study, study.variant(name), recipe, seed, results) for seed in dict.fromkeys(seeds) for name in selected
+    ]
 
 
 def prepare(recipe: Recipe) -> int:

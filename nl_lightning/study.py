@@ -21,15 +21,17 @@ from typing import Any, Literal, cast
 
 import yaml
 
-from nl_lightning.conventions import BLOCKS, INFLATE, INSTANTIATIONS, STAGES, SUM_OVER, Conventions
+from nl_lightning.conventions import BLOCKS, INFLATE, INSTANTIATIONS, STAGES, SUM_OVER, Conventions, check_placement
 from nl_lightning.errors import UserError, nearest
 
 # Settings that can't change a number: where things lie, how fast they go, what is shown. Not in a run's hash.
 NEUTRAL = {
     "seed_everything", "data.root", "data.num_workers", "data.decoded_copy", "trainer.enable_model_summary",
     "trainer.default_root_dir", "trainer.logger", "trainer.enable_progress_bar", "trainer.accelerator",
-    "trainer.devices", "trainer.num_nodes", "trainer.log_every_n_steps",
+    "trainer.log_every_n_steps",
 }  # fmt: skip
+# A batch is per process, so these change a number unless they are 1, which is the same as not saying it.
+NEUTRAL_IF_ONE = {"trainer.devices", "trainer.num_nodes"}
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # names of studies, tables and variants become names of files
 
@@ -319,29 +321,24 @@ def _net(value: object, at: str) -> dict[str, Any]:
             net[key] = _number(raw[key], f"{at}.{key}")
     if "conventions" in raw:
         switches = [field.name for field in fields(Conventions)]
-        net["conventions"] = _mapping(raw["conventions"], f"{at}.conventions", required=(), optional=switches)
+        given = _mapping(raw["conventions"], f"{at}.conventions", required=(), optional=switches)
+        try:
+            Conventions(**given)
+        except UserError as error:
+            raise UserError(f"{at}.conventions.{error}") from None
+        net["conventions"] = given
     return net
 
 
 def _non_local(value: object, at: str, depth: int) -> dict[str, Any]:
     # Stated whole: the command line merges a half-stated one key by key with what the recipe may say.
     raw = _mapping(value, at, required=("placement", "instantiation", "sum_over"), optional=("subsample",))
-    blocks = dict(zip(STAGES, BLOCKS[depth], strict=True))
     placement = _mapping(raw["placement"], f"{at}.placement", required=(), optional=STAGES)
     if not placement:
         raise UserError(f"{at}.placement: no stage; leave non_local out for a network without non-local blocks")
     for stage, after in placement.items():
-        where = f"{at}.placement.{stage}"
-        if not _list(after, where):
-            raise UserError(f"{where}: expected numbers of residual blocks, got an empty list")
-        for block in after:
-            if isinstance(block, bool) or not isinstance(block, int) or not 0 <= block < blocks[stage]:
-                span = f"0 to {blocks[stage] - 1}"
-                raise UserError(
-                    f"{where}: {stage} of ResNet-{depth} has the residual blocks {span}, not {_shown(block)}"
-                )
-        for block in _repeated(after):
-            raise UserError(f"{where}: residual block {block} is named twice")
+        _list(after, f"{at}.placement.{stage}")
+    check_placement(depth, placement, f"{at}.placement")
     non_local: dict[str, Any] = {
         "placement": {stage: list(after) for stage, after in placement.items()},
         "instantiation": _choice(raw["instantiation"], f"{at}.instantiation", INSTANTIATIONS),
@@ -536,7 +533,7 @@ def _without(config: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {
         key: _without(value, f"{prefix}{key}.") if isinstance(value, dict) else value
         for key, value in config.items()
-        if f"{prefix}{key}" not in NEUTRAL
+        if f"{prefix}{key}" not in NEUTRAL and not (f"{prefix}{key}" in NEUTRAL_IF_ONE and value == 1)
     }
 
 

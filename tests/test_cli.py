@@ -87,7 +87,8 @@ def test_complexity_counts_on_the_recipes_clips(home: Path, capsys: pytest.Captu
         (("status", "table2", "--table", "2h"), r"no table '2h'"),
         (("run", "table2", "--variant", "c2d_r5"), "no variant 'c2d_r5'; did you mean 'c2d_r50'"),
         (("run", "table2", "--recipe", "longrnge"), "no recipe 'longrnge'.*did you mean 'longrange'"),
-        (("run", "table2", "--seed", "one"), "--seed: invalid int value: 'one'"),
+        (("run", "table2", "--seed", "one"), "--seed: expected a whole number of at least 0, not 'one'"),
+        (("run", "table2", "--seed", "-1"), "--seed: expected (a whole number of at least 0, not '-1'|one argument)"),
         (("run", "table2", "--workers", "0"), "expected a whole number of at least 1, not '0'"),
         (("rnu", "table2"), "invalid choice: 'rnu'"),
         ((), "the following arguments are required: COMMAND"),
@@ -122,7 +123,15 @@ def test_a_mistake_in_a_study_is_one_line(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--model.net.deptth=50",), "model.net.deptth"),
+        (("--model.net.deptth=50",), "model.net.deptth=50; did you mean 'model.net.depth'"),
+        (("--model.net.dropout=2",), "dropout 2.*: expected a width above 0"),
+        (("--model.schedule.warmup=1",), "schedule.warmup is 1"),
+        (("--data.num_frames=0",), "data.num_frames is 0: expected at least 1"),
+        (("--data.batch_size=64",), "data.batch_size is 64, but .* has 33 videos"),
+        (("--config=no.yaml",), "File does not exist: '.*no.yaml'"),
+        (("--ckpt_path=no.ckpt",), "ckpt_path: no checkpoint at no.ckpt"),
+        (("--model.init_from=videos",), "init_from: videos holds no weights"),
+        (("--data.longrange=null", "--data.train_list=train/look_0"), "no list of videos can be read here"),
         (("--model.net.depth=34",), "model.net.depth"),
         (('--model.net.non_local={"placement": {"res9": [1]}}',), "expected a stage of .*, not 'res9'"),
         (('--model.net.non_local={"placement": {"res2": [3]}}',), "residual blocks 0 to 2, not 3"),
@@ -148,4 +157,12 @@ def test_a_mistake_in_a_training_command_is_named(
     longrange = f"--data.longrange={json.dumps({k: spec[k] for k in ('train', 'val', 'test')})}"
     fit = ["fit", f"--config={RECIPE}", f"--data.root={root}", longrange, "--data.decoded_copy=false"]
     output = said(capsys, *fit, "--trainer.max_epochs=1", "--trainer.logger=false", *arguments, code=2)
-    assert re.search(message, output)
+    assert re.search(f"nl-lightning: .*{message}", output)
+
+
+def test_a_mistake_in_a_recipe_is_one_line(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It is found by the process that prepares the data, before any run starts."""
+    spoil(home / "experiments" / "recipes" / "longrange.yaml", "batch_size: 16", "batchsize: 16")
+    output = said(capfd, "run", "table2", code=2)
+    assert output == "nl-lightning: Group 'data' does not accept option 'batchsize'; did you mean 'data.batch_size'?"
+    assert not list((home / "my_results").rglob("state.json"))

@@ -1,6 +1,7 @@
 """Runs as the runner starts them, on a few small generated videos: records, resuming, long clips, faults."""
 
 import platform
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 import torch
 
 from nl_lightning import execution
+from nl_lightning.errors import UserError
+from nl_lightning.execution import lightning_command
 from nl_lightning.runner import Run, plan
 from nl_lightning.study import load_recipe, load_study
 
@@ -49,7 +52,7 @@ data:
   num_crops: 3
   batch_size: 11
   test_batch_size: 4
-trainer: {{accelerator: cpu, devices: 1, max_epochs: 3, enable_model_summary: false}}
+trainer: {{accelerator: cpu, devices: 1, max_epochs: 3, check_val_every_n_epoch: 2, enable_model_summary: false}}
 """
 
 
@@ -94,7 +97,8 @@ def test_a_run_ends_in_a_record_and_predictions(folder: Path) -> None:
     assert (record.videos_expected, record.videos_scored, record.num_clips, record.num_crops) == (22, 22, 2, 3)
     assert record.steps == 9  # 3 epochs of 33 videos in batches of 11
     assert [point["step"] for point in record.curve] == [3, 6, 9]
-    assert {"train/loss", "train/top1", "val/loss", "val/top1"} <= set(record.curve[-1])
+    trained, validated = {"step", "train/loss", "train/top1"}, {"val/loss", "val/top1", "val/top5"}
+    assert [set(point) for point in record.curve] == [trained, trained | validated, trained]
     assert record.params == sum(v.numel() for k, v in weights(run).items() if k.startswith("net.") and not _buffer(k))
     assert record.versions["torch"] == torch.__version__.split("+")[0]
 
@@ -191,3 +195,22 @@ def test_too_many_unreadable_files_stop_the_run(folder: Path) -> None:
         assert execute(run) == 2
     assert run.state().name == "failed"
     assert "of 33 train videos can't be read, more than 1%" in run.state().note
+
+
+def test_the_commands_that_a_dry_run_prints_do_the_same(folder: Path) -> None:
+    run = planned(folder, "nl")
+    for command in run.commands():
+        words = shlex.split(command)[1:]
+        assert lightning_command([*words, "--trainer.logger=false"]) == 0
+    typed = pq.read_table(run.predictions)
+    shutil.rmtree(run.results)
+    assert execute(run) == 0
+    assert pq.read_table(run.predictions).equals(typed)
+
+
+def test_a_checkpoint_of_another_network_is_refused(folder: Path) -> None:
+    run = planned(folder, "nl")
+    fit, test = run.commands()
+    assert lightning_command([*shlex.split(fit)[1:], "--trainer.max_epochs=1", "--trainer.logger=false"]) == 0
+    with pytest.raises(UserError, match="ckpt_path: the checkpoint is of another network"):
+        lightning_command([*shlex.split(test)[1:], "--model.net.width=0.03125", "--trainer.logger=false"])

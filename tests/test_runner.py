@@ -190,7 +190,8 @@ def test_the_commands_are_what_a_person_could_type(runs: list[Run], tmp_path: Pa
         f"nl-lightning fit --config={tmp_path}/tiny.yaml --config={tmp_path}/tiny_128f.yaml --seed_everything=0"
         f" --model.net.depth=50"
         f" --model.init_from={results}/runs/tiny/parent/seed0/checkpoints/last.ckpt"
-        f" --model.predictions={results}/predictions/tiny/child/seed0.parquet --trainer.default_root_dir={folder}"
+        f" --model.predictions={results}/predictions/tiny/child/seed0.{runs[1].config_hash}.parquet"
+        f" --trainer.default_root_dir={folder}"
     )
     assert test == fit.replace(" fit ", " test ", 1) + f" --ckpt_path={folder}/checkpoints/last.ckpt"
 

@@ -393,6 +393,8 @@ def test_the_hash_changes_with_what_can_change_a_number(recipe: Recipe, tmp_path
         (recipe.with_clip("128f"), plain, None, 0),
         (replace(recipe, config={**sections, "data": {**sections["data"], "num_frames": 9}}), plain, None, 0),
         (replace(recipe, config={**sections, "optimizer": {"lr": 1}}), plain, None, 0),
+        # A batch is per process: eight of them are another batch.
+        (replace(recipe, config={**sections, "trainer": {**sections["trainer"], "devices": 8}}), plain, None, 0),
     ]
     hashes = {config_hash(*arguments) for arguments in [(recipe, plain, None, 0), *changed]}
     assert len(hashes) == len(changed) + 1
@@ -400,7 +402,7 @@ def test_the_hash_changes_with_what_can_change_a_number(recipe: Recipe, tmp_path
     moved = {
         **sections,
         "data": {**sections["data"], "root": "there", "num_workers": 8},
-        "trainer": {**sections["trainer"], "accelerator": "gpu", "devices": 8, "logger": False},
+        "trainer": {**sections["trainer"], "accelerator": "gpu", "devices": 1, "logger": False},
         "seed_everything": 5,
     }
     renamed = replace(plain, name="other")

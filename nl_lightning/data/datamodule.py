@@ -17,6 +17,7 @@ from nl_lightning.data.datasets import (
     TestVideos,
     TrainClips,
     VideoList,
+    every_fifth,
     read_classes,
     read_list,
     same_classes,
@@ -51,6 +52,8 @@ class EpochShuffle(Sampler[tuple[int, int]]):
 
 class VideoDataModule(L.LightningDataModule):
     """Videos of three splits. Each is a list file, or else the class folders in ``<root>/<split>``.
+
+    Where `root` itself holds the class folders, every fifth video of a class is for validation.
 
     Args:
         root: folder of the data set. List files lie in it, and paths in them are relative to it; ``classes.txt`` in it
@@ -104,6 +107,10 @@ class VideoDataModule(L.LightningDataModule):
         self.lists = {"train": train_list, "val": val_list, "test": test_list}
         if longrange is not None:
             self.lists = {split: f"{split}.txt" for split in self.lists}
+        counts = {"num_frames": num_frames, "frame_stride": frame_stride, "num_clips": num_clips}
+        for name, count in {**counts, "batch_size": batch_size, "test_batch_size": test_batch_size}.items():
+            if count < 1:
+                raise UserError(f"data.{name} is {count}: expected at least 1")
         self.num_frames, self.frame_stride = num_frames, frame_stride
         self.train_view = TrainView(short_side, crop, flip)
         self.val_view = TestViews(test_short_side, test_crop, 1)
@@ -137,6 +144,10 @@ class VideoDataModule(L.LightningDataModule):
         Raises:
             UserError: a list is missing or broken, the splits have different classes, or more than the network has.
         """
+        if stage == "fit" and len(self.videos("train")) < self.batch_size:
+            raise UserError(
+                f"data.batch_size is {self.batch_size}, but {self.root} has {len(self.videos('train'))} videos"
+            )
         splits = ("train", "val") if stage == "fit" else ("val", "test")
         for split in splits:
             same_classes(self.videos(splits[0]), self.videos(split), split)
@@ -150,14 +161,21 @@ class VideoDataModule(L.LightningDataModule):
     def videos(self, split: str) -> VideoList:
         """The videos of ``train``, ``val`` or ``test``; without test videos, those of val."""
         if split not in self._videos:
-            listed = self.lists[split]
-            if listed is not None:
-                self._videos[split] = read_list(self.root / listed, read_classes(self.root / "classes.txt"))
-            elif split == "test" and not (self.root / split).is_dir():
-                self._videos[split] = self.videos("val")
-            else:
-                self._videos[split] = scan_folder(self.root / split)
+            self._videos[split] = self._find_videos(split)
         return self._videos[split]
+
+    def _find_videos(self, split: str) -> VideoList:
+        listed = self.lists[split]
+        if listed is not None:
+            return read_list(self.root / listed, read_classes(self.root / "classes.txt"))
+        if split == "test" and not (self.root / split).is_dir():
+            return self.videos("val")
+        if self.lists["train"] is None and not (self.root / "train").is_dir():
+            train, val = every_fifth(scan_folder(self.root))
+            if not len(val):
+                raise UserError(f"{self.root}: fewer than five videos in each class leave none to validate on")
+            return train if split == "train" else val
+        return scan_folder(self.root / split)
 
     def _copy(self, split: str) -> DecodedCopy:
         return DecodedCopy(self.root / "decoded" / f"{split}.npy", self.videos(split).paths)
@@ -202,7 +220,7 @@ class UnreadableVideos(Callback):
     """Name each unreadable video once, and stop the run when there are too many to call it the same data set."""
 
     def __init__(self) -> None:
-        self.names: set[str] = set()
+        self.names: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Sample, index: int) -> None:
         self._note(trainer, batch, "train", "left out")
@@ -217,15 +235,15 @@ class UnreadableVideos(Callback):
 
     def _note(self, trainer: L.Trainer, batch: Sample, split: str, consequence: str) -> None:
         errors: Any = batch.error  # collated: a list
-        for path, error in zip(batch.path, errors, strict=True):
-            if error and path not in self.names:
-                self.names.add(path)
-                rank_zero_warn(f"{error} ({consequence})")
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        videos = data.videos(split)
-        bad = self.names & set(map(str, videos.paths)) if any(errors) else set()
-        if len(bad) > data.max_unreadable * len(videos):
+        named = self.names[split]
+        for path, error in zip(batch.path, errors, strict=True):
+            if error and path not in named:
+                named.add(path)
+                rank_zero_warn(f"{error} ({consequence})")
+        videos = len(data.videos(split))
+        if len(named) > data.max_unreadable * videos:
             raise UserError(
-                f"{len(bad)} of {len(videos)} {split} videos can't be read, more than {data.max_unreadable:.0%} "
-                f"(data.max_unreadable), {min(bad)} among them: mend or remove them"
+                f"{len(named)} of {videos} {split} videos can't be read, more than {data.max_unreadable:.0%} "
+                f"(data.max_unreadable), {min(named)} among them: mend or remove them"
             )

@@ -65,8 +65,8 @@ def read_list(file: Path, classes: Sequence[str] = ()) -> VideoList:
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise UserError(f"{file}: no list of videos can be read here: {error.strerror}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: no list of videos can be read here: {error}") from None
     paths, labels = [], []
     for number, line in enumerate(lines, 1):
         path, _, label = line.strip().rpartition(" ")
@@ -110,6 +110,24 @@ def scan_folder(folder: Path) -> VideoList:
         raise UserError(f"{folder}: expected class folders with videos ({', '.join(sorted(SUFFIXES))}) in it")
     paths, labels = zip(*found, strict=True)
     return VideoList(paths, labels, tuple(f.name for f in folders))
+
+
+def every_fifth(videos: VideoList) -> tuple[VideoList, VideoList]:
+    """Split videos without splits of their own: every fifth video of a class is for validation, the others to train on.
+
+    Clips that were cut from one recording may fall on both sides, and then validation flatters; separate ``train`` and
+    ``val`` folders don't.
+    """
+    seen: dict[int, int] = {}
+    sides: tuple[list[int], list[int]] = ([], [])
+    for video, label in enumerate(videos.labels):
+        seen[label] = seen.get(label, 0) + 1
+        sides[seen[label] % 5 == 0].append(video)
+    train, val = (
+        VideoList(tuple(videos.paths[v] for v in side), tuple(videos.labels[v] for v in side), videos.classes)
+        for side in sides
+    )
+    return train, val
 
 
 def same_classes(train: VideoList, other: VideoList, split: str) -> None:

@@ -19,6 +19,7 @@ from nl_lightning.data import decoding
 from nl_lightning.data.decoding import DecodeError
 from nl_lightning.data.transforms import Frames
 from nl_lightning.errors import UserError
+from nl_lightning.records import write_atomically
 
 
 class DecodedCopy:
@@ -50,8 +51,7 @@ class DecodedCopy:
             errors = self._decode_all(part)
             os.replace(part, self.file)
             said = {"files": [_identity(path) for path in self.paths], "errors": errors}
-            part.write_text(json.dumps(said), encoding="utf-8")
-            os.replace(part, self.index)
+            write_atomically(self.index, json.dumps(said))
         finally:
             part.unlink(missing_ok=True)
 
@@ -70,6 +70,7 @@ class DecodedCopy:
                 if array is None:
                     shape = (len(self.paths), *frames.shape)
                     array = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
+                    _claim_disk(part)
                 if frames.shape != array.shape[1:]:
                     raise UserError(
                         f"data.decoded_copy: {self.paths[row]} has {_size(frames.shape)}, others "
@@ -112,6 +113,13 @@ class DecodedCopy:
             return None
         fresh = said["files"] == [_identity(path) for path in self.paths] and self.file.exists()
         return list(said["errors"]) if fresh else None
+
+
+def _claim_disk(file: Path) -> None:
+    """OSError now if the disk is too full for a file with holes, which would kill the process when one is filled."""
+    if hasattr(os, "posix_fallocate"):
+        with file.open("r+b") as opened:
+            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
 
 
 def _decode(path: Path) -> tuple[Frames | None, str]:

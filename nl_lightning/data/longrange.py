@@ -43,6 +43,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nl_lightning.errors import UserError
+from nl_lightning.records import write_atomically
 
 CLASSES = (
     "space_same", "space_diff", "time_same", "time_diff", "spacetime_same", "spacetime_diff",
@@ -276,18 +277,8 @@ def write_clips(root: Path, split: str, clips: list[tuple[int, int]], spec: Long
     for index, label in clips:
         path = root / clip_path(split, index, label)
         rng = np.random.default_rng((SEEDS[split], index))
-        replace_file(path, encode(render_clip(rng, label, spec), spec.fps))
+        write_atomically(path, encode(render_clip(rng, label, spec), spec.fps))
     return len(clips)
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write `content` to `path` so that the file is whole or absent, also after a crash."""
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
 
 
 def generate(root: Path, spec: LongRange, progress: bool = True) -> None:
@@ -305,7 +296,7 @@ def generate(root: Path, spec: LongRange, progress: bool = True) -> None:
     Raises:
         UserError: `root` holds another specification or files that this function did not write.
     """
-    marker = json.dumps({"version": VERSION, **dataclasses.asdict(spec)}, indent=2) + "\n"
+    marker = json.dumps({"version": VERSION, "seeds": SEEDS, **dataclasses.asdict(spec)}, indent=2) + "\n"
     done, begun = root / "spec.json", root / "spec.unfinished.json"
     for path in (done, begun):
         if path.exists() and path.read_text() != marker:
@@ -322,7 +313,7 @@ def generate(root: Path, spec: LongRange, progress: bool = True) -> None:
     for split in SEEDS:
         for name in CLASSES:
             (root / split / name).mkdir(parents=True, exist_ok=True)
-    replace_file(begun, marker.encode())
+    write_atomically(begun, marker)
     clips = {split: list(enumerate(labels_of(split, spec))) for split in SEEDS}
     missing = {split: [c for c in clips[split] if not (root / clip_path(split, *c)).exists()] for split in SEEDS}
     jobs = [(split, part[i : i + 25]) for split, part in missing.items() for i in range(0, len(part), 25)]
@@ -341,6 +332,6 @@ def generate(root: Path, spec: LongRange, progress: bool = True) -> None:
 
     for split in SEEDS:
         lines = "".join(f"{clip_path(split, i, label)} {label}\n" for i, label in clips[split])
-        replace_file(root / f"{split}.txt", lines.encode())
-    replace_file(root / "classes.txt", "".join(f"{name}\n" for name in CLASSES).encode())
+        write_atomically(root / f"{split}.txt", lines)
+    write_atomically(root / "classes.txt", "".join(f"{name}\n" for name in CLASSES))
     os.replace(begun, done)

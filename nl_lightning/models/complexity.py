@@ -12,7 +12,6 @@ Checked in the tests against Table 2e, torch's own counter, and a golden file of
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +20,6 @@ from nl_lightning.errors import UserError
 from nl_lightning.models.folded import Triple
 from nl_lightning.models.nonlocal_block import NonLocalBlock
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
-
-LAYERS = ("conv1", "pool1", "res2", "pool2", "res3", "res4", "res5", "fc")
-"""The rows of Table 1. The BN after conv1 counts as conv1's, a stage's non-local blocks as the stage's."""
 
 CONV_FC = (nn.Conv3d, nn.Linear)
 
@@ -45,15 +41,6 @@ class Complexity:
     macs_conv_fc: int
 
 
-class Layer(NamedTuple):
-    """A row of Table 1: name, size (T, H, W) of the output, parameters, and MACs with matrix products."""
-
-    name: str
-    size: Triple
-    params: int
-    macs: int
-
-
 def complexity(config: ResNetConfig, clip: Triple = (32, 224, 224)) -> Complexity:
     """Cost of the network of `config` for one clip of (T, H, W).
 
@@ -61,45 +48,14 @@ def complexity(config: ResNetConfig, clip: Triple = (32, 224, 224)) -> Complexit
         UserError: the clip is too small for the network.
     """
     net = _on_meta(config)
-    calls = _call(net, clip)
+    macs = _count(net, clip)
     weights = {name: m.weight.numel() for name, m in net.named_modules() if isinstance(m, CONV_FC)}
     return Complexity(
         params=sum(p.numel() for p in net.parameters()),
         params_conv_fc=sum(weights.values()),
-        macs=sum(call.macs for call in calls.values()),
-        macs_conv_fc=sum(calls[name].macs for name in weights),
+        macs=sum(macs.values()),
+        macs_conv_fc=sum(macs[name] for name in weights),
     )
-
-
-def layer_table(config: ResNetConfig, clip: Triple = (32, 224, 224)) -> list[Layer]:
-    """The rows of Table 1, in its order, for the network of `config` and one clip of (T, H, W).
-
-    Raises:
-        UserError: the clip is too small for the network.
-    """
-    net = _on_meta(config)
-    calls = _call(net, clip)
-    return [
-        Layer(
-            name,
-            size=calls[name].size,
-            params=sum(p.numel() for key, p in net.named_parameters() if _layer(key) == name),
-            macs=sum(call.macs for key, call in calls.items() if _layer(key) == name),
-        )
-        for name in LAYERS
-    ]
-
-
-class _Call(NamedTuple):
-    """What one module did: size (T, H, W) of its output, and its MACs without those of modules inside."""
-
-    size: Triple
-    macs: int
-
-
-def _layer(name: str) -> str:
-    """The row of Table 1 that the module or parameter `name` belongs to."""
-    return name.partition(".")[0].replace("bn1", "conv1")
 
 
 def _on_meta(config: ResNetConfig) -> VideoResNet:
@@ -107,18 +63,16 @@ def _on_meta(config: ResNetConfig) -> VideoResNet:
         return VideoResNet(config).eval()
 
 
-def _call(net: VideoResNet, clip: Triple) -> dict[str, _Call]:
-    """Call `net` with one clip of (T, H, W) and return what each of its modules did, by name."""
-    calls: dict[str, _Call] = {}
+def _count(net: VideoResNet, clip: Triple) -> dict[str, int]:
+    """Call `net` with one clip of (T, H, W) and return the MACs of each of its modules, without those inside it."""
+    macs: dict[str, int] = {}
 
     def record(module: nn.Module, inputs: tuple[Tensor], output: Tensor, name: str) -> None:
-        t, h, w = output.shape[2:] if output.ndim == 5 else (1, 1, 1)
-        macs = 0
+        places = output.shape[2:].numel()  # 1 for the classifier
         if isinstance(module, CONV_FC):
-            macs = module.weight.numel() * t * h * w
+            macs[name] = module.weight.numel() * places
         elif isinstance(module, NonLocalBlock):
-            macs = _products(module, inputs[0])
-        calls[name] = _Call((t, h, w), macs)
+            macs[name] = _products(module, inputs[0])
 
     for name, module in net.named_modules():
         module.register_forward_hook(partial(record, name=name))
@@ -128,7 +82,7 @@ def _call(net: VideoResNet, clip: Triple) -> dict[str, _Call]:
     except RuntimeError as error:  # nothing else can go wrong where there are only shapes
         size = "x".join(map(str, clip))
         raise UserError(f"clip: {size} (frames, height, width) is too small for this network") from error
-    return calls
+    return macs
 
 
 def _products(block: NonLocalBlock, x: Tensor) -> int:

@@ -12,7 +12,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nl_lightning.conventions import BLOCKS, INFLATE, STAGES, Conventions, Inflate
+from nl_lightning.conventions import BLOCKS, INFLATE, STAGES, Conventions, Inflate, check_placement
 from nl_lightning.errors import UserError
 from nl_lightning.models.folded import Conv3d, MaxPool3d
 from nl_lightning.models.nonlocal_block import NonLocalBlock, NonLocalConfig
@@ -51,17 +51,13 @@ class ResNetConfig:
             raise UserError(f"depth: expected one of {', '.join(map(str, BLOCKS))}, not {self.depth!r}")
         if self.inflate not in INFLATE:
             raise UserError(f"inflate: expected one of {', '.join(INFLATE)}, not {self.inflate!r}")
-        # jsonargparse doesn't check the keys of a dict, so the placement is checked here.
-        for stage, after in (self.non_local.placement if self.non_local else {}).items():
-            if stage not in STAGES:
-                raise UserError(f"placement: expected a stage of {', '.join(STAGES)}, not {stage!r}")
-            if len(set(after)) < len(after):
-                raise UserError(f"placement: {stage} names a residual block twice: {after}")
-            last = BLOCKS[self.depth][STAGES.index(stage)] - 1
-            for block in after:
-                if not 0 <= block <= last:
-                    known = f"{stage} of a ResNet-{self.depth} has the residual blocks 0 to {last}"
-                    raise UserError(f"placement: {known}, not {block}")
+        if self.width <= 0 or self.num_classes < 1 or not 0 <= self.dropout < 1:
+            raise UserError(
+                f"width {self.width}, num_classes {self.num_classes}, dropout {self.dropout}: expected a width "
+                "above 0, at least one class, and a dropout from 0 up to 1"
+            )
+        if self.non_local is not None:  # jsonargparse doesn't check the keys of a dict
+            check_placement(self.depth, self.non_local.placement)
 
     def inflated(self, stage: str) -> list[bool]:
         """Which residual blocks of `stage` hold a kernel inflated in time."""

@@ -1,5 +1,4 @@
-"""The paper's claims as differences: the reported one beside the measured one, for every comparison of a
-study.
+"""The paper's claims as differences: the reported one beside the measured one, for every comparison of a study.
 
 No verdicts: whether a difference is more than noise takes intervals, and this file has none.
 """
@@ -15,8 +14,7 @@ class Comparison:
     """Two variants under a claim.
 
     Attributes:
-        reported, measured: ``cheaper``: the cost of `variant` as a share of `than`'s. Otherwise: top-1 of
-        `variant`
+        reported, measured: ``cheaper``: the cost of `variant` as a share of `than`'s. Otherwise: top-1 of `variant`
             minus that of `than`, in points, measured as the mean over the `n` seeds that both have. None: not
             reported, not measured.
         std: sample standard deviation of the measured difference over seeds; None if n < 2.
@@ -35,8 +33,7 @@ class Comparison:
 
     @property
     def same_direction(self) -> bool | None:
-        """Whether measured and reported point the same way; None if one is unknown, or the reported is no
-        way.
+        """Whether measured and reported point the same way; None if one is unknown, or the reported one is zero.
 
         ``alike``: both within the margin, or both beyond it. ``cheaper``: both below 1, or both above.
         """

@@ -103,3 +103,18 @@ def test_labels_beyond_the_networks_classes_are_refused(root: Path) -> None:
 def test_views_that_cannot_be_are_refused(root: Path, wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         module(root, **wrong)
+
+
+def test_class_folders_without_splits_are_split(root: Path, tmp_path: Path) -> None:
+    plain = {"train_list": None, "val_list": None, "test_list": None}
+    data = module(root / "train", **plain, batch_size=1)
+    with pytest.raises(UserError, match="fewer than five videos in each class"):
+        data.setup("fit")
+    for number in range(10):
+        shutil.copy(next((root / "train" / "look_0").iterdir()), root / "train" / "look_0" / f"copy{number}.mp4")
+    data = module(root / "train", **plain)
+    train, val = data.videos("train"), data.videos("val")
+    assert not set(train.paths) & set(val.paths)
+    assert len(train) + len(val) == 43
+    assert [train.classes[label] for label in val.labels] == ["look_0"] * 2
+    assert data.videos("test") is val

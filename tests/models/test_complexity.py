@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nl_lightning.conventions import Conventions
 from nl_lightning.errors import UserError
-from nl_lightning.models.complexity import LAYERS, Complexity, complexity, layer_table
+from nl_lightning.models.complexity import Complexity, complexity
 from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.study import Study, Variant, load_study
@@ -191,31 +191,6 @@ def test_agrees_with_torchs_counter(instantiation: Any, sum_over: Any, profile: 
 def test_products_of_a_block(arguments: dict[str, Any], products: int) -> None:
     counted = complexity(ResNetConfig(50, non_local=NonLocalConfig({"res4": [4]}, **arguments)))
     assert counted.macs - counted.macs_conv_fc == products
-
-
-def test_rows_of_table_1() -> None:
-    blocks = NonLocalConfig({"res3": [1, 3], "res4": [1, 3, 5]})
-    config = ResNetConfig(50, non_local=blocks)
-    rows, total = layer_table(config, (32, 224, 224)), complexity(config, (32, 224, 224))
-    assert tuple(row.name for row in rows) == LAYERS
-    assert {row.name: row.size for row in rows} == {
-        "conv1": (16, 112, 112),
-        "pool1": (8, 56, 56),
-        "res2": (8, 56, 56),
-        "pool2": (4, 56, 56),
-        "res3": (4, 28, 28),
-        "res4": (4, 14, 14),
-        "res5": (4, 7, 7),
-        "fc": (1, 1, 1),
-    }
-    assert sum(row.params for row in rows) == total.params
-    assert sum(row.macs for row in rows) == total.macs
-    by_name = {row.name: row for row in rows}
-    assert by_name["conv1"].params == 3 * 64 * 49 + 2 * 64
-    assert by_name["conv1"].macs == 3 * 64 * 49 * 16 * 112 * 112
-    assert by_name["pool1"][2:] == by_name["pool2"][2:] == (0, 0)
-    assert by_name["fc"].params == 2048 * 400 + 400
-    assert by_name["fc"].macs == 2048 * 400
 
 
 def test_a_clip_that_is_too_small_is_refused() -> None:

@@ -212,10 +212,10 @@ def test_dropout_acts_in_training_only() -> None:
 @pytest.mark.parametrize(
     ("placement", "message"),
     [
-        ({"res4": [6]}, "placement: res4 of a ResNet-50 has the residual blocks 0 to 5, not 6"),
-        ({"res2": [-1]}, "placement: res2 of a ResNet-50 has the residual blocks 0 to 2, not -1"),
+        ({"res4": [6]}, "res4 of ResNet-50 has the residual blocks 0 to 5, not 6"),
+        ({"res2": [-1]}, "res2 of ResNet-50 has the residual blocks 0 to 2, not -1"),
         ({"conv4": [1]}, "placement: expected a stage of res2, res3, res4, res5, not 'conv4'"),
-        ({"res3": [1, 3, 1]}, "placement: res3 names a residual block twice"),
+        ({"res3": [1, 3, 1]}, "placement.res3: residual block 1 is named twice"),
     ],
 )
 def test_bad_placements_are_refused(placement: dict[str, list[int]], message: str) -> None:
