@@ -119,7 +119,7 @@ class Run:
             "study": self.study.name,
             "recipe": self.base.name,
             "seed": self.seed,
-            "num_frames": self.recipe.config["data"]["num_frames"],
+            "frames": self.recipe.config["data"]["num_frames"],
             "config_hash": self.config_hash,
         }
 

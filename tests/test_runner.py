@@ -198,7 +198,7 @@ def test_the_commands_are_what_a_person_could_type(runs: list[Run], tmp_path: Pa
 
 def test_columns_for_a_table_of_runs(runs: list[Run]) -> None:
     columns = runs[1].columns()
-    assert columns["num_frames"] == 16
+    assert columns["frames"] == 16
     assert columns["variant"] == "child"
     assert columns["recipe"] == "tiny"
     assert columns["config_hash"] == runs[1].config_hash

@@ -241,10 +241,3 @@ def test_unknown_words_are_refused(unchecked: None) -> None:
         NonLocalConfig({"res4": [4]}, sum_over="channels")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="profile: expected one of paper, release, not 'caffe2'"):
         Conventions(profile="caffe2")  # type: ignore[arg-type]
-
-
-def test_a_given_convention_overrides_its_profile() -> None:
-    assert RELEASE.scale is True
-    assert Conventions(profile="release", scale=False).scale is False
-    assert Conventions(profile="release", scale=False).subsample == "before"
-    assert PAPER.nonlocal_gamma == RELEASE.nonlocal_gamma == 0
