@@ -345,7 +345,8 @@ def main(arguments: list[str]) -> int:
 
 def _prepare(files: list[str]) -> int:
     """Make a recipe's data and check its lists."""
-    logging.getLogger("lightning").setLevel(logging.WARNING)  # seeds and devices are no news here
+    for logger in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(logger).setLevel(logging.WARNING)  # seeds and devices are no news here
     try:
         data = VideoCLI(args=[*files, *ANY_MACHINE], run=False, trainer_defaults={"logger": False}).datamodule
         data.prepare_data()
