@@ -175,7 +175,9 @@ def _print_tables(study: Study, recipe: Recipe, results: Path, tables: list[str]
 
 
 def _status(options: argparse.Namespace) -> int:
-    table = Table("variant", "seed", "state", "top-1 %", "", box=None, header_style="bold")
+    table = Table(box=None, header_style="bold")
+    for header in ("variant", "seed", "state", "top-1 %", ""):
+        table.add_column(header, no_wrap=True, overflow="fold" if header == "variant" else "ellipsis")
     counts: Counter[str] = Counter()
     for run in _planned(options):
         state = run.state()
