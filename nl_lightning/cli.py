@@ -175,11 +175,19 @@ def _print_tables(study: Study, recipe: Recipe, results: Path, tables: list[str]
 
 
 def _status(options: argparse.Namespace) -> int:
+    runs = _planned(options)
     table = Table(box=None, header_style="bold")
-    for header in ("variant", "seed", "state", "top-1 %", ""):
-        table.add_column(header, no_wrap=True, overflow="fold" if header == "variant" else "ellipsis")
+    widths = {
+        "variant": max(len(run.variant.name) for run in runs),
+        "seed": 4,
+        "state": len("interrupted"),
+        "top-1 %": 7,
+    }
+    for header, width in widths.items():
+        table.add_column(header, min_width=width, no_wrap=True)
+    table.add_column("", no_wrap=True, overflow="ellipsis")  # a narrow terminal cuts the note, nothing else
     counts: Counter[str] = Counter()
-    for run in _planned(options):
+    for run in runs:
         state = run.state()
         counts[state.name] += 1
         top1 = f"{state.record.top1:.1f}" if state.record else ""
