@@ -176,23 +176,17 @@ def _print_tables(study: Study, recipe: Recipe, results: Path, tables: list[str]
 
 def _status(options: argparse.Namespace) -> int:
     runs = _planned(options)
-    table = Table(box=None, header_style="bold")
-    widths = {
-        "variant": max(len(run.variant.name) for run in runs),
-        "seed": 4,
-        "state": len("interrupted"),
-        "top-1 %": 7,
-    }
-    for header, width in widths.items():
-        table.add_column(header, min_width=width, no_wrap=True)
-    table.add_column("", no_wrap=True, overflow="ellipsis")  # a narrow terminal cuts the note, nothing else
+    console = Console()
+    name_width = max(len(run.variant.name) for run in runs)
+    room = max(12, console.width - name_width - 34)  # a narrow terminal cuts the note, nothing else
+    table = Table("variant", "seed", "state", "top-1 %", "", box=None, header_style="bold")
     counts: Counter[str] = Counter()
     for run in runs:
         state = run.state()
         counts[state.name] += 1
         top1 = f"{state.record.top1:.1f}" if state.record else ""
-        table.add_row(run.variant.name, str(run.seed), state.name, top1, state.note)
-    console = Console()
+        note = state.note if len(state.note) <= room else f"{state.note[: room - 3]}..."
+        table.add_row(run.variant.name, str(run.seed), state.name, top1, note)
     console.print(table)
     said = ", ".join(f"{count} {name}" for name, count in counts.items())
     console.print(f"{said}, in {options.results}", highlight=False)
