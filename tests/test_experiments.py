@@ -10,6 +10,8 @@ import pytest
 
 from nl_lightning.cli import main
 from nl_lightning.execution import ANY_MACHINE, VideoCLI
+from nl_lightning.report.collate import collect
+from nl_lightning.report.render import README_END, README_START, readme_block, write_tables
 from nl_lightning.runner import plan
 from nl_lightning.study import Study, load_recipe, load_study
 
@@ -96,3 +98,14 @@ def test_a_command_that_is_shown_works(command: list[str], tmp_path: Path, monke
 
 def test_commands_are_shown() -> None:
     assert {words[0] for words in shown("README.md")} >= {"run", "status", "report", "complexity", "fit", "test"}
+
+
+def test_what_is_shown_is_what_was_measured(table2: Study, tmp_path: Path) -> None:
+    """The committed tables and the README's results are those of the committed records, whose configuration stands."""
+    results = REPOSITORY / "results"
+    runs = collect(table2, load_recipe("longrange"), results)
+    assert {state.name for state in runs.states.values()} == {"done"}
+    assert f"{README_START}\n{readme_block(runs)}\n{README_END}" in (REPOSITORY / "README.md").read_text()
+    for path in write_tables(runs, tmp_path):
+        committed = results / path.relative_to(tmp_path)
+        assert committed.read_text() == path.read_text()
