@@ -215,7 +215,8 @@ def run_all(runs: Sequence[Run], workers: int, console: Console, after_each: Cal
         console.print(f"{skipped} of {len(runs)} runs are done already")
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"),
                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts what runs in the background with SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
     active: list[_Active] = []
     with Progress(*columns, console=console, speed_estimate_period=600) as bars:
         whole = bars.add_task("all runs", total=sum(run.weight for run in queue.waiting))

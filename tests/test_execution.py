@@ -3,6 +3,7 @@
 import platform
 import shlex
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,9 @@ def test_wandb_stays_offline_and_has_flat_columns(folder: Path) -> None:
     assert execute(run) == 0
     (offline,) = (run.folder / "wandb").glob("offline-run-*")
     (file,) = offline.glob("*.wandb")
+    deadline = time.monotonic() + 60
+    while b"test/top1" not in file.read_bytes() and time.monotonic() < deadline:
+        time.sleep(0.2)  # W&B's own process writes it, in its own time
     content = file.read_bytes()
     for text in ("dot_product", "spacetime", run.config_hash, "val/top1", "test/top1", "c2d"):
         assert text.encode() in content

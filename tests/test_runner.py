@@ -37,12 +37,13 @@ tables:
 
 # In place of nl_lightning.execution: writes down when it began and ended, and leaves a record, or fails, or hangs.
 EXECUTION = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from nl_lightning.records import RunRecord, write_record
 from nl_lightning.runner import plan
 from nl_lightning.study import load_recipe, load_study
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as the real one does
 study, variant, recipe, seed, results = sys.argv[2:]
 run = plan(load_study(Path(study)), load_recipe(recipe), [int(seed)], Path(results), variants=[variant])[-1]
 log = open(run.results / "order.log", "a", buffering=1)
