@@ -136,7 +136,7 @@ def _run(options: argparse.Namespace) -> int:
             print(f"# {run.name}: {run.state().name}")
             print("\n".join(run.commands()))
         return 0
-    study, recipe = _study(options)
+    study, recipe = runs[0].study, runs[0].base
     for run in runs:
         _ = run.config_hash  # a file that is missing or broken is found before hours are spent
     console = Console()

@@ -38,14 +38,11 @@ from nl_lightning.data.datamodule import UnreadableVideos, VideoDataModule
 from nl_lightning.errors import UserError, mistake, nearest
 from nl_lightning.models.complexity import Complexity, complexity
 from nl_lightning.records import RunRecord, write_record
-from nl_lightning.runner import Run, plan
+from nl_lightning.runner import CHECKPOINT, Run, plan
 from nl_lightning.study import load_recipe, load_study
-
-CHECKPOINT = Path("checkpoints") / "last.ckpt"
 
 VERSIONS = ("torch", "torchvision", "lightning", "decord", "av", "numpy", "wandb")
 """Packages whose versions a record names: those that can change a number."""
-
 
 ANY_MACHINE = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto", "--trainer.precision=32"]
 """For what needs the recipe but not its hardware."""
@@ -222,10 +219,7 @@ def execute(run: Run) -> RunRecord | None:
         curve=curve.points,
         device=_device(trainer),
         decoder="auto",
-        versions={
-            "python": platform.python_version(),
-            **{p: importlib.metadata.version(p) for p in VERSIONS},
-        },
+        versions={"python": platform.python_version(), **_versions()},
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         init_from=run.variant.init_from,
         **_commit(),

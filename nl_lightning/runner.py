@@ -27,6 +27,8 @@ from nl_lightning.records import State, marker_path, state, write_atomically
 from nl_lightning.study import Recipe, Study, Variant, run_hash
 
 EXECUTE = [sys.executable, "-m", "nl_lightning.execution"]
+CHECKPOINT = Path("checkpoints") / "last.ckpt"
+"""Where a run's newest weights lie, below its folder."""
 ENOUGH_DISK = 200 << 20
 """Bytes that must be free for a study to go on after a run has failed."""
 
@@ -73,7 +75,7 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
-        return self.folder / "checkpoints" / "last.ckpt"
+        return self.folder / CHECKPOINT
 
     @property
     def parent_checkpoint(self) -> Path | None:
