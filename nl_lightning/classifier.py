@@ -232,6 +232,10 @@ class VideoClassifier(L.LightningModule):
                 members.setdefault(groups[video.label], []).append(video)
         return {group: round(topk_accuracy(members[group], 1), 4) for group in groups if group in members}
 
+    def right(self, k: int) -> list[bool]:
+        """Whether each tested video's class is among its k best, in the order of the test list."""
+        return right((self.tested[video] for video in sorted(self.tested)), k)
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optimizer(self._parameter_groups())
         iterations = int(self.trainer.estimated_stepping_batches)
@@ -254,19 +258,23 @@ class VideoClassifier(L.LightningModule):
         return [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
 
 
-def topk_accuracy(videos: Sequence[VideoScores], k: int) -> float:
-    """Percent of videos whose label is among their k highest scores; an unreadable video counts as wrong.
+def right(videos: Iterable[VideoScores], k: int) -> list[bool]:
+    """Whether each video's label is among its k highest scores; never, if it is unreadable.
 
     A score that ties with the label's counts as higher, and one that is not a number never wins, so that neither
     a constant nor a broken network scores.
     """
-    right = 0
-    for video in videos:
-        if video.scores is not None:
-            own = video.scores[video.label]
-            not_lower = int(np.sum(~(video.scores < own)))  # the label's own score is one of them
-            right += bool(np.isfinite(own)) and not_lower <= k
-    return 100 * right / max(1, len(videos))
+    return [video.scores is not None and _rank(video.scores, video.label) <= k for video in videos]
+
+
+def _rank(scores: npt.NDArray[np.float32], label: int) -> float:
+    own = scores[label]
+    return int(np.sum(~(scores < own))) if np.isfinite(own) else math.inf  # its own score is one of those
+
+
+def topk_accuracy(videos: Sequence[VideoScores], k: int) -> float:
+    """Percent of videos that are :func:`right`."""
+    return 100 * sum(right(videos, k)) / max(1, len(videos))
 
 
 def write_predictions(path: Path, videos: Sequence[VideoScores]) -> None:

@@ -37,7 +37,7 @@ from nl_lightning.classifier import VideoClassifier
 from nl_lightning.data.datamodule import UnreadableVideos, VideoDataModule
 from nl_lightning.errors import UserError, mistake, nearest
 from nl_lightning.models.complexity import Complexity, complexity
-from nl_lightning.records import RunRecord, write_record
+from nl_lightning.records import RunRecord, pack, videos_hash, write_record
 from nl_lightning.runner import CHECKPOINT, Run, plan
 from nl_lightning.study import load_recipe, load_study
 
@@ -216,6 +216,9 @@ def execute(run: Run) -> RunRecord | None:
         train_seconds=round(curve.seconds, 1),
         test_seconds=round(time.monotonic() - trained, 1),
         top1_by_group=model.top1_by(data.groups),
+        videos_hash=videos_hash(data.listed("test")),
+        right_top1=pack(model.right(1)),
+        right_top5=pack(model.right(5)),
         curve=curve.points,
         device=_device(trainer),
         decoder="auto",

@@ -5,7 +5,9 @@ itself: it is shown as such, is never used in a table, and is moved aside, not o
 :func:`state` says where a run stands. Nothing here imports torch.
 """
 
+import base64
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -15,7 +17,8 @@ import tempfile
 import time
 import types
 import typing
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +40,10 @@ class RunRecord:
         macs: multiply-adds of one clip.
         steps: optimizer steps.
         top1_by_group: top-1 of groups of classes, where the data set has groups.
+        videos_hash: of the test list (:func:`videos_hash`): runs with the same one were tested on the same videos.
+        right_top1, right_top5: which videos are right, in the order of the test list, see :func:`pack`. Differences
+            between runs are paired by video, so a record can be compared without the file of its predictions.
+            Empty: not kept.
         curve: points of the training curve, in order, each with whatever was logged at it (Fig. 4).
         versions: of Python and of the packages that can change a number.
         commit, dirty: the code; dirty if it had changes that were not committed.
@@ -68,9 +75,42 @@ class RunRecord:
     finished: str
     unreadable: list[str] = field(default_factory=list)
     top1_by_group: dict[str, float] = field(default_factory=dict)
+    videos_hash: str = ""
+    right_top1: str = ""
+    right_top5: str = ""
     curve: list[dict[str, float]] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     init_from: str | None = None
+
+    def right(self, k: Literal[1, 5]) -> list[bool] | None:
+        """Whether each test video's class is among the `k` best, in the order of the test list; None if not kept."""
+        packed = self.right_top1 if k == 1 else self.right_top5
+        return unpack(packed, self.videos_expected) if packed else None
+
+
+_OPTIONAL = {f.name for f in fields(RunRecord) if f.default_factory is not MISSING or f.default is not MISSING}
+"""Fields that records of older versions may lack."""
+
+
+def videos_hash(videos: Iterable[tuple[str, int]]) -> str:
+    """12 hexadecimal digits of a test list: (path below the data set's folder, label) of each video, in order."""
+    lines = "".join(f"{path} {label}\n" for path, label in videos)
+    return hashlib.sha256(lines.encode()).hexdigest()[:12]
+
+
+def pack(right: Sequence[bool]) -> str:
+    """A bit a video, the first one highest, in base64: 3 kB for Kinetics' validation videos."""
+    bits = "".join("1" if one else "0" for one in right)
+    whole = bits.ljust(-(-len(bits) // 8) * 8, "0")
+    return base64.b64encode(int(whole or "0", 2).to_bytes(len(whole) // 8, "big")).decode()
+
+
+def unpack(packed: str, videos: int) -> list[bool]:
+    """What :func:`pack` packed. ValueError if it isn't of so many videos."""
+    content = base64.b64decode(packed, validate=True)
+    if len(content) != -(-videos // 8):
+        raise ValueError(f"expected {videos} videos, got {len(content)} bytes")
+    return [bit == "1" for bit in f"{int.from_bytes(content, 'big'):0{8 * len(content)}b}"[:videos]]
 
 
 def record_path(results: Path, recipe: str, variant: str, seed: int) -> Path:
@@ -147,6 +187,8 @@ def _check(raw: object, at: str) -> dict[str, Any]:
             raise UserError(f"{at}: unknown field '{key}'{nearest(key, expected)}; a newer version's record?")
     for key, type_ in expected.items():
         if key not in raw:
+            if key in _OPTIONAL:
+                continue
             raise UserError(f"{at}: the field '{key}' is missing")
         if not _is(raw[key], type_):
             shown = getattr(type_, "__name__", None) if not typing.get_args(type_) else str(type_)
@@ -158,7 +200,25 @@ def _check(raw: object, at: str) -> dict[str, Any]:
         raise UserError(
             f"{at}: videos_scored: expected 0 to {raw['videos_expected']} (videos_expected), got {raw['videos_scored']}"
         )
+    for accuracy in ("top1", "top5"):
+        _check_right(raw, accuracy, at)
     return raw
+
+
+def _check_right(raw: Mapping[str, Any], accuracy: str, at: str) -> None:
+    """Refuse bits that say something else than the accuracy beside them."""
+    packed, videos = raw.get(f"right_{accuracy}"), raw["videos_expected"]
+    if not packed:
+        return
+    try:
+        right = unpack(packed, videos)
+    except ValueError as error:
+        raise UserError(f"{at}: right_{accuracy}: not a bit for each of {videos} videos ({error})") from None
+    share = 100 * sum(right) / max(1, videos)
+    if abs(share - raw[accuracy]) > 0.001:
+        raise UserError(
+            f"{at}: right_{accuracy}: {share:.3f} % of its videos are right, but {accuracy} is {raw[accuracy]}"
+        )
 
 
 def _is(value: object, type_: Any) -> bool:

@@ -15,6 +15,7 @@ import torch
 from nl_lightning import execution
 from nl_lightning.errors import UserError
 from nl_lightning.execution import lightning_command
+from nl_lightning.records import videos_hash
 from nl_lightning.runner import Run, plan
 from nl_lightning.study import load_recipe, load_study
 
@@ -111,6 +112,8 @@ def test_a_run_ends_in_a_record_and_predictions(folder: Path) -> None:
     listed = [line.rsplit(" ", 1) for line in (folder / "videos" / "test.txt").read_text().splitlines()]
     assert table["video"] == [str(folder / "videos" / path) for path, _ in listed]
     assert table["label"] == [int(label) for _, label in listed]
+    assert record.right(1) == [bool(right) for right in scores.argmax(axis=1) == table["label"]]
+    assert record.videos_hash == videos_hash([(path, int(label)) for path, label in listed])
 
 
 def _buffer(key: str) -> bool:

@@ -8,15 +8,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nl_lightning.errors import UserError
 from nl_lightning.records import (
     RunRecord,
     load_records,
     marker_path,
+    pack,
     read_record,
     record_path,
     state,
+    unpack,
+    videos_hash,
     write_atomically,
     write_record,
 )
@@ -54,6 +59,52 @@ RECORD = RunRecord(
 
 def file_of(results: Path, record: RunRecord) -> Path:
     return record_path(results, record.recipe, record.variant, record.seed)
+
+
+# ------------------------------------------------------------------------------------------- which videos are right
+
+
+@given(st.lists(st.booleans(), max_size=40))
+def test_a_bit_a_video_goes_in_and_out(right: list[bool]) -> None:
+    assert unpack(pack(right), len(right)) == right
+
+
+def test_the_videos_of_kinetics_take_few_bytes() -> None:
+    assert len(pack([True, False] * 10_000)) < 3_400
+
+
+def test_a_record_says_which_videos_are_right(tmp_path: Path) -> None:
+    right = [True] * 257 + [False] * 143
+    record = replace(RECORD, videos_hash="abc", right_top1=pack(right))
+    read = read_record(write_record(tmp_path, record))
+    assert read.right(1) == right
+    assert read.right(5) is None
+
+
+@pytest.mark.parametrize(
+    ("packed", "complaint"),
+    [
+        (pack([True] * 257 + [False] * 100), "right_top1: not a bit for each of 400 videos"),
+        (pack([True] * 256 + [False] * 144), "64.000 % of its videos are right, but top1 is 64.25"),
+        ("?", "right_top1: not a bit for each of 400 videos"),
+    ],
+)
+def test_bits_that_say_something_else_are_refused(tmp_path: Path, packed: str, complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint):
+        write_record(tmp_path, replace(RECORD, right_top1=packed))
+
+
+def test_a_record_of_an_older_version_is_read(tmp_path: Path) -> None:
+    path = write_record(tmp_path, RECORD)
+    older = {key: value for key, value in json.loads(path.read_text()).items() if "right" not in key}
+    path.write_text(json.dumps(older))
+    assert read_record(path).right(1) is None
+
+
+def test_a_test_list_has_a_hash_of_its_order_and_labels() -> None:
+    videos = [("a/1.mp4", 0), ("b/2.mp4", 1)]
+    hashes = {videos_hash(v) for v in (videos, videos[::-1], [("a/1.mp4", 1), videos[1]], videos[:1])}
+    assert len(hashes) == 4
 
 
 # -------------------------------------------------------------------------------------------------------- the files

@@ -164,6 +164,11 @@ class VideoDataModule(L.LightningDataModule):
             self._videos[split] = self._find_videos(split)
         return self._videos[split]
 
+    def listed(self, split: str) -> list[tuple[str, int]]:
+        """(path, label) of each video of a split, in order; paths are below `root`, the same on every machine."""
+        videos = self.videos(split)
+        return [(_below(path, self.root), label) for path, label in zip(videos.paths, videos.labels, strict=True)]
+
     def _find_videos(self, split: str) -> VideoList:
         listed = self.lists[split]
         if listed is not None:
@@ -214,6 +219,10 @@ class VideoDataModule(L.LightningDataModule):
     def on_after_batch_transfer(self, batch: Sample, dataloader_idx: int) -> Sample:
         """Views as (N, V, 3, T, H, W): no copy, so that the clips are channels-last in memory."""
         return batch._replace(views=batch.views.permute(0, 1, 5, 2, 3, 4))
+
+
+def _below(path: Path, root: Path) -> str:
+    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 
 class UnreadableVideos(Callback):
