@@ -11,18 +11,16 @@ import hashlib
 import json
 import math
 import os
-import platform
 import re
 import tempfile
-import time
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from nl_lightning.claims import holder
 from nl_lightning.errors import UserError, nearest
 from nl_lightning.study import Recipe, Study, run_hash
 
@@ -271,28 +269,29 @@ class State:
 
     Attributes:
         name: ``done``: there is a record of this very configuration. ``stale``: there is one, of another.
-            ``running``, ``failed``: as the runner's marker says. ``interrupted``: marked as running, but its
-            process is gone. ``missing``: nothing of it is here.
-        note: one line for people: when it started, why it failed, which hash differs. Empty when done.
+            ``running``: a live process holds its claim. ``failed``, ``preempted`` (told to make room; it goes on from
+            its checkpoint): as it said itself at its end. ``queued``: submitted to a cluster. ``interrupted``: begun,
+            but its process is gone. ``missing``: nothing of it is here.
+        note: one line for people: who runs it, why it failed, which hash differs. Empty when done.
         record: the record, only if done: a stale one can't be used by accident.
     """
 
-    name: Literal["done", "stale", "missing", "running", "failed", "interrupted"]
+    name: Literal["done", "stale", "missing", "running", "failed", "preempted", "queued", "interrupted"]
     note: str = ""
     record: RunRecord | None = None
 
 
 def marker_path(results: Path, recipe: str, variant: str, seed: int) -> Path:
-    """Where the runner says that it is at work on a run, or has failed."""
+    """Where a run says how far it is, or what became of it."""
     return results / "runs" / recipe / variant / f"seed{seed}" / "state.json"
 
 
 def state(results: Path, study: Study, recipe: Recipe, variant: str, seed: int) -> State:
     """Where a run of a study stands. `recipe` is the plain one, without a variant's clip.
 
-    The runner's marker (:func:`marker_path`) is JSON: ``state`` (``running`` or ``failed``), ``pid``,
-    ``started`` (ISO 8601), ``host`` (optional: without it, this machine), ``error`` of a failed run, and
-    ``config_hash`` (optional: the failure of another configuration says nothing about this one). Other keys are free.
+    The run's marker (:func:`marker_path`) is JSON: ``state`` (``running``, ``failed``, ``preempted`` or ``queued``),
+    ``error`` of a failed run, ``job`` of a queued one, and ``config_hash`` (what became of another configuration says
+    nothing about this one). Other keys are free.
     """
     for name in (variant, *study.ancestors(variant)):
         clip = study.variants[name].clip
@@ -303,7 +302,11 @@ def state(results: Path, study: Study, recipe: Recipe, variant: str, seed: int) 
     record = _read_in_place(results, path) if path.exists() else None
     if record is not None and record.config_hash == expected:
         return State("done", record=record)
-    marked = _marked(marker_path(results, recipe.name, variant, seed), expected)
+    marker = marker_path(results, recipe.name, variant, seed)
+    who = holder(marker.parent)
+    if who is not None:
+        return State("running", str(who))
+    marked = _marked(marker, expected)
     if marked is not None:
         return marked
     if record is not None:
@@ -314,39 +317,13 @@ def state(results: Path, study: Study, recipe: Recipe, variant: str, seed: int) 
 def _marked(path: Path, expected: str) -> State | None:
     try:
         marker = json.loads(path.read_text(encoding="utf-8"))
-        name, pid, started = marker["state"], marker.get("pid"), str(marker.get("started", "?"))
+        name, of = marker["state"], marker.get("config_hash", expected)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return State("interrupted", f"{path} can't be read")
-    if name == "running":
-        here = marker.get("host") in (None, platform.node())
-        if not here or (isinstance(pid, int) and pid > 0 and _alive(pid, started)):
-            return State("running", f"since {started}, process {pid}")
-    if marker.get("config_hash") not in (None, expected):
-        return None  # what became of another configuration says nothing about this one
-    if name == "running":
-        return State("interrupted", f"started {started}, process {pid} is gone")
-    if name == "failed":
-        return State("failed", " ".join(str(marker.get("error", "")).split()))
-    return None
-
-
-def _alive(pid: int, started: str) -> bool:
-    """Whether a process still runs, and is not a later one with the same number (as after a restart)."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        pass  # another user's: it lives
-    try:
-        # After the name in brackets: the state, and as 20th the start, in ticks since the machine was started.
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        uptime = float(Path("/proc/uptime").read_text(encoding="utf-8").split()[0])
-        age = uptime - int(stat[19]) / os.sysconf("SC_CLK_TCK")
-        marked = time.time() - datetime.fromisoformat(started).timestamp()
-    except (OSError, ValueError, IndexError):
-        return True  # not Linux, or no time in the marker: the number has to do
-    a_minute = 60.0  # clocks get set; a negative age is a container's idea of its uptime, which says nothing
-    return stat[0] != "Z" and not 0 <= age < marked - a_minute
+    if of != expected:
+        return None
+    if name in ("failed", "preempted", "queued"):
+        return State(name, " ".join(str(marker.get("error", marker.get("job", ""))).split()))
+    return State("interrupted", f"process {marker.get('pid')} on {marker.get('host')} is gone")

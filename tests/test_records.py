@@ -1,16 +1,14 @@
 import errno
 import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nl_lightning.claims import Holder, claim
 from nl_lightning.errors import UserError
 from nl_lightning.records import (
     RunRecord,
@@ -257,10 +255,6 @@ def mark(results: Path, **marker: object) -> None:
     path.write_text(json.dumps(marker))
 
 
-def now(**ago: float) -> str:
-    return (datetime.now(UTC) - timedelta(**ago)).isoformat()
-
-
 def test_states_by_record(tmp_path: Path, study: Study, recipe: Recipe) -> None:
     assert state(tmp_path, study, recipe, "plain", 0).name == "missing"
     record = replace(RECORD, config_hash=run_hash(study, recipe, "plain", 0))
@@ -278,7 +272,7 @@ def test_states_by_record(tmp_path: Path, study: Study, recipe: Recipe) -> None:
 
 def test_a_done_run_stays_done_whatever_its_marker_says(tmp_path: Path, study: Study, recipe: Recipe) -> None:
     write_record(tmp_path, replace(RECORD, config_hash=run_hash(study, recipe, "plain", 0)))
-    mark(tmp_path, state="running", pid=os.getpid(), started=now())
+    mark(tmp_path, state="failed", error="x")
     assert state(tmp_path, study, recipe, "plain", 0).name == "done"
 
 
@@ -288,20 +282,19 @@ def test_states_by_marker(tmp_path: Path, study: Study, recipe: Recipe) -> None:
     def current() -> str:
         return state(tmp_path, study, recipe, "plain", 0).name
 
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    mark(tmp_path, state="running", pid=os.getpid(), started=now())
-    assert current() == "running"
-    mark(tmp_path, state="running", pid=gone.pid, started=now())
-    assert current() == "interrupted"
-    mark(tmp_path, state="running", pid=gone.pid, started=now(), host="another-machine")
-    assert current() == "running"  # its processes can't be seen from here
-    mark(tmp_path, state="running", started=now())
-    assert current() == "interrupted"
-    mark(tmp_path, state="done")
-    assert current() == "stale"
+    mark(tmp_path, state="running", pid=os.getpid(), host="here")
+    assert state(tmp_path, study, recipe, "plain", 0).note == f"process {os.getpid()} on here is gone"
+    assert current() == "interrupted"  # nothing holds its claim
+    with claim(marker_path(tmp_path, "quick", "plain", 0).parent) or pytest.fail("free"):
+        assert current() == "running"
+        assert state(tmp_path, study, recipe, "plain", 0).note == str(Holder.this())
+        assert state(tmp_path, study, recipe, "plain", 1).name == "missing"
     marker_path(tmp_path, "quick", "plain", 0).write_text("{")
     assert current() == "interrupted"
+    mark(tmp_path, state="preempted")
+    assert current() == "preempted"
+    mark(tmp_path, state="queued", job="slurm job 7")
+    assert state(tmp_path, study, recipe, "plain", 0).note == "slurm job 7"
 
     mark(tmp_path, state="failed", error="loss is NaN\n  at step 7")
     failed = state(tmp_path, study, recipe, "plain", 0)
@@ -310,25 +303,6 @@ def test_states_by_marker(tmp_path: Path, study: Study, recipe: Recipe) -> None:
     assert current() == "failed"
     mark(tmp_path, state="failed", error="x", config_hash="another")
     assert current() == "stale"  # that failure was another configuration's
-
-
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-def test_a_process_is_not_taken_for_an_older_one_of_its_number(tmp_path: Path, study: Study, recipe: Recipe) -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as young:
-        mark(tmp_path, state="running", pid=young.pid, started=now(seconds=1))
-        assert state(tmp_path, study, recipe, "plain", 0).name == "running"
-        mark(tmp_path, state="running", pid=young.pid, started=now(hours=1))
-        assert state(tmp_path, study, recipe, "plain", 0).name == "interrupted"
-
-
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-def test_a_process_that_nobody_waited_for_is_gone(tmp_path: Path, study: Study, recipe: Recipe) -> None:
-    with subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE) as ended:
-        assert ended.stdout is not None
-        ended.stdout.read()  # closed: it has ended, or is about to
-        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # ended, and still in the table of processes
-        mark(tmp_path, state="running", pid=ended.pid, started=now())
-        assert state(tmp_path, study, recipe, "plain", 0).name == "interrupted"
 
 
 def test_a_recipe_without_long_clips_has_no_long_runs(tmp_path: Path, study: Study, recipe: Recipe) -> None:

@@ -1,0 +1,193 @@
+"""Who is at work on a run: one process at a time, on however many machines that share a folder.
+
+A claim is a numbered file beside the run's folder, and the one with the highest number holds. Taking a claim is
+creating the next number, which only one process can do; so a claim whose holder is gone can be taken over without a
+race. The holder touches its file every few seconds. What counts as "now" is the file system's clock, never a
+machine's own, so machines whose clocks differ agree. Nothing here imports torch.
+"""
+
+import contextlib
+import errno
+import glob
+import json
+import os
+import platform
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nl_lightning.errors import UserError
+
+BEAT = 10.0
+"""Seconds between two signs of life."""
+STALE = 120.0
+"""Seconds without one after which a holder on another machine counts as gone: a file server may lag by a minute."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process at work: its number, its machine, and the machine's name for itself and its processes."""
+
+    pid: int
+    host: str
+    place: str
+
+    @staticmethod
+    def this() -> "Holder":
+        try:
+            processes = os.readlink("/proc/self/ns/pid")  # two containers on a machine number theirs alike
+        except OSError:
+            processes = ""
+        return Holder(os.getpid(), platform.node(), f"{platform.node()} {processes}".strip())
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+class Claim:
+    """A claim that this process holds, kept alive until it is released."""
+
+    def __init__(self, what: Path, file: Path) -> None:
+        self.what, self.file = what, file
+        self.lost = False
+        """Whether another process has taken over, as after this one was suspended for long."""
+        self._released = threading.Event()
+        threading.Thread(target=self._keep, daemon=True, name="claim").start()
+
+    def _keep(self) -> None:
+        while not self._released.wait(BEAT):
+            with contextlib.suppress(OSError):  # a file server that is away for a while
+                self.lost = _newest(self.what) != self.file
+                os.utime(self.file)
+
+    def release(self) -> None:
+        """Let the next one have it."""
+        self._released.set()
+        with contextlib.suppress(OSError):
+            self.file.unlink()
+
+    def __enter__(self) -> "Claim":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+
+def claim(what: Path) -> Claim | None:
+    """Claim what lies, or will lie, at this path; None if a live process holds it.
+
+    Raises:
+        UserError: the folder that it lies in can't be written.
+    """
+    newest = _newest(what)
+    if newest is not None and _live_holder(newest) is not None:
+        return None
+    mine = what.with_name(f"{what.name}.claim.{_number(newest) + 1:06d}")
+    try:
+        what.parent.mkdir(parents=True, exist_ok=True)
+        if not _create(mine, json.dumps(vars(Holder.this()))):
+            return None
+    except OSError as error:
+        raise UserError(
+            f"{what}: can't be claimed: {error.strerror}; take a folder that can be written (--results)"
+        ) from error
+    if _newest(what) != mine:  # it looked before another one took it and cleared the older ones away
+        mine.unlink(missing_ok=True)
+        return None
+    for older in _claims(what):
+        if older < mine:
+            older.unlink(missing_ok=True)
+    return Claim(what, mine)
+
+
+def holder(what: Path) -> Holder | None:
+    """The live process that holds it, if there is one."""
+    newest = _newest(what)
+    return None if newest is None else _live_holder(newest)
+
+
+def _create(file: Path, content: str) -> bool:
+    """Create a file with its content in one step; False if it is there. A link does so on network disks as well."""
+    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(handle, "w") as whole:
+            whole.write(content)
+        os.link(temporary, file)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+            raise
+        return _create_exclusively(file, content)
+    finally:
+        os.unlink(temporary)
+    return True
+
+
+def _create_exclusively(file: Path, content: str) -> bool:
+    """The same where a disk has no links; a reader that comes in between finds it empty, see `_read`."""
+    try:
+        with file.open("x") as whole:
+            whole.write(content)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _claims(what: Path) -> list[Path]:
+    return sorted(what.parent.glob(f"{glob.escape(what.name)}.claim.{'[0-9]' * 6}"))
+
+
+def _newest(what: Path) -> Path | None:
+    claims = _claims(what)
+    return claims[-1] if claims else None
+
+
+def _number(file: Path | None) -> int:
+    return 0 if file is None else int(file.name.rpartition(".")[2])
+
+
+def _live_holder(file: Path) -> Holder | None:
+    try:
+        age = _now(file.parent) - file.stat().st_mtime
+        who = _read(file)
+    except FileNotFoundError:
+        return None  # released just now
+    except OSError as error:
+        raise UserError(f"{file}: can't be read: {error.strerror}") from error
+    here = Holder.this()
+    if who.place == here.place and not _runs(who.pid):
+        return None
+    return who if age < STALE else None
+
+
+def _read(file: Path) -> Holder:
+    try:
+        said: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return Holder(int(said["pid"]), str(said["host"]), str(said["place"]))
+    except (ValueError, KeyError, TypeError):
+        return Holder(0, "an unknown machine", "")  # half written: only its age tells
+
+
+def _now(folder: Path) -> float:
+    """Seconds by the clock of the folder's file system; by this machine's if the folder can't be written."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            return os.fstat(file.fileno()).st_mtime
+    except OSError:
+        return time.time()
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process of this machine still runs; one that has ended and was not waited for doesn't."""
+    try:
+        os.kill(pid, 0)
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True  # another user's, or no Linux
+    return stat.rpartition(")")[2].split()[0] != "Z"
