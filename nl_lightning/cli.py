@@ -15,6 +15,7 @@ from rich.table import Table
 
 from nl_lightning.errors import UserError, mistake
 from nl_lightning.runner import Run, plan, prepare, run_all
+from nl_lightning.signals import Stopped
 from nl_lightning.study import Recipe, Study, find_study, load_recipe, load_study
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ LIGHTNING = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 1 (a run failed), 2 (the user's mistake), 130 (interrupted)."""
+    """Run one command and return its exit code: 0, 1 (a run failed), 2 (the user's mistake), 130 or 143 (stopped)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     trains_one = bool(arguments) and arguments[0] in LIGHTNING
     try:
@@ -39,9 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(arguments)
         code: int = options.command(options)
         return code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped) as stopped:
         again = "with --ckpt_path it goes on from a checkpoint" if trains_one else "the same command goes on from here"
-        return _say(f"stopped; {again}", 130)
+        return _say(f"stopped; {again}", stopped.exit_code if isinstance(stopped, Stopped) else 130)
     except (UserError, OSError) as error:
         line = mistake(error)
         if line is None:

@@ -1,23 +1,17 @@
 """One run: a variant, a recipe and a seed, trained and tested, ending in one record.
 
-``python -m nl_lightning.execution`` is what the runner starts, one process a run; the options are the runner's.
-Everything a run needs is on its command line, and everything it leaves lies in its own folder
+Everything a run needs is in its arguments, and everything it leaves lies in its own folder
 (``<results>/runs/<recipe>/<variant>/seed<k>/``) until the record and the predictions are written, whole, at the end.
+:mod:`nl_lightning.process` is the process around it.
 """
 
 import argparse
 import contextlib
-import dataclasses
 import importlib.metadata
-import logging
 import math
-import netrc
-import os
 import platform
 import re
-import signal
 import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -27,19 +21,20 @@ from typing import Any
 
 import lightning as L
 import torch
-import wandb
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import WandbLogger
 
+from nl_lightning import tracking
+from nl_lightning.claims import Claim
 from nl_lightning.classifier import VideoClassifier
-from nl_lightning.data.datamodule import UnreadableVideos, VideoDataModule
-from nl_lightning.errors import UserError, mistake, nearest
+from nl_lightning.data.datamodule import UnreadableVideos, VideoDataModule, below
+from nl_lightning.errors import UserError, nearest
 from nl_lightning.models.complexity import Complexity, complexity
-from nl_lightning.records import RunRecord, pack, videos_hash, write_record
-from nl_lightning.runner import CHECKPOINT, Run, plan
-from nl_lightning.study import load_recipe, load_study
+from nl_lightning.records import RunRecord, pack, portable, videos_hash, write_record
+from nl_lightning.runner import CHECKPOINT, Run
+from nl_lightning.signals import stop_on_signals
 
 VERSIONS = ("torch", "torchvision", "lightning", "decord", "av", "numpy", "wandb")
 """Packages whose versions a record names: those that can change a number."""
@@ -108,23 +103,25 @@ def _with_nearest(message: str, known: Sequence[str]) -> str:
 
 
 class Progress(Callback):
-    """Say in the run's marker how far it is, about once a second, for the runner's bars."""
+    """Say in the run's marker how far it is, about once a second, for the runner's bars; stop if the claim is lost."""
 
-    def __init__(self, run: Run) -> None:
-        self.run, self.started, self.said = run, datetime.now(UTC).isoformat(timespec="seconds"), 0.0
+    def __init__(self, run: Run, held: Claim | None) -> None:
+        self.run, self.held, self.said = run, held, 0.0
+        self.started = datetime.now(UTC).isoformat(timespec="seconds")
 
     def say(self, phase: str, done: int, total: int) -> None:
-        if time.monotonic() - self.said > 1:
-            self.said = time.monotonic()
-            self.run.say("running", started=self.started, phase=phase, done=done, total=total)
+        if self.held is None or time.monotonic() - self.said < 1:
+            return
+        if self.held.lost:
+            raise UserError(f"{self.run.name}: another process took over, as this one gave no sign of life for long")
+        self.said = time.monotonic()
+        self.run.say("running", started=self.started, phase=phase, done=done, total=total)
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
-        if trainer.is_global_zero:
-            self.say("train", trainer.global_step, int(trainer.estimated_stepping_batches))
+        self.say("train", trainer.global_step, int(trainer.estimated_stepping_batches))
 
     def on_test_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, index: int, *_: int) -> None:
-        if trainer.is_global_zero:
-            self.say("test", index + 1, int(sum(trainer.num_test_batches)))
+        self.say("test", index + 1, int(sum(trainer.num_test_batches)))
 
 
 class Curve(Callback):
@@ -166,32 +163,31 @@ def _rounded(trainer: L.Trainer, *names: str) -> dict[str, float]:
     return {name: round(value, 4) for name, value in values.items() if math.isfinite(value)}
 
 
-def execute(run: Run) -> RunRecord | None:
+def execute(run: Run, held: Claim | None) -> RunRecord | None:
     """Train, test and record a run; goes on from its last checkpoint if it has one of the same configuration.
 
-    Of several processes, the first one returns the record.
+    Of several processes, the first one has the claim (`held`), and returns the record.
 
     Raises:
         UserError: what the user can mend, in one line.
     """
-    progress, curve = Progress(run), Curve()
+    progress, curve = Progress(run, held), Curve()
     progress.say("start", 0, 1)
     cli = VideoCLI(args=run.arguments(), run=False, trainer_defaults={"logger": False, "enable_progress_bar": False})
     trainer, model, data = cli.trainer, cli.model, cli.datamodule
     (run.folder / "resolved.yaml").write_text(cli.parser.dump(cli.config, skip_none=False))
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     callbacks[:0] = [progress, curve]  # before the saver, which keeps the curve
-    logger = _wandb_logger(run)
-    logger.log_hyperparams({**run.columns(), "config": dict(run.recipe.config)})
-    trainer.loggers = [logger]
+    if held is not None:
+        trainer.loggers = [WandbLogger(experiment=tracking.begin(run), save_dir=run.folder, log_model=False)]
 
     resumed = run.checkpoint if run.checkpoint.exists() else None
     try:
         trainer.fit(model, datamodule=data, ckpt_path=resumed, weights_only=False if resumed else None)
         trained = time.monotonic()
         metrics = trainer.test(model, datamodule=data, verbose=False)[0]
-    except BaseException:
-        wandb.finish(exit_code=1)  # or it would be called finished
+    except BaseException as error:
+        tracking.end_without_record(error)
         raise
     if not trainer.is_global_zero:
         return None
@@ -202,12 +198,12 @@ def execute(run: Run) -> RunRecord | None:
         variant=run.variant.name,
         seed=run.seed,
         config_hash=run.config_hash,
-        config={"recipe": dict(run.recipe.config), "arguments": run.variant.arguments()},
+        config={"recipe": portable(run.recipe.config), "arguments": run.variant.arguments()},
         top1=round(metrics["test/top1"], 4),
         top5=round(metrics["test/top5"], 4),
         videos_expected=len(data.videos("test")),
         videos_scored=sum(video.scores is not None for video in model.tested.values()),
-        unreadable=sorted(set().union(*unreadable.names.values())),
+        unreadable=sorted(below(Path(p), data.root) for p in set().union(*unreadable.names.values())),
         num_clips=data.num_clips,
         num_crops=data.num_crops,
         params=sum(p.numel() for p in model.net.parameters()),
@@ -228,22 +224,8 @@ def execute(run: Run) -> RunRecord | None:
         **_commit(),
     )
     write_record(run.results, record)
-    _finish_wandb(logger, record)
+    tracking.end(record)
     return record
-
-
-class Interrupted(BaseException):
-    """Ctrl-C or SIGTERM. (For a KeyboardInterrupt, Lightning ends the process itself, and calls it a failure.)"""
-
-
-def stop_on_signals() -> None:
-    """From now on, SIGINT and SIGTERM raise :class:`Interrupted`."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise Interrupted
-
-    signal.signal(signal.SIGINT, interrupt)
-    signal.signal(signal.SIGTERM, interrupt)
 
 
 def lightning_command(arguments: list[str]) -> int:
@@ -252,10 +234,7 @@ def lightning_command(arguments: list[str]) -> int:
     for path in (word.removeprefix("--ckpt_path=") for word in arguments if word.startswith("--ckpt_path=")):
         if not Path(path).is_file() and path not in ("best", "last", "null"):
             raise UserError(f"ckpt_path: no checkpoint at {path}")
-    try:
-        VideoCLI(args=arguments)
-    except Interrupted:
-        raise KeyboardInterrupt from None
+    VideoCLI(args=arguments)
     return 0
 
 
@@ -263,44 +242,6 @@ def costs(run: Run) -> Complexity:
     """Parameters and multiply-adds of a run's network, on the clips of its recipe."""
     cli = VideoCLI(args=[*run.arguments(), *ANY_MACHINE], run=False, trainer_defaults={"logger": False})
     return complexity(cli.model.net.config, cli.datamodule.clip_shape)
-
-
-def _wandb_logger(run: Run) -> WandbLogger:
-    """W&B, offline unless the user is logged in or says otherwise in WANDB_MODE; no question is asked."""
-    if "WANDB_MODE" not in os.environ and not _logged_in():
-        os.environ["WANDB_MODE"] = "offline"
-    # What leaves the machine is the configuration, the curves and the record: no code, no host name, no console.
-    settings = wandb.Settings(
-        console="off", silent=True, disable_git=True, disable_code=True, x_disable_machine_info=True,
-        x_save_requirements=False, x_disable_stats=True,
-    )  # fmt: skip
-    return WandbLogger(
-        name=f"{run.variant.name} seed {run.seed}",
-        id=run.wandb_id(),
-        save_dir=run.folder,
-        project=os.environ.get("WANDB_PROJECT", "nl-lightning"),
-        group=run.study.name,
-        job_type=run.recipe.name,
-        tags=run.tables(),
-        resume="allow",
-        log_model=False,
-        settings=settings,
-    )
-
-
-def _logged_in() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("://")[-1].split("/")[0].split(":")[0]
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
-
-
-def _finish_wandb(logger: WandbLogger, record: RunRecord) -> None:
-    logger.experiment.summary.update({"record": dataclasses.asdict(record), "top1": record.top1, "top5": record.top5})
-    wandb.finish()
 
 
 def _versions() -> dict[str, str]:
@@ -328,49 +269,3 @@ def _commit() -> Mapping[str, Any]:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", "."))}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": "unknown", "dirty": True}
-
-
-def main(arguments: list[str]) -> int:
-    """``prepare --config=FILE ...`` makes a recipe's data; ``run`` and :meth:`Run.identity` executes a run."""
-    stop_on_signals()
-    verb, *rest = arguments
-    try:
-        return _prepare(rest) if verb == "prepare" else _run(*rest)
-    except Interrupted:
-        return 130
-
-
-def _prepare(files: list[str]) -> int:
-    """Make a recipe's data and check its lists."""
-    for logger in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(logger).setLevel(logging.WARNING)  # seeds and devices are no news here
-    try:
-        data = VideoCLI(args=[*files, *ANY_MACHINE], run=False, trainer_defaults={"logger": False}).datamodule
-        data.prepare_data()
-        for stage in ("fit", "test"):
-            data.setup(stage)
-    except (UserError, OSError) as error:
-        line = mistake(error)
-        if line is None:
-            raise
-        print(f"nl-lightning: {line}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _run(study_file: str, variant: str, recipe: str, seed: str, results: str) -> int:
-    study = load_study(Path(study_file))
-    run = plan(study, load_recipe(recipe), [int(seed)], Path(results), variants=[variant])[-1]
-    try:
-        execute(run)
-    except Exception as error:
-        line = mistake(error)
-        run.say("failed", error=line or f"{type(error).__name__}: {error}".splitlines()[0])
-        if line is None:
-            raise
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

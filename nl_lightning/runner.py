@@ -1,7 +1,8 @@
 """Variants x seeds -> records: in the order that `init_from` asks for, skipping what is done, several at a time.
 
-This file only plans, starts and watches; each run is a process of its own (:mod:`nl_lightning.execution`), so that
-nothing here needs torch, and a run that dies takes nothing with it.
+This file only plans, starts and watches; each run is a process of its own (:mod:`nl_lightning.process`), so that
+nothing here needs torch, and a run that dies takes nothing with it. Any number of runners, here and on other machines
+that share the results folder, can be at work on one study: a run that another one has claimed is left to it.
 """
 
 import functools
@@ -14,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,18 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from nl_lightning.errors import UserError
 from nl_lightning.records import State, marker_path, state, write_atomically
+from nl_lightning.signals import Stopped, stop_on_signals
+from nl_lightning.slots import Slots
 from nl_lightning.study import Recipe, Study, Variant, run_hash
 
-EXECUTE = [sys.executable, "-m", "nl_lightning.execution"]
+EXECUTE = [sys.executable, "-m", "nl_lightning.process"]
+HELD = 75
+"""Exit code of a run's process when another one is at work on the run."""
+LOOK_AGAIN = 2.0
+"""Seconds between two looks at runs that others are at work on."""
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 """Where a run's newest weights lie, below its folder."""
+RANKS = ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "LOCAL_RANK")
 ENOUGH_DISK = 200 << 20
 """Bytes that must be free for a study to go on after a run has failed."""
 
@@ -78,11 +86,11 @@ class Run:
         return self.folder / CHECKPOINT
 
     @property
-    def parent_checkpoint(self) -> Path | None:
+    def parent(self) -> "Run | None":
+        """The run that it starts from."""
         if self.variant.init_from is None:
             return None
-        parent = Run(self.study, self.study.variant(self.variant.init_from), self.base, self.seed, self.results)
-        return parent.checkpoint
+        return Run(self.study, self.study.variant(self.variant.init_from), self.base, self.seed, self.results)
 
     @property
     def predictions(self) -> Path:
@@ -93,8 +101,8 @@ class Run:
         """What ``nl-lightning fit`` and ``test`` take: the recipe's files, then what the variant adds."""
         arguments = [f"--config={file}" for file in self.recipe.files]
         arguments += [f"--seed_everything={self.seed}", *self.variant.arguments()]
-        if self.parent_checkpoint is not None:
-            arguments.append(f"--model.init_from={self.parent_checkpoint}")
+        if self.parent is not None:
+            arguments.append(f"--model.init_from={self.parent.checkpoint}")
         return [
             *arguments,
             f"--model.predictions={self.predictions}",
@@ -125,14 +133,18 @@ class Run:
             "config_hash": self.config_hash,
         }
 
-    def wandb_id(self) -> str:
-        """The same for a run that is resumed, another for a changed configuration or seed."""
-        return self.config_hash
+    @property
+    def wandb(self) -> dict[str, Any]:
+        """The W&B run that it was begun as (``id``), and its sweep, if it has one (``sweep``)."""
+        return _read_json(self.folder / "wandb.json")
+
+    def note_wandb(self, run_id: str, sweep: str | None) -> None:
+        write_atomically(self.folder / "wandb.json", json.dumps({"id": run_id, "sweep": sweep}))
 
     @property
     def log(self) -> Path:
-        """Everything that the run printed."""
-        return self.folder / "log.txt"
+        """Everything that the run printed, at every attempt."""
+        return self.folder.with_name(f"{self.folder.name}.log")
 
     @property
     def weight(self) -> int:
@@ -140,7 +152,7 @@ class Run:
         return int(self.variant.net["depth"])
 
     def identity(self) -> list[str]:
-        """What names this run to :mod:`nl_lightning.execution`."""
+        """What names this run to :mod:`nl_lightning.process`."""
         return [
             str(self.study.path), self.variant.name, str(self.base.files[0]), str(self.seed), str(self.results)
         ]  # fmt: skip
@@ -151,17 +163,13 @@ class Run:
         return marker_path(self.results, self.base.name, self.variant.name, self.seed)
 
     def say(self, state: str, **more: Any) -> None:
-        """Mark the run as ``running``, in this process, or as ``failed``."""
+        """Mark the run: ``running``, in this process, or what became of it."""
         said = {"state": state, "pid": os.getpid(), "host": platform.node(), "config_hash": self.config_hash}
         write_atomically(self.marker, json.dumps(said | more), durable=False)  # written every second
 
     def said(self) -> dict[str, Any]:
         """What the run's marker says, or nothing."""
-        try:
-            said = json.loads(self.marker.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return said if isinstance(said, dict) else {}
+        return _read_json(self.marker)
 
     def prepare_folder(self) -> None:
         """Make the run's folder; one left by another configuration is moved aside, never overwritten."""
@@ -169,6 +177,14 @@ class Run:
         if left != self.config_hash:
             self.folder.rename(self.folder.with_name(f"{self.folder.name}.{left}.{int(time.time())}"))
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def plan(
@@ -192,70 +208,114 @@ def prepare(recipe: Recipe) -> int:
     return subprocess.run([*EXECUTE, "prepare", *files], check=False).returncode
 
 
-def run_all(runs: Sequence[Run], workers: int, console: Console, after_each: Callable[[Run], None]) -> list[Run]:
+def run_all(
+    runs: Sequence[Run],
+    workers: int,
+    console: Console,
+    after_each: Callable[[Run], None],
+    environment: Callable[[Run], Mapping[str, str]] = lambda run: os.environ,
+) -> list[Run]:
     """Bring every run to its record, `workers` at a time, and return those that failed.
 
-    A run waits for the run that it starts from; if that one fails, it counts as failed too. Interrupted (Ctrl-C or
-    SIGTERM), it stops the runs at their last checkpoint and raises KeyboardInterrupt.
+    A run waits for the run that it starts from; if that one fails, it counts as failed too. What others are at work on
+    is waited for, and taken over if they are gone. Told to stop, it stops its runs, which go on from their last
+    checkpoint next time, and raises :class:`~nl_lightning.signals.Stopped`.
 
     Args:
         runs: in the order to start them; those that have their record already are skipped.
-        workers: how many at a time; they share the cores evenly.
+        workers: how many at a time; they share the cores and GPUs evenly.
         console: where the bars and a line a finished run go.
         after_each: called when a run has got its record.
+        environment: the environment variables of a run's process.
 
     Raises:
-        UserError: another process is at work on one of the runs, or the disk is full.
+        UserError: the disk is full.
     """
-    for run in runs:
-        now = run.state()
-        if now.name == "running":
-            raise UserError(f"{run.name} is being run already ({now.note}): wait for it, or stop that process")
-    queue = _Queue([run for run in runs if not run.is_done()])
+    queue = _Queue([run for run in runs if not run.is_done()], console)
     skipped = len(runs) - len(queue.waiting)
     if skipped:
         console.print(f"{skipped} of {len(runs)} runs are done already")
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"),
                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts what runs in the background with SIGINT ignored
-        signal.signal(number, signal.default_int_handler)
+    stop_on_signals()
+    slots = Slots(workers)
     active: list[_Active] = []
+    how = signal.SIGINT
     with Progress(*columns, console=console, speed_estimate_period=600) as bars:
         whole = bars.add_task("all runs", total=sum(run.weight for run in queue.waiting))
         try:
             while queue.waiting or active:
-                while len(active) < workers and (ready := queue.next_ready()) is not None:
-                    active.append(_Active(ready, _start(ready, workers), bars.add_task(ready.name, total=1)))
+                while len(active) < workers and (ready := queue.next_ready(after_each)) is not None:
+                    slot = slots.take()
+                    process = _start(ready, {**environment(ready), **slots.environment(slot)})
+                    active.append(_Active(ready, process, bars.add_task(ready.name, total=1), slot))
                 time.sleep(0.3)
                 for worker in list(active):
                     bars.update(worker.bar, completed=worker.share_done())
                     if worker.process.poll() is not None:
                         active.remove(worker)
                         bars.remove_task(worker.bar)
+                        slots.give_back(worker.slot)
                         _conclude(worker, queue, console, after_each)
                 bars.update(whole, completed=queue.weight_ended + sum(w.share_done() * w.run.weight for w in active))
+        except Stopped as stopped:
+            how = signal.SIGTERM if stopped.preempted else signal.SIGINT
+            raise
         finally:
-            _stop(active)
+            _stop(active, how)
     return queue.failed
 
 
 class _Queue:
     """Runs that wait, those that failed, and which may start next."""
 
-    def __init__(self, waiting: list[Run]) -> None:
-        self.waiting = waiting
+    def __init__(self, waiting: list[Run], console: Console) -> None:
+        self.waiting, self.console = waiting, console
         self.failed: list[Run] = []
         self.unfinished = {(run.variant.name, run.seed) for run in waiting}
         self.weight_ended = 0
+        self.look_again = 0.0
+        self.named: set[str] = set()
 
-    def next_ready(self) -> Run | None:
-        for run in self.waiting:
-            if (run.variant.init_from, run.seed) not in self.unfinished:
+    def next_ready(self, after_each: Callable[[Run], None]) -> Run | None:
+        """The next run to start; None if there is none now. What others have brought to its record is ended here."""
+        if time.monotonic() < self.look_again:
+            return None
+        for run in list(self.waiting):
+            state = run.state()
+            if state.name == "done":
+                self.waiting.remove(run)
+                self.ended(run, well=True)
+                after_each(run)
+            elif state.name == "running":
+                self.say_once(f"{run.name} is left to {state.note}")
+            elif self.has_parent(run):
                 self.waiting.remove(run)
                 return run
+        self.look_again = time.monotonic() + LOOK_AGAIN
         return None
 
+    def has_parent(self, run: Run) -> bool:
+        """Whether the run that this one starts from, if any, has ended, here or with others."""
+        if (run.variant.init_from, run.seed) in self.unfinished:
+            return False
+        parent = run.parent
+        if parent is None or parent.state().name == "done":
+            return True
+        self.say_once(f"{run.name} waits for {parent.name}, which it starts from")
+        return False
+
+    def back(self, run: Run) -> None:
+        """Another process was faster."""
+        self.waiting.insert(0, run)
+
+    def say_once(self, line: str) -> None:
+        if line not in self.named:
+            self.named.add(line)
+            self.console.print(line, highlight=False)
+
     def ended(self, run: Run, well: bool) -> None:
+        self.look_again = 0.0
         self.weight_ended += run.weight
         if well:
             self.unfinished.remove((run.variant.name, run.seed))
@@ -274,6 +334,7 @@ class _Active:
     run: Run
     process: "subprocess.Popen[bytes]"
     bar: TaskID
+    slot: int
 
     def share_done(self) -> float:
         """0 to 1, from the state file; testing is the last twentieth."""
@@ -282,38 +343,43 @@ class _Active:
         return {"train": 0.95 * share, "test": 0.95 + 0.05 * share}.get(state.get("phase", ""), 0.0)
 
 
-def _start(run: Run, workers: int) -> "subprocess.Popen[bytes]":
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    run.prepare_folder()
+def _start(run: Run, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    run.log.parent.mkdir(parents=True, exist_ok=True)
+    # A task of a cluster has its number in the environment; a process started by hand is the first of its run.
+    ours = {key: value for key, value in environment.items() if key not in RANKS}
     with run.log.open("ab") as log:
         return subprocess.Popen(
             [*EXECUTE, "run", *run.identity()],
             stdout=log,
             stderr=log,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            env=ours,
             start_new_session=True,  # a Ctrl-C reaches it once, through _stop
         )
 
 
 def _conclude(worker: _Active, queue: _Queue, console: Console, after_each: Callable[[Run], None]) -> None:
-    run, well = worker.run, worker.run.is_done()
+    run, code = worker.run, worker.process.returncode
+    if code == HELD:
+        queue.back(run)
+        return
+    well = run.is_done()
     queue.ended(run, well)
     if well:
         after_each(run)
         return
-    error = run.said().get("error", f"ended with exit code {worker.process.returncode}")
+    error = run.said().get("error", f"ended with exit code {code}")
     console.print(f"[red]{run.name} failed[/]: {error} (log: {run.log})", highlight=False)
-    free = shutil.disk_usage(run.folder).free
+    free = shutil.disk_usage(run.results).free
     if free < ENOUGH_DISK:
         raise UserError(
             f"only {free >> 20} MiB are free where {run.results} lies; free some and call again, it goes on from here"
         )
 
 
-def _stop(active: Sequence[_Active]) -> None:
+def _stop(active: Sequence[_Active], how: signal.Signals) -> None:
     for worker in active:
-        worker.process.send_signal(signal.SIGINT)
+        worker.process.send_signal(how)
     for worker in active:
         try:
             worker.process.wait(timeout=30)

@@ -3,6 +3,7 @@
 import platform
 import shlex
 import shutil
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from nl_lightning import execution
+from nl_lightning import execution, process
 from nl_lightning.errors import UserError
 from nl_lightning.execution import lightning_command
 from nl_lightning.records import videos_hash
 from nl_lightning.runner import Run, plan
+from nl_lightning.signals import Stopped
 from nl_lightning.study import load_recipe, load_study
 
 STUDY = """
@@ -79,8 +81,7 @@ def planned(folder: Path, variant: str, results: str = "results") -> Run:
 
 
 def execute(run: Run) -> int:
-    run.prepare_folder()
-    return execution.main(["run", *run.identity()])
+    return process.main(["run", *run.identity()])
 
 
 def weights(run: Run) -> dict[str, Any]:
@@ -142,7 +143,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(folder: Path, monkeypatch: pytes
 
     def pull_the_plug(self: execution.Curve, trainer: Any, module: Any) -> None:
         if trainer.current_epoch == 2:
-            raise execution.Interrupted
+            raise Stopped(signal.SIGINT)
         plain(self, trainer, module)
 
     monkeypatch.setattr(execution.Curve, "on_train_epoch_end", pull_the_plug)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from nl_lightning import runner
+from nl_lightning.claims import claim
 from nl_lightning.errors import UserError
 from nl_lightning.runner import Run, plan, run_all
 from nl_lightning.study import load_recipe, load_study
@@ -35,30 +37,40 @@ tables:
       - {label: grandchild, variant: grandchild, baseline: parent}
 """
 
-# In place of nl_lightning.execution: writes down when it began and ended, and leaves a record, or fails, or hangs.
+# In place of nl_lightning.process: writes down when it began and ended, and leaves a record, or fails, or hangs.
 EXECUTION = """
-import os, signal, sys, time
+import os, sys, time
 from pathlib import Path
+from nl_lightning.claims import claim
 from nl_lightning.records import RunRecord, write_record
 from nl_lightning.runner import plan
+from nl_lightning.signals import Stopped, stop_on_signals
 from nl_lightning.study import load_recipe, load_study
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # as the real one does
+stop_on_signals()
 study, variant, recipe, seed, results = sys.argv[2:]
 run = plan(load_study(Path(study)), load_recipe(recipe), [int(seed)], Path(results), variants=[variant])[-1]
+held = claim(run.folder)
+if held is None:
+    sys.exit(75)
+run.prepare_folder()
 log = open(run.results / "order.log", "a", buffering=1)
 log.write(f"begin {variant}\\n")
 run.say("running", phase="train", done=1, total=2)
 if variant in os.environ.get("HANG", "").split():
     try:
         time.sleep(60)
-    except KeyboardInterrupt:
+    except Stopped as stopped:
         log.write(f"stopped {variant}\\n")
-        sys.exit(130)
+        if stopped.preempted:
+            run.say("preempted")
+        held.release()
+        sys.exit(stopped.exit_code)
 if variant in os.environ.get("FAIL", "").split():
     run.say("failed", error="the dog ate it")
+    held.release()
     sys.exit(2)
-time.sleep(0.3)
+time.sleep(4 if variant == os.environ.get("SLOW") else 0.3)
 write_record(run.results, RunRecord(
     study="small", recipe=run.base.name, variant=variant, seed=run.seed, config_hash=run.config_hash, config={},
     top1=50.0, top5=90.0, videos_expected=10, videos_scored=10, num_clips=1, num_crops=1, params=1, macs=1, steps=1,
@@ -66,6 +78,7 @@ write_record(run.results, RunRecord(
     finished="2020-01-01T00:00:00+00:00",
 ))
 log.write(f"end {variant} {os.environ['OMP_NUM_THREADS']}\\n")
+held.release()
 """
 
 
@@ -143,10 +156,28 @@ def test_a_changed_recipe_moves_what_was_begun_aside(runs: list[Run], tmp_path: 
     assert not changed[0].checkpoint.exists()
 
 
-def test_a_run_that_another_process_works_on_is_left_to_it(runs: list[Run]) -> None:
-    runs[0].say("running", started="")  # this process, which lives
-    with pytest.raises(UserError, match="parent seed 0 is being run already.*process"):
-        go(runs)
+def test_what_another_process_works_on_is_left_to_it(
+    runs: list[Run], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(runner, "LOOK_AGAIN", 0.1)
+    monkeypatch.setenv("SLOW", "parent")
+    with subprocess.Popen([*runner.EXECUTE, "run", *runs[0].identity()]) as other:
+        while not order(runs):
+            time.sleep(0.05)
+        finished: list[str] = []
+        failed = run_all(runs, 1, Console(), lambda run: finished.append(run.variant.name))
+    assert failed == []
+    assert finished == ["big", "parent", "child", "grandchild"]
+    assert order(runs).count("begin parent") == 1
+    assert f"parent seed 0 is left to process {other.pid}" in capsys.readouterr().out
+
+
+def test_what_another_process_left_is_taken_over(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "LOOK_AGAIN", 0.1)
+    held = claim(runs[0].folder)
+    assert held is not None
+    threading.Timer(1.0, held.release).start()
+    assert go(runs[:1]) == (["parent"], [])
 
 
 def test_a_full_disk_stops_the_study(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,8 +188,12 @@ def test_a_full_disk_stops_the_study(runs: list[Run], monkeypatch: pytest.Monkey
     assert order(runs) == ["begin parent"]
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_stops_its_runs_and_loses_nothing(runs: list[Run], tmp_path: Path, how: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("how", "code", "state"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "preempted")]
+)
+def test_told_to_stop_it_stops_its_runs_and_loses_nothing(
+    runs: list[Run], tmp_path: Path, how: signal.Signals, code: int, state: str
+) -> None:
     """The whole command, as a shell would start it."""
     command = textwrap.dedent(f"""
         import sys
@@ -177,10 +212,10 @@ def test_interrupted_it_stops_its_runs_and_loses_nothing(runs: list[Run], tmp_pa
     time.sleep(0.5)
     process.send_signal(how)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "the same command goes on from here" in errors
     assert order(runs)[-1] == "stopped child"
-    assert [run.state().name for run in runs] == ["done", "interrupted", "missing", "missing"]
+    assert [run.state().name for run in runs] == ["done", state, "missing", "missing"]
 
 
 def test_the_commands_are_what_a_person_could_type(runs: list[Run], tmp_path: Path) -> None:

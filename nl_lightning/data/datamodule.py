@@ -167,7 +167,7 @@ class VideoDataModule(L.LightningDataModule):
     def listed(self, split: str) -> list[tuple[str, int]]:
         """(path, label) of each video of a split, in order; paths are below `root`, the same on every machine."""
         videos = self.videos(split)
-        return [(_below(path, self.root), label) for path, label in zip(videos.paths, videos.labels, strict=True)]
+        return [(below(path, self.root), label) for path, label in zip(videos.paths, videos.labels, strict=True)]
 
     def _find_videos(self, split: str) -> VideoList:
         listed = self.lists[split]
@@ -221,7 +221,8 @@ class VideoDataModule(L.LightningDataModule):
         return batch._replace(views=batch.views.permute(0, 1, 5, 2, 3, 4))
 
 
-def _below(path: Path, root: Path) -> str:
+def below(path: Path, root: Path) -> str:
+    """A path below the data set's folder: the same on every machine."""
     return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 
