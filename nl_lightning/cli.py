@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 from rich.console import Console
 from rich.table import Table
 
+from nl_lightning.cluster import Cluster, Local, Slurm, states, submit_all
 from nl_lightning.errors import UserError, mistake
 from nl_lightning.runner import Run, plan, prepare, run_all
 from nl_lightning.signals import Stopped
@@ -70,8 +71,14 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="train and test the variants of a study, skipping what is done")
     _select(run)
-    run.add_argument("--workers", type=_at_least_one, default=1, metavar="N", help="runs at a time (default 1)")
+    run.add_argument("--workers", type=_at_least_one, metavar="N", help="runs at a time (default 1)")
     run.add_argument("--dry-run", action="store_true", help="print the commands of the runs that are left")
+    run.add_argument("--cluster", choices=("slurm", "local"), help="submit a job for each run, and return")
+    run.add_argument("--partition", metavar="P", help="of Slurm")
+    run.add_argument(
+        "--slurm", action="append", type=_slurm_option, default=[], metavar="KEY=VALUE",
+        help="any option of sbatch, e.g. account=lab, mem=64G or exclusive; time in minutes (can be repeated)",
+    )  # fmt: skip
     run.set_defaults(command=_run)
 
     status = commands.add_parser("status", help="every run of a study and its state")
@@ -120,6 +127,11 @@ def _at_least_one(text: str) -> int:
     return int(text)
 
 
+def _slurm_option(text: str) -> tuple[str, str | bool]:
+    key, equals, value = text.removeprefix("--").partition("=")
+    return key, value if equals else True
+
+
 def _study(options: argparse.Namespace) -> tuple[Study, Recipe]:
     study = load_study(find_study(options.study))
     return study, load_recipe(options.recipe or study.recipe)
@@ -138,11 +150,14 @@ def _run(options: argparse.Namespace) -> int:
             print("\n".join(run.commands()))
         return 0
     study, recipe = runs[0].study, runs[0].base
+    cluster = _cluster(options)
     for run in runs:
         _ = run.config_hash  # a file that is missing or broken is found before hours are spent
     console = Console()
     if not all(run.is_done() for run in runs) and (code := prepare(recipe)):
         return code
+    if cluster is not None:
+        return _submit(runs, cluster)
 
     def refresh(run: Run) -> None:
         record = run.state().record
@@ -153,9 +168,29 @@ def _run(options: argparse.Namespace) -> int:
         except UserError as error:  # a record that somebody broke; the runs go on
             console.print(f"[yellow]tables not refreshed[/]: {error}", highlight=False)
 
-    failed = run_all(runs, options.workers, console, refresh)
+    failed = run_all(runs, options.workers or 1, console, refresh)
     _print_tables(study, recipe, options.results, options.table)
     return 1 if failed else 0
+
+
+def _cluster(options: argparse.Namespace) -> Cluster | None:
+    if options.cluster != "slurm" and (options.partition or options.slurm):
+        raise UserError("--partition and --slurm are for --cluster slurm")
+    folder = options.results / "jobs"
+    if options.cluster == "local":
+        return Local(folder, options.workers or 1)
+    if options.cluster is None:
+        return None
+    if options.workers:
+        raise UserError("--workers is for one machine; on a cluster, Slurm says how many run at a time")
+    partition = {"partition": options.partition} if options.partition else {}
+    return Slurm(folder, {**partition, **dict(options.slurm)})
+
+
+def _submit(runs: list[Run], cluster: Cluster) -> int:
+    submit_all(runs, cluster, lambda line: print(line, flush=True))
+    print(f"see: nl-lightning status {runs[0].study.path} --results {runs[0].results}")
+    return 0
 
 
 def _write_tables(study: Study, recipe: Recipe, results: Path) -> tuple["Runs", list[Path]]:
@@ -182,8 +217,7 @@ def _status(options: argparse.Namespace) -> int:
     room = max(12, console.width - name_width - 34)  # a narrow terminal cuts the note, nothing else
     table = Table("variant", "seed", "state", "top-1 %", "", box=None, header_style="bold")
     counts: Counter[str] = Counter()
-    for run in runs:
-        state = run.state()
+    for run, state in zip(runs, states(runs), strict=True):
         counts[state.name] += 1
         top1 = f"{state.record.top1:.1f}" if state.record else ""
         note = state.note if len(state.note) <= room else f"{state.note[: room - 3]}..."

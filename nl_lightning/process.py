@@ -8,13 +8,11 @@ together all but one are gone at once.
 import logging
 import os
 import sys
-from pathlib import Path
 
 from nl_lightning.claims import Claim, claim
 from nl_lightning.errors import UserError, mistake
-from nl_lightning.runner import HELD, Run, plan
+from nl_lightning.runner import HELD, Run, identified
 from nl_lightning.signals import Stopped, stop_on_signals
-from nl_lightning.study import load_recipe, load_study
 
 
 def main(arguments: list[str]) -> int:
@@ -32,9 +30,8 @@ def main(arguments: list[str]) -> int:
         return stopped.exit_code
 
 
-def _run(study_file: str, variant: str, recipe: str, seed: str, results: str) -> int:
-    study = load_study(Path(study_file))
-    run = plan(study, load_recipe(recipe), [int(seed)], Path(results), variants=[variant])[-1]
+def _run(*identity: str) -> int:
+    run = identified(*identity)
     if _rank() > 0:
         return _execute(run, None)
     held = claim(run.folder)
