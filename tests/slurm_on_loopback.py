@@ -25,8 +25,8 @@ SlurmdPort={ports[1]}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
-# A requeued job may start again after this time, in place of two minutes.
-AuthInfo=socket={folder}/munge.socket,cred_expire=3
+# A requeued job may start again after so many seconds, in place of 120; fewer are refused.
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 CredType=cred/munge
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
@@ -44,7 +44,7 @@ ReturnToService=2
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 KillWait=5
-SchedulerParameters=batch_sched_delay=0,sched_min_interval=200000,bf_interval=2
+SchedulerParameters=sched_interval=1,batch_sched_delay=0,bf_interval=1
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=500 State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=60 State=UP PriorityTier=1
 PartitionName=urgent Nodes={host} MaxTime=60 State=UP PriorityTier=2 PreemptMode=OFF
