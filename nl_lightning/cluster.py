@@ -33,7 +33,7 @@ MINUTES = 240
 TURNS = 1000
 """Time limits that a run may use up."""
 PATIENCE = 60.0
-"""Seconds that a cluster may take: its disks to show what another machine wrote, Slurm to end what it told to end."""
+"""Seconds that a cluster's disks may take to show what another machine wrote."""
 OURS = ("array", "dependency", "error", "output")
 """Options of sbatch that a user can't give: jobs wouldn't be found again, or would begin before their parents."""
 
@@ -95,8 +95,8 @@ class Job:
     def _attempt(self) -> int:
         """Run the process and return its exit code; does not return if the job is requeued.
 
-        SIGUSR2 (preempted, or out of time) means that the job is to be requeued, by submitit. SIGTERM alone means
-        that Slurm is about to end it: cancelled, or preempted and requeued by Slurm itself, so there it waits.
+        SIGUSR2 (out of time, or preempted) says that the job is to be requeued, by submitit. SIGTERM says that it is
+        cancelled, or preempted and requeued by Slurm; only in its grace time Slurm would take it for failed.
         """
         told: list[int] = []
 
@@ -116,12 +116,19 @@ class Job:
         code = process.wait()
         for number, handler in before.items():
             signal.signal(number, handler)
-        if code and signal.SIGUSR2 in told:
+        if code and (signal.SIGUSR2 in told or (signal.SIGTERM in told and _in_grace_time())):
             signal.raise_signal(signal.SIGUSR2)  # submitit's: checkpoint(), requeue, exit
             return 0  # one of several processes of a run, and not the first, which speaks for the job
-        if code and signal.SIGTERM in told:
-            time.sleep(self.patience)
         return code
+
+
+def _in_grace_time() -> bool:
+    """Whether this is a job of Slurm that is told to stop and runs all the same: neither cancelled nor requeued."""
+    job = submitit.JobEnvironment()
+    if job.cluster != Slurm.name:
+        return False
+    asked = ["squeue", "--noheader", "--format=%T", f"--jobs={job.job_id}"]
+    return subprocess.run(asked, capture_output=True, text=True).stdout.strip() == "RUNNING"
 
 
 # --------------------------------------------------------------------------------------------------- submitting

@@ -1,6 +1,7 @@
 """Jobs of a cluster: what is asked for, what comes of them, being told to stop; on a real Slurm if there is one."""
 
 import os
+import platform
 import re
 import shutil
 import signal
@@ -55,7 +56,7 @@ def stop(number, frame):
     os._exit(143)
 
 for each in (signal.SIGTERM, signal.SIGUSR2):
-    signal.signal(each, stop)
+    signal.signal(each, signal.SIG_IGN if variant in os.environ.get("DEAF", "").split() else stop)
 log.write(f"{'goes on' if run.checkpoint.exists() else 'begin'} {variant}\\n")
 run.say("running")
 if variant in os.environ.get("WAIT", "").split() and not run.checkpoint.exists():
@@ -235,3 +236,37 @@ def test_a_study_goes_through_slurm(slurm: None, home: Home) -> None:
         "end child 1",
     ]
     assert jobs(home.command(*SLURM, "--variant", "child")) == {}
+
+
+@pytest.mark.parametrize("grace", [0, 30])
+def test_slurm_takes_the_machine_for_something_urgent(slurm: None, home: Home, grace: int) -> None:
+    """Slurm's own preemption: SIGTERM, some time or none to end, requeue."""
+    subprocess.run(["scontrol", "update", "PartitionName=main", f"GraceTime={grace}"], check=True)
+    job = jobs(home.command(*SLURM, "--variant", "child", WAIT="parent"))["parent"]
+    wait_until(lambda: "begin parent" in home.order(), home)
+    urgent = ["sbatch", "--partition=urgent", "--exclusive", "--time=1", "--output=/dev/null", "--wrap=sleep 1"]
+    subprocess.run(urgent, check=True, capture_output=True, cwd=home.folder)
+    wait_until(lambda: "stopped parent" in home.order(), home)
+    wait_until(lambda: home.states()["parent"] == ("queued", f"slurm job {job}"), home)
+    wait_until(lambda: home.states()["child"][0] == "done", home)
+    assert home.order()[:4] == ["begin parent", "stopped parent", "goes on parent", "end parent 1"]
+
+
+def test_a_machine_that_dies_is_no_failure(slurm: None, home: Home) -> None:
+    """The run has no time to save a checkpoint; it begins again, from its last one if it has any."""
+    job = jobs(home.command(*SLURM, "--variant", "parent", WAIT="parent", DEAF="parent"))["parent"]
+    wait_until(lambda: "begin parent" in home.order(), home)
+    for state in ("DOWN", "RESUME"):
+        update = ["scontrol", "update", f"NodeName={platform.node()}", f"State={state}", "Reason=a test"]
+        subprocess.run(update, check=True)
+    wait_until(lambda: home.order() == ["begin parent", "begin parent"], home)
+    subprocess.run(["scancel", job], check=True)
+
+
+def test_cancelled_by_a_person_it_stays_cancelled(slurm: None, home: Home) -> None:
+    said = jobs(home.command(*SLURM, "--variant", "child", WAIT="parent"))
+    wait_until(lambda: "begin parent" in home.order(), home)
+    subprocess.run(["scancel", said["parent"]], check=True)
+    wait_until(lambda: home.states()["child"] == ("interrupted", f"slurm job {said['child']} is gone"), home)
+    wait_until(lambda: home.states()["parent"][0] == "preempted", home)
+    assert home.order() == ["begin parent", "stopped parent"]
