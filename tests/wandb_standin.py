@@ -201,7 +201,8 @@ class State:
         }  # fmt: skip
 
     def _projects(self) -> set[tuple[str, str]]:
-        return {(one.entity, one.project) for one in (*self.runs.values(), *self.sweeps.values())}
+        runs = {(run.entity, run.project) for run in self.runs.values()}
+        return runs | {(sweep.entity, sweep.project) for sweep in self.sweeps.values()}
 
     # ------------------------------------------------------------------------------------------------- sweeps
 
