@@ -68,6 +68,8 @@ class Job:
         """
         while _alive_here(self.after):
             time.sleep(0.5)
+        if self.run.is_done():  # all processes of a run look, or some would wait for the first one
+            return
         self._check()
         give_up = time.monotonic() + STALE + 2 * BEAT  # by then, the claim of a machine that has died is stale
         while (code := self._attempt()) == HELD and time.monotonic() < give_up:
