@@ -235,7 +235,7 @@ def _cluster(options: argparse.Namespace) -> Cluster | None:
 
 def _submit(runs: list[Run], cluster: Cluster) -> int:
     submit_all(runs, cluster, lambda line: print(line, flush=True))
-    print(f"see: nl-lightning status {runs[0].study.path} --results {runs[0].results}")
+    print(f"nl-lightning status shows how far they are; what they print: {runs[0].log.parent.parent}/*/seed*.log")
     return 0
 
 

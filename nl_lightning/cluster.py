@@ -104,7 +104,9 @@ class Job:
 
         def stop(number: int, frame: object) -> None:
             told.append(number)
-            process.terminate()
+            process.send_signal(
+                signal.SIGUSR2
+            )  # SIGTERM makes Lightning call its other processes, which may not answer
 
         with self.run.log.open("ab") as log:
             process = subprocess.Popen(

@@ -8,6 +8,7 @@ together all but one are gone at once.
 import logging
 import os
 import sys
+import warnings
 
 from nl_lightning.claims import Claim, claim
 from nl_lightning.errors import UserError, mistake
@@ -77,6 +78,7 @@ def _prepare(files: list[str]) -> int:
 
     for logger in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(logger).setLevel(logging.WARNING)  # seeds and devices are no news here
+    warnings.filterwarnings("ignore", "The `srun` command is available")  # Lightning's advice where jobs are submitted
     try:
         data = VideoCLI(args=[*files, *ANY_MACHINE], run=False, trainer_defaults={"logger": False}).datamodule
         data.prepare_data()

@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tiny_study import write_tiny_study
 
-from nl_lightning.cluster import states
-from nl_lightning.runner import Run, plan
+from nl_lightning import cluster
+from nl_lightning.cluster import Job, states
+from nl_lightning.runner import HELD, Run, plan
 from nl_lightning.study import load_recipe, load_study
 
 STUDY = """
@@ -188,6 +190,107 @@ def test_told_to_make_room_it_is_put_back_and_goes_on(home: Home) -> None:
     assert home.order() == ["begin parent", "stopped parent", "goes on parent", f"end parent {os.cpu_count()}"]
 
 
+# -------------------------------------------------------------------------------------------------- inside a job
+
+
+def job(home: Home, script: str) -> Job:
+    """A job whose process is a shell script."""
+    run = home.runs()[0]
+    run.prepare_folder()
+    return Job(run, ["sh", "-c", script], {})
+
+
+def test_a_job_fails_with_its_process(home: Home) -> None:
+    job(home, "exit 0")()
+    with pytest.raises(subprocess.CalledProcessError, match="exit status 2"):
+        job(home, "echo why >&2; exit 2")()
+    assert home.runs()[0].log.read_text() == "why\n"
+
+
+def test_a_job_waits_until_a_dead_machine_s_claim_is_stale(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "BEAT", 0.2)
+    held = f"test -e {home.folder}/free && exit 0; sleep 0.3; touch {home.folder}/free; exit {HELD}"
+    job(home, held)()
+    monkeypatch.setattr(cluster, "STALE", 0)
+    with pytest.raises(subprocess.CalledProcessError, match=f"exit status {HELD}"):
+        job(home, f"exit {HELD}")()
+
+
+# --------------------------------------------------------------------------------------------- what Slurm is asked
+
+
+@pytest.fixture
+def asked(home: Home, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """The options that sbatch is given for a run, by a stand-in for it."""
+    programs = home.folder / "bin"
+    programs.mkdir()
+    for name, script in {"sbatch": 'cp "$1" sbatch.sh; echo Submitted batch job 7', "srun": "", "squeue": ""}.items():
+        (programs / name).write_text(f"#!/bin/sh\ncd {home.folder}\n{script}\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+
+    def ask(*arguments: str) -> list[str]:
+        home.command("run", "--cluster", "slurm", "--variant", "other", *arguments)
+        lines = (home.folder / "sbatch.sh").read_text().splitlines()
+        ours = ("account", "cpus", "constraint", "dep", "exclusive", "gpus", "job", "kill", "mem", "nodes", "ntasks",
+                "partition", "requeue", "signal", "time")  # fmt: skip
+        return [word for line in lines for word in line.split() if word.removeprefix("--").startswith(ours)]
+
+    return ask
+
+
+def test_a_job_asks_for_what_its_recipe_needs(home: Home, asked: Callable[..., list[str]]) -> None:
+    assert asked() == [
+        "--cpus-per-task=1", "--job-name=other-seed0", "--kill-on-invalid-dep=yes", "--nodes=1", "--ntasks-per-node=1",
+        "--requeue", "--signal=USR2@90", "--time=240", "--cpus-per-task=1", "--kill-on-bad-exit=1",
+    ]  # fmt: skip
+    home.recipe(
+        "{data: {num_frames: 8, num_workers: 7}, trainer: {accelerator: gpu, devices: 4, num_nodes: 2, strategy: ddp}}"
+    )
+    four_a_node = ["--gpus-per-node=4", "--nodes=2", "--ntasks-per-node=4", "--cpus-per-task=8"]
+    assert set(four_a_node) < set(asked())
+
+
+def test_a_user_s_options_go_first(home: Home, asked: Callable[..., list[str]]) -> None:
+    options = ["account=lab", "mem=64G", "exclusive", "--constraint=a100", "cpus-per-task=3", "time=720"]
+    said = asked("--partition", "long", *(word for option in options for word in ("--slurm", option)))
+    for option in ("--account=lab", "--mem=64G", "--exclusive", "--constraint=a100", "--partition=long", "--time=720"):
+        assert option in said
+    assert said.count("--cpus-per-task=3") == 2  # of the job, and of its processes
+    assert len(said) == len(set(said)) + 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--cluster", "local", "--partition", "main"), "--partition and --slurm are for --cluster slurm"),
+        (("--slurm", "mem=1"), "--partition and --slurm are for --cluster slurm"),
+        (("--cluster", "slurm", "--workers", "2"), "--workers is for one machine; on a cluster, Slurm says"),
+        (("--cluster", "slurm", "--slurm", "time=1-0"), "--slurm time: expected minutes, not '1-0'"),
+        (("--cluster", "slurm", "--slurm", "array=1-5"), "--slurm array: is set for each job; leave it out"),
+        (("--cluster", "lsf"), "--cluster: invalid choice: 'lsf'"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    home: Home, asked: Callable[..., list[str]], arguments: tuple[str, ...], message: str
+) -> None:
+    said = home.command("run", *arguments, code=2)
+    assert said.startswith("nl-lightning: ")
+    assert said.count("\n") == 1
+    assert message in said
+
+
+def test_a_job_needs_a_number_of_devices(home: Home, asked: Callable[..., list[str]]) -> None:
+    home.recipe("{data: {num_frames: 8}, trainer: {devices: auto}}")
+    said = home.command("run", "--cluster", "slurm", code=2)
+    assert said == "nl-lightning: recipe tiny: trainer.devices: a job needs a number, not 'auto'\n"
+
+
+def test_without_slurm_it_says_so(home: Home) -> None:
+    said = home.command("run", "--cluster", "slurm", code=2, PATH="/nowhere")
+    assert said == "nl-lightning: --cluster slurm: no sbatch here; call this where jobs are submitted\n"
+
+
 # ------------------------------------------------------------------------------------------------- a real Slurm
 
 
@@ -270,3 +373,36 @@ def test_cancelled_by_a_person_it_stays_cancelled(slurm: None, home: Home) -> No
     wait_until(lambda: home.states()["child"] == ("interrupted", f"slurm job {said['child']} is gone"), home)
     wait_until(lambda: home.states()["parent"][0] == "preempted", home)
     assert home.order() == ["begin parent", "stopped parent"]
+
+
+def test_what_slurm_refuses_is_one_line(slurm: None, home: Home) -> None:
+    said = home.command(*SLURM, "--partition", "nowhere", code=2)
+    assert "nl-lightning: parent seed 0: sbatch: error: " in said
+    assert "nvalid partition" in said
+    assert said.count("\n") == 1
+    assert {name for name, _ in home.states().values()} == {"missing"}
+    assert "unrecognized option '--tiem=5'" in home.command(*SLURM, "--slurm", "tiem=5", code=2)
+
+
+def test_real_training_as_jobs(slurm: None, tmp_path: Path, small_videos: Path) -> None:
+    """Two networks, one from the other's weights, by the command that a person types."""
+    write_tiny_study(tmp_path, small_videos)
+    home = [
+        str(tmp_path / "study.yaml"),
+        "--recipe",
+        str(tmp_path / "tiny.yaml"),
+        "--results",
+        str(tmp_path / "results"),
+    ]
+    command = [sys.executable, "-m", "nl_lightning", "run", *home, "--variant", "long", *SLURM[1:]]
+    said = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert said.stderr == ""
+    assert set(jobs(said.stdout)) == {"c2d", "long"}
+    run = plan(load_study(tmp_path / "study.yaml"), load_recipe(tmp_path / "tiny.yaml"), [0], tmp_path / "results")[-1]
+    deadline = time.monotonic() + 120
+    while not run.is_done():
+        assert time.monotonic() < deadline, run.log.read_text()
+        time.sleep(0.5)
+    record = run.state().record
+    assert record is not None
+    assert (record.variant, record.init_from, record.videos_scored) == ("long", "c2d", 22)
