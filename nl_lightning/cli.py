@@ -153,7 +153,7 @@ def _at_least_one(text: str) -> int:
 
 
 def _slurm_option(text: str) -> tuple[str, str | bool]:
-    key, equals, value = text.removeprefix("--").partition("=")
+    key, equals, value = text.partition("=")
     return key, value if equals else True
 
 

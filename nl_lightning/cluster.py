@@ -7,6 +7,7 @@ there. Nothing here imports torch.
 """
 
 import contextlib
+import io
 import json
 import os
 import platform
@@ -176,9 +177,10 @@ class Slurm:
         )
         job = Job(run, _command(run), {"OMP_NUM_THREADS": str(cores)}, patience=PATIENCE)
         try:
-            return self.executor.submit(job).job_id
+            with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises as well
+                return self.executor.submit(job).job_id
         except FailedJobError as error:
-            raise UserError(f"{run.name}: {'; '.join(str(error).split(chr(10)))[:300]}") from None
+            raise UserError(f"{run.name}: {'; '.join(str(error).splitlines())[:300]}") from None
 
 
 def _command(run: Run) -> list[str]:

@@ -41,6 +41,8 @@ MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 ReturnToService=2
+# Two cores, whatever the machine has.
+SlurmdParameters=config_overrides
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 KillWait=2
@@ -76,6 +78,11 @@ def wait_until(folder: Path, wanted: str, *command: str) -> None:
         time.sleep(0.1)
 
 
+def host() -> str:
+    """The machine's name as Slurm has it."""
+    return platform.node().partition(".")[0]
+
+
 def free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
@@ -91,7 +98,7 @@ def main(folder: Path) -> None:
         path.mkdir(exist_ok=True)
     folder.chmod(0o711)
     user = subprocess.check_output(["id", "--user", "--name"], text=True).strip()
-    conf.write_text(CONF.format(host=platform.node(), ports=free_ports(2), user=user, folder=folder))
+    conf.write_text(CONF.format(host=host(), ports=free_ports(2), user=user, folder=folder))
     key.write_bytes(secrets.token_bytes(1024))
     key.chmod(0o400)
     os.environ["SLURM_CONF"] = str(conf)
@@ -99,7 +106,7 @@ def main(folder: Path) -> None:
     with (
         daemon(folder, "munged", "--foreground", "--force", f"--key-file={key}", f"--socket={munge}", *files),
         daemon(folder, "slurmctld", "-D", "-f", str(conf)),
-        daemon(folder, "slurmd", "-D", "-f", str(conf), "-N", platform.node()),
+        daemon(folder, "slurmd", "-D", "-f", str(conf), "-N", host()),
     ):
         wait_until(folder, "idle", "sinfo", "--noheader", "--format=%T", "--partition=main")
         print(conf, flush=True)

@@ -1,7 +1,6 @@
 """Jobs of a cluster: what is asked for, what comes of them, being told to stop; on a real Slurm if there is one."""
 
 import os
-import platform
 import re
 import shutil
 import signal
@@ -124,7 +123,7 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path)
 
 
-def wait_until(condition: Callable[[], object], home: Home, seconds: float = 40) -> None:
+def wait_until(condition: Callable[[], object], home: Home, seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, (home.order(), home.states(), logs(home))
@@ -146,7 +145,7 @@ def jobs(said: str) -> dict[str, str]:
 def test_in_the_background_one_after_the_other(home: Home) -> None:
     said = home.command("run", "--cluster", "local", TAKES="0.3")
     assert f"child seed 0: local job {jobs(said)['child']}, after job {jobs(said)['parent']}\n" in said
-    assert "see: nl-lightning status " in said
+    assert "nl-lightning status shows how far they are; what they print: " in said
     assert {name for name, _ in home.states().values()} <= {"queued", "running", "interrupted", "done"}
     wait_until(lambda: len(home.order()) == 6, home)
     threads = os.cpu_count()
@@ -168,8 +167,6 @@ def test_a_child_of_what_failed_does_not_begin(home: Home) -> None:
     child = ("interrupted", f"local job {jobs(said)['child']} is gone")
     assert home.states() == {"parent": ("failed", "the dog ate it"), "child": child, "other": ("done", "")}
     assert "parent seed 0, which it starts from, has no record" in logs(home)
-    assert set(jobs(home.command("run", "--cluster", "local"))) == {"parent", "child"}
-    wait_until(lambda: f"end child {os.cpu_count()}" in home.order(), home)
 
 
 def test_what_was_changed_after_it_was_submitted_is_not_run(home: Home) -> None:
@@ -252,7 +249,7 @@ def test_a_job_asks_for_what_its_recipe_needs(home: Home, asked: Callable[..., l
 
 
 def test_a_user_s_options_go_first(home: Home, asked: Callable[..., list[str]]) -> None:
-    options = ["account=lab", "mem=64G", "exclusive", "--constraint=a100", "cpus-per-task=3", "time=720"]
+    options = ["account=lab", "mem=64G", "exclusive", "constraint=a100", "cpus-per-task=3", "time=720"]
     said = asked("--partition", "long", *(word for option in options for word in ("--slurm", option)))
     for option in ("--account=lab", "--mem=64G", "--exclusive", "--constraint=a100", "--partition=long", "--time=720"):
         assert option in said
@@ -359,8 +356,9 @@ def test_a_machine_that_dies_is_no_failure(slurm: None, home: Home) -> None:
     """The run has no time to save a checkpoint; it begins again, from its last one if it has any."""
     job = jobs(home.command(*SLURM, "--variant", "parent", WAIT="parent", DEAF="parent"))["parent"]
     wait_until(lambda: "begin parent" in home.order(), home)
+    node = subprocess.check_output(["sinfo", "--noheader", "--format=%N", "--partition=main"], text=True).strip()
     for state in ("DOWN", "RESUME"):
-        update = ["scontrol", "update", f"NodeName={platform.node()}", f"State={state}", "Reason=a test"]
+        update = ["scontrol", "update", f"NodeName={node}", f"State={state}", "Reason=a test"]
         subprocess.run(update, check=True)
     wait_until(lambda: home.order() == ["begin parent", "begin parent"], home)
     subprocess.run(["scancel", job], check=True)
@@ -384,25 +382,23 @@ def test_what_slurm_refuses_is_one_line(slurm: None, home: Home) -> None:
     assert "unrecognized option '--tiem=5'" in home.command(*SLURM, "--slurm", "tiem=5", code=2)
 
 
-def test_real_training_as_jobs(slurm: None, tmp_path: Path, small_videos: Path) -> None:
-    """Two networks, one from the other's weights, by the command that a person types."""
+def test_real_training_as_a_job(
+    slurm: None, tmp_path: Path, small_videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the command that a person types, without a stand-in."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
     write_tiny_study(tmp_path, small_videos)
-    home = [
-        str(tmp_path / "study.yaml"),
-        "--recipe",
-        str(tmp_path / "tiny.yaml"),
-        "--results",
-        str(tmp_path / "results"),
-    ]
-    command = [sys.executable, "-m", "nl_lightning", "run", *home, "--variant", "long", *SLURM[1:]]
+    study, recipe, results = tmp_path / "study.yaml", tmp_path / "tiny.yaml", tmp_path / "results"
+    where = [str(study), "--recipe", str(recipe), "--results", str(results), "--variant", "c2d"]
+    command = [sys.executable, "-m", "nl_lightning", "run", *where, *SLURM[1:]]
     said = subprocess.run(command, check=True, capture_output=True, text=True)
     assert said.stderr == ""
-    assert set(jobs(said.stdout)) == {"c2d", "long"}
-    run = plan(load_study(tmp_path / "study.yaml"), load_recipe(tmp_path / "tiny.yaml"), [0], tmp_path / "results")[-1]
+    assert set(jobs(said.stdout)) == {"c2d"}
+    (run,) = plan(load_study(study), load_recipe(recipe), [0], results, variants=["c2d"])
     deadline = time.monotonic() + 120
     while not run.is_done():
         assert time.monotonic() < deadline, run.log.read_text()
         time.sleep(0.5)
     record = run.state().record
     assert record is not None
-    assert (record.variant, record.init_from, record.videos_scored) == ("long", "c2d", 22)
+    assert (record.variant, record.videos_scored) == ("c2d", 22)
