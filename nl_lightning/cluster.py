@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import submitit
 from submitit.core.utils import DelayedSubmission, FailedJobError
@@ -105,9 +105,8 @@ class Job:
 
         def stop(number: int, frame: object) -> None:
             told.append(number)
-            process.send_signal(
-                signal.SIGUSR2
-            )  # SIGTERM makes Lightning call its other processes, which may not answer
+            # Not SIGTERM: on that, Lightning calls the run's other processes from within, and they may not answer.
+            process.send_signal(signal.SIGUSR2)
 
         with self.run.log.open("ab") as log:
             process = subprocess.Popen(
@@ -139,15 +138,6 @@ def _in_grace_time() -> bool:
 # --------------------------------------------------------------------------------------------------- submitting
 
 
-class Cluster(Protocol):
-    """Where jobs go."""
-
-    name: str
-
-    def submit(self, run: Run, parent: str | None) -> str:
-        """File a job, to begin when the job `parent` has ended well, and return its id. UserError if refused."""
-
-
 class Slurm:
     """Slurm, with options of sbatch: what a job needs is the recipe's, unless `options` say otherwise."""
 
@@ -165,6 +155,7 @@ class Slurm:
             raise UserError(f"--slurm time: expected minutes, not '{self.options['time']}'")
 
     def submit(self, run: Run, parent: str | None) -> str:
+        """File a job, to begin when the job `parent` has ended well, and return its id. UserError if it is refused."""
         options = {**_needs(run), **self.options}
         cores = options["cpus_per_task"]
         self.executor.update_parameters(
@@ -213,6 +204,7 @@ class Local:
         self.jobs: list[submitit.Job[None]] = []  # kept: a process is waited for by the object that started it
 
     def submit(self, run: Run, parent: str | None) -> str:
+        """Start a job, which waits for the job `parent` and for a free slot, and return its id."""
         count = len(self.jobs)
         before = self.jobs[count - self.workers].job_id if count >= self.workers else None  # in the same slot
         after = tuple(job for job in (before, parent) if job is not None)
@@ -238,6 +230,9 @@ def _terminal_left_alone() -> Iterator[None]:
         os.close(nothing)
 
 
+Cluster = Slurm | Local
+
+
 def submit_all(runs: Sequence[Run], cluster: Cluster, say: Callable[[str], None]) -> None:
     """Submit every run that isn't done and has no job yet, and `say` a line for each that isn't done.
 
@@ -247,30 +242,30 @@ def submit_all(runs: Sequence[Run], cluster: Cluster, say: Callable[[str], None]
     Raises:
         UserError: the cluster refuses a job; those before it are submitted.
     """
-    jobs: dict[str, str] = {}
-    for run, state in zip(runs, states(runs), strict=True):
-        parent = run.parent if run.parent is not None and not run.parent.is_done() else None
+    jobs = _newest_jobs(runs)
+    for run in runs:
+        state, job, parent = run.state(), jobs.get(run.name), run.parent
         if state.name == "done":
             continue
-        if state.name == "queued":
-            jobs[run.name] = _noted(run)["job"]
-            say(f"{run.name}: {state.note} already")
+        if job is not None and (job.alive or (state.name == "queued" and job.alive is None)):
+            say(f"{run.name}: {job} already")
         elif state.name == "running":
             say(f"{run.name}: running already, {state.note}")
-        elif parent is not None and parent.name not in jobs:
-            say(f"{run.name}: not submitted, it starts from {parent.name}; call again when that is done")
+        elif parent is None or parent.is_done():
+            jobs[run.name] = _submit(run, cluster, None)
+            say(f"{run.name}: {jobs[run.name]}")
+        elif (before := jobs.get(parent.name)) is not None and before.alive and before.cluster == cluster.name:
+            jobs[run.name] = _submit(run, cluster, before.job)
+            say(f"{run.name}: {jobs[run.name]}, after job {before.job}")
         else:
-            after = None if parent is None else jobs[parent.name]
-            jobs[run.name] = _submit(run, cluster, after)
-            say(f"{run.name}: {cluster.name} job {jobs[run.name]}" + (f", after job {after}" if after else ""))
+            say(f"{run.name}: not submitted, it starts from {parent.name}; call again when that is done")
 
 
-def _submit(run: Run, cluster: Cluster, after: str | None) -> str:
+def _submit(run: Run, cluster: Cluster, after: str | None) -> "_Submitted":
     run.prepare_folder()
-    job = cluster.submit(run, after)
-    note = {"cluster": cluster.name, "job": job, "host": platform.node()}
-    write_atomically(run.folder / "job.json", json.dumps(note))
-    run.say("queued", job=f"{cluster.name} job {job}")  # at once: the run's process takes seconds to start
+    job = _Submitted(cluster.name, cluster.submit(run, after), platform.node(), alive=True)
+    job.note(run)
+    run.say("queued", job=str(job))  # at once: the run's process takes seconds to start
     return job
 
 
@@ -283,35 +278,61 @@ def states(runs: Sequence[Run]) -> list[State]:
     Whatever waits for its turn, also after it was preempted or its machine died, is ``queued``; what was submitted and
     whose job is gone is ``interrupted``.
     """
-    found = [run.state() for run in runs]
-    notes = [_noted(run) if state.name in _OPEN else {} for run, state in zip(runs, found, strict=True)]
-    here = _alive_here([note["job"] for note in notes if note.get("host") == platform.node()])
-    slurm = _alive_on_slurm([note["job"] for note in notes if note.get("cluster") == Slurm.name])
-    known = {Local.name: here, Slurm.name: slurm}
-    return [_judged(state, note, known) for state, note in zip(found, notes, strict=True)]
+    jobs = _newest_jobs(runs)
+    return [_judged(run.state(), jobs.get(run.name)) for run in runs]
 
 
-_OPEN = ("queued", "preempted", "interrupted")
-"""States of a run that may have a job."""
+@dataclass(frozen=True)
+class _Submitted:
+    """A job that was submitted.
+
+    Attributes:
+        cluster: ``slurm`` or ``local``.
+        job: its number there.
+        host: the machine that it was submitted on.
+        alive: whether it waits or runs; None if that can't be asked from here.
+    """
+
+    cluster: str
+    job: str
+    host: str
+    alive: bool | None
+
+    def __str__(self) -> str:
+        return f"{self.cluster} job {self.job}"
+
+    def note(self, run: Run) -> None:
+        note = {"cluster": self.cluster, "job": self.job, "host": self.host}
+        write_atomically(run.folder / "job.json", json.dumps(note))
 
 
-def _judged(state: State, note: Mapping[str, str], known: Mapping[str, set[str] | None]) -> State:
-    alive = known[note["cluster"]] if note else None
-    if alive is None:
-        return state
-    job = f"{note['cluster']} job {note['job']}"
-    if note["job"] in alive:
-        return State("queued", job)
-    return State("interrupted", f"{job} is gone") if state.name == "queued" else state
+def _newest_jobs(runs: Sequence[Run]) -> dict[str, _Submitted]:
+    """The newest job of each run that has had one, by the run's name."""
+    notes = {run.name: _noted(run) for run in runs}
+    slurm = _alive_on_slurm([note["job"] for note in notes.values() if note.get("cluster") == Slurm.name])
+    here = _alive_here([note["job"] for note in notes.values() if note.get("cluster") == Local.name])
+    found = {}
+    for name, note in notes.items():
+        known = slurm if note.get("cluster") == Slurm.name else here if note.get("host") == platform.node() else None
+        if note:
+            found[name] = _Submitted(**note, alive=None if known is None else note["job"] in known)
+    return found
 
 
 def _noted(run: Run) -> dict[str, str]:
-    """The newest job of a run: ``cluster``, ``job``, and the ``host`` that submitted it; empty if it has had none."""
     try:
         note: dict[str, str] = json.loads((run.folder / "job.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return note
+
+
+def _judged(state: State, job: _Submitted | None) -> State:
+    if job is None or job.alive is None or state.name not in ("queued", "preempted", "interrupted"):
+        return state
+    if job.alive:
+        return State("queued", str(job))
+    return State("interrupted", f"{job} is gone") if state.name == "queued" else state
 
 
 def _alive_on_slurm(jobs: Collection[str]) -> set[str] | None:

@@ -40,10 +40,13 @@ tables:
 # to stop; when it has saved its checkpoint once, it goes on and waits no more.
 PROCESS = """
 import os, signal, sys, time
+from nl_lightning.claims import claim
 from nl_lightning.records import RunRecord, write_record
 from nl_lightning.runner import identified
 
 run = identified(*sys.argv[2:])
+held = claim(run.folder)
+assert held is not None
 variant = run.variant.name
 log = open(run.results / "order.log", "a", buffering=1)
 
@@ -73,6 +76,7 @@ write_record(run.results, RunRecord(
     finished="2020-01-01T00:00:00+00:00",
 ))
 log.write(f"end {variant} {os.environ['OMP_NUM_THREADS']}\\n")
+held.release()
 """
 
 
@@ -170,7 +174,7 @@ def test_a_child_of_what_failed_does_not_begin(home: Home) -> None:
 
 
 def test_what_was_changed_after_it_was_submitted_is_not_run(home: Home) -> None:
-    said = home.command("run", "--cluster", "local", "--variant", "child", TAKES="3")
+    said = home.command("run", "--cluster", "local", "--variant", "child", TAKES="2")
     wait_until(lambda: "begin parent" in home.order(), home)
     home.recipe("data: {num_frames: 4}")
     wait_until(lambda: not alive(jobs(said)), home)
@@ -317,6 +321,7 @@ def test_a_study_goes_through_slurm(slurm: None, home: Home) -> None:
     parent, child = jobs(said)["parent"], jobs(said)["child"]
     assert f"child seed 0: slurm job {child}, after job {parent}\n" in said
     wait_until(lambda: "begin parent" in home.order(), home)
+    assert home.states()["parent"][0] == "running"
     assert home.states()["child"] == ("queued", f"slurm job {child}")
     assert f"child 0 queued slurm job {child}" in " ".join(home.command("status").split())
     again = home.command(*SLURM, "--variant", "child")
