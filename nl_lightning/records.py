@@ -150,18 +150,29 @@ def read_record(path: Path) -> RunRecord:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"no record {path}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a record: {error}; delete it to run it again") from None
     return parse_record(text, str(path))
 
 
 def parse_record(text: str, at: str) -> RunRecord:
-    """The record in a text. UserError that names `at` and the field if something is wrong with it."""
+    """The record in a text. UserError that names the place (`at`) and the field if something is wrong with it."""
     try:
         raw = json.loads(text)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{at}: not a record: {error}; delete it to run it again") from None
     return RunRecord(**_check(raw, at))
+
+
+def portable(value: Any) -> Any:
+    """A configuration without this machine's folders: of an absolute path, only the last part stays."""
+    if isinstance(value, Mapping):
+        return {key: portable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [portable(item) for item in value]
+    if isinstance(value, str) and Path(value).expanduser().is_absolute():
+        return f".../{Path(value).name}"
+    return value
 
 
 def load_records(results: Path, recipe: str) -> list[RunRecord]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import wandb
 from wandb.errors import AuthenticationError
-from wandb.proto.wandb_internal_pb2 import Record
+from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
 from nl_lightning.errors import UserError
@@ -68,7 +68,7 @@ def _fetch(path: str, parts: list[str]) -> list[WandbRun]:
     api = wandb.Api()  # waits for WANDB_HTTP_TIMEOUT seconds, 19 by default
     filters = {}
     if len(parts) == 3:
-        api.sweep(path)  # says so if there is none; the filter would find no runs
+        api.sweep(path)  # type: ignore[no-untyped-call]  # says so if there is none; the filter would find no runs
         filters = {"sweep": parts[2]}
     runs = api.runs("/".join(parts[:2]), filters=filters, per_page=PAGE, lazy=False)  # lazy: a request a run
     return [_online(run) for run in runs]
