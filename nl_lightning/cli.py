@@ -222,7 +222,10 @@ def _print_wandb(study: Study, recipe: Recipe, options: argparse.Namespace) -> "
     from nl_lightning.report.render import write_tables  # W&B and pandas: a second
     from nl_lightning.report.wandb_reading import from_folders, from_server
     from nl_lightning.report.wandb_runs import print_left_out, select
+    from nl_lightning.tracking import logged_in
 
+    if options.wandb is not None and not logged_in():
+        raise UserError("--wandb: nobody is logged in at W&B; log in with 'wandb login', or set WANDB_API_KEY")
     found = from_folders(options.wandb_offline) if options.wandb is None else from_server(options.wandb)
     runs, left_out = select(study, recipe, found)
     _print_runs(runs, write_tables(runs, options.results))

@@ -92,9 +92,9 @@ def _refused(error: AuthenticationError) -> str:
 
 
 def from_folders(folder: Path) -> list[WandbRun]:
-    """The runs whose W&B folders (``offline-run-*`` and ``run-*``) lie anywhere below a folder.
+    """The runs whose W&B folders (``offline-run-*`` and ``run-*``) lie anywhere below a folder, each run once.
 
-    A run that was resumed has several: of these, those with a record, else the newest one. UserError if there is none.
+    UserError if there is none.
     """
     if not folder.is_dir():
         raise UserError(f"--wandb-offline: {folder} is no folder")
@@ -105,7 +105,13 @@ def from_folders(folder: Path) -> list[WandbRun]:
     for file in sorted(files, key=lambda file: file.parent.name.removeprefix("offline-")):  # by the time in the name
         run = _offline(file)
         attempts.setdefault(run.id, []).append(run)
-    return [run for each in attempts.values() for run in [a for a in each if a.record is not None] or each[-1:]]
+    return [run for each in attempts.values() for run in _outcome(each)]
+
+
+def _outcome(attempts: list[WandbRun]) -> list[WandbRun]:
+    """Of the folders that a run left each time it went on: those with a record, or else the newest."""
+    recorded = {attempt.record: attempt for attempt in attempts if attempt.record is not None}
+    return list(recorded.values()) or attempts[-1:]
 
 
 def _offline(file: Path) -> WandbRun:
@@ -123,8 +129,8 @@ def _offline(file: Path) -> WandbRun:
             state = "preempted"
         elif kind == "exit" and state != "preempted":
             state = "failed" if record.exit.exit_code else "finished"
-    found = json.loads(summary["record"]) if "record" in summary else None
-    return WandbRun(id_, name, state, found, repeat="repeat_of" in summary)
+    text = json.loads(summary["record"]) if "record" in summary else None
+    return WandbRun(id_, name, state, text, repeat="repeat_of" in summary)
 
 
 HEADER, BLOCK = 7, 32 * 1024
