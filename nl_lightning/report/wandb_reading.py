@@ -57,8 +57,10 @@ def from_server(path: str) -> list[WandbRun]:
         found = _fetch(path, parts)
     except AuthenticationError as error:
         raise UserError(_refused(error)) from None
-    except (wandb.Error, WandbApiFailedError, ValueError) as error:
-        raise UserError(f"--wandb {path}: {' '.join(str(error).split())}") from None
+    except WandbApiFailedError as error:
+        raise UserError(f"W&B at {_server()} failed: {_one_line(error)}; try again") from None
+    except (wandb.Error, ValueError) as error:
+        raise UserError(f"--wandb {path}: {_one_line(error)}; is it as in the address of its page?") from None
     if not found:
         raise UserError(f"--wandb {path}: no runs there yet")
     return found
@@ -80,12 +82,19 @@ def _online(run: Any) -> WandbRun:
 
 
 def _refused(error: AuthenticationError) -> str:
-    server = wandb.setup().settings.base_url
     if getattr(error.__cause__, "response", None) is not None:
-        return f"W&B at {server} doesn't accept the API key; log in with 'wandb login', or set WANDB_API_KEY"
+        return f"W&B at {_server()} doesn't accept the API key; log in with 'wandb login', or set WANDB_API_KEY"
     if error.__cause__ is not None:
-        return f"W&B at {server} can't be reached; without it, see --wandb-offline"
-    return " ".join(str(error).split())  # a key that can't be one: says its length
+        return f"W&B at {_server()} can't be reached; without it, see --wandb-offline"
+    return _one_line(error)  # a key that can't be one: says its length
+
+
+def _server() -> str:
+    return wandb.setup().settings.base_url
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 # ----------------------------------------------------------------------------------------------- offline folders
@@ -110,7 +119,7 @@ def from_folders(folder: Path) -> list[WandbRun]:
 
 def _outcome(attempts: list[WandbRun]) -> list[WandbRun]:
     """Of the folders that a run left each time it went on: those with a record, or else the newest."""
-    recorded = {attempt.record: attempt for attempt in attempts if attempt.record is not None}
+    recorded = {json.dumps(attempt.record): attempt for attempt in attempts if attempt.record is not None}
     return list(recorded.values()) or attempts[-1:]
 
 

@@ -19,7 +19,7 @@ from nl_lightning.study import Recipe, Study
 
 STALE = "made with another configuration"
 REPEAT = "repeats a run that counts already"
-DOUBLED = "doubled: the same run was measured before"
+DOUBLED = "doubled: another W&B run of the same finished first"
 
 
 def select(study: Study, recipe: Recipe, found: Sequence[WandbRun]) -> tuple[Runs, pd.DataFrame]:
@@ -47,9 +47,15 @@ def _line(study: Study, recipe: Recipe, run: WandbRun) -> dict[str, Any]:
     try:
         record = _record(run)
     except UserError as error:
-        return {**line, "record": None, "why": str(error)}
+        return {**line, "record": None, "why": _shortened(str(error))}
     line |= {"variant": record.variant, "seed": record.seed, "finished": record.finished, "record": record}
     return {**line, "why": _why_not(study, recipe, record)}
+
+
+def _shortened(text: str, most: int = 200) -> str:
+    """In one line; the value of a broken field may be of any length."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[:most]}..."
 
 
 def _record(run: WandbRun) -> RunRecord:

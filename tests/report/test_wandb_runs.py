@@ -123,11 +123,11 @@ def test_what_does_not_count_is_listed_with_the_reason(
     put(wandb_server, "dict", asdict(record))
     put(wandb_server, "odd", replace(record, top1=160.0))
     put(wandb_server, "markup[/]")
-    for state in ("running", "crashed", "failed", "preempted", "pending"):
+    for state in ("running", "crashed", "failed", "preempted", "pending"):  # whatever W&B says, no record is none
         put(wandb_server, state, state=state)
     said = say("--wandb", "tester/p")
     for why, name in [
-        ("doubled: the same run was measured before", "doubled"),
+        ("doubled: another W&B run of the same finished first", "doubled"),
         ("repeats a run that counts already", "repeat"),
         ("of recipe slow", "recipe"),
         ("of another study (large)", "study"),
@@ -236,5 +236,8 @@ def test_a_server_that_does_not_let_us_look(
     monkeypatch.delenv("WANDB_API_KEY")
     assert "nobody is logged in" in say("--wandb", "tester/p", code=2)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
+    del wandb_server.state.operations["Runs"]
+    said = say("--wandb", "tester/p", code=2)
+    assert said.endswith(f"W&B at {server} failed: input: unknown operation Runs; try again")
     wandb_server.stop()
     assert f"W&B at {server} can't be reached" in say("--wandb", "tester/p", code=2)
