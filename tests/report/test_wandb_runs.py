@@ -1,4 +1,4 @@
-"""Tables from W&B's runs: those of a server, and those in the folders of offline runs."""
+"""Tables from W&B's runs, read from a server and from the folders of offline runs; what counts, what is listed."""
 
 import json
 import re
@@ -37,7 +37,6 @@ def user(wandb_server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Somebody who is logged in at the stand-in; W&B's process is ended with the test."""
     for name, value in wandb_server.environment(tmp_path).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("WANDB_HTTP_TIMEOUT", "2")
     monkeypatch.setenv("COLUMNS", "200")
     yield
     wandb.teardown()
@@ -239,5 +238,6 @@ def test_a_server_that_does_not_let_us_look(
     del wandb_server.state.operations["Runs"]
     said = say("--wandb", "tester/p", code=2)
     assert said.endswith(f"W&B at {server} failed: input: unknown operation Runs; try again")
+    monkeypatch.setenv("WANDB_HTTP_TIMEOUT", "2")
     wandb_server.stop()
     assert f"W&B at {server} can't be reached" in say("--wandb", "tester/p", code=2)
