@@ -1,6 +1,6 @@
 """Run commands as a person would, against the stand-in W&B server, and write down what they print.
 
-``python tests/transcript.py docs/wandb_transcript.md`` makes the page; it trains, so it takes as long as the sweep does.
+``python tests/transcript.py docs/wandb_transcript.md`` makes the page. It trains, so it takes as long as the sweep.
 """
 
 import os
