@@ -234,7 +234,7 @@ Cluster = Slurm | Local
 
 
 def submit_all(runs: Sequence[Run], cluster: Cluster, say: Callable[[str], None]) -> None:
-    """Submit every run that isn't done and has no job yet, and `say` a line for each that isn't done.
+    """Submit every run that isn't done and has no job yet, and `say` what becomes of each.
 
     Args:
         runs: parents before their children, as :func:`~nl_lightning.runner.plan` has them.
@@ -243,6 +243,9 @@ def submit_all(runs: Sequence[Run], cluster: Cluster, say: Callable[[str], None]
         UserError: the cluster refuses a job; those before it are submitted.
     """
     jobs = _newest_jobs(runs)
+    done = sum(run.is_done() for run in runs)
+    if done:
+        say(f"{done} of {len(runs)} runs are done already")
     for run in runs:
         state, job, parent = run.state(), jobs.get(run.name), run.parent
         if state.name == "done":

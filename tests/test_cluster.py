@@ -157,7 +157,6 @@ def test_in_the_background_one_after_the_other(home: Home) -> None:
     assert home.order() == [line for one in ran for line in one]
     assert {name for name, _ in home.states().values()} == {"done"}
     wait_until(lambda: not alive(jobs(said)), home)
-    assert jobs(home.command("run", "--cluster", "local")) == {}
 
 
 def alive(submitted: dict[str, str]) -> list[str]:
@@ -340,7 +339,7 @@ def test_a_study_goes_through_slurm(slurm: None, home: Home) -> None:
         "begin child",
         "end child 1",
     ]
-    assert jobs(home.command(*SLURM, "--variant", "child")) == {}
+    assert home.command(*SLURM, "--variant", "child").startswith("2 of 2 runs are done already\nnl-lightning status")
 
 
 @pytest.mark.parametrize("grace", [0, 30])
