@@ -75,7 +75,7 @@ class Job:
         give_up = time.monotonic() + STALE + 2 * BEAT  # by then, the claim of a machine that has died is stale
         while (code := self._attempt()) == HELD and time.monotonic() < give_up:
             time.sleep(BEAT)
-        if code:
+        if code and not self.run.is_done():
             raise subprocess.CalledProcessError(code, self.command)
 
     def checkpoint(self) -> DelayedSubmission:
