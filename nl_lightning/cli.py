@@ -88,6 +88,13 @@ def _parser() -> argparse.ArgumentParser:
     _select(cost)
     cost.set_defaults(command=_complexity)
 
+    weights = commands.add_parser("weights", help="weight files: import those of others, export ours")
+    verbs = weights.add_subparsers(required=True, metavar="VERB")
+    imported = verbs.add_parser("import", help="make our weight file of a checkpoint, ours or of others")
+    imported.add_argument("file", type=Path, help="a checkpoint")
+    imported.add_argument("--out", type=Path, required=True, metavar="W.safetensors", help="where to write")
+    imported.set_defaults(command=_weights_import)
+
     for name, purpose in LIGHTNING.items():
         commands.add_parser(name, help=purpose)
     return parser
@@ -200,6 +207,14 @@ def _report(options: argparse.Namespace) -> int:
         from nl_lightning.report.render import update_readme
 
         update_readme(options.readme, runs)
+    return 0
+
+
+def _weights_import(options: argparse.Namespace) -> int:
+    from nl_lightning.models.weights.importing import import_weights  # takes seconds: torch
+
+    header = import_weights(options.file, options.out)
+    print(f"{options.out}: {header.source}, ResNet-{header.net.depth}, {header.net.num_classes} classes")
     return 0
 
 

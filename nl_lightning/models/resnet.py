@@ -9,6 +9,7 @@ Checked against the output sizes of Table 1, the parameters of Sec. 4.1 and the 
 from dataclasses import dataclass
 from typing import Literal
 
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -162,10 +163,29 @@ class VideoResNet(nn.Module):
 
     def forward(self, clip: Float[Tensor, "N 3 T H W"]) -> Float[Tensor, "N classes"]:
         """Return the logits of normalised clips."""
+        logits: Tensor = self.fc(self.dropout(self.features(clip).mean(dim=(2, 3, 4))))
+        return logits
+
+    def features(self, clip: Float[Tensor, "N 3 T H W"]) -> Float[Tensor, "N D t h w"]:
+        """The output of res5."""
         x = self.pool1(self.relu(self.bn1(self.conv1(clip))))
         x = self.pool2(self.res2(x))
-        x = self.res5(self.res4(self.res3(x)))
-        logits: Tensor = self.fc(self.dropout(x.mean(dim=(2, 3, 4))))
+        features: Tensor = self.res5(self.res4(self.res3(x)))
+        return features
+
+    def logits_at_places(self, clip: Float[Tensor, "N 3 T H W"], side: int) -> Float[Tensor, "N places classes"]:
+        """The logits of the `side` x `side` window of res5 at each of its places: the classifier as a convolution.
+
+        A window is pooled over all frames, at stride 1 (Sec. 4, inference: fully convolutional); `side` is that of
+        res5 in training, 7 in Table 1. UserError if res5 is smaller.
+        """
+        x = self.features(clip).mean(dim=2)  # (N, D, h, w)
+        if side > min(x.shape[2:]):
+            raise UserError(
+                f"test_pool is {side}, but res5 is {x.shape[2]} x {x.shape[3]} here: test on larger crops, or pool less"
+            )
+        windows = F.avg_pool2d(x, side, stride=1).flatten(2).mT  # (N, places, D)
+        logits: Tensor = self.fc(windows)
         return logits
 
 
