@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -148,17 +149,23 @@ def load_weights(path: Path) -> tuple[VideoResNet, WeightsHeader]:
     tensors, header = read_weights(path)
     if not header.classifier:
         raise UserError(f"weights: {path} has no classifier: it can start a training (model.init_from), not be tested")
-    net = VideoResNet(header.net)
-    fill(net, tensors, f"weights: {path}")
+    with torch.device("meta"):  # without weights that would be thrown away
+        net = VideoResNet(header.net)
+    fill(net, tensors, f"weights: {path}", assign=True)
     return net.eval(), header
 
 
-def fill(net: VideoResNet, tensors: Mapping[str, Tensor], at: str, classifier: bool = True) -> None:
-    """Load all tensors of `net`, but for the classifier's if there is none. UserError naming those that don't fit."""
+def fill(
+    net: VideoResNet, tensors: Mapping[str, Tensor], at: str, classifier: bool = True, assign: bool = False
+) -> None:
+    """Load all tensors of `net`, but for the classifier's if there is none. UserError naming those that don't fit.
+
+    `assign` puts them in place of the network's own, which may be on the meta device then.
+    """
     ours = {name: v for name, v in net.state_dict().items() if classifier or not name.startswith("fc.")}
     if wrong := mismatches({name: v.shape for name, v in ours.items()}, {n: t.shape for n, t in tensors.items()}):
         raise UserError(f"{at}: the tensors are not this network's: {wrong}")
-    net.load_state_dict({**net.state_dict(), **tensors})
+    net.load_state_dict({**net.state_dict(), **tensors}, assign=assign)
 
 
 TRAINING_ONLY = {"nonlocal_init", "nonlocal_gamma", "residual_gamma", "decay_bn"}
