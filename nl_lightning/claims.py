@@ -15,6 +15,7 @@ import platform
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,15 @@ def claim(what: Path) -> Claim | None:
         if older < mine:
             older.unlink(missing_ok=True)
     return Claim(what, mine)
+
+
+@contextlib.contextmanager
+def waiting_for(what: Path) -> Iterator[None]:
+    """Hold it while the block runs; wait for whoever has it before."""
+    while (held := claim(what)) is None:
+        time.sleep(0.5)
+    with held:
+        yield
 
 
 def holder(what: Path) -> Holder | None:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, NoReturn
 from rich.console import Console
 from rich.table import Table
 
+from nl_lightning import agent, sweeps
 from nl_lightning.errors import UserError, mistake
-from nl_lightning.runner import Run, plan, prepare, run_all
+from nl_lightning.runner import Run, plan, prepare, run_all, to_run_again
 from nl_lightning.signals import Stopped
 from nl_lightning.study import Recipe, Study, find_study, load_recipe, load_study
 
@@ -72,11 +73,24 @@ def _parser() -> argparse.ArgumentParser:
     _select(run)
     run.add_argument("--workers", type=_at_least_one, default=1, metavar="N", help="runs at a time (default 1)")
     run.add_argument("--dry-run", action="store_true", help="print the commands of the runs that are left")
+    run.add_argument("--failed", action="store_true", help="only what has failed or was interrupted, wherever it ran")
+    run.add_argument(
+        "--parents", choices=("train", "wait"), default="train",
+        help="runs that others start from: train them first (the default), or wait for whoever does",
+    )  # fmt: skip
+    run.add_argument("--expect", metavar="V=HASH ...", help="refuse variants of another definition (sweeps say it)")
     run.set_defaults(command=_run)
 
     status = commands.add_parser("status", help="every run of a study and its state")
     _select(status)
     status.set_defaults(command=_status)
+
+    sweep = commands.add_parser("sweeps", help="write W&B sweeps: of the whole study, and of each table")
+    sweep.add_argument("study", help="a study: table2, or the path of a YAML file")
+    sweep.add_argument("--seed", action="append", type=_seed, metavar="S", help="a seed (can be repeated; default 0)")
+    sweep.add_argument("--recipe", metavar="R", help="a recipe: its name or path (default: the study's)")
+    sweep.add_argument("--full-grid", action="store_true", help="also the product of the study's grid, axis by axis")
+    sweep.set_defaults(command=_sweeps)
 
     report = commands.add_parser("report", help="collate the records of a study into tables")
     report.add_argument("study", help="a study: table2, or the path of a YAML file")
@@ -121,8 +135,19 @@ def _select(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", help="a study: table2, or the path of a YAML file")
     parser.add_argument("--table", action="append", metavar="T", help="only this table, e.g. 2a (can be repeated)")
     parser.add_argument("--variant", action="append", metavar="V", help="only this variant (can be repeated)")
+    parser.add_argument(
+        "--where", nargs="+", type=_column, metavar="COLUMN=VALUE",
+        help="only variants of these values, e.g. depth=50 sum_over=space",
+    )  # fmt: skip
     parser.add_argument("--seed", action="append", type=_seed, metavar="S", help="a seed (can be repeated; default 0)")
     _where(parser)
+
+
+def _column(text: str) -> tuple[str, str]:
+    column, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"expected COLUMN=VALUE, not '{text}'")
+    return column, value
 
 
 def _seed(text: str) -> int:
@@ -142,24 +167,31 @@ def _study(options: argparse.Namespace) -> tuple[Study, Recipe]:
     return study, load_recipe(options.recipe or study.recipe)
 
 
-def _planned(options: argparse.Namespace) -> list[Run]:
+def _planned(options: argparse.Namespace, parents: bool = True) -> list[Run]:
     study, recipe = _study(options)
-    return plan(study, recipe, options.seed or [0], options.results, options.table, options.variant)
+    columns = dict(options.where or [])
+    seeds = [_seed(columns.pop("seed"))] if "seed" in columns else options.seed or [0]
+    variants = options.variant
+    if columns:
+        variants = [*(variants or []), *study.where(columns)]
+    return plan(study, recipe, seeds, options.results, options.table, variants, parents)
 
 
 def _run(options: argparse.Namespace) -> int:
-    runs = _planned(options)
+    console = Console()
+    if agent.is_present():
+        return agent.run_point(
+            lambda: _ready(options), lambda runs, env: run_all(runs, options.workers, console, lambda run: None, env)
+        )  # fmt: skip
+    runs = _ready(options)
     if options.dry_run:
         for run in runs:
             print(f"# {run.name}: {run.state().name}")
             print("\n".join(run.commands()))
         return 0
-    study, recipe = runs[0].study, runs[0].base
-    for run in runs:
-        _ = run.config_hash  # a file that is missing or broken is found before hours are spent
-    console = Console()
-    if not all(run.is_done() for run in runs) and (code := prepare(recipe)):
+    if not all(run.is_done() for run in runs) and (code := prepare(runs[0].base)):
         return code
+    study, recipe = runs[0].study, runs[0].base
 
     def refresh(run: Run) -> None:
         record = run.state().record
@@ -173,6 +205,28 @@ def _run(options: argparse.Namespace) -> int:
     failed = run_all(runs, options.workers, console, refresh)
     _print_tables(study, recipe, options.results, options.table)
     return 1 if failed else 0
+
+
+def _ready(options: argparse.Namespace) -> list[Run]:
+    """The runs to bring to their records, once everything that can be checked before hours are spent is found right."""
+    runs = _planned(options, parents=options.parents == "train")
+    if options.failed:
+        runs = to_run_again(runs)
+        if not runs:
+            raise UserError("nothing has failed or was interrupted: see nl-lightning status")
+    for run in runs:
+        _ = run.config_hash  # a file that is missing or broken is found now
+    if options.expect is not None:
+        sweeps.check_expected(runs[0].study, runs[0].base, options.expect, [run.variant.name for run in runs])
+    return runs
+
+
+def _sweeps(options: argparse.Namespace) -> int:
+    study, recipe = _study(options)
+    folder = Path("sweeps") if recipe.name == study.recipe else Path("sweeps") / recipe.name
+    for path in sweeps.write_sweeps(study, recipe, options.seed or [0], folder, options.full_grid):
+        print(f"wandb sweep {path}")
+    return 0
 
 
 def _write_tables(study: Study, recipe: Recipe, results: Path) -> tuple["Runs", list[Path]]:

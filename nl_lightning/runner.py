@@ -36,7 +36,10 @@ LOOK_AGAIN = 2.0
 """Seconds between two looks at runs that others are at work on."""
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 """Where a run's newest weights lie, below its folder."""
+AGAIN = ("failed", "interrupted", "preempted")
+"""States of a run that was begun and hasn't its record."""
 RANKS = ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "LOCAL_RANK")
+"""What numbers the processes of a run; a process that is started here is the first of its run."""
 ENOUGH_DISK = 200 << 20
 """Bytes that must be free for a study to go on after a run has failed."""
 
@@ -194,12 +197,23 @@ def plan(
     results: Path,
     tables: Sequence[str] | None = None,
     variants: Sequence[str] | None = None,
+    parents: bool = True,
 ) -> list[Run]:
-    """The selected runs of a study, done or not, in the order to run them: all variants of a seed, then the next."""
-    selected = study.select(tables, variants)
+    """The selected runs of a study, done or not, in the order to run them: all variants of a seed, then the next.
+
+    With `parents`, the runs that a selected one starts from are selected too.
+    """
+    selected = study.select(tables, variants, parents)
     return [
         Run(study, study.variant(name), recipe, seed, results) for seed in dict.fromkeys(seeds) for name in selected
     ]
+
+
+def to_run_again(runs: Sequence[Run]) -> list[Run]:
+    """Those that failed or were interrupted, wherever they ran, and what they start from."""
+    again = {(run.variant.name, run.seed) for run in runs if run.state().name in AGAIN}
+    again |= {(name, seed) for variant, seed in again for name in runs[0].study.ancestors(variant)}
+    return [run for run in runs if (run.variant.name, run.seed) in again]
 
 
 def prepare(recipe: Recipe) -> int:
@@ -345,7 +359,6 @@ class _Active:
 
 def _start(run: Run, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
     run.log.parent.mkdir(parents=True, exist_ok=True)
-    # A task of a cluster has its number in the environment; a process started by hand is the first of its run.
     ours = {key: value for key, value in environment.items() if key not in RANKS}
     with run.log.open("ab") as log:
         return subprocess.Popen(

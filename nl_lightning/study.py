@@ -23,6 +23,7 @@ import yaml
 
 from nl_lightning.conventions import BLOCKS, INFLATE, INSTANTIATIONS, STAGES, SUM_OVER, Conventions, check_placement
 from nl_lightning.errors import UserError, nearest
+from nl_lightning.grid import AXES, Grid, placement_name, product
 
 # Settings that can't change a number: where things lie, how fast they go, what is shown. Not in a run's hash.
 NEUTRAL = {
@@ -75,6 +76,7 @@ class Variant:
             "instantiation": non_local.get("instantiation", "none"),
             "stage": "+".join(placement) or "none",
             "blocks": sum(len(after) for after in placement.values()),
+            "placement": "+".join(placement_name(stage, len(after)) for stage, after in placement.items()) or "none",
             "sum_over": non_local.get("sum_over", "none"),
             "clip": self.clip or "default",
         }
@@ -150,7 +152,10 @@ class Claim:
 
 @dataclass(frozen=True)
 class Study:
-    """Variants, tables and claims. Recipes on the paper's data have names that start with `reported_on`."""
+    """Variants, tables and claims. Recipes on the paper's data have names that start with `reported_on`.
+
+    The variants of `grid`, if there is one, are among `variants`.
+    """
 
     name: str
     title: str
@@ -160,6 +165,7 @@ class Study:
     tables: Mapping[str, Table]
     claims: tuple[Claim, ...] = ()
     reported_on: str | None = None
+    grid: Grid | None = None
 
     def comparable(self, recipe: str) -> bool:
         """Whether accuracies under `recipe` can stand beside the reported ones, and not only gains."""
@@ -192,11 +198,13 @@ class Study:
         # Rounded, because 75.1 - 73.8 isn't 1.3 in binary, and a claim's margin may be met exactly.
         return None if first is None or second is None else round(first - second, 6)
 
-    def select(self, tables: Sequence[str] | None = None, variants: Sequence[str] | None = None) -> list[str]:
+    def select(
+        self, tables: Sequence[str] | None = None, variants: Sequence[str] | None = None, parents: bool = True
+    ) -> list[str]:
         """Names of variants in the order to run them: everything that was named, or all if nothing was.
 
-        A table stands for the variants of its rows and their baselines. The variants that a selected one
-        starts from (`init_from`) are selected too. The cheaper ResNet-50 comes before ResNet-101, a parent
+        A table stands for the variants of its rows and their baselines. With `parents`, the variants that a
+        selected one starts from (`init_from`) are selected too. The cheaper ResNet-50 comes before ResNet-101, a parent
         before its children; otherwise the order is that of the tables, so that the first is complete first.
         """
         in_tables = [name for table in self.tables.values() for row in table.rows for name in _used(row)]
@@ -209,8 +217,24 @@ class Study:
         selected: dict[str, None] = {}
         for name in by_depth:
             if name in wanted:
-                selected |= dict.fromkeys([*reversed(self.ancestors(name)), name])
+                selected |= dict.fromkeys([*reversed(self.ancestors(name)), name] if parents else [name])
         return list(selected)
+
+    def where(self, columns: Mapping[str, str]) -> list[str]:
+        """Names of the variants with these values in their columns. UserError if there are none."""
+        known = next(iter(self.variants.values())).columns()
+        for column in columns:
+            if column not in known:
+                raise UserError(f"{self.path}: variants have no column '{column}'{nearest(column, known)}")
+        found = [
+            name
+            for name, variant in self.variants.items()
+            if all(str(variant.columns()[column]) == value for column, value in columns.items())
+        ]
+        if not found:
+            wanted = ", ".join(f"{column}={value}" for column, value in columns.items())
+            raise UserError(f"{self.path}: no variant has {wanted}")
+        return found
 
     def ancestors(self, name: str) -> list[str]:
         """The variants that this one starts from: parent, grandparent, and so on."""
@@ -265,11 +289,18 @@ def load_study(path: Path) -> Study:
         load_yaml(path),
         at,
         required=("name", "title", "recipe", "variants", "tables"),
-        optional=("reported_on", "claims"),
+        optional=("reported_on", "claims", "grid"),
     )
+    stated = _mapping(raw["variants"], f"{at}: variants")
+    grid = None
+    if "grid" in raw:
+        products, grid = _grid(raw["grid"], f"{at}: grid")
+        for name in products.keys() & stated.keys():
+            raise UserError(f"{at}: variants.{name}: the grid has a variant of this name")
+        stated = stated | products
     variants = {
         _name(name, f"{at}: variants"): _variant(name, value, f"{at}: variants.{name}")
-        for name, value in _mapping(raw["variants"], f"{at}: variants").items()
+        for name, value in stated.items()
     }
     tables = {
         _name(name, f"{at}: tables"): _table(name, value, f"{at}: tables.{name}", variants)
@@ -292,7 +323,25 @@ def load_study(path: Path) -> Study:
         tables=tables,
         claims=claims,
         reported_on=_text(raw["reported_on"], f"{at}: reported_on") if "reported_on" in raw else None,
+        grid=grid,
     )
+
+
+def _grid(value: object, at: str) -> tuple[dict[str, Any], Grid]:
+    raw = _mapping(value, at, required=("net", *AXES))
+    net = _net(raw["net"], f"{at}.net")
+    known: dict[str, Sequence[str]] = {"instantiation": INSTANTIATIONS, "stage": STAGES, "sum_over": SUM_OVER}
+    axes: dict[str, list[Any]] = {}
+    for axis in AXES:
+        axes[axis] = _list(raw[axis], f"{at}.{axis}")
+        for item in axes[axis]:
+            if axis in known:
+                _choice(item, f"{at}.{axis}", known[axis])
+            elif isinstance(item, bool) or not isinstance(item, int) or item < 1:
+                raise UserError(f"{at}.{axis}: expected whole numbers of at least 1, got {_shown(item)}")
+        if not axes[axis] or _repeated(axes[axis]):
+            raise UserError(f"{at}.{axis}: expected one or more different values")
+    return product(net, axes)
 
 
 def _variant(name: str, value: object, at: str) -> Variant:
@@ -468,6 +517,13 @@ class Recipe:
     name: str
     files: tuple[Path, ...]
     config: Mapping[str, Any]
+
+    @property
+    def comment(self) -> list[str]:
+        """What its file opens with: hardware, hours, what it needs. A line that is indented goes on with the last."""
+        lines = self.files[0].read_text(encoding="utf-8").splitlines()
+        opening = "\n".join(line[1:] for line in itertools.takewhile(lambda line: line.startswith("#"), lines))
+        return [" ".join(line.split()) for line in re.sub(r"\n  +", " ", opening).splitlines()]
 
     def overlay(self, clip: str) -> Path:
         """The file that changes this recipe for variants of this clip; it need not exist."""

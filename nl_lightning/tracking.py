@@ -14,7 +14,7 @@ from typing import Any
 
 import wandb
 
-from nl_lightning.records import RunRecord, portable
+from nl_lightning.records import RunRecord, parse_record, portable
 from nl_lightning.runner import Run
 from nl_lightning.signals import Stopped
 
@@ -42,8 +42,14 @@ def begin(run: Run) -> "wandb.Run":
     """
     if "WANDB_MODE" not in os.environ and not logged_in():
         os.environ["WANDB_MODE"] = "offline"
-    started = _init(
-        project=os.environ.get("WANDB_PROJECT", "nl-lightning"),
+    started = _open(run)
+    run.note_wandb(started.id, started.sweep_id)
+    return started
+
+
+def _open(run: Run) -> "wandb.Run":
+    return _init(
+        project=_project(),
         id=os.environ.get("WANDB_RUN_ID") or run.wandb.get("id") or run.config_hash,
         name=run.name,
         group=run.study.name,
@@ -52,8 +58,44 @@ def begin(run: Run) -> "wandb.Run":
         config={**run.columns(), "config": portable(run.recipe.config)},
         dir=run.folder,
     )
-    run.note_wandb(started.id, started.sweep_id)
-    return started
+
+
+def _project() -> str:
+    return os.environ.get("WANDB_PROJECT", "nl-lightning")
+
+
+def repeat(run: Run, record: RunRecord, first: str) -> None:
+    """Finish the agent's W&B run at once with the numbers that the run has already, marked as a repeat of the `first`.
+
+    If it is itself the first, whose record was filed before W&B heard of it, it is no repeat.
+    """
+    started = _open(run)
+    if first != started.id:
+        started.tags = (*(started.tags or ()), "repeat")
+        started.summary["repeat_of"] = first
+    end(record)
+
+
+def refuse(line: str) -> None:
+    """Finish the agent's W&B run as failed, with the line that says why: or it would stay pending for ever."""
+    _init(project=_project()).summary["error"] = line
+    wandb.finish(exit_code=2)
+
+
+def find_record(run: Run) -> tuple[RunRecord, str] | None:
+    """The record of this very run in the W&B project, where another machine may have put it, and its W&B run."""
+    if os.environ.get("WANDB_MODE", "online") != "online" or not logged_in():
+        return None
+    path = "/".join(filter(None, (os.environ.get("WANDB_ENTITY"), _project())))
+    wanted = {"config.config_hash": run.config_hash, "state": "finished"}
+    try:
+        found = list(wandb.Api(timeout=PATIENCE).runs(path, filters=wanted))
+    except (wandb.Error, ValueError):  # no server, or no such project yet: `begin` will say so
+        return None
+    for one in sorted(found, key=lambda one: "repeat_of" in one.summary):
+        if text := one.summary.get("record"):
+            return parse_record(text, f"W&B: {path}/{one.id}"), one.id
+    return None
 
 
 def _init(**kwargs: Any) -> "wandb.Run":

@@ -1,8 +1,10 @@
 """What several rooms' tests need."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from wandb_standin import WandbServer
 
 from nl_lightning.data import longrange
 
@@ -13,3 +15,13 @@ def small_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("videos")
     longrange.generate(root, longrange.LongRange(train=33, val=11, test=22), progress=False)
     return root
+
+
+@pytest.fixture
+def wandb_server() -> Iterator[WandbServer]:
+    """A stand-in W&B server on a free port; nothing of it outlives the test."""
+    server = WandbServer()
+    try:
+        yield server
+    finally:
+        server.stop()

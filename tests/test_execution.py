@@ -2,7 +2,6 @@
 
 import platform
 import shlex
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from tiny_study import write_tiny_study
 
 from nl_lightning import execution, process
 from nl_lightning.errors import UserError
@@ -21,44 +21,6 @@ from nl_lightning.runner import Run, plan
 from nl_lightning.signals import Stopped
 from nl_lightning.study import load_recipe, load_study
 
-STUDY = """
-name: small
-title: A small study
-recipe: tiny
-variants:
-  c2d: {net: {depth: 50}}
-  nl: {net: {depth: 50, non_local: {placement: {res4: [4]}, instantiation: dot_product, sum_over: spacetime}}}
-  long: {net: {depth: 50}, clip: 128f, init_from: c2d}
-tables:
-  one:
-    caption: Everything
-    rows:
-      - {label: C2D, variant: c2d}
-      - {label: NL, variant: nl, baseline: c2d}
-      - {label: long, variant: long, baseline: c2d}
-"""
-RECIPE = """
-model:
-  net: {{num_classes: 11, width: 0.015625, temporal_strides: [1, 1, 2],
-         spatial_strides: [2, 2, 1, 1, 1, 1], dropout: 0}}
-  optimizer: {{class_path: torch.optim.AdamW, init_args: {{lr: 0.003}}}}
-data:
-  root: {root}
-  train_list: train.txt
-  val_list: val.txt
-  test_list: test.txt
-  num_frames: 8
-  short_side: [36, 36]
-  crop: 32
-  test_short_side: 36
-  test_crop: 32
-  num_clips: 2
-  num_crops: 3
-  batch_size: 11
-  test_batch_size: 4
-trainer: {{accelerator: cpu, devices: 1, max_epochs: 3, check_val_every_n_epoch: 2, enable_model_summary: false}}
-"""
-
 
 @pytest.fixture
 def folder(tmp_path: Path, small_videos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -66,12 +28,7 @@ def folder(tmp_path: Path, small_videos: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no.netrc"))
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    shutil.copytree(small_videos, tmp_path / "videos")
-    (tmp_path / "study.yaml").write_text(STUDY)
-    (tmp_path / "tiny.yaml").write_text(RECIPE.format(root=tmp_path / "videos"))
-    (tmp_path / "tiny_128f.yaml").write_text(
-        "model: {freeze_bn: true}\ndata: {num_frames: 16}\ntrainer: {max_epochs: 1}\n"
-    )
+    write_tiny_study(tmp_path, small_videos)
     return tmp_path
 
 
@@ -189,7 +146,7 @@ def test_an_unreadable_file_is_named_and_counts_as_wrong(folder: Path) -> None:
         assert execute(run) == 0
     record = run.state().record
     assert record is not None
-    assert record.unreadable == sorted(map(str, broken))
+    assert record.unreadable == sorted(str(path.relative_to(folder / "videos")) for path in broken)
     assert (record.videos_expected, record.videos_scored) == (22, 21)
     table = pq.read_table(run.predictions).to_pydict()
     assert table["scores"][table["video"].index(str(broken[1]))] is None

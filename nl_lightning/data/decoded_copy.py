@@ -15,6 +15,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import track
 
+from nl_lightning.claims import waiting_for
 from nl_lightning.data import decoding
 from nl_lightning.data.decoding import DecodeError
 from nl_lightning.data.transforms import Frames
@@ -45,7 +46,11 @@ class DecodedCopy:
         """
         if self._read_index() is not None:
             return
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with waiting_for(self.file):  # of several processes that begin together one decodes
+            if self._read_index() is None:
+                self._write()
+
+    def _write(self) -> None:
         part = self.file.with_suffix(f".{os.getpid()}.part")
         try:
             errors = self._decode_all(part)

@@ -42,6 +42,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from nl_lightning.claims import waiting_for
 from nl_lightning.errors import UserError
 from nl_lightning.records import write_atomically
 
@@ -306,6 +307,13 @@ def generate(root: Path, spec: LongRange, progress: bool = True) -> None:
             )
     if done.exists():
         return
+    with waiting_for(root):  # of several processes that begin together one generates
+        if not done.exists():
+            _write(root, spec, marker, progress)
+
+
+def _write(root: Path, spec: LongRange, marker: str, progress: bool) -> None:
+    done, begun = root / "spec.json", root / "spec.unfinished.json"
     taken = [name for name in (*SEEDS, "classes.txt", *(f"{s}.txt" for s in SEEDS)) if (root / name).exists()]
     if taken and not begun.exists():
         raise UserError(f"{root} already holds '{taken[0]}', which is not of a longrange set; give an empty folder")

@@ -1,0 +1,52 @@
+"""A study of three small networks whose runs take seconds, for tests that really train."""
+
+import shutil
+from pathlib import Path
+
+STUDY = """
+name: small
+title: A small study
+recipe: tiny
+variants:
+  c2d: {net: {depth: 50}}
+  nl: {net: {depth: 50, non_local: {placement: {res4: [4]}, instantiation: dot_product, sum_over: spacetime}}}
+  long: {net: {depth: 50}, clip: 128f, init_from: c2d}
+tables:
+  one:
+    caption: Everything
+    rows:
+      - {label: C2D, variant: c2d}
+      - {label: NL, variant: nl, baseline: c2d}
+      - {label: long, variant: long, baseline: c2d}
+"""
+RECIPE = """
+model:
+  net: {{num_classes: 11, width: 0.015625, temporal_strides: [1, 1, 2],
+         spatial_strides: [2, 2, 1, 1, 1, 1], dropout: 0}}
+  optimizer: {{class_path: torch.optim.AdamW, init_args: {{lr: 0.003}}}}
+data:
+  root: {root}
+  train_list: train.txt
+  val_list: val.txt
+  test_list: test.txt
+  num_frames: 8
+  short_side: [36, 36]
+  crop: 32
+  test_short_side: 36
+  test_crop: 32
+  num_clips: 2
+  num_crops: 3
+  batch_size: 11
+  test_batch_size: 4
+trainer: {{accelerator: cpu, devices: 1, max_epochs: 3, check_val_every_n_epoch: 2, enable_model_summary: false}}
+"""
+
+
+def write_tiny_study(folder: Path, videos: Path) -> None:
+    """Write ``study.yaml``, its recipe and, in ``videos``, its own copy of some small videos."""
+    shutil.copytree(videos, folder / "videos")
+    (folder / "study.yaml").write_text(STUDY)
+    (folder / "tiny.yaml").write_text(RECIPE.format(root=folder / "videos"))
+    (folder / "tiny_128f.yaml").write_text(
+        "model: {freeze_bn: true}\ndata: {num_frames: 16}\ntrainer: {max_epochs: 1}\n"
+    )
