@@ -44,7 +44,7 @@ def test_protocols_by_hand(tmp_path: Path) -> None:
     both, one = "2 clips x 1 crops", "1 clip in the middle, centre crop"
     assert scored[both, "softmax mean"] == (50, 75)
     assert scored[both, "logit mean"] == (50, 75)
-    assert scored[both, "vote"] == (25, 25)  # classes without a vote tie with each other, and nobody wins
+    assert scored[both, "vote"] == (25, 75)  # where two classes have a vote each, nobody wins
     assert scored[one, "softmax mean"] == (50, 50)
     top1, top5 = scored[both, "softmax mean, 1 missing videos dropped"]
     assert (top1, top5) == (pytest.approx(200 / 3), 100)
