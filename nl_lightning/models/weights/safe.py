@@ -23,7 +23,7 @@ def read_torch(path: Path) -> Any:
     except FileNotFoundError:
         raise UserError(f"there is no file {path}") from None
     except Exception as error:  # the reader of a broken file can raise anything
-        if asked := re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error)):
+        if asked := re.search(r"(?:GLOBAL|class) ([\w.]+\.\w+)", str(error)):
             raise UserError(
                 f"{path}: refused: reading it would run {asked[1]}; only tensors and plain containers are read"
             ) from None

@@ -4,7 +4,6 @@ pytorchvideo's, torchvision's and mmcv's own code is run; the other networks are
 documented of them. All have random weights and random BN statistics.
 """
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -135,9 +134,7 @@ def test_mmaction2(mode: str, reference: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["c2d_r50", "i3d_r50"])
 def test_pytorchvideo(name: str, tmp_path: Path) -> None:
     """Its own networks, at full width."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # it calls torch.jit
-        from pytorchvideo.models.hub import resnet
+    from pytorchvideo.models.hub import resnet
 
     theirs = getattr(resnet, name)(head_pool_kernel_size=(4, 2, 2)).eval()
     randomise(theirs)
