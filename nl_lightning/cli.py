@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nl_lightning import agent, sweeps
+from nl_lightning.cluster import Cluster, Local, Slurm, states, submit_all
 from nl_lightning.errors import UserError, mistake
 from nl_lightning.runner import Run, plan, prepare, run_all, to_run_again
 from nl_lightning.signals import Stopped
@@ -79,6 +80,12 @@ def _parser() -> argparse.ArgumentParser:
         help="runs that others start from: train them first (the default), or wait for whoever does",
     )  # fmt: skip
     run.add_argument("--expect", metavar="V=HASH ...", help="refuse variants of another definition (sweeps say it)")
+    run.add_argument("--cluster", choices=("slurm", "local"), help="submit a job for each run, and return")
+    run.add_argument("--partition", metavar="P", help="of Slurm")
+    run.add_argument(
+        "--slurm", action="append", type=_slurm_option, default=[], metavar="KEY=VALUE",
+        help="any option of sbatch, e.g. account=lab, mem=64G or exclusive; time in minutes (can be repeated)",
+    )  # fmt: skip
     run.set_defaults(command=_run)
 
     status = commands.add_parser("status", help="every run of a study and its state")
@@ -95,6 +102,13 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="collate the records of a study into tables")
     report.add_argument("study", help="a study: table2, or the path of a YAML file")
     _where(report)
+    elsewhere = report.add_mutually_exclusive_group()
+    elsewhere.add_argument(
+        "--wandb", metavar="ENTITY/PROJECT[/SWEEP]", help="take the records from W&B, not from --results"
+    )
+    elsewhere.add_argument(
+        "--wandb-offline", type=Path, metavar="DIR", help="take the records from the W&B run folders below DIR"
+    )
     report.add_argument("--readme", type=Path, metavar="FILE", help="also update the results block of this file")
     report.set_defaults(command=_report)
 
@@ -166,6 +180,11 @@ def _at_least_one(text: str) -> int:
     return int(text)
 
 
+def _slurm_option(text: str) -> tuple[str, str | bool]:
+    key, equals, value = text.partition("=")
+    return key, value if equals else True
+
+
 def _study(options: argparse.Namespace) -> tuple[Study, Recipe]:
     study = load_study(find_study(options.study))
     return study, load_recipe(options.recipe or study.recipe)
@@ -193,8 +212,11 @@ def _run(options: argparse.Namespace) -> int:
             print(f"# {run.name}: {run.state().name}")
             print("\n".join(run.commands()))
         return 0
+    cluster = _cluster(options)
     if not all(run.is_done() for run in runs) and (code := prepare(runs[0].base)):
         return code
+    if cluster is not None:
+        return _submit(runs, cluster)
     study, recipe = runs[0].study, runs[0].base
 
     def refresh(run: Run) -> None:
@@ -225,6 +247,26 @@ def _ready(options: argparse.Namespace) -> list[Run]:
     return runs
 
 
+def _cluster(options: argparse.Namespace) -> Cluster | None:
+    if options.cluster != "slurm" and (options.partition or options.slurm):
+        raise UserError("--partition and --slurm are for --cluster slurm")
+    folder = options.results / "jobs"
+    if options.cluster == "local":
+        return Local(folder, options.workers)
+    if options.cluster is None:
+        return None
+    if options.workers > 1:
+        raise UserError("--workers is for one machine; on a cluster, Slurm says how many run at a time")
+    partition = {"partition": options.partition} if options.partition else {}
+    return Slurm(folder, {**partition, **dict(options.slurm)})
+
+
+def _submit(runs: list[Run], cluster: Cluster) -> int:
+    submit_all(runs, cluster, lambda line: print(line, flush=True))
+    print(f"nl-lightning status shows how far they are; what they print: {runs[0].log.parent.parent}/*/seed*.log")
+    return 0
+
+
 def _sweeps(options: argparse.Namespace) -> int:
     study, recipe = _study(options)
     folder = Path("sweeps") if recipe.name == study.recipe else Path("sweeps") / recipe.name
@@ -242,12 +284,16 @@ def _write_tables(study: Study, recipe: Recipe, results: Path) -> tuple["Runs", 
 
 
 def _print_tables(study: Study, recipe: Recipe, results: Path, tables: list[str] | None = None) -> "Runs":
+    runs, written = _write_tables(study, recipe, results)
+    _print_runs(runs, written, tables)
+    return runs
+
+
+def _print_runs(runs: "Runs", written: list[Path], tables: list[str] | None = None) -> None:
     from nl_lightning.report.render import print_study
 
-    runs, written = _write_tables(study, recipe, results)
     print_study(Console(), runs, tables)
     print(f"{len(written)} files in {written[0].parent}")
-    return runs
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -257,8 +303,7 @@ def _status(options: argparse.Namespace) -> int:
     room = max(12, console.width - name_width - 34)  # a narrow terminal cuts the note, nothing else
     table = Table("variant", "seed", "state", "top-1 %", "", box=None, header_style="bold")
     counts: Counter[str] = Counter()
-    for run in runs:
-        state = run.state()
+    for run, state in zip(runs, states(runs), strict=True):
         counts[state.name] += 1
         top1 = f"{state.record.top1:.1f}" if state.record else ""
         note = state.note if len(state.note) <= room else f"{state.note[: room - 3]}..."
@@ -270,7 +315,11 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    runs = _print_tables(*_study(options), options.results)
+    study, recipe = _study(options)
+    if options.wandb is None and options.wandb_offline is None:
+        runs = _print_tables(study, recipe, options.results)
+    else:
+        runs = _print_wandb(study, recipe, options)
     if options.readme is not None:
         from nl_lightning.report.render import update_readme
 
@@ -310,6 +359,21 @@ def _weights_export(options: argparse.Namespace) -> int:
 
     print(f"{export_weights(options.file, options.out, options.to)} tensors written to {options.out}")
     return 0
+
+
+def _print_wandb(study: Study, recipe: Recipe, options: argparse.Namespace) -> "Runs":
+    from nl_lightning.report.render import write_tables  # W&B and pandas: a second
+    from nl_lightning.report.wandb_reading import from_folders, from_server
+    from nl_lightning.report.wandb_runs import print_left_out, select
+    from nl_lightning.tracking import logged_in
+
+    if options.wandb is not None and not logged_in():
+        raise UserError("--wandb: nobody is logged in at W&B; log in with 'wandb login', or set WANDB_API_KEY")
+    found = from_folders(options.wandb_offline) if options.wandb is None else from_server(options.wandb)
+    runs, left_out = select(study, recipe, found)
+    _print_runs(runs, write_tables(runs, options.results))
+    print_left_out(Console(), left_out, len(found))
+    return runs
 
 
 def _complexity(options: argparse.Namespace) -> int:

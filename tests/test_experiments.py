@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nl_lightning.cli import main
+from nl_lightning.cli import _parser, main
 from nl_lightning.conventions import Conventions
 from nl_lightning.execution import ANY_MACHINE, VideoCLI
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
@@ -106,7 +106,10 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("command", shown("README.md") + shown("experiments/README.md"), ids=" ".join)
+PAGES = ("README.md", "experiments/README.md", "docs/wandb.md")
+
+
+@pytest.mark.parametrize("command", [words for page in PAGES for words in shown(page)], ids=" ".join)
 def test_a_command_that_is_shown_works(
     command: list[str], released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,8 +120,10 @@ def test_a_command_that_is_shown_works(
     if verb in ("fit", "test"):
         words = with_weights([verb, *(word for word in rest if not word.startswith("--ckpt_path"))])
         understand(words[1:] + ANY_MACHINE)
-    elif verb == "run":
+    elif verb == "run" and "--failed" not in rest:
         assert main([verb, *rest, "--dry-run"]) == 0
+    elif "--wandb" in rest or "--failed" in rest:  # there is no such project, and nothing has failed
+        assert _parser().parse_args(command)
     else:
         assert main(command) == 0
 
