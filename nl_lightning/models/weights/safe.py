@@ -11,6 +11,9 @@ import torch
 
 from nl_lightning.errors import UserError
 
+OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""What files of PyTorch before 1.6 start with: a pickled magic number."""
+
 
 def read_torch(path: Path) -> Any:
     """What ``torch.save`` wrote: tensors and plain containers, and nothing else.
@@ -91,10 +94,6 @@ def read_others(path: Path) -> Any:
     if head.startswith((b"\x80", b"(", b"}")):  # protocols 2 and up, and 0
         return read_pickle(path)
     raise UserError(f"{path} is neither a file of PyTorch nor a pickle")
-
-
-OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""What files of PyTorch before 1.6 start with: a pickled magic number."""
 
 
 def sha256(path: Path) -> str:

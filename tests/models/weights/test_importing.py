@@ -174,6 +174,31 @@ def test_what_the_others_cannot_compute_is_not_exported(tmp_path: Path, capsys: 
     assert "slowfast has no network that computes this" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("net", "clip", "to", "match"),
+    [
+        ({}, (8, 2), "caffe2", "caffe2 has no network for clips of 8x2, only for 32x2"),
+        ({"non_local": NonLocalConfig({"res4": [1]}, "gaussian")}, (32, 2), "caffe2", "caffe2 has no gaussian blocks"),
+        ({"non_local": NonLocalConfig({"res4": [1]}, sum_over="space")}, (32, 2), "caffe2", "NonLocalConfig"),
+        ({}, (8, 8), "slowfast", "temporal_strides is"),
+    ],
+)
+def test_networks_that_the_others_do_not_have(
+    net: dict[str, Any], clip: tuple[int, int], to: Any, match: str, tmp_path: Path
+) -> None:
+    config = ResNetConfig(**net, width=1 / 64, num_classes=3, conventions=Conventions("release"))
+    header = WeightsHeader(config, InputSettings(*clip), "ours", "")
+    save_weights(tmp_path / "w.safetensors", VideoResNet(config).state_dict(), header)
+    with pytest.raises(UserError, match=match):
+        export_weights(tmp_path / "w.safetensors", tmp_path / "out", to)
+
+
+def test_an_old_file_of_pytorch_is_told_from_a_pickle(reference: Any, tmp_path: Path) -> None:
+    theirs = reference("tushar_n", width=1 / 32, nonlocal_after={}).tensors
+    torch.save(theirs, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    assert import_weights(tmp_path / "old.pth", tmp_path / "w.safetensors").header.source == "tushar_n"
+
+
 # --------------------------------------------------------------------------------------------------- bad input
 
 
