@@ -280,11 +280,24 @@ def test_another_architecture_is_named_by_its_blocks(reference: Any, tmp_path: P
     )
 
 
+def test_a_tensor_under_two_names_is_refused(reference: Any, tmp_path: Path) -> None:
+    theirs = reference("mmaction2", width=1 / 32, nonlocal_after={}).tensors
+    block = "backbone.layer2.1.non_local_block"
+    twice = {**theirs, f"{block}.g.conv.bias": torch.zeros(8), f"{block}.g.0.conv.bias": torch.zeros(8)}
+    torch.save({"state_dict": twice}, tmp_path / "m.pth")
+    with pytest.raises(UserError, match=r"a tensor under two names: .*g\.0\.conv\.bias"):
+        import_weights(tmp_path / "m.pth", tmp_path / "w.safetensors", variant="embedded_gaussian")
+
+
 def test_what_tensors_do_not_tell_has_to_be_said(reference: Any, tmp_path: Path) -> None:
     theirs = reference("caffe2", width=1 / 32)
     (tmp_path / "model.pkl").write_bytes(python2({"blobs": arrays(theirs.tensors)}))
-    for variant, match in ((None, "--variant: say which clips"), ("big", "--variant: expected words of 32x2")):
-        with pytest.raises(UserError, match=match):
+    for variant, match in (
+        (None, "say which clips"),
+        ("big", "expected words of 32x2"),
+        ("8x8 dotproduct", "expected"),
+    ):
+        with pytest.raises(UserError, match=f"--variant: {match}"):
             import_weights(tmp_path / "model.pkl", tmp_path / "w.safetensors", variant=variant)
     with pytest.raises(UserError, match="--from: expected auto or one of caffe2, slowfast, .*not 'caffe'"):
         import_weights(tmp_path / "model.pkl", tmp_path / "w.safetensors", source="caffe")
