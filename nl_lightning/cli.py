@@ -1,4 +1,4 @@
-"""The command line: ``nl-lightning run | status | report | rescore | weights ...`` and LightningCLI's ``fit | validate | test``.
+"""The command line: ``nl-lightning run | status | report | weights ...``; LightningCLI's ``fit | validate | test``.
 
 Each command is one verb and can be repeated at any time on half-finished work. What doesn't train imports no torch.
 """
