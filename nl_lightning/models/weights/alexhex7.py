@@ -4,12 +4,14 @@ Its keys are pooled after their convolution, and nothing is scaled; without its 
 """
 
 from collections.abc import Mapping
+from typing import Literal
 
 from torch import Tensor
 
-from nl_lightning.conventions import Conventions, Instantiation
+from nl_lightning.conventions import Instantiation
 from nl_lightning.errors import UserError
 from nl_lightning.models.nonlocal_block import NonLocalBlock
+from nl_lightning.models.weights.block import BlockSettings
 from nl_lightning.models.weights.file import mismatches, some
 from nl_lightning.models.weights.names import Names
 from nl_lightning.models.weights.source import NORM
@@ -29,8 +31,15 @@ NAMES = Names(
 )
 
 
-def import_block(state: Mapping[str, Tensor], instantiation: Instantiation = "embedded_gaussian") -> NonLocalBlock:
-    """The block of one of its state dicts, in eval mode.
+def is_block(state: Mapping[str, object]) -> bool:
+    """Whether these are names of one of its blocks alone."""
+    return "g.weight" in state or "g.0.weight" in state
+
+
+def import_block(
+    state: Mapping[str, Tensor], instantiation: Instantiation = "embedded_gaussian"
+) -> tuple[NonLocalBlock, BlockSettings]:
+    """The block of one of its state dicts, in eval mode, and its settings.
 
     Args:
         state: of one block alone.
@@ -51,16 +60,12 @@ def import_block(state: Mapping[str, Tensor], instantiation: Instantiation = "em
     elif "theta.weight" not in tensors:
         instantiation = "gaussian"
     g = tensors["g.weight"]
-    block = NonLocalBlock(
-        g.shape[1],
-        instantiation,
-        subsample="g.0.weight" in state,
-        dimensions=g.ndim - 2,
-        conventions=Conventions("paper", nonlocal_norm="batch" if "bn.weight" in tensors else "none"),
-    )
+    norm: Literal["batch", "none"] = "batch" if "bn.weight" in tensors else "none"
+    settings = BlockSettings(g.shape[1], instantiation, "g.0.weight" in state, g.ndim - 2, norm)
+    block = settings.block()
     ours = {name: tensor for name, tensor in block.state_dict().items() if name in tensors or "num_batches" not in name}
     shapes = [{name: tensor.shape for name, tensor in side.items()} for side in (ours, tensors)]
     if wrong := mismatches(*shapes):
         raise UserError(f"not the block of {g.shape[1]} channels that its g is of: {wrong}")
     block.load_state_dict(tensors, strict=False)
-    return block.eval()
+    return block.eval(), settings

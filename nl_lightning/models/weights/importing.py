@@ -15,8 +15,18 @@ from torch import Tensor
 
 from nl_lightning.errors import UserError
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
-from nl_lightning.models.weights import caffe2, lightning, mmaction2, pytorchvideo, slowfast, torchvision, tushar_n
+from nl_lightning.models.weights import (
+    alexhex7,
+    caffe2,
+    lightning,
+    mmaction2,
+    pytorchvideo,
+    slowfast,
+    torchvision,
+    tushar_n,
+)
 from nl_lightning.models.weights.architecture import architecture, describe
+from nl_lightning.models.weights.block import BlockSettings, save_block
 from nl_lightning.models.weights.file import TRAINING_ONLY, WeightsHeader, check_finite, mismatches, save_weights, some
 from nl_lightning.models.weights.safe import read_others, sha256
 from nl_lightning.models.weights.source import VARIANT_WORDS, Found, Source, variant_words
@@ -27,6 +37,8 @@ SOURCES = (
 )  # fmt: skip
 """In the order in which they are tried; ``--from slowfast`` also reads Caffe2's names."""
 
+BLOCK = "alexhex7"
+"""Single blocks, not networks."""
 WRAPPERS = ("blobs", "state_dict", "model_state", "model")
 """Where in a file the tensors may lie."""
 PREFIXES = ("module.", "gpu_0/")
@@ -68,15 +80,29 @@ class Imported:
         return said
 
 
+@dataclass(frozen=True)
+class ImportedBlock:
+    """What the import of a single block found."""
+
+    settings: BlockSettings
+    matched: int
+
+    def lines(self) -> list[str]:
+        """What was matched, a line each."""
+        return [f"{BLOCK}: {self.settings}", f"matched: {self.matched} tensors, all of the file's and of the block's"]
+
+
 def import_weights(
     path: Path, out: Path, source: str = "auto", variant: str | None = None, classifier: bool = True
-) -> Imported:
+) -> Imported | ImportedBlock:
     """Read the weights in `path`, write them to `out`, and return what was found.
+
+    A single block of Non-local_pytorch becomes a file of its own, see :mod:`nl_lightning.models.weights.block`.
 
     Args:
         path: a file of ours (a training checkpoint) or of others.
         out: where to write; a ``.safetensors`` file.
-        source: the name of one of :data:`SOURCES`, or ``auto``.
+        source: the name of one of :data:`SOURCES`, :data:`BLOCK`, or ``auto``.
         variant: words of :data:`VARIANT_WORDS`, for what tensors don't tell; the file's name if None.
         classifier: False leaves the classifier out.
 
@@ -87,15 +113,25 @@ def import_weights(
     if out.suffix != ".safetensors":
         raise UserError(f"--out: expected a name that ends in .safetensors, not {out.name}")
     try:
-        imported = _read(path, source, variant, classifier)
+        content = read_others(path)
+        if source in ("auto", BLOCK) and alexhex7.is_block(_unwrapped(content)[0]):
+            return _import_block(content, out, _words(path, variant))
+        imported = _read(content, path, source, variant, classifier)
     except UserError as error:
         raise error if str(path) in str(error) else UserError(f"{path}: {error}") from None
     save_weights(out, imported.tensors, imported.header)
     return imported
 
 
-def _read(path: Path, source: str, variant: str | None, classifier: bool) -> Imported:
-    content = read_others(path)
+def _import_block(content: object, out: Path, words: frozenset[str]) -> ImportedBlock:
+    state, _ = _unwrapped(content)
+    block, settings = alexhex7.import_block(state, "dot_product" if "dot_product" in words else "embedded_gaussian")
+    check_finite(block.state_dict(), "the block")
+    save_block(out, block, settings)
+    return ImportedBlock(settings, len(state))
+
+
+def _read(content: Any, path: Path, source: str, variant: str | None, classifier: bool) -> Imported:
     if lightning.is_checkpoint(content):
         tensors, header = lightning.read_checkpoint(content, path)
         imported = Imported(tensors, header, len(tensors))
@@ -175,7 +211,7 @@ def recognise(state: Mapping[str, Tensor], source: str = "auto") -> Source:
     """The source whose names fit most of the tensors. UserError if they fit none."""
     kinds = [kind for kind in SOURCES if source in ("auto", kind.name)]
     if not kinds:
-        known = ", ".join(dict.fromkeys(kind.name for kind in SOURCES))
+        known = ", ".join([*dict.fromkeys(kind.name for kind in SOURCES), BLOCK])
         raise UserError(f"--from: expected auto or one of {known}, not '{source}'")
     axes = {tensor.ndim for tensor in state.values()}
 

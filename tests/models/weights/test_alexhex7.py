@@ -1,14 +1,18 @@
 """Blocks of Non-local_pytorch against their definition: the convolutions, the pool behind them, W, and BN or none."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nl_lightning.cli import main
 from nl_lightning.errors import UserError
 from nl_lightning.models.weights.alexhex7 import import_block
+from nl_lightning.models.weights.block import load_block
 
 CONVS: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 POOLS: dict[int, Any] = {
@@ -71,7 +75,7 @@ def expected(state: dict[str, Tensor], x: Tensor, mode: str) -> Tensor:
 def test_blocks_compute_the_same(mode: Any, dimensions: int, pools: bool, bn: bool) -> None:
     state = random_state(mode, dimensions, pools, bn)
     x = torch.randn(2, 6, *(4, 6, 5)[:dimensions])
-    block = import_block(state, "dot_product" if mode == "dot_product" else "embedded_gaussian")
+    block, _ = import_block(state, "dot_product" if mode == "dot_product" else "embedded_gaussian")
     with torch.no_grad():
         torch.testing.assert_close(block(x), expected(state, x, mode), rtol=1e-4, atol=1e-5)
 
@@ -87,3 +91,28 @@ def test_what_is_more_or_less_than_a_block_is_refused() -> None:
         import_block(narrow)
     with pytest.raises(UserError, match="it lacks g"):
         import_block({"theta.weight": torch.zeros(3, 6, 1, 1)})
+
+
+@pytest.mark.parametrize("mode", ["gaussian", "embedded_gaussian", "dot_product", "concatenation"])
+def test_a_block_becomes_a_file_of_its_own(tmp_path: Path, mode: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    state = random_state(mode, 2, True, True)
+    torch.save({"state_dict": state}, tmp_path / f"{mode}.pth")
+    out = tmp_path / "block.safetensors"
+    assert main(["weights", "import", str(tmp_path / f"{mode}.pth"), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert f"alexhex7: 2-D block of 6 channels, {mode}, subsampled, BN after W_z" in said
+    assert f"matched: {len(state)} tensors" in said
+    x = torch.randn(2, 6, 4, 6)
+    with torch.no_grad():
+        torch.testing.assert_close(load_block(out)(x), expected(state, x, mode), rtol=1e-4, atol=1e-5)
+
+
+def test_a_file_that_is_no_block_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="missing: not a block's weight file"):
+        load_block(tmp_path / "missing")
+    safetensors.torch.save_file({"x": torch.zeros(1)}, tmp_path / "other")
+    with pytest.raises(UserError, match="other: not a block's weight file: it holds no block alone"):
+        load_block(tmp_path / "other")
+    torch.save({"g.weight": torch.full((3, 6, 1, 1), torch.nan)}, tmp_path / "nan.pth")
+    assert main(["weights", "import", str(tmp_path / "nan.pth"), "--out", str(tmp_path / "w.safetensors")]) == 2
+    assert not (tmp_path / "w.safetensors").exists()
