@@ -30,6 +30,8 @@ from nl_lightning.errors import UserError
 from nl_lightning.models.folded import channels_last
 from nl_lightning.models.pretrained import load_imagenet
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
+from nl_lightning.models.weights.file import Colour, InputSettings, WeightsHeader, differences, fill, read_weights
+from nl_lightning.models.weights.lightning import HEADER
 from nl_lightning.records import write_atomically
 
 
@@ -83,12 +85,17 @@ class VideoClassifier(L.LightningModule):
         net: the network.
         optimizer: any optimiser of torch, made from parameter groups.
         schedule: how its learning rate changes.
-        mean, std: of the input, in units of 0 to 255; the released code's for all three colours.
+        mean, std: of the input, in units of 0 to 255: one number for all colours (the released code's), or one each
+            for red, green and blue.
         freeze_bn: keep all BN as it is, statistics and scales (paper, 128-frame networks).
         decay_one_dimensional: whether weight decay acts on biases and `w_f`. (On BN it is a convention.)
         imagenet: a file of torchvision's ImageNet weights to inflate (Sec. 4), or none; ``{depth}`` in it stands
             for the network's depth.
-        init_from: a checkpoint of the same network on shorter clips to start from (paper, 128 frames), or none.
+        init_from: what training starts from, or nothing: a checkpoint of the same network on shorter clips (paper,
+            128 frames), or a weight file.
+        weights: a weight file that holds this network, to test; ``nl-lightning test --weights`` sets it.
+        test_pool: side of the window that testing slides over res5, for a softmax at every place and their mean: the
+            side of res5 in training (7 in the paper, which tests fully convolutionally); none for one global pool.
         views_per_forward: how many views of the test batch go through the network at a time.
         predictions: where testing writes its table of videos (Parquet), or nowhere.
     """
@@ -98,12 +105,14 @@ class VideoClassifier(L.LightningModule):
         net: ResNetConfig = ResNetConfig(),  # noqa: B008 - frozen
         optimizer: OptimizerCallable = _paper_sgd,
         schedule: Schedule = Schedule(),
-        mean: float = 114.75,
-        std: float = 57.375,
+        mean: float | Colour = 114.75,
+        std: float | Colour = 57.375,
         freeze_bn: bool = False,
         decay_one_dimensional: bool = True,
         imagenet: str | None = None,
         init_from: str | None = None,
+        weights: str | None = None,
+        test_pool: int | None = None,
         views_per_forward: int = 30,
         predictions: str | None = None,
     ) -> None:
@@ -112,8 +121,8 @@ class VideoClassifier(L.LightningModule):
         self.optimizer, self.schedule = optimizer, schedule
         self.mean, self.std = mean, std
         self.freeze_bn, self.decay_one_dimensional = freeze_bn, decay_one_dimensional
-        self.imagenet, self.init_from = imagenet, init_from
-        self.views_per_forward, self.predictions = views_per_forward, predictions
+        self.imagenet, self.init_from, self.weights = imagenet, init_from, weights
+        self.test_pool, self.views_per_forward, self.predictions = test_pool, views_per_forward, predictions
         # torchmetrics averages over classes unless told otherwise; top-1 averages over videos.
         self.val_top1 = MulticlassAccuracy(net.num_classes, average="micro")
         self.val_top5 = MulticlassAccuracy(net.num_classes, average="micro", top_k=min(5, net.num_classes))
@@ -133,8 +142,18 @@ class VideoClassifier(L.LightningModule):
     def _norms(self) -> Iterator[nn.Module]:
         return (m for m in self.net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say in the checkpoint what network it is, so that a weight file can be made of it."""
+        data: Any = getattr(self.trainer, "datamodule", None)
+        paper = {"num_frames": 32, "frame_stride": 2}
+        clip: dict[str, Any] = paper if data is None else data.test_settings()
+        settings = InputSettings(**clip, mean=_colours(self.mean), std=_colours(self.std), test_pool=self.test_pool)
+        checkpoint[HEADER] = WeightsHeader(self.net.config, settings, "nl-lightning", "").to_json()
+
     def setup(self, stage: str) -> None:
         """Load start weights before training (a resumed run overwrites them from its own checkpoint)."""
+        if self.weights is not None:
+            self.load_weights(Path(self.weights), stage)
         if stage != "fit":
             return
         if self.imagenet is not None:
@@ -142,12 +161,27 @@ class VideoClassifier(L.LightningModule):
         if self.init_from is not None:
             self.load_network(Path(self.init_from))
 
+    def load_weights(self, path: Path, stage: str) -> None:
+        """Load a weight file that holds this very network. UserError if it doesn't, or if `stage` is ``fit``."""
+        if stage == "fit":
+            raise UserError("weights: is for testing; model.init_from starts a training from a weight file")
+        tensors, header = read_weights(path)
+        if not header.classifier:
+            raise UserError(f"weights: {path} has no classifier to test; model.init_from starts a training from it")
+        if differ := differences(header.net, self.net.config):
+            raise UserError(f"weights: {path} is of another network: {'; '.join(differ)}")
+        fill(self.net, tensors, f"weights: {path}")
+
     def load_network(self, checkpoint: Path) -> None:
-        """Load the network of `checkpoint`, strictly.
+        """Load the network of `checkpoint` or of a weight file, strictly; without a classifier, this one's stays.
 
         Raises:
             UserError: the file is missing, or holds another network.
         """
+        if checkpoint.suffix == ".safetensors":
+            tensors, header = read_weights(checkpoint)
+            fill(self.net, tensors, f"init_from: {checkpoint}", header.classifier)
+            return
         try:
             state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
             self.net.load_state_dict({k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")})
@@ -169,8 +203,12 @@ class VideoClassifier(L.LightningModule):
 
     def forward(self, clips: Tensor) -> Float[Tensor, "N classes"]:
         """Logits of uint8 clips (N, 3, T, H, W)."""
-        logits: Tensor = self.net(channels_last((clips.float() - self.mean) / self.std))
+        logits: Tensor = self.net(self._normalised(clips))
         return logits
+
+    def _normalised(self, clips: Tensor) -> Tensor:
+        mean, std = (_per_channel(value, clips.device) for value in (self.mean, self.std))
+        return channels_last((clips.float() - mean) / std)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         views, labels = batch.views[batch.readable], batch.label[batch.readable]
@@ -210,8 +248,18 @@ class VideoClassifier(L.LightningModule):
     def video_scores(self, views: Tensor) -> Float[Tensor, "N classes"]:
         """Softmax scores averaged over the views of each video (paper, Sec. 4, inference); views (N, V, 3, T, H, W)."""
         chunks = torch.split(views.flatten(0, 1), self.views_per_forward)
-        scores = torch.cat([self(chunk).float().softmax(dim=-1) for chunk in chunks])
+        scores = torch.cat([self._view_scores(chunk) for chunk in chunks])
         return torch.unflatten(scores, 0, views.shape[:2]).mean(dim=1)
+
+    def _view_scores(self, clips: Tensor) -> Float[Tensor, "N classes"]:
+        """Softmax scores of clips; with a `test_pool`, their mean over the places of the window."""
+        clips = self._normalised(clips)
+        if self.test_pool is None:
+            logits = self.net(clips)[:, None]  # one place
+        else:
+            logits = self.net.logits_at_places(clips, self.test_pool)
+        scores: Tensor = logits.float().softmax(dim=-1).mean(dim=1)
+        return scores
 
     def on_test_epoch_end(self) -> None:
         if torch.distributed.is_initialized():
@@ -256,6 +304,15 @@ class VideoClassifier(L.LightningModule):
             keep = decay_bn if id(p) in norms else self.decay_one_dimensional or p.ndim > 1
             (decayed if keep else spared).append(p)
         return [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
+
+
+def _colours(value: float | Colour) -> Colour:
+    return (value, value, value) if isinstance(value, int | float) else value
+
+
+def _per_channel(value: float | Colour, device: torch.device) -> float | Tensor:
+    """One number, or one for each channel of (N, 3, T, H, W)."""
+    return value if isinstance(value, int | float) else torch.tensor(value, device=device).view(-1, 1, 1, 1)
 
 
 def right(videos: Iterable[VideoScores], k: int) -> list[bool]:

@@ -109,6 +109,23 @@ def _parser() -> argparse.ArgumentParser:
     _select(cost)
     cost.set_defaults(command=_complexity)
 
+    weights = commands.add_parser("weights", help="weight files: import those of others, export ours")
+    verbs = weights.add_subparsers(required=True, metavar="VERB")
+    imported = verbs.add_parser("import", help="make our weight file of a checkpoint, ours or of others")
+    imported.add_argument("file", type=Path, help="a .pkl, .pyth or .pth file, or a checkpoint of ours")
+    imported.add_argument("--from", dest="source", default="auto", metavar="S", help="whose file it is (default auto)")
+    imported.add_argument(
+        "--variant", metavar="V", help="what its tensors don't tell, as 8x8 (default: its name's words)"
+    )
+    imported.add_argument("--without-classifier", action="store_true", help="leave the classifier out")
+    imported.add_argument("--out", type=Path, required=True, metavar="W.safetensors", help="where to write")
+    imported.set_defaults(command=_weights_import)
+    exported = verbs.add_parser("export", help="make a file of the released code or of PySlowFast of ours")
+    exported.add_argument("file", type=Path, help="a weight file of ours")
+    exported.add_argument("--to", choices=("caffe2", "slowfast"), required=True, help="whose file to make")
+    exported.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to write")
+    exported.set_defaults(command=_weights_export)
+
     for name, purpose in LIGHTNING.items():
         commands.add_parser(name, help=purpose)
     return parser
@@ -285,6 +302,24 @@ def _print_wandb(study: Study, recipe: Recipe, options: argparse.Namespace) -> "
     _print_runs(runs, write_tables(runs, options.results))
     print_left_out(Console(), left_out, len(found))
     return runs
+
+
+def _weights_import(options: argparse.Namespace) -> int:
+    from nl_lightning.models.weights.importing import import_weights  # takes seconds: torch
+
+    imported = import_weights(
+        options.file, options.out, options.source, options.variant, not options.without_classifier
+    )
+    print("\n".join(imported.lines()))
+    print(f"written to {options.out}")
+    return 0
+
+
+def _weights_export(options: argparse.Namespace) -> int:
+    from nl_lightning.models.weights.exporting import export_weights  # takes seconds: torch
+
+    print(f"{export_weights(options.file, options.out, options.to)} tensors written to {options.out}")
+    return 0
 
 
 def _complexity(options: argparse.Namespace) -> int:

@@ -86,8 +86,8 @@ def _count(net: VideoResNet, clip: Triple) -> dict[str, int]:
 
 
 def _products(block: NonLocalBlock, x: Tensor) -> int:
-    """MACs of f(x_i, x_j) and of its product with g(x_j), over all pairs, for a map x (1, C, T, H, W)."""
-    _, channels, t, h, w = x.shape
+    """MACs of f(x_i, x_j) and of its product with g(x_j), over all pairs, for maps x (groups of frames, C, T, H, W)."""
+    groups, channels, t, h, w = x.shape
     h_keys, w_keys = block.pool(x).shape[3:]
     queries, keys, sets = {
         "spacetime": (t * h * w, t * h_keys * w_keys, 1),
@@ -98,4 +98,4 @@ def _products(block: NonLocalBlock, x: Tensor) -> int:
         similarity = (queries + keys) * block.dim_inner
     else:
         similarity = queries * keys * (channels if block.instantiation == "gaussian" else block.dim_inner)
-    return int(sets * (similarity + queries * keys * block.dim_inner))
+    return int(groups * sets * (similarity + queries * keys * block.dim_inner))
