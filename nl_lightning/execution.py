@@ -176,10 +176,10 @@ def execute(run: Run, held: Claim | None) -> RunRecord | None:
     progress.say("start", 0, 1)
     cli = VideoCLI(args=run.arguments(), run=False, trainer_defaults={"logger": False, "enable_progress_bar": False})
     trainer, model, data = cli.trainer, cli.model, cli.datamodule
-    (run.folder / "resolved.yaml").write_text(cli.parser.dump(cli.config, skip_none=False))
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     callbacks[:0] = [progress, curve]  # before the saver, which keeps the curve
     if held is not None:
+        (run.folder / "resolved.yaml").write_text(cli.parser.dump(cli.config, skip_none=False))
         trainer.loggers = [WandbLogger(experiment=tracking.begin(run), save_dir=run.folder, log_model=False)]
 
     resumed = run.checkpoint if run.checkpoint.exists() else None

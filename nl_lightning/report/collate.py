@@ -181,7 +181,7 @@ def _note(runs: Runs, variant: str) -> str:
     seeds: dict[str, list[str]] = {}
     for seed in runs.seeds:
         state = runs.states[variant, seed]
-        if state.name in ("running", "interrupted"):
+        if state.name in ("running", "queued", "interrupted", "preempted"):
             seeds.setdefault(state.name, []).append(str(seed))
         elif state.name == "stale":
             seeds.setdefault("stale: made with another configuration", []).append(str(seed))
