@@ -4,7 +4,6 @@ Training minimises the cross-entropy of one clip a video. Testing averages the s
 video. ``val/top1`` (one clip) and ``test/top1`` (all views of a video) are different quantities and never mixed.
 """
 
-import io
 import math
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,10 +12,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import lightning as L
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 import torch.distributed
 import torch.nn.functional as F
@@ -32,7 +27,7 @@ from nl_lightning.models.pretrained import load_imagenet
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.models.weights.file import Colour, InputSettings, WeightsHeader, differences, fill, read_weights
 from nl_lightning.models.weights.lightning import HEADER
-from nl_lightning.records import write_atomically
+from nl_lightning.predictions import PartWriter, Prediction, Protocol, Scores, mean_softmax, merge, rank, stored
 
 
 @dataclass(frozen=True)
@@ -66,11 +61,11 @@ class Schedule:
 
 
 class VideoScores(NamedTuple):
-    """What testing keeps of one video: `scores` in 0..1, the mean of its views' softmax, or ``None`` if unreadable."""
+    """What is known of a tested video: `scores` in 0..1, the mean of its views' softmax, or ``None`` if unreadable."""
 
     path: str
     label: int
-    scores: npt.NDArray[np.float32] | None
+    scores: Scores | None
 
 
 def _paper_sgd(params: Iterable[Any]) -> torch.optim.Optimizer:
@@ -238,39 +233,66 @@ class VideoClassifier(L.LightningModule):
 
     def on_test_epoch_start(self) -> None:
         self.tested = {}
+        data: Any = getattr(self.trainer, "datamodule", None)
+        self.video_names = None if data is None else [path for path, _ in data.listed("test")]
+        if self.predictions is not None:
+            self.part = PartWriter(self._part(self.global_rank))
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        scores = self.video_scores(batch.views).cpu().numpy()
+        views = stored(self.log_probabilities(batch.views).cpu().numpy())  # (N, V, classes)
         for row, video in enumerate(batch.video.tolist()):
-            kept = scores[row] if batch.readable[row] else None
-            self.tested[video] = VideoScores(batch.path[row], int(batch.label[row]), kept)
+            name = batch.path[row] if self.video_names is None else self.video_names[video]
+            kept = views[row] if batch.readable[row] else None
+            label = int(batch.label[row])
+            self.tested[video] = VideoScores(name, label, None if kept is None else mean_softmax(kept))
+            self.views_of_a_video = len(views[row])
+            if self.predictions is not None:
+                self.part.add(video, Prediction(name, label, kept))
 
-    def video_scores(self, views: Tensor) -> Float[Tensor, "N classes"]:
-        """Softmax scores averaged over the views of each video (paper, Sec. 4, inference); views (N, V, 3, T, H, W)."""
+    def log_probabilities(self, views: Tensor) -> Float[Tensor, "N V classes"]:
+        """Logarithms of the softmax scores of each view of (N, V, 3, T, H, W).
+
+        With a `test_pool`, the scores of a view are their mean over the places of the window.
+        """
         chunks = torch.split(views.flatten(0, 1), self.views_per_forward)
-        scores = torch.cat([self._view_scores(chunk) for chunk in chunks])
-        return torch.unflatten(scores, 0, views.shape[:2]).mean(dim=1)
+        return torch.unflatten(torch.cat([self._log_probabilities(chunk) for chunk in chunks]), 0, views.shape[:2])
 
-    def _view_scores(self, clips: Tensor) -> Float[Tensor, "N classes"]:
-        """Softmax scores of clips; with a `test_pool`, their mean over the places of the window."""
+    def _log_probabilities(self, clips: Tensor) -> Float[Tensor, "N classes"]:
         clips = self._normalised(clips)
         if self.test_pool is None:
             logits = self.net(clips)[:, None]  # one place
         else:
             logits = self.net.logits_at_places(clips, self.test_pool)
-        scores: Tensor = logits.float().softmax(dim=-1).mean(dim=1)
-        return scores
+        scores = logits.float().log_softmax(dim=-1)  # (N, places, classes)
+        mean: Tensor = scores.logsumexp(dim=1) - math.log(scores.shape[1])
+        return mean
 
     def on_test_epoch_end(self) -> None:
+        if self.predictions is not None:
+            self.part.close()
         if torch.distributed.is_initialized():
             gathered: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(gathered, self.tested)
+            torch.distributed.all_gather_object(gathered, self.tested)  # after every part has been closed
             # Keyed by video: what a sampler repeated to fill the last batch counts once.
             self.tested = {video: scores for part in gathered for video, scores in part.items()}
         for k in (1, 5):
             self.log(f"test/top{k}", topk_accuracy(tuple(self.tested.values()), k), rank_zero_only=True)
         if self.predictions is not None and self.trainer.is_global_zero:
-            write_predictions(Path(self.predictions), [self.tested[v] for v in sorted(self.tested)])
+            parts = [self._part(process) for process in range(self.trainer.world_size)]
+            merge(parts, Path(self.predictions), self._protocol())
+            for part in parts:
+                part.unlink()
+
+    def _part(self, process: int) -> Path:
+        """Where a process writes what it tests, until all have."""
+        path = Path(str(self.predictions))
+        return path.with_name(f".{path.name}.part{process}")
+
+    def _protocol(self) -> Protocol:
+        data: Any = getattr(self.trainer, "datamodule", None)
+        words = {} if data is None else data.test_settings()
+        clips, crops = words.get("num_clips", self.views_of_a_video), words.get("num_crops", 1)
+        return Protocol(clips, crops, self.net.config.num_classes, {**words, "test_pool": self.test_pool})
 
     def top1_by(self, groups: Sequence[str]) -> dict[str, float]:
         """Top-1 in percent of the tested videos by group, `groups` naming the group of each class (or empty)."""
@@ -316,35 +338,10 @@ def _per_channel(value: float | Colour, device: torch.device) -> float | Tensor:
 
 
 def right(videos: Iterable[VideoScores], k: int) -> list[bool]:
-    """Whether each video's label is among its k highest scores; never, if it is unreadable.
-
-    A score that ties with the label's counts as higher, and one that is not a number never wins, so that neither
-    a constant nor a broken network scores.
-    """
-    return [video.scores is not None and _rank(video.scores, video.label) <= k for video in videos]
-
-
-def _rank(scores: npt.NDArray[np.float32], label: int) -> float:
-    own = scores[label]
-    return int(np.sum(~(scores < own))) if np.isfinite(own) else math.inf  # its own score is one of those
+    """Whether each video's label is among its k highest scores (see :func:`rank`); never, if it is unreadable."""
+    return [video.scores is not None and rank(video.scores, video.label) <= k for video in videos]
 
 
 def topk_accuracy(videos: Sequence[VideoScores], k: int) -> float:
     """Percent of videos that are :func:`right`."""
     return 100 * sum(right(videos, k)) / max(1, len(videos))
-
-
-def write_predictions(path: Path, videos: Sequence[VideoScores]) -> None:
-    """Write one line a video: path, label, its five best classes, and all scores in float16 (null if unreadable)."""
-    best = [None if v.scores is None else np.argsort(v.scores, stable=True)[::-1][:5].tolist() for v in videos]
-    table = pa.table(
-        {
-            "video": [v.path for v in videos],
-            "label": pa.array([v.label for v in videos], pa.int32()),
-            "top5": pa.array(best, pa.list_(pa.int32())),
-            "scores": pa.array([v.scores for v in videos], pa.list_(pa.float32())).cast(pa.list_(pa.float16())),
-        }
-    )
-    content = io.BytesIO()
-    pq.write_table(table, content, compression="zstd")
-    write_atomically(path, content.getvalue())

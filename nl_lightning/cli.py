@@ -109,6 +109,10 @@ def _parser() -> argparse.ArgumentParser:
     _select(cost)
     cost.set_defaults(command=_complexity)
 
+    rescore = commands.add_parser("rescore", help="what one test would have scored under other protocols")
+    rescore.add_argument("record", type=Path, help="a record (.json), or the predictions that a test wrote (.parquet)")
+    rescore.set_defaults(command=_rescore)
+
     weights = commands.add_parser("weights", help="weight files: import those of others, export ours")
     verbs = weights.add_subparsers(required=True, metavar="VERB")
     imported = verbs.add_parser("import", help="make our weight file of a checkpoint, ours or of others")
@@ -302,6 +306,22 @@ def _print_wandb(study: Study, recipe: Recipe, options: argparse.Namespace) -> "
     _print_runs(runs, write_tables(runs, options.results))
     print_left_out(Console(), left_out, len(found))
     return runs
+
+
+def _rescore(options: argparse.Namespace) -> int:
+    from nl_lightning.report.rescore import lines, rescore, rescore_record
+
+    if options.record.suffix == ".parquet":
+        rescored = rescore(options.record)
+    else:
+        rescored, record = rescore_record(options.record)
+        print(f"the stored views give the record's {record.top1} % and {record.top5} % again, video by video")
+    table = Table("views", "a video's score", "top-1 %", "top-5 %", box=None, header_style="bold")
+    for views, rule, top1, top5 in lines(rescored):
+        table.add_row(views, rule, f"{top1:.2f}", f"{top5:.2f}" if top5 == top5 else "")
+    Console().print(table)
+    print(f"{rescored.videos} videos, {rescored.unreadable} missing: wrong, unless a line says otherwise")
+    return 0
 
 
 def _weights_import(options: argparse.Namespace) -> int:
