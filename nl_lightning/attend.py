@@ -79,7 +79,7 @@ def attend(video: Path, weights: Path, block: str, query: Triple, out: Path) -> 
         f"the map depends on the query by {divergence:.3f} bits (mean Jensen-Shannon divergence; 0: not at all, at most 1)",
     ]
     name = f"attend_{video.stem}_{block}_{'-'.join(map(str, query))}"
-    files = save(draw_attention(seen, title, f"{said[2]}; {said[3]}", CONNECTIONS), out / name)
+    files = save(draw_attention(seen, title, f"{said[2]}\n{said[3]}", CONNECTIONS), out / name)
     film = out / f"{name}.mp4"
     write_mp4(film, _film(seen, clip, places), FILM_RATE)
     return [*said, *map(str, [*files, film])]
@@ -134,7 +134,7 @@ def _shares(seen: Attention) -> str:
     said = f"the {len(drawn)} strongest of {sizes.size} connections hold {held:.0f} % of the weight, i's own frame {own:.0f} %"
     if not seen.signed:
         return said
-    return f"{said}; strength is the absolute value, {int((seen.weights < 0).sum())} weights are negative"
+    return f"{said} by absolute value; {int((seen.weights < 0).sum())} weights are negative (blue)"
 
 
 def _size(frames: Frames) -> str:

@@ -13,9 +13,10 @@ import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch
+from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from nl_lightning.records import write_atomically
 
@@ -27,7 +28,6 @@ PER_LINE = 8
 """Frames side by side, at most."""
 GAP = 0.08
 """Between two frames, as a share of a frame."""
-POSITIVE, NEGATIVE = "#ffb000", "#4da6ff"  # both light enough on a dimmed frame, and apart for the colour-blind
 STYLE = {
     "font.family": "sans-serif", "font.size": 8, "svg.fonttype": "none", "svg.hashsalt": "nl-lightning",
     "axes.titlesize": 8, "axes.titlelocation": "left",
@@ -96,14 +96,15 @@ def save(figure: Figure, path: Path) -> list[Path]:
 
 def draw_connections(ax: Axes, seen: Attention, count: int = 20) -> Axes:
     """The frames, and an arrow from i to each of the `count` strongest j; wider is stronger (the paper's Fig. 3)."""
-    _lay_out(ax, seen, [(0.55 * frame).astype(np.uint8) for frame in seen.frames])
+    _lay_out(ax, seen, 0.7 * seen.frames)
     ends = strongest(seen.weights, count)
     most = max((abs(seen.weights[end]) for end in ends), default=1.0)
     start = _at(seen, *seen.query)
-    size = seen.frames.shape[1]
+    _, colours = _scale(seen)
+    positive, negative = (colours(1.0), colours(0.0)) if seen.signed else (colours(0.85), None)
     for t, h, w in reversed(ends):  # the strongest on top
         share = abs(seen.weights[t, h, w]) / most
-        colour = POSITIVE if seen.weights[t, h, w] > 0 else NEGATIVE
+        colour = positive if seen.weights[t, h, w] > 0 else negative
         end = _at(seen, t, float(seen.rows[h]), float(seen.columns[w]))
         if end != start:
             ax.add_patch(
@@ -115,27 +116,29 @@ def draw_connections(ax: Axes, seen: Attention, count: int = 20) -> Axes:
             )  # fmt: skip
         else:  # i itself is among them
             ax.plot(*end, "o", markersize=3 + 3 * share, color=colour)
-    _mark(ax, start, size)
+    _mark(ax, start)
     return ax
 
 
 def draw_weights(ax: Axes, seen: Attention) -> Axes:
     """The weight of every j as a heat map for each frame, with the scale beside it."""
     norm, colours = _scale(seen)
-    _lay_out(ax, seen, [None] * len(seen.frames))
-    half_h, half_w = (abs(float(at[1] - at[0])) / 2 if len(at) > 1 else 0.5 for at in (seen.rows, seen.columns))
+    _lay_out(ax, seen, 0.3 * seen.frames.mean(axis=3, keepdims=True).repeat(3, axis=3))
+    half_h, half_w = (float(at[1] - at[0]) / 2 if len(at) > 1 else 0.5 for at in (seen.rows, seen.columns))
     for t, weights in enumerate(seen.weights):
         left, top = _at(seen, t, seen.rows[0] - half_h, seen.columns[0] - half_w)
         right, bottom = _at(seen, t, seen.rows[-1] + half_h, seen.columns[-1] + half_w)
-        ax.imshow(weights, cmap=colours, norm=norm, extent=(left, right, bottom, top), interpolation="nearest")
+        drawn = ax.imshow(weights, cmap=colours, norm=norm, extent=(left, right, bottom, top), interpolation="nearest")
+        outline = Rectangle(_at(seen, t, -0.5, -0.5), *seen.frames.shape[2:0:-1], transform=ax.transData)
+        drawn.set_clip_path(outline)
     _frame_all(ax, seen)
-    _mark(ax, _at(seen, *seen.query), seen.frames.shape[1])
+    _mark(ax, _at(seen, *seen.query))
     bar = ax.inset_axes((1.015, 0.0, 0.012, 1.0))
-    drawn = ax.figure.colorbar(mpl.cm.ScalarMappable(norm, colours), cax=bar)
-    drawn.outline.set_visible(False)  # type: ignore[operator]
-    drawn.set_ticks([norm.vmin or 0.0, norm.vmax or 0.0] if not seen.signed else [norm.vmin or 0, 0, norm.vmax or 0])
-    drawn.ax.set_yticklabels([f"{tick:.2g}" for tick in drawn.get_ticks()])
-    drawn.ax.tick_params(length=0, labelsize=7)
+    ticks = sorted({float(norm.vmin or 0), 0.0, float(norm.vmax or 0)})
+    scale = ax.figure.colorbar(ScalarMappable(norm, colours), cax=bar, ticks=ticks, format="%.2g")
+    scale.ax.tick_params(length=0, labelsize=7)
+    for side in scale.ax.spines.values():
+        side.set_visible(False)
     return ax
 
 
@@ -187,14 +190,13 @@ def _at(seen: Attention, t: int, row: float, column: float) -> tuple[float, floa
     return place * width * (1 + GAP) + column, line * height * (1 + 3 * GAP) + row
 
 
-def _lay_out(ax: Axes, seen: Attention, images: list[Frames | None]) -> None:
-    """Draw the frames (or none) with their names above them."""
+def _lay_out(ax: Axes, seen: Attention, images: Numbers) -> None:
+    """Draw images (T, H, W, 3), 0 to 255, where the frames belong, with the frames' names above them."""
     _, height, width, _ = seen.frames.shape
     for t, (image, name) in enumerate(zip(images, seen.names, strict=True)):
         left, top = _at(seen, t, -0.5, -0.5)
-        if image is not None:
-            ax.imshow(image, extent=(left, left + width, top + height, top), interpolation="nearest")
-        ax.text(left, top - 0.02 * height, name, va="bottom", color="0.35")
+        ax.imshow(image.astype(np.uint8), extent=(left, left + width, top + height, top), interpolation="nearest")
+        ax.text(left, top - 0.03 * height, name, va="bottom", color="0.35")
     _frame_all(ax, seen)
 
 
@@ -210,7 +212,7 @@ def _frame_all(ax: Axes, seen: Attention) -> None:
     ax.axis("off")
 
 
-def _mark(ax: Axes, start: tuple[float, float], size: int) -> None:
+def _mark(ax: Axes, start: tuple[float, float]) -> None:
     ax.plot(*start, "s", markersize=6, markerfacecolor="none", markeredgecolor="white", markeredgewidth=1.4)
     ax.annotate(
         "$x_i$", start, (5, 5), textcoords="offset points", color="white", fontsize=9, fontweight="bold"
