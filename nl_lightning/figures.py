@@ -5,6 +5,7 @@ are signs, hue tells them.
 """
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from nl_lightning.records import write_atomically
@@ -28,6 +30,8 @@ PER_LINE = 8
 """Frames side by side, at most."""
 GAP = 0.08
 """Between two frames, as a share of a frame."""
+FAINTEST = 1e-3
+"""Gradients below this share of the greatest look like it."""
 STYLE = {
     "font.family": "sans-serif", "font.size": 8, "svg.fonttype": "none", "svg.hashsalt": "nl-lightning",
     "axes.titlesize": 8, "axes.titlelocation": "left",
@@ -163,17 +167,40 @@ def overlay(seen: Attention, scale: int) -> Frames:
     return large
 
 
-def draw_gradient(ax: Axes, frame: Map, most: float) -> Axes:
-    """The gradient of one output position with respect to one input frame (H, W), as a share of `most`.
+def draw_reach(fields: Mapping[str, Map], note: str) -> Figure:
+    """Networks in rows, frames in columns: the gradient (T, H, W) of one output position, as a share of its greatest."""
+    frames, height, width = next(iter(fields.values())).shape
+    shown = sorted({round(at) for at in np.linspace(0, frames - 1, min(frames, PER_LINE))})
+    with mpl.rc_context(STYLE):
+        inches = 0.8
+        size = ((len(shown) + 2.6) * inches, (len(fields) * (height / width + 0.1) + 0.9) * inches)
+        figure = Figure(size, layout="constrained")
+        rows = figure.subplots(len(fields), len(shown), squeeze=False)
+        for axes, (name, field) in zip(rows, fields.items(), strict=True):
+            for ax, t in zip(axes, shown, strict=True):
+                drawn = draw_gradient(ax, field[t] / field.max())
+            share = 100 * np.count_nonzero(field) / field.size
+            axes[0].set_ylabel(f"{name}\n{share:.0f} % reached", rotation=0, ha="right", va="center")
+        for ax, t in zip(rows[0], shown, strict=True):
+            ax.set_title(f"frame {t}", color="0.35")
+        label = "gradient, as a share of the network's greatest; white is none"
+        scale = figure.colorbar(drawn, ax=rows, aspect=40, ticks=[FAINTEST, 1], format="%g", label=label)
+        scale.ax.minorticks_off()
+        scale.ax.tick_params(length=0, labelsize=7)
+        figure.suptitle("What can move the centre of res5", x=0.01, ha="left", fontsize=9, fontweight="bold")
+        figure.supxlabel(note, x=0.01, ha="left", fontsize=7, color="0.35")
+    return figure
 
-    By its square root: it falls off so fast that nothing but its peak could be seen otherwise.
-    """
-    ax.imshow(np.sqrt(frame / most), cmap="inferno", vmin=0, vmax=1, interpolation="nearest")
+
+def draw_gradient(ax: Axes, frame: Map) -> AxesImage:
+    """The gradient in one frame (H, W), as a share of the greatest anywhere, on a scale of powers; white is none."""
+    seen = np.where(frame > 0, np.maximum(frame, FAINTEST), np.nan)
+    drawn = ax.imshow(seen, cmap="inferno", norm=LogNorm(FAINTEST, 1), interpolation="nearest")
     ax.set_xticks([])
     ax.set_yticks([])
     for side in ax.spines.values():
-        side.set_visible(False)
-    return ax
+        side.set(linewidth=0.5, color="0.6")
+    return drawn
 
 
 def _scale(seen: Attention) -> tuple[Normalize, mpl.colors.Colormap]:
