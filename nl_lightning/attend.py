@@ -18,7 +18,6 @@ from nl_lightning.models.attention import attention_rows, block_named, dependenc
 from nl_lightning.models.folded import Triple, channels_last
 from nl_lightning.models.nonlocal_block import NonLocalBlock
 from nl_lightning.models.places import Places, places_in
-from nl_lightning.models.resnet import VideoResNet
 from nl_lightning.models.weights.file import InputSettings, load_weights
 
 CONNECTIONS = 20
@@ -76,7 +75,7 @@ def attend(video: Path, weights: Path, block: str, query: Triple, out: Path) -> 
         f"{video}: frames {clip.indices[0]} to {clip.indices[-1]} ({len(clip.indices)} of them)",
         f"{block} ({kind}, sum over {layer.sum_over}): position {query} stands for {where}",
         _shares(seen),
-        f"the map depends on the query by {divergence:.3f} bits (mean Jensen-Shannon divergence; 0: not at all, at most 1)",
+        f"maps of two queries differ by {divergence:.3f} bits on average (Jensen-Shannon: 0 alike, 1 nothing shared)",
     ]
     name = f"attend_{video.stem}_{block}_{'-'.join(map(str, query))}"
     files = save(draw_attention(seen, title, f"{said[2]}\n{said[3]}", CONNECTIONS), out / name)
@@ -118,23 +117,22 @@ def _film(seen: Attention, clip: Clip, places: Places) -> Frames:
     even = clip.frames[:, : height // 2 * 2, : width // 2 * 2]
     t, row, column = seen.query
     scale = -(-FILM_SIDE // min(even.shape[1:3]))
-    whole = dataclasses.replace(
-        seen, frames=even, weights=seen.weights[nearest], query=(int(centres[t]), row, column)
-    )
+    whole = dataclasses.replace(seen, frames=even, weights=seen.weights[nearest], query=(int(centres[t]), row, column))
     return overlay(whole, scale)
 
 
 def _shares(seen: Attention) -> str:
     """How much of the weight the connections that are drawn hold, how much lies in the query's own frame, and signs."""
     sizes = np.abs(seen.weights)
-    total = max(float(sizes.sum()), np.finfo(np.float32).tiny)
+    total = max(float(sizes.sum()), float(np.finfo(np.float32).tiny))
     drawn = strongest(seen.weights, CONNECTIONS)
     held = 100 * sum(float(sizes[at]) for at in drawn) / total
     own = 100 * float(sizes[seen.query[0]].sum()) / total
-    said = f"the {len(drawn)} strongest of {sizes.size} connections hold {held:.0f} % of the weight, i's own frame {own:.0f} %"
+    said = f"the {len(drawn)} strongest of {sizes.size} connections hold {held:.0f} % of the weight"
+    said += f", those within i's own frame {own:.0f} %"
     if not seen.signed:
         return said
-    return f"{said} by absolute value; {int((seen.weights < 0).sum())} weights are negative (blue)"
+    return f"{said}, by absolute value; {int((seen.weights < 0).sum())} weights are negative (blue)"
 
 
 def _size(frames: Frames) -> str:

@@ -130,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     exported.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to write")
     exported.set_defaults(command=_weights_export)
 
-    look = commands.add_parser("attend", help="draw what a non-local block looks at from a position of a video (Fig. 3)")
+    look = commands.add_parser("attend", help="draw what a non-local block looks at in a video (Fig. 3)")
     look.add_argument("video", type=Path, help="a video file; its middle clip is taken")
     _weights(look)
     look.add_argument("--block", required=True, metavar="B", help="a non-local block, by what it follows: res3.1")

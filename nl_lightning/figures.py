@@ -1,4 +1,4 @@
-"""Drawing: arrays and an `ax` in, the `ax` out (a whole figure where axes belong together). No torch, and nothing is measured here.
+"""Drawing: arrays and an `ax` in, the `ax` out, or a figure where axes belong together. No torch; nothing is measured.
 
 Strength is lightness in every map, so that they can be read in grey too: dark is nothing, light is much. Where there
 are signs, hue tells them.
@@ -19,6 +19,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import FancyArrowPatch, Rectangle
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 from nl_lightning.records import write_atomically
 
@@ -32,7 +33,7 @@ GAP = 0.08
 """Between two frames, as a share of a frame."""
 FAINTEST = 1e-3
 """Gradients below this share of the greatest look like it."""
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "sans-serif", "font.size": 8, "svg.fonttype": "none", "svg.hashsalt": "nl-lightning",
     "axes.titlesize": 8, "axes.titlelocation": "left",
 }  # fmt: skip
@@ -92,7 +93,7 @@ def save(figure: Figure, path: Path) -> list[Path]:
     for suffix, options in ((".png", {"dpi": 150}), (".svg", {"metadata": {"Date": None}})):
         content = io.BytesIO()
         with mpl.rc_context(STYLE):
-            figure.savefig(content, format=suffix[1:], **options)  # type: ignore[arg-type]
+            figure.savefig(content, format=suffix[1:], **options)
         written.append(path.with_name(path.name + suffix))
         write_atomically(written[-1], content.getvalue())
     return written
@@ -164,11 +165,12 @@ def overlay(seen: Attention, scale: int) -> Frames:
     inside = square[2:-2, 2:-2].copy()
     square[:] = 255
     square[2:-2, 2:-2] = inside
-    return large
+    film: Frames = large
+    return film
 
 
 def draw_reach(fields: Mapping[str, Map], note: str) -> Figure:
-    """Networks in rows, frames in columns: the gradient (T, H, W) of one output position, as a share of its greatest."""
+    """Networks in rows, frames in columns: the gradient (T, H, W) of one output position, as shares of the greatest."""
     frames, height, width = next(iter(fields.values())).shape
     shown = sorted({round(at) for at in np.linspace(0, frames - 1, min(frames, PER_LINE))})
     with mpl.rc_context(STYLE):
@@ -240,7 +242,9 @@ def _frame_all(ax: Axes, seen: Attention) -> None:
 
 
 def _mark(ax: Axes, start: tuple[float, float]) -> None:
+    """A white square with a dark edge, to be seen on everything."""
+    edge: list[AbstractPathEffect] = [withStroke(linewidth=3, foreground="black")]
+    ax.plot(*start, "s", markersize=6, markerfacecolor="none", markeredgecolor="black", markeredgewidth=3)
     ax.plot(*start, "s", markersize=6, markerfacecolor="none", markeredgecolor="white", markeredgewidth=1.4)
-    ax.annotate(
-        "$x_i$", start, (5, 5), textcoords="offset points", color="white", fontsize=9, fontweight="bold"
-    )
+    label = ax.annotate("$x_i$", start, (5, 5), textcoords="offset points", color="white", fontsize=9)
+    label.set_path_effects(edge)

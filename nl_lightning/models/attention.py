@@ -79,9 +79,7 @@ def _compared_with(block: NonLocalBlock, frames: int, query: Triple) -> Scope:
     return (group, h, w) if block.sum_over == "time" else (group, ...)
 
 
-def dependence(
-    block: NonLocalBlock, x: Float[Tensor, "G C t h w"], query: Triple, generator: torch.Generator
-) -> float:
+def dependence(block: NonLocalBlock, x: Float[Tensor, "G C t h w"], query: Triple, generator: torch.Generator) -> float:
     """How much the map depends on the query: the mean Jensen-Shannon divergence of two queries' maps, in bits.
 
     0 if all queries have the same map, 1 if no two maps have a position in common. The queries are those that are
