@@ -243,8 +243,8 @@ def _frame_all(ax: Axes, seen: Attention) -> None:
 
 def _mark(ax: Axes, start: tuple[float, float]) -> None:
     """A white square with a dark edge, to be seen on everything."""
-    edge: list[AbstractPathEffect] = [withStroke(linewidth=3, foreground="black")]
+    edge: list[AbstractPathEffect] = [withStroke(linewidth=2, foreground="black")]
     ax.plot(*start, "s", markersize=6, markerfacecolor="none", markeredgecolor="black", markeredgewidth=3)
     ax.plot(*start, "s", markersize=6, markerfacecolor="none", markeredgecolor="white", markeredgewidth=1.4)
-    label = ax.annotate("$x_i$", start, (5, 5), textcoords="offset points", color="white", fontsize=9)
+    label = ax.annotate("$x_i$", start, (5, 5), textcoords="offset points", color="white", fontsize=10)
     label.set_path_effects(edge)
