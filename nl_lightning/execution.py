@@ -194,8 +194,18 @@ def execute(run: Run, held: Claim | None) -> RunRecord | None:
         raise
     if not trainer.is_global_zero:
         return None
+    record = _record(run, cli, curve, metrics, test_seconds=round(time.monotonic() - trained, 1))
+    write_record(run.results, record)
+    tracking.end(record)
+    return record
+
+
+def _record(run: Run, cli: VideoCLI, curve: Curve, metrics: Mapping[str, float], test_seconds: float) -> RunRecord:
+    """The record of a run that has just been tested."""
+    trainer, model, data = cli.trainer, cli.model, cli.datamodule
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     (unreadable,) = (callback for callback in callbacks if isinstance(callback, UnreadableVideos))
-    record = RunRecord(
+    return RunRecord(
         study=run.study.name,
         recipe=run.recipe.name,
         variant=run.variant.name,
@@ -213,7 +223,7 @@ def execute(run: Run, held: Claim | None) -> RunRecord | None:
         macs=complexity(model.net.config, data.clip_shape).macs,
         steps=trainer.global_step,
         train_seconds=round(curve.seconds, 1),
-        test_seconds=round(time.monotonic() - trained, 1),
+        test_seconds=test_seconds,
         top1_by_group=model.top1_by(data.groups),
         videos_hash=videos_hash(data.listed("test")),
         right_top1=pack(model.right(1)),
@@ -226,9 +236,6 @@ def execute(run: Run, held: Claim | None) -> RunRecord | None:
         init_from=run.variant.init_from,
         **_commit(),
     )
-    write_record(run.results, record)
-    tracking.end(record)
-    return record
 
 
 def lightning_command(arguments: list[str]) -> int:
