@@ -4,6 +4,7 @@ Training minimises the cross-entropy of one clip a video. Testing averages the s
 video. ``val/top1`` (one clip) and ``test/top1`` (all views of a video) are different quantities and never mixed.
 """
 
+import itertools
 import math
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +28,7 @@ from nl_lightning.models.pretrained import load_imagenet
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.models.weights.file import Colour, InputSettings, WeightsHeader, differences, fill, read_weights
 from nl_lightning.models.weights.lightning import HEADER
+from nl_lightning.precise_bn import estimate_statistics
 from nl_lightning.predictions import PartWriter, Prediction, Protocol, Scores, mean_softmax, merge, rank, stored
 
 
@@ -91,6 +93,8 @@ class VideoClassifier(L.LightningModule):
         weights: a weight file that holds this network, to test; ``nl-lightning test --weights`` sets it.
         test_pool: side of the window that testing slides over res5, for a softmax at every place and their mean: the
             side of res5 in training (7 in the paper, which tests fully convolutionally); none for one global pool.
+        precise_bn: how many training batches the statistics of BN are estimated on anew before testing (released code:
+            200), or 0 to test with those that training left.
         views_per_forward: how many views of the test batch go through the network at a time.
         predictions: where testing writes its table of videos (Parquet), or nowhere.
     """
@@ -108,6 +112,7 @@ class VideoClassifier(L.LightningModule):
         init_from: str | None = None,
         weights: str | None = None,
         test_pool: int | None = None,
+        precise_bn: int = 0,
         views_per_forward: int = 30,
         predictions: str | None = None,
     ) -> None:
@@ -117,7 +122,10 @@ class VideoClassifier(L.LightningModule):
         self.mean, self.std = mean, std
         self.freeze_bn, self.decay_one_dimensional = freeze_bn, decay_one_dimensional
         self.imagenet, self.init_from, self.weights = imagenet, init_from, weights
-        self.test_pool, self.views_per_forward, self.predictions = test_pool, views_per_forward, predictions
+        if precise_bn and freeze_bn:
+            raise UserError("precise_bn estimates the statistics anew that freeze_bn keeps: give one of them")
+        self.test_pool, self.precise_bn = test_pool, precise_bn
+        self.views_per_forward, self.predictions = views_per_forward, predictions
         # torchmetrics averages over classes unless told otherwise; top-1 averages over videos.
         self.val_top1 = MulticlassAccuracy(net.num_classes, average="micro")
         self.val_top5 = MulticlassAccuracy(net.num_classes, average="micro", top_k=min(5, net.num_classes))
@@ -176,6 +184,12 @@ class VideoClassifier(L.LightningModule):
         """
         if checkpoint.suffix == ".safetensors":
             tensors, header = read_weights(checkpoint)
+            classes = header.net.num_classes, self.net.config.num_classes
+            if header.classifier and classes[0] != classes[1]:
+                raise UserError(
+                    f"init_from: {checkpoint} has {classes[0]} classes, and this network {classes[1]}: "
+                    "import it again --without-classifier"
+                )
             fill(self.net, tensors, f"init_from: {checkpoint}", header.classifier)
             return
         try:
@@ -231,6 +245,19 @@ class VideoClassifier(L.LightningModule):
         self.log("val/top5", 100 * self.val_top5.compute())
         self.val_top1.reset()
         self.val_top5.reset()
+
+    def on_test_start(self) -> None:
+        if self.precise_bn:
+            estimate_statistics(self.net, self._training_clips(self.precise_bn))
+
+    def _training_clips(self, batches: int) -> Iterator[Float[Tensor, "N 3 T H W"]]:
+        """Normalised clips of so many training batches, of each process its own."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        processes = self.trainer.world_size
+        for batch in itertools.islice(data.train_dataloader(), self.global_rank, batches * processes, processes):
+            moved = data.on_after_batch_transfer(data.transfer_batch_to_device(batch, self.device, 0), 0)
+            if moved.readable.any():
+                yield self._normalised(moved.views[moved.readable].flatten(0, 1))
 
     def on_test_epoch_start(self) -> None:
         self.tested = {}
@@ -293,7 +320,12 @@ class VideoClassifier(L.LightningModule):
         data: Any = getattr(self.trainer, "datamodule", None)
         words = {} if data is None else data.test_settings()
         clips, crops = words.get("num_clips", self.views_of_a_video), words.get("num_crops", 1)
-        return Protocol(clips, crops, self.net.config.num_classes, {**words, "test_pool": self.test_pool})
+        return Protocol(
+            clips,
+            crops,
+            self.net.config.num_classes,
+            {**words, "test_pool": self.test_pool, "precise_bn": self.precise_bn},
+        )
 
     def top1_by(self, groups: Sequence[str]) -> dict[str, float]:
         """Top-1 in percent of the tested videos by group, `groups` naming the group of each class (or empty)."""

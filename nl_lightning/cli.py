@@ -1,4 +1,4 @@
-"""The command line: ``nl-lightning run | status | report | attend | ...`` and LightningCLI's ``fit | validate | test``.
+"""The command line: ``nl-lightning run | status | report | attend ...``; LightningCLI's ``fit | validate | test``.
 
 Each command is one verb and can be repeated at any time on half-finished work. What doesn't train imports no torch.
 """
@@ -374,21 +374,6 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
-def _print_wandb(study: Study, recipe: Recipe, options: argparse.Namespace) -> "Runs":
-    from nl_lightning.report.render import write_tables  # W&B and pandas: a second
-    from nl_lightning.report.wandb_reading import from_folders, from_server
-    from nl_lightning.report.wandb_runs import print_left_out, select
-    from nl_lightning.tracking import logged_in
-
-    if options.wandb is not None and not logged_in():
-        raise UserError("--wandb: nobody is logged in at W&B; log in with 'wandb login', or set WANDB_API_KEY")
-    found = from_folders(options.wandb_offline) if options.wandb is None else from_server(options.wandb)
-    runs, left_out = select(study, recipe, found)
-    _print_runs(runs, write_tables(runs, options.results))
-    print_left_out(Console(), left_out, len(found))
-    return runs
-
-
 def _rescore(options: argparse.Namespace) -> int:
     from nl_lightning.report.rescore import lines, rescore, rescore_record
 
@@ -421,6 +406,21 @@ def _weights_export(options: argparse.Namespace) -> int:
 
     print(f"{export_weights(options.file, options.out, options.to)} tensors written to {options.out}")
     return 0
+
+
+def _print_wandb(study: Study, recipe: Recipe, options: argparse.Namespace) -> "Runs":
+    from nl_lightning.report.render import write_tables  # W&B and pandas: a second
+    from nl_lightning.report.wandb_reading import from_folders, from_server
+    from nl_lightning.report.wandb_runs import print_left_out, select
+    from nl_lightning.tracking import logged_in
+
+    if options.wandb is not None and not logged_in():
+        raise UserError("--wandb: nobody is logged in at W&B; log in with 'wandb login', or set WANDB_API_KEY")
+    found = from_folders(options.wandb_offline) if options.wandb is None else from_server(options.wandb)
+    runs, left_out = select(study, recipe, found)
+    _print_runs(runs, write_tables(runs, options.results))
+    print_left_out(Console(), left_out, len(found))
+    return runs
 
 
 def _attend(options: argparse.Namespace) -> int:

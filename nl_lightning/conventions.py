@@ -134,6 +134,9 @@ class Conventions:
                     f"{name}: expected {'one of ' + ', '.join(words) if words else 'a number'}, not {value!r}"
                 )
 
+        if self.res3_group is not None and self.res3_group < 0:
+            raise UserError(f"res3_group: expected a number of frames, or 0 for all, not {self.res3_group}")
+
     @property
     def rules(self) -> Rules:
         """The rule for every difference."""

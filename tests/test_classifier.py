@@ -1,8 +1,9 @@
 """Schedule, loss, weight decay, frozen BN, view averaging and what is written of a test."""
 
 import math
+import shutil
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from nl_lightning.classifier import Schedule, VideoClassifier, VideoScores, topk_accuracy
 from nl_lightning.conventions import Conventions
+from nl_lightning.data.datamodule import VideoDataModule
 from nl_lightning.errors import UserError
 from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig
@@ -199,7 +201,7 @@ def test_testing_counts_every_video_once_and_writes_one_line_each(tmp_path: Path
     right = [v.views is not None and rank(mean_softmax(v.views), v.label) == 1 for v in videos]
     assert metrics["test/top1"] == pytest.approx(100 * sum(right) / 3)
     assert model.right(1) == right
-    assert read_protocol(path) == Protocol(2, 1, 3, {"test_pool": None})
+    assert read_protocol(path) == Protocol(2, 1, 3, {"test_pool": None, "precise_bn": 0})
 
 
 def test_accuracy_by_group() -> None:
@@ -231,3 +233,22 @@ def test_longer_clips_start_from_the_weights_of_shorter_ones(tmp_path: Path) -> 
         long.load_network(tmp_path / "broken.ckpt")
     with pytest.raises(UserError, match="res4.non_local"):
         VideoClassifier(WITH_BLOCK).load_network(tmp_path / "short.ckpt")
+
+
+def test_statistics_are_estimated_anew_before_testing(tmp_path: Path, small_videos: Path) -> None:
+    """On training batches, and only where it is asked for; the test says so in what it writes."""
+    root = shutil.copytree(small_videos, tmp_path / "videos")
+    net = ResNetConfig(**{**vars(TINY), "num_classes": 11})
+    lists: dict[str, Any] = {f"{split}_list": f"{split}.txt" for split in ("train", "val", "test")}
+    sizes: dict[str, Any] = {"short_side": (36, 36), "crop": 32, "test_short_side": 36, "test_crop": 32}
+    data = VideoDataModule(
+        str(root), **lists, **sizes, num_frames=4, num_clips=1, num_crops=1, batch_size=8, test_batch_size=11
+    )
+    for batches in (0, 2):
+        path = tmp_path / f"{batches}.parquet"
+        model = VideoClassifier(net, precise_bn=batches, predictions=str(path))
+        trainer(tmp_path).test(model, datamodule=data, verbose=False)
+        assert bool(model.net.bn1.running_mean.any()) == bool(batches)  # type: ignore[operator, union-attr]
+        assert read_protocol(path).words["precise_bn"] == batches
+    with pytest.raises(UserError, match="precise_bn estimates the statistics anew that freeze_bn keeps"):
+        VideoClassifier(TINY, precise_bn=2, freeze_bn=True)

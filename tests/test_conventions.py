@@ -31,6 +31,11 @@ def test_an_unknown_profile_is_refused() -> None:
         Conventions("code")  # type: ignore[arg-type]
 
 
+def test_a_group_of_frames_is_a_number_of_them() -> None:
+    with pytest.raises(UserError, match="res3_group: expected a number of frames, or 0 for all, not -4"):
+        Conventions(res3_group=-4)
+
+
 def test_the_command_line_gives_the_profile_that_was_asked_for() -> None:
     arguments = ["--data.root=.", "--model.net.conventions.profile=release", "--model.net.conventions.scale=false"]
     cli = VideoCLI(args=[*arguments, *ANY_MACHINE], run=False, trainer_defaults={"logger": False})

@@ -20,7 +20,7 @@ from nl_lightning.errors import UserError
 from nl_lightning.models.weights import caffe2, slowfast
 from nl_lightning.models.weights.file import WeightsHeader, differences, read_weights
 from nl_lightning.models.weights.importing import translate
-from nl_lightning.models.weights.source import Source, variant_words
+from nl_lightning.models.weights.source import CLIPS, Source, variant_words
 from nl_lightning.records import write_atomically
 
 Target = Literal["caffe2", "slowfast"]
@@ -91,7 +91,12 @@ def _configuration(header: WeightsHeader) -> dict[str, Any]:
 def _check(theirs: Mapping[str, Tensor], beside: Mapping[str, Any], header: WeightsHeader, kind: Source) -> None:
     """UserError unless what is written would be read as the network of `header`."""
     seen, blocks = header.input, header.net.non_local
-    words = variant_words(f"{seen.num_frames}x{seen.frame_stride} {blocks.instantiation if blocks else ''}")
+    clip = f"{seen.num_frames}x{seen.frame_stride}"
+    if kind is caffe2.SOURCE and clip not in CLIPS:
+        raise UserError(f"caffe2 has no network for clips of {clip}, only for {', '.join(CLIPS)}")
+    if blocks is not None and blocks.instantiation not in slowfast.INSTANTIATIONS.values():
+        raise UserError(f"{kind.name} has no {blocks.instantiation} blocks")
+    words = variant_words(f"{clip} {blocks.instantiation if blocks else ''}")
     back = translate({"model_state": dict(theirs), **beside}, words, kind.name).header
     if differ := differences(back.net, header.net):
         raise UserError(f"{kind.name} has no network that computes this: {'; '.join(differ)}")

@@ -113,10 +113,12 @@ def _read(path: Path, source: str, variant: str | None, classifier: bool) -> Imp
 def _words(path: Path, variant: str | None) -> frozenset[str]:
     if variant is None:
         return variant_words(path.name)
-    words = variant_words(variant)
-    if not words:
+    unknown = variant.lower().replace("-", "_")
+    for word in sorted(VARIANT_WORDS, key=len, reverse=True):  # embedded_gaussian before gaussian
+        unknown = unknown.replace(word, "")
+    if unknown.strip("_, "):
         raise UserError(f"--variant: expected words of {', '.join(VARIANT_WORDS)}, not '{variant}'")
-    return words
+    return variant_words(variant)
 
 
 def translate(content: object, words: frozenset[str], source: str = "auto") -> Imported:
@@ -129,6 +131,9 @@ def translate(content: object, words: frozenset[str], source: str = "auto") -> I
     if left := sorted(name for name, ours in named.items() if ours is None):
         raise UserError(f"as a file of {kind.name}, {len(left)} of its tensors are left over: {some(left)}")
     tensors = {ours: _as_float32(theirs[name]) for name, ours in named.items() if ours is not None}
+    if len(tensors) < len(named):
+        twice = sorted(name for name, ours in named.items() if list(named.values()).count(ours) > 1)
+        raise UserError(f"as a file of {kind.name}, it has a tensor under two names: {some(twice)}")
     if "conv1.weight" not in tensors:
         raise UserError(f"as a file of {kind.name}, it lacks its first convolution")
     found = Found(tensors, frozenset(theirs), words, {**beside, **aside})

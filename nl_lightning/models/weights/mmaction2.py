@@ -56,4 +56,4 @@ def complete(found: Found) -> dict[str, Tensor]:
     return {f"{name.removesuffix('weight')}bias": t.new_zeros(t.shape[0]) for name, t in outputs.items()}
 
 
-SOURCE = Source("mmaction2", NAMES, semantics, video=None, complete=complete)
+SOURCE = Source("mmaction2", NAMES, semantics, video=None, ignored=r"data_preprocessor\.(mean|std)", complete=complete)

@@ -11,6 +11,9 @@ import torch
 
 from nl_lightning.errors import UserError
 
+OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""What files of PyTorch before 1.6 start with: a pickled magic number."""
+
 
 def read_torch(path: Path) -> Any:
     """What ``torch.save`` wrote: tensors and plain containers, and nothing else.
@@ -23,7 +26,7 @@ def read_torch(path: Path) -> Any:
     except FileNotFoundError:
         raise UserError(f"there is no file {path}") from None
     except Exception as error:  # the reader of a broken file can raise anything
-        if asked := re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error)):
+        if asked := re.search(r"(?:GLOBAL|class) ([\w.]+\.\w+)", str(error)):
             raise UserError(
                 f"{path}: refused: reading it would run {asked[1]}; only tensors and plain containers are read"
             ) from None
@@ -91,10 +94,6 @@ def read_others(path: Path) -> Any:
     if head.startswith((b"\x80", b"(", b"}")):  # protocols 2 and up, and 0
         return read_pickle(path)
     raise UserError(f"{path} is neither a file of PyTorch nor a pickle")
-
-
-OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""What files of PyTorch before 1.6 start with: a pickled magic number."""
 
 
 def sha256(path: Path) -> str:

@@ -4,7 +4,6 @@ pytorchvideo's, torchvision's and mmcv's own code is run; the other networks are
 documented of them. All have random weights and random BN statistics.
 """
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -128,25 +127,23 @@ def test_mmaction2(mode: str, reference: Any, tmp_path: Path) -> None:
     placed = {} if mode == "none" else {3: (1, 3), 4: (1, 3, 5)}
     theirs = reference("mmaction2", modules=block, pool1=1, pool1_padding=1, width=1 / 16, nonlocal_after=placed)
     said = mode if mode in ("embedded_gaussian", "dot_product") else None  # tensors tell the others
-    net = imported({"meta": {"epoch": 1}, "state_dict": theirs.tensors}, tmp_path, variant=said)
+    state = {**theirs.tensors, "data_preprocessor.mean": torch.zeros(3, 1, 1, 1)}  # as its training leaves it
+    net = imported({"meta": {"epoch": 1}, "state_dict": state}, tmp_path, variant=said)
     compare(net, theirs, clip(1, 3, 16, 64, 64), inside=())
 
 
 @pytest.mark.parametrize("name", ["c2d_r50", "i3d_r50"])
 def test_pytorchvideo(name: str, tmp_path: Path) -> None:
     """Its own networks, at full width."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # it calls torch.jit
-        from pytorchvideo.models.hub import resnet
+    from pytorchvideo.models.hub import resnet
 
     theirs = getattr(resnet, name)(head_pool_kernel_size=(4, 2, 2)).eval()
     randomise(theirs)
     net = imported({"model_state": theirs.state_dict()}, tmp_path)
     seen: dict[str, Tensor] = {}
-    parts = {
-        "conv1": theirs.blocks[0].activation,
-        **{f"res{s}": theirs.blocks[max(1, s if s > 2 else 1)] for s in (2, 3, 4, 5)},
-    }
+    stages = {f"res{s}": theirs.blocks[max(1, s if s > 2 else 1)] for s in (2, 3, 4, 5)}
+    parts = {"conv1": theirs.blocks[0].activation, **stages}
+    parts |= {f"{s}.blocks.{b}": block for s, stage in stages.items() for b, block in enumerate(stage.res_blocks)}
     for part, module in parts.items():
         watch(module, part, seen)
     x = clip(1, 3, 8, 64, 64)
