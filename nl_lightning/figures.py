@@ -35,7 +35,7 @@ FAINTEST = 1e-3
 """Gradients below this share of the greatest look like it."""
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif", "font.size": 8, "svg.fonttype": "none", "svg.hashsalt": "nl-lightning",
-    "axes.titlesize": 8, "axes.titlelocation": "left",
+    "axes.titlesize": 8, "figure.constrained_layout.w_pad": 0.06, "axes.titlelocation": "left",
 }  # fmt: skip
 """For ``matplotlib.rc_context``; text in an SVG stays text, and the same figure is the same file."""
 
@@ -90,7 +90,7 @@ def draw_attention(seen: Attention, title: str, note: str, count: int) -> Figure
 def save(figure: Figure, path: Path) -> list[Path]:
     """Write `path` with .png and with .svg at its end, each whole or not at all; return both."""
     written = []
-    for suffix, options in ((".png", {"dpi": 150}), (".svg", {"metadata": {"Date": None}})):
+    for suffix, options in ((".png", {"dpi": 120}), (".svg", {"metadata": {"Date": None}})):
         content = io.BytesIO()
         with mpl.rc_context(STYLE):
             figure.savefig(content, format=suffix[1:], **options)
@@ -133,7 +133,7 @@ def draw_weights(ax: Axes, seen: Attention) -> Axes:
     for t, weights in enumerate(seen.weights):
         left, top = _at(seen, t, seen.rows[0] - half_h, seen.columns[0] - half_w)
         right, bottom = _at(seen, t, seen.rows[-1] + half_h, seen.columns[-1] + half_w)
-        drawn = ax.imshow(weights, cmap=colours, norm=norm, extent=(left, right, bottom, top), interpolation="nearest")
+        drawn = ax.imshow(weights, cmap=colours, norm=norm, extent=(left, right, bottom, top), interpolation="none")
         outline = Rectangle(_at(seen, t, -0.5, -0.5), *seen.frames.shape[2:0:-1], transform=ax.transData)
         drawn.set_clip_path(outline)
     _frame_all(ax, seen)
@@ -188,6 +188,7 @@ def draw_reach(fields: Mapping[str, Map], note: str) -> Figure:
         label = "gradient, as a share of the network's greatest; white is none"
         scale = figure.colorbar(drawn, ax=rows, aspect=40, ticks=[FAINTEST, 1], format="%g", label=label)
         scale.ax.minorticks_off()
+        scale.ax.yaxis.label.set_fontsize(7)
         scale.ax.tick_params(length=0, labelsize=7)
         figure.suptitle("What can move the centre of res5", x=0.01, ha="left", fontsize=9, fontweight="bold")
         figure.supxlabel(note, x=0.01, ha="left", fontsize=7, color="0.35")
@@ -197,7 +198,7 @@ def draw_reach(fields: Mapping[str, Map], note: str) -> Figure:
 def draw_gradient(ax: Axes, frame: Map) -> AxesImage:
     """The gradient in one frame (H, W), as a share of the greatest anywhere, on a scale of powers; white is none."""
     seen = np.where(frame > 0, np.maximum(frame, FAINTEST), np.nan)
-    drawn = ax.imshow(seen, cmap="inferno", norm=LogNorm(FAINTEST, 1), interpolation="nearest")
+    drawn = ax.imshow(seen, cmap="inferno", norm=LogNorm(FAINTEST, 1), interpolation="none")
     ax.set_xticks([])
     ax.set_yticks([])
     for side in ax.spines.values():
@@ -224,7 +225,7 @@ def _lay_out(ax: Axes, seen: Attention, images: Numbers) -> None:
     _, height, width, _ = seen.frames.shape
     for t, (image, name) in enumerate(zip(images, seen.names, strict=True)):
         left, top = _at(seen, t, -0.5, -0.5)
-        ax.imshow(image.astype(np.uint8), extent=(left, left + width, top + height, top), interpolation="nearest")
+        ax.imshow(image.astype(np.uint8), extent=(left, left + width, top + height, top), interpolation="none")
         ax.text(left, top - 0.03 * height, name, va="bottom", color="0.35")
     _frame_all(ax, seen)
 
@@ -243,7 +244,7 @@ def _frame_all(ax: Axes, seen: Attention) -> None:
 
 def _mark(ax: Axes, start: tuple[float, float]) -> None:
     """A white square with a dark edge, to be seen on everything."""
-    edge: list[AbstractPathEffect] = [withStroke(linewidth=2, foreground="black")]
+    edge: list[AbstractPathEffect] = [withStroke(linewidth=1.5, foreground="black")]
     ax.plot(*start, "s", markersize=6, markerfacecolor="none", markeredgecolor="black", markeredgewidth=3)
     ax.plot(*start, "s", markersize=6, markerfacecolor="none", markeredgecolor="white", markeredgewidth=1.4)
     label = ax.annotate("$x_i$", start, (5, 5), textcoords="offset points", color="white", fontsize=10)
