@@ -444,10 +444,15 @@ def _reach(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from nl_lightning.predict import as_json, as_text, predictions  # takes seconds: torch
+    from nl_lightning.predict import Prediction, as_json, as_text, predictions  # takes seconds: torch
 
-    found = list(predictions(options.video, options.weights))
-    print(as_json(found) if options.json else "\n".join(map(as_text, found)))
+    found: list[Prediction] = []
+    for prediction in predictions(options.video, options.weights):
+        found.append(prediction)
+        if not options.json:
+            print(as_text(prediction), flush=True)
+    if options.json:
+        print(as_json(found))
     return 1 if any(prediction.error for prediction in found) else 0
 
 

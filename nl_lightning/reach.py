@@ -13,12 +13,13 @@ import torch
 from nl_lightning.errors import UserError
 from nl_lightning.execution import network
 from nl_lightning.figures import Map, draw_reach, save
-from nl_lightning.models.receptive_field import gradient, open_branches
+from nl_lightning.models.receptive_field import CLIPS, gradient, open_branches
 from nl_lightning.models.weights.file import InputSettings, load_weights
 from nl_lightning.runner import plan
 from nl_lightning.study import Recipe, Study, Variant
 
-UNTRAINED = "untrained; branches that start at zero have been opened: what the network could use, not what it does"
+TRAINED = f"trained networks; mean over {CLIPS} clips of noise"
+UNTRAINED = "untrained; branches that start at zero have been opened: what a network could use, not what it does"
 
 
 def reach(study: Study, recipe: Recipe, names: Sequence[str], out: Path) -> list[str]:
@@ -39,12 +40,14 @@ def reach(study: Study, recipe: Recipe, names: Sequence[str], out: Path) -> list
 
 
 def reach_of_weights(files: Sequence[Path], out: Path) -> list[str]:
-    """Draw the reach of trained networks; return what to say. UserError if a file can't be read."""
-    fields = {}
+    """Draw the reach of trained networks; return what to say. UserError if one can't be read, or two share a name."""
+    fields: dict[str, Map] = {}
     for file in files:
+        if file.stem in fields:
+            raise UserError(f"--weights: two files are called {file.stem}, and could not be told apart")
         net, header = load_weights(file)
         fields[file.stem] = gradient(net, _clip(header.input), torch.Generator().manual_seed(0)).numpy()
-    return _drawn(fields, "trained", out / f"reach_{'_'.join(fields)}")
+    return _drawn(fields, TRAINED, out / f"reach_{'_'.join(fields)}")
 
 
 def side_by_side(study: Study) -> list[str]:

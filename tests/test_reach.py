@@ -48,8 +48,15 @@ def test_trained_networks_are_drawn_as_they_are(tmp_path: Path, capsys: pytest.C
     share, state = capsys.readouterr().out.splitlines()[:2]
     assert share.endswith(" % of the clip's positions")
     assert 30 < float(share.split()[1]) <= 37.5  # three of eight frames, less what ReLUs hide
-    assert (share.split()[0], state) == ("mine:", "trained")
+    assert (share.split()[0], state) == ("mine:", "trained networks; mean over 4 clips of noise")
     assert (tmp_path / "out" / "reach_mine.png").exists()
+
+
+def test_two_files_of_one_name_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a").mkdir()
+    first, second = (write_weights(tmp_path / name, None) for name in ("w.safetensors", "a/w.safetensors"))
+    assert main(["reach", "--weights", str(first), "--weights", str(second), "--out", str(tmp_path / "out")]) == 2
+    assert "two files are called w," in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
