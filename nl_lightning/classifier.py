@@ -151,7 +151,8 @@ class VideoClassifier(L.LightningModule):
         paper = {"num_frames": 32, "frame_stride": 2}
         clip: dict[str, Any] = paper if data is None else data.test_settings()
         settings = InputSettings(**clip, mean=_colours(self.mean), std=_colours(self.std), test_pool=self.test_pool)
-        checkpoint[HEADER] = WeightsHeader(self.net.config, settings, "nl-lightning", "").to_json()
+        names: tuple[str, ...] = () if data is None else data.videos("train").classes
+        checkpoint[HEADER] = WeightsHeader(self.net.config, settings, "nl-lightning", "", classes=names).to_json()
 
     def setup(self, stage: str) -> None:
         """Load start weights before training (a resumed run overwrites them from its own checkpoint)."""

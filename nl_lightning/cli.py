@@ -1,4 +1,4 @@
-"""The command line: ``nl-lightning run | status | report | weights ...``; LightningCLI's ``fit | validate | test``.
+"""The command line: ``nl-lightning run | status | report | attend ...``; LightningCLI's ``fit | validate | test``.
 
 Each command is one verb and can be repeated at any time on half-finished work. What doesn't train imports no torch.
 """
@@ -137,6 +137,34 @@ def _parser() -> argparse.ArgumentParser:
     exported.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to write")
     exported.set_defaults(command=_weights_export)
 
+    look = commands.add_parser("attend", help="draw what a non-local block looks at in a video (Fig. 3)")
+    look.add_argument("video", type=Path, help="a video file; its middle clip is taken")
+    _weights(look)
+    look.add_argument("--block", required=True, metavar="B", help="a non-local block, by what it follows: res3.1")
+    look.add_argument(
+        "--query", required=True, type=_position, metavar="T,Y,X", help="a position of the block's map, from 0"
+    )
+    _figures(look)
+    look.set_defaults(command=_attend)
+
+    field = commands.add_parser("reach", help="draw which input positions can move one output position")
+    field.add_argument(
+        "variant", nargs="*", help="networks of the study (default: C2D and I3D without and with non-local blocks)"
+    )
+    field.add_argument("--study", default="table2", help="a study: its name or path (default table2)")
+    field.add_argument("--recipe", metavar="R", help="a recipe: its name or path (default: the study's)")
+    field.add_argument(
+        "--weights", type=Path, action="append", metavar="W", help="a trained network instead (can be repeated)"
+    )
+    _figures(field)
+    field.set_defaults(command=_reach)
+
+    predict = commands.add_parser("predict", help="the five best classes of videos")
+    predict.add_argument("video", nargs="+", type=Path, help="video files, and folders of them")
+    _weights(predict)
+    predict.add_argument("--json", action="store_true", help="print JSON")
+    predict.set_defaults(command=_predict)
+
     for name, purpose in LIGHTNING.items():
         commands.add_parser(name, help=purpose)
     return parser
@@ -146,6 +174,17 @@ def _where(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", metavar="R", help="a recipe: its name or path (default: the study's)")
     parser.add_argument(
         "--results", type=Path, default=Path("my_results"), metavar="DIR", help="where records lie (default my_results)"
+    )  # fmt: skip
+
+
+def _weights(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--weights", type=Path, required=True, metavar="W", help="a weight file (weights import)")
+
+
+def _figures(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out", type=Path, default=Path("my_results/figures"), metavar="DIR",
+        help="where to write (default my_results/figures)",
     )  # fmt: skip
 
 
@@ -172,6 +211,14 @@ def _seed(text: str) -> int:
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, not '{text}'")
     return int(text)
+
+
+def _position(text: str) -> tuple[int, int, int]:
+    numbers = text.split(",")
+    if len(numbers) != 3 or not all(number.strip().isdecimal() for number in numbers):
+        raise argparse.ArgumentTypeError(f"expected frame,row,column of the map, each from 0, as 2,4,4; not '{text}'")
+    t, h, w = map(int, numbers)
+    return t, h, w
 
 
 def _at_least_one(text: str) -> int:
@@ -374,6 +421,39 @@ def _print_wandb(study: Study, recipe: Recipe, options: argparse.Namespace) -> "
     _print_runs(runs, write_tables(runs, options.results))
     print_left_out(Console(), left_out, len(found))
     return runs
+
+
+def _attend(options: argparse.Namespace) -> int:
+    from nl_lightning.attend import attend  # takes seconds: torch, matplotlib
+
+    print("\n".join(attend(options.video, options.weights, options.block, options.query, options.out)))
+    return 0
+
+
+def _reach(options: argparse.Namespace) -> int:
+    from nl_lightning.reach import reach, reach_of_weights  # takes seconds: torch, matplotlib
+
+    if options.weights and options.variant:
+        raise UserError("--weights: trained networks are drawn in place of variants; give one or the other")
+    if options.weights:
+        said = reach_of_weights(options.weights, options.out)
+    else:
+        said = reach(*_study(options), options.variant, options.out)
+    print("\n".join(said))
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from nl_lightning.predict import Prediction, as_json, as_text, predictions  # takes seconds: torch
+
+    found: list[Prediction] = []
+    for prediction in predictions(options.video, options.weights):
+        found.append(prediction)
+        if not options.json:
+            print(as_text(prediction), flush=True)
+    if options.json:
+        print(as_json(found))
+    return 1 if any(prediction.error for prediction in found) else 0
 
 
 def _complexity(options: argparse.Namespace) -> int:

@@ -32,6 +32,8 @@ from nl_lightning.classifier import VideoClassifier
 from nl_lightning.data.datamodule import UnreadableVideos, VideoDataModule, below
 from nl_lightning.errors import UserError, nearest
 from nl_lightning.models.complexity import Complexity, complexity
+from nl_lightning.models.folded import Triple
+from nl_lightning.models.resnet import VideoResNet
 from nl_lightning.models.weights.arguments import with_weights
 from nl_lightning.records import RunRecord, pack, portable, videos_hash, write_record
 from nl_lightning.runner import CHECKPOINT, Run
@@ -248,8 +250,14 @@ def lightning_command(arguments: list[str]) -> int:
 
 def costs(run: Run) -> Complexity:
     """Parameters and multiply-adds of a run's network, on the clips of its recipe."""
+    net, clip = network(run)
+    return complexity(net.config, clip)
+
+
+def network(run: Run) -> tuple[VideoResNet, Triple]:
+    """A run's network as it starts, but for weights from files, and (T, H, W) of the clips of its recipe."""
     cli = VideoCLI(args=[*run.arguments(), *ANY_MACHINE], run=False, trainer_defaults={"logger": False})
-    return complexity(cli.model.net.config, cli.datamodule.clip_shape)
+    return cli.model.net, cli.datamodule.clip_shape
 
 
 def _versions() -> dict[str, str]:

@@ -8,14 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from nl_lightning.cli import _parser, main
 from nl_lightning.conventions import Conventions
+from nl_lightning.data import longrange
 from nl_lightning.execution import ANY_MACHINE, VideoCLI
+from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.models.weights.arguments import with_weights
 from nl_lightning.models.weights.exporting import export_weights
 from nl_lightning.models.weights.file import InputSettings, WeightsHeader, save_weights
+from nl_lightning.models.weights.lightning import HEADER
 from nl_lightning.predictions import PartWriter, Prediction, Protocol, merge
 from nl_lightning.report.collate import collect
 from nl_lightning.report.render import README_END, README_START, readme_block, write_tables
@@ -103,7 +107,26 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     part.add(0, Prediction("a.mp4", 1, np.zeros((30, 400), np.float16)))
     part.close()
     merge([folder / "part"], folder / "i3d_nl5.parquet", Protocol(10, 3, 400))
+    for variant in ("c2d_r50", "c2d_r50_nl5", "i3d311_r50", "i3d311_r50_nl5", "c2d_r50_nl1_res4_dot"):
+        _trained(folder, variant)
+    video = folder / "data/longrange/test/spacetime_same/test_00023.mp4"
+    video.parent.mkdir(parents=True)
+    video.write_bytes(longrange.encode(np.zeros((32, 36, 36, 3), np.uint8), 16))
     return folder
+
+
+def _trained(folder: Path, variant: str) -> None:
+    """What a run leaves behind, as far as the README's figures need it, and the weight file that comes of it."""
+    net = ResNetConfig(
+        non_local=NonLocalConfig({"res4": [4]}, "dot_product") if "nl" in variant else None,
+        num_classes=11, width=1 / 64, temporal_strides=(1, 1, 2), spatial_strides=(2, 2, 1, 1, 1, 1),
+    )  # fmt: skip
+    header = WeightsHeader(net, InputSettings(8, 2, test_short_side=36, test_crop=32), "nl-lightning", "")
+    state = VideoResNet(net).state_dict()
+    checkpoint = folder / "my_results/runs/longrange" / variant / "seed0/checkpoints/last.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    torch.save({"state_dict": {f"net.{k}": v for k, v in state.items()}, HEADER: header.to_json()}, checkpoint)
+    save_weights(folder / ("dot.safetensors" if "dot" in variant else f"{variant}.safetensors"), state, header)
 
 
 PAGES = ("README.md", "experiments/README.md", "docs/wandb.md")
@@ -129,7 +152,9 @@ def test_a_command_that_is_shown_works(
 
 
 def test_commands_are_shown() -> None:
-    assert {words[0] for words in shown("README.md")} >= {"run", "status", "report", "complexity", "fit", "test"}
+    assert {words[0] for words in shown("README.md")} >= {
+        "run", "status", "report", "complexity", "fit", "test", "attend", "reach", "predict"
+    }  # fmt: skip
 
 
 def test_what_is_shown_is_what_was_measured(table2: Study, tmp_path: Path) -> None:

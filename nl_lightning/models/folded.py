@@ -53,7 +53,8 @@ class MaxPool3d(nn.Module):
     def __init__(self, kernel: Triple, stride: Triple, padded: bool) -> None:
         super().__init__()
         self.kernel, self.stride = kernel, stride
-        self.padding = tuple(k // 2 if padded else 0 for k in kernel)
+        pt, ph, pw = (k // 2 if padded else 0 for k in kernel)
+        self.padding = (pt, ph, pw)
 
     def forward(self, x: Tensor) -> Tensor:
         (kt, kh, kw), (st, sh, sw), (pt, ph, pw) = self.kernel, self.stride, self.padding

@@ -145,13 +145,13 @@ class NonLocalBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "N C *positions"]) -> Float[Tensor, "N C *positions"]:
         """Return z of Eq. (6)."""
-        theta, phi, g = self._embed(x)
-        pairs = self._pairwise(self._positions(theta), self._positions(phi))  # (B, Q, K)
+        theta, phi, g = self.embed(x)
+        pairs = self.pairwise(self._positions(theta), self._positions(phi))  # (B, Q, K)
         y = self._restore(pairs @ self._positions(g), x)  # (N, C / 2, ...)
         z: Tensor = x + self.bn(self.W_z(y))
         return z
 
-    def _embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """theta(x), phi(x) and g(x), the last two subsampled."""
         keys = self.pool(x) if self.rules.subsample == "before" else x
         embedded = self.instantiation != "gaussian"
@@ -162,7 +162,7 @@ class NonLocalBlock(nn.Module):
             phi, g = self.pool(phi), self.pool(g)
         return theta, phi, g
 
-    def _pairwise(self, theta: Tensor, phi: Tensor) -> Tensor:
+    def pairwise(self, theta: Tensor, phi: Tensor) -> Tensor:
         """f(x_i, x_j) / C(x) for the queries and keys of each of B independent sets of positions."""
         if self.instantiation == "dot_product":
             return dot_product(theta, phi)

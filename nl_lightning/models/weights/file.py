@@ -62,6 +62,7 @@ class WeightsHeader:
         source: the kind of file that the tensors came from.
         source_sha256: of that file.
         classifier: whether the tensors of ``fc`` are there.
+        classes: their names, or nothing if nobody knows them.
     """
 
     net: ResNetConfig
@@ -69,6 +70,7 @@ class WeightsHeader:
     source: str
     source_sha256: str
     classifier: bool = True
+    classes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """One line of JSON; the inverse of :func:`header_from_json`."""

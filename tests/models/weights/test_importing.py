@@ -15,12 +15,22 @@ import torch
 from nl_lightning.classifier import VideoClassifier
 from nl_lightning.cli import main
 from nl_lightning.conventions import Conventions
+from nl_lightning.data import longrange
+from nl_lightning.data.datamodule import VideoDataModule
 from nl_lightning.errors import UserError
 from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.models.weights.exporting import export_weights
-from nl_lightning.models.weights.file import InputSettings, WeightsHeader, differences, load_weights, save_weights
+from nl_lightning.models.weights.file import (
+    InputSettings,
+    WeightsHeader,
+    differences,
+    header_from_json,
+    load_weights,
+    save_weights,
+)
 from nl_lightning.models.weights.importing import Imported, import_weights
+from nl_lightning.models.weights.lightning import HEADER
 from nl_lightning.models.weights.safe import read_others, read_pickle
 
 SMALL = ResNetConfig(
@@ -63,6 +73,16 @@ def test_a_checkpoint_of_ours_says_what_it_is(checkpoint: Path, tmp_path: Path) 
     assert header.input.mean == (80, 80, 80)
     state = torch.load(checkpoint, weights_only=True)["state_dict"]
     assert all(torch.equal(tensor, state[f"net.{name}"]) for name, tensor in net.state_dict().items())
+
+
+def test_a_checkpoint_of_ours_names_the_classes(small_videos: Path) -> None:
+    trainer: Any = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    trainer.datamodule = VideoDataModule(str(small_videos), train_list="train.txt")
+    model = VideoClassifier(SMALL)
+    model.trainer = trainer
+    saved: dict[str, Any] = {}
+    model.on_save_checkpoint(saved)
+    assert header_from_json(saved[HEADER]).classes == longrange.CLASSES
 
 
 # ------------------------------------------------------------------------------------------- the released files
