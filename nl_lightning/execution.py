@@ -192,6 +192,7 @@ def execute(run: Run, held: Claim | None) -> RunRecord | None:
     if not trainer.is_global_zero:
         return None
     (unreadable,) = (callback for callback in callbacks if isinstance(callback, UnreadableVideos))
+    read = [model.tested[video].scores is not None for video in sorted(model.tested)]
     record = RunRecord(
         study=run.study.name,
         recipe=run.recipe.name,
@@ -202,7 +203,7 @@ def execute(run: Run, held: Claim | None) -> RunRecord | None:
         top1=round(metrics["test/top1"], 4),
         top5=round(metrics["test/top5"], 4),
         videos_expected=len(data.videos("test")),
-        videos_scored=sum(video.scores is not None for video in model.tested.values()),
+        videos_scored=sum(read),
         unreadable=sorted(below(Path(p), data.root) for p in set().union(*unreadable.names.values())),
         num_clips=data.num_clips,
         num_crops=data.num_crops,
@@ -215,6 +216,7 @@ def execute(run: Run, held: Claim | None) -> RunRecord | None:
         videos_hash=videos_hash(data.listed("test")),
         right_top1=pack(model.right(1)),
         right_top5=pack(model.right(5)),
+        read_videos="" if all(read) else pack(read),
         curve=curve.points,
         device=_device(trainer),
         decoder="auto",

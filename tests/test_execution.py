@@ -16,7 +16,7 @@ from tiny_study import write_tiny_study
 from nl_lightning import execution, process
 from nl_lightning.errors import UserError
 from nl_lightning.execution import lightning_command
-from nl_lightning.records import videos_hash
+from nl_lightning.records import unpack, videos_hash
 from nl_lightning.runner import Run, plan
 from nl_lightning.signals import Stopped
 from nl_lightning.study import load_recipe, load_study
@@ -148,6 +148,7 @@ def test_an_unreadable_file_is_named_and_counts_as_wrong(folder: Path) -> None:
     assert record is not None
     assert record.unreadable == sorted(str(path.relative_to(folder / "videos")) for path in broken)
     assert (record.videos_expected, record.videos_scored) == (22, 21)
+    assert sum(unpack(record.read_videos, 22)) == 21  # which of the two of a pair can be compared on
     table = pq.read_table(run.predictions).to_pydict()
     assert table["scores"][table["video"].index(str(broken[1]))] is None
 
