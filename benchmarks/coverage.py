@@ -44,16 +44,15 @@ class World:
         spread = np.sqrt(1 + self.difficulty**2 + self.taste**2 + (0 if luck else self.luck**2))
         return 100 * float(ndtr((self.abilities[network] + luck) / spread))
 
-    def test(
-        self, seeds: int, videos: int, generator: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def test(self, seeds: int, videos: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Which videos are right (networks, seeds, videos), and the luck of each training (networks, seeds)."""
         networks = len(self.abilities)
         luck = generator.normal(0, self.luck, (networks, seeds)) if self.luck else np.zeros((networks, seeds))
         chance = generator.standard_normal((networks, seeds, videos), np.float32)
         chance += self.difficulty * generator.standard_normal(videos, np.float32)
         chance += self.taste * generator.standard_normal((networks, 1, videos), np.float32)
-        return chance + luck[..., None].astype(np.float32) + np.array(self.abilities, np.float32)[:, None, None] > 0, luck
+        chance += luck[..., None] + np.array(self.abilities)[:, None, None]
+        return chance > 0, luck
 
     def truth(self, first: int, second: int, luck: np.ndarray | None = None) -> float:
         """The difference that an interval should cover, in points.
@@ -226,13 +225,14 @@ def page(studies: int = 2000, seed: int = 0) -> str:
             f"How many of {studies} simulated studies have the true difference within their 95 % interval, in percent "
             "(with one seed: the true difference of the two networks that were trained).",
             coverage_table(studies, generator),
-            f"The same for 600 videos and seed noise 0.6, {studies // 4} studies, beside two other ways. *Accuracies only* is "
-            "the fallback where it isn't known which videos were right.",
+            f"The same for 600 videos and seed noise 0.6, {studies // 4} studies, beside two other ways. "
+            "*Accuracies only* is the fallback where it isn't known which videos were right.",
             alternatives_table(studies // 4, generator),
             f"How many of {studies} sub-tables get a wrong verdict, in percent, where it is hardest to avoid: at the "
             "edge of what is claimed. At most 2.5 is promised for a claim alone, and 5 for a sub-table.",
             errors_table(studies, generator),
-            f"`nl-lightning power` asks for as many seeds as decide a claim in 80 % of studies; how many of {studies // 2} did:",
+            "`nl-lightning power` asks for as many seeds as decide a claim in 80 % of studies; how many of "
+            f"{studies // 2} did:",
             power_table(studies // 2, generator),
         ]
     )

@@ -154,7 +154,8 @@ class Claim:
 class Study:
     """Variants, tables and claims. Recipes on the paper's data have names that start with `reported_on`.
 
-    `reported_videos` are the test videos behind a reported accuracy; None if they aren't known. The variants of `grid`, if there is one, are among `variants`.
+    `reported_videos` are the test videos behind a reported accuracy; None if they aren't known. The variants of `grid`,
+    if there is one, are among `variants`.
     """
 
     name: str

@@ -23,6 +23,8 @@ from nl_lightning.report.collate import Runs
 from nl_lightning.report.uncertainty import LEVEL, Difference, assumed, holm, unpaired
 from nl_lightning.study import Check, Claim, Study
 
+ASSUMED_DISAGREEMENT = 10.0  # percent of videos; networks of one family on Kinetics split on 10 to 15
+
 Word = Literal["holds", "fails", "undecided"]
 
 
@@ -229,8 +231,9 @@ def _reason(word: Word, comparisons: tuple[Comparison, ...], p: float, family: i
         return f"{statement(min(comparisons, key=lambda c: c.p_against))}."
     weakest = max(comparisons, key=lambda c: c.p_for)
     if word == "holds":
-        agree = {1: "", 2: "Both comparisons agree; the weaker: "}
-        return f"{agree.get(len(comparisons), f'All {len(comparisons)} comparisons agree; the weakest: ')}{statement(weakest)}."
+        alone = {1: "", 2: "Both comparisons agree; the weaker: "}
+        agree = alone.get(len(comparisons), f"All {len(comparisons)} comparisons agree; the weakest: ")
+        return f"{agree}{statement(weakest)}."
     unknown = list(dict.fromkeys(name for c in comparisons for name in c.missing))
     if unknown:
         return f"Nothing is known of {', '.join(unknown)}."
@@ -254,7 +257,8 @@ def statement(comparison: Comparison) -> str:
     if comparison.difference is None:
         return f"{pair}: no seed has both"
     low, high = comparison.difference.interval()
-    return f"{pair} is {comparison.difference.mean:+z.1f} [{low:z.1f}, {high:z.1f}]; claimed: {expected(comparison.check)}"
+    mean, claimed = comparison.difference.mean, expected(comparison.check)
+    return f"{pair} is {mean:+z.1f} [{low:z.1f}, {high:z.1f}]; claimed: {claimed}"
 
 
 def expected(check: Check) -> str:

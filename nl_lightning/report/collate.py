@@ -59,10 +59,10 @@ class Runs:
         both = [*first, *second]
         lists = {record.videos_hash for record in both}
         if "" in lists or len(lists) > 1 or not all(record.right_top1 for record in both):
-            tops = [np.array([record.top1 for record in records]) for records in (first, second)]
-            return unpaired(*tops, videos=both[0].videos_expected)
-        read = np.all([_read(record) for record in both], axis=0)
-        return paired(*(np.stack([_right(record) for record in records]) for records in (first, second)), read=read)
+            one, two = (np.array([record.top1 for record in records]) for records in (first, second))
+            return unpaired(one, two, both[0].videos_expected)
+        won, theirs = (np.stack([_right(record) for record in records]) for records in (first, second))
+        return paired(won, theirs, np.all([_read(record) for record in both], axis=0))
 
     def ratio(self, variant: str, than: str, quantity: str) -> float | None:
         """``params`` or ``macs`` of a variant as a multiple of another's; None if one isn't measured."""
@@ -142,9 +142,9 @@ def collate(runs: Runs) -> pd.DataFrame:
     deviation (n > 1); ``top1_low, top1_high``: Wilson's interval over videos, of one seed. ``gain``: points of
     top-1 over the baseline, from the ``gain_n`` seeds that both have, ``gain_std`` their sample standard
     deviation, ``gain_low, gain_high`` its interval (:class:`~nl_lightning.report.uncertainty.Difference`),
-    ``gain_paired`` whether it is paired by video, ``gain_dropped`` videos that one of the two couldn't read. ``params, macs``: of the network and of one clip, and ``params_ratio, flops_ratio``: as
-    multiples of the baseline's. ``reported_...``: the same, as reported. What isn't known is NaN (``<NA>``
-    for whole numbers).
+    ``gain_paired`` whether it is paired by video, ``gain_dropped`` videos that one of the two couldn't read.
+    ``params, macs``: of the network and of one clip, and ``params_ratio, flops_ratio``: as multiples of the
+    baseline's. ``reported_...``: the same, as reported. What isn't known is NaN (``<NA>`` for whole numbers).
     """
     lines = [_line(runs, table.name, row) for table in runs.study.tables.values() for row in table.rows]
     frame = pd.DataFrame(lines)

@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from nl_lightning.report.claims import Comparison, expected
+from nl_lightning.report.claims import ASSUMED_DISAGREEMENT, Comparison, expected
 from nl_lightning.report.tables import Grid
 from nl_lightning.report.uncertainty import LEVEL, half_width
 from nl_lightning.study import Check, Study
 
 POWER = 0.8  # of a claim as a whole: the usual promise
 MOST_SEEDS = 100
-DISAGREEMENT = 10.0  # percent of videos; networks of one family on Kinetics split on 10 to 15
 SEED_NOISE = 0.3  # points; as far as the authors' own re-runs are from the paper's accuracies
 
 
@@ -80,7 +79,7 @@ def noise(comparisons: Sequence[Comparison], disagreement: float | None, seed: f
     shares = [d.disagreement for d in known if d.disagreement is not None]
     spreads = [d.std for d in known if d.std is not None]
     return Noise(
-        *_first((disagreement, "given"), (_median(shares), "the records' median"), (DISAGREEMENT, "assumed")),
+        *_first((disagreement, "given"), (_median(shares), "the records' median"), (ASSUMED_DISAGREEMENT, "assumed")),
         *_first((seed, "given"), (_median(spreads), "the records' median"), (SEED_NOISE, "assumed")),
     )
 
