@@ -140,8 +140,9 @@ def _variances(signs: Float[np.ndarray, "S V"]) -> tuple[float, float]:
         return 0.0, video_square / videos
     by_seed = signs.mean(axis=1)
     seed_square = videos * float(by_seed.var(ddof=1))
-    rest = signs - by_video - by_seed[:, None] + signs.mean()
-    rest_square = float((rest**2).sum()) / ((seeds - 1) * (videos - 1))
+    # What neither explains, by the sums of squares: quicker than the table of residuals.
+    squares = np.count_nonzero(signs) - seeds * float((by_video**2).sum()) - videos * float((by_seed**2).sum())
+    rest_square = (squares + seeds * videos * float(signs.mean()) ** 2) / ((seeds - 1) * (videos - 1))
     return seed_square / (seeds * videos), max(video_square - rest_square, 0.0) / (seeds * videos)
 
 
