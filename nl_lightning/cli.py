@@ -95,8 +95,26 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="collate the records of a study into tables")
     report.add_argument("study", help="a study: table2, or the path of a YAML file")
     _where(report)
+    elsewhere = report.add_mutually_exclusive_group()
+    elsewhere.add_argument(
+        "--wandb", metavar="ENTITY/PROJECT[/SWEEP]", help="take the records from W&B, not from --results"
+    )
+    elsewhere.add_argument(
+        "--wandb-offline", type=Path, metavar="DIR", help="take the records from the W&B run folders below DIR"
+    )
     report.add_argument("--readme", type=Path, metavar="FILE", help="also update the results block of this file")
+    report.add_argument("--html", action="store_true", help="also as one HTML page, with figures")
     report.set_defaults(command=_report)
+
+    power = commands.add_parser("power", help="how many videos and seeds it takes to decide each claim of a study")
+    power.add_argument("study", help="a study: table2, or the path of a YAML file")
+    _where(power)
+    power.add_argument("--videos", type=_at_least_one, metavar="N", help="test videos (default: as tested or reported)")
+    power.add_argument(
+        "--disagreement", type=_percent, metavar="P", help="percent of videos that two networks split on"
+    )
+    power.add_argument("--seed-noise", type=_percent, metavar="P", help="spread of a difference over seeds, in points")
+    power.set_defaults(command=_power)
 
     cost = commands.add_parser("complexity", help="parameters and multiply-adds of the variants of a study")
     _select(cost)
@@ -137,6 +155,16 @@ def _seed(text: str) -> int:
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, not '{text}'")
     return int(text)
+
+
+def _percent(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 100:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, up to 100, not '{text}'")
+    return value
 
 
 def _at_least_one(text: str) -> int:
@@ -221,12 +249,16 @@ def _write_tables(study: Study, recipe: Recipe, results: Path) -> tuple["Runs", 
 
 
 def _print_tables(study: Study, recipe: Recipe, results: Path, tables: list[str] | None = None) -> "Runs":
+    runs, written = _write_tables(study, recipe, results)
+    _print_runs(runs, written, tables)
+    return runs
+
+
+def _print_runs(runs: "Runs", written: list[Path], tables: list[str] | None = None) -> None:
     from nl_lightning.report.render import print_study
 
-    runs, written = _write_tables(study, recipe, results)
     print_study(Console(), runs, tables)
     print(f"{len(written)} files in {written[0].parent}")
-    return runs
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -249,12 +281,48 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    runs = _print_tables(*_study(options), options.results)
+    study, recipe = _study(options)
+    if options.wandb is None and options.wandb_offline is None:
+        runs = _print_tables(study, recipe, options.results)
+    else:
+        runs = _print_wandb(study, recipe, options)
     if options.readme is not None:
         from nl_lightning.report.render import update_readme
 
         update_readme(options.readme, runs)
+    if options.html:
+        from nl_lightning.report.html import write_html
+
+        print(write_html(runs, options.results))
     return 0
+
+
+def _power(options: argparse.Namespace) -> int:
+    from nl_lightning.report.collate import collect
+    from nl_lightning.report.power import plan_of, power_grid
+    from nl_lightning.report.render import print_grid
+
+    study, recipe = _study(options)
+    found = plan_of(collect(study, recipe, options.results), options.videos, options.disagreement, options.seed_noise)
+    console = Console()
+    console.print(found.said, highlight=False)
+    print_grid(console, power_grid(found))
+    return 0
+
+
+def _print_wandb(study: Study, recipe: Recipe, options: argparse.Namespace) -> "Runs":
+    from nl_lightning.report.render import write_tables  # W&B and pandas: a second
+    from nl_lightning.report.wandb_reading import from_folders, from_server
+    from nl_lightning.report.wandb_runs import print_left_out, select
+    from nl_lightning.tracking import logged_in
+
+    if options.wandb is not None and not logged_in():
+        raise UserError("--wandb: nobody is logged in at W&B; log in with 'wandb login', or set WANDB_API_KEY")
+    found = from_folders(options.wandb_offline) if options.wandb is None else from_server(options.wandb)
+    runs, left_out = select(study, recipe, found)
+    _print_runs(runs, write_tables(runs, options.results))
+    print_left_out(Console(), left_out, len(found))
+    return runs
 
 
 def _complexity(options: argparse.Namespace) -> int:

@@ -319,25 +319,43 @@ def state(results: Path, study: Study, recipe: Recipe, variant: str, seed: int) 
     ``error`` of a failed run, ``job`` of a queued one, and ``config_hash`` (what became of another configuration says
     nothing about this one). Other keys are free.
     """
-    for name in (variant, *study.ancestors(variant)):
-        clip = study.variants[name].clip
-        if clip is not None and not recipe.overlay(clip).is_file():
-            return State("missing", f"recipe {recipe.name} has no {recipe.overlay(clip).name} for 'clip: {clip}'")
+    lacking = _lacking_overlay(study, recipe, variant)
+    if lacking is not None:
+        return State("missing", lacking)
     expected = run_hash(study, recipe, variant, seed)
     path = record_path(results, recipe.name, variant, seed)
-    record = _read_in_place(results, path) if path.exists() else None
-    if record is not None and record.config_hash == expected:
-        return State("done", record=record)
+    recorded = _recorded(_read_in_place(results, path) if path.exists() else None, expected)
+    if recorded.name == "done":
+        return recorded
     marker = marker_path(results, recipe.name, variant, seed)
     who = holder(marker.parent)
     if who is not None:
         return State("running", str(who))
-    marked = _marked(marker, expected)
-    if marked is not None:
-        return marked
-    if record is not None:
+    return _marked(marker, expected) or recorded
+
+
+def state_by_record(study: Study, recipe: Recipe, variant: str, seed: int, record: RunRecord | None) -> State:
+    """Where a run stands as far as a record of it says, wherever that was found: done, stale or missing."""
+    lacking = _lacking_overlay(study, recipe, variant)
+    if lacking is not None:
+        return State("missing", lacking)
+    return _recorded(record, run_hash(study, recipe, variant, seed))
+
+
+def _lacking_overlay(study: Study, recipe: Recipe, variant: str) -> str | None:
+    for name in (variant, *study.ancestors(variant)):
+        clip = study.variants[name].clip
+        if clip is not None and not recipe.overlay(clip).is_file():
+            return f"recipe {recipe.name} has no {recipe.overlay(clip).name} for 'clip: {clip}'"
+    return None
+
+
+def _recorded(record: RunRecord | None, expected: str) -> State:
+    if record is None:
+        return State("missing")
+    if record.config_hash != expected:
         return State("stale", f"made with configuration {record.config_hash}, now {expected}")
-    return State("missing")
+    return State("done", record=record)
 
 
 def _marked(path: Path, expected: str) -> State | None:

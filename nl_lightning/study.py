@@ -539,11 +539,10 @@ class Recipe:
 
     @property
     def comment(self) -> list[str]:
-        """The lines of the comment that its file opens with: hardware, hours, what it needs."""
+        """What its file opens with: hardware, hours, what it needs. A line that is indented goes on with the last."""
         lines = self.files[0].read_text(encoding="utf-8").splitlines()
-        return [
-            line.removeprefix("#").strip() for line in itertools.takewhile(lambda line: line.startswith("#"), lines)
-        ]
+        opening = "\n".join(line[1:] for line in itertools.takewhile(lambda line: line.startswith("#"), lines))
+        return [" ".join(line.split()) for line in re.sub(r"\n  +", " ", opening).splitlines()]
 
     def overlay(self, clip: str) -> Path:
         """The file that changes this recipe for variants of this clip; it need not exist."""

@@ -7,9 +7,10 @@ else refuses the point.
 """
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import yaml
 
 from nl_lightning.errors import UserError
 from nl_lightning.records import load_records, write_atomically
@@ -132,7 +133,7 @@ def _scalar(value: str | int) -> str:
     first, *words = value.split(" ")
     if words:
         return "\n      ".join([">-", first, *words])
-    return json.dumps(value) if shlex.quote(value) != value else value
+    return value if yaml.safe_load(value) == value else json.dumps(value)
 
 
 def _write(path: Path, text: str) -> Path:

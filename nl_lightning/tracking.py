@@ -11,8 +11,10 @@ import netrc
 import os
 import sys
 from typing import Any
+from urllib.parse import urlsplit
 
 import wandb
+from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
 from nl_lightning.records import RunRecord, parse_record, portable
 from nl_lightning.runner import Run
@@ -89,12 +91,12 @@ def find_record(run: Run) -> tuple[RunRecord, str] | None:
     path = "/".join(filter(None, (os.environ.get("WANDB_ENTITY"), _project())))
     wanted = {"config.config_hash": run.config_hash, "state": "finished"}
     try:
-        found = list(wandb.Api(timeout=PATIENCE).runs(path, filters=wanted))
-    except (wandb.Error, ValueError):  # no server, or no such project yet: `begin` will say so
+        found = [(one.id, dict(one.summary)) for one in wandb.Api(timeout=PATIENCE).runs(path, filters=wanted)]
+    except (wandb.Error, WandbApiFailedError, ValueError):  # no server, or no such project yet: `begin` will say so
         return None
-    for one in sorted(found, key=lambda one: "repeat_of" in one.summary):
-        if text := one.summary.get("record"):
-            return parse_record(text, f"W&B: {path}/{one.id}"), one.id
+    for name, summary in sorted(found, key=lambda one: "repeat_of" in one[1]):
+        if "record" in summary:
+            return parse_record(str(summary["record"]), f"W&B: {path}/{name}"), name
     return None
 
 
@@ -134,8 +136,11 @@ def logged_in() -> bool:
     """Whether there is a key for the W&B server, so that a run can be online without asking a question."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("://")[-1].split("/")[0].split(":")[0]
+    server = urlsplit(wandb.setup().settings.base_url).netloc
+    # wandb 0.31 calls the public service by a new name, and reads keys that older ones filed under the old name.
+    names = [server] if "WANDB_BASE_URL" in os.environ else [server, "api.wandb.ai"]
     try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+        known = netrc.netrc(os.environ.get("NETRC"))
     except (OSError, netrc.NetrcParseError):
         return False
+    return any(known.authenticators(name) is not None for name in names)

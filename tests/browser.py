@@ -24,8 +24,10 @@ class Browser:
         assert CHROMIUM is not None
         quiet = ["--disable-background-networking", "--disable-sync", "--disable-component-update", "--no-first-run"]
         self.process = subprocess.Popen(
-            [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", *quiet]
-            + ["--remote-debugging-port=0", f"--user-data-dir={self.profile.name}", "about:blank"],
+            [
+                *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", *quiet),
+                *("--remote-debugging-port=0", f"--user-data-dir={self.profile.name}", "about:blank"),
+            ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

@@ -113,7 +113,7 @@ def wait_for(true: Callable[[], Any], what: str) -> None:
 def longer(place: Place) -> None:
     """Make runs long enough to be disturbed in the middle."""
     recipe = place.folder / "tiny.yaml"
-    recipe.write_text(recipe.read_text().replace("max_epochs: 3", "max_epochs: 40"))
+    recipe.write_text(recipe.read_text().replace("max_epochs: 3", "max_epochs: 14"))
 
 
 def test_two_agents_finish_a_study_and_train_each_run_once(place: Place) -> None:
@@ -186,7 +186,7 @@ def test_what_a_killed_agent_left_is_finished_by_the_next(place: Place) -> None:
     assert json.loads(first.summary["record"])["variant"] == "c2d"
     assert first.sweep == sweep.split("/")[-1]
     steps = [point["trainer/global_step"] for point in first.history if "trainer/global_step" in point]
-    assert steps[-1] == 120
+    assert steps[-1] == 42
 
 
 def test_a_preempted_run_goes_on_under_its_own_id(place: Place) -> None:
@@ -240,7 +240,7 @@ def test_a_server_that_is_gone_for_a_while_costs_nothing(place: Place) -> None:
     run = place.wandb_run("c2d")
     assert run.state == "finished"
     assert run.summary["top1"] == record.top1
-    assert sum("val/top1" in point for point in run.history) == 20
+    assert sum("val/top1" in point for point in run.history) == 7
 
 
 def test_offline_runs_are_where_they_belong_after_a_sync(place: Place) -> None:

@@ -2,6 +2,7 @@
 
 import platform
 import shlex
+import shutil
 import signal
 import time
 from pathlib import Path

@@ -126,6 +126,7 @@ def test_the_names_of_variants_say_what_they_are(table2: Study) -> None:
         "instantiation": "embedded_gaussian",
         "stage": "res3+res4",
         "blocks": 5,
+        "placement": "res3x2+res4x3",
         "sum_over": "time",
         "clip": "default",
     }

@@ -3,7 +3,7 @@
 Only records whose hash matches today's configuration count. Missing and stale runs stay visible as such.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +13,7 @@ import pandas as pd
 from jaxtyping import Bool
 
 from nl_lightning.errors import UserError
-from nl_lightning.records import RunRecord, State, load_records, record_path, state, unpack
+from nl_lightning.records import RunRecord, State, load_records, record_path, state, state_by_record, unpack
 from nl_lightning.report.uncertainty import Difference, Interval, paired, unpaired, wilson
 from nl_lightning.study import Recipe, Row, Study
 
@@ -95,41 +95,62 @@ def collect(study: Study, recipe: Recipe, results: Path, seeds: Sequence[int] | 
         UserError: a record is broken, or some that were tested differently would be compared.
     """
     if seeds is None:
-        records = [r for r in load_records(results, recipe.name) if r.variant in study.variants]
-        seeds = sorted({record.seed for record in records}) or [0]
+        seeds = _seeds(study, load_records(results, recipe.name))
     states = {(name, seed): state(results, study, recipe, name, seed) for name in study.variants for seed in seeds}
     runs = Runs(study, recipe, tuple(seeds), states)
-    for table in study.tables.values():
-        rows = [row.variant for row in table.rows]
-        _same(runs.records(rows), VIEWS, f"table {table.name}", results)
-        baselines = [row.baseline for row in table.rows if row.baseline]
-        _same_protocol(runs, [*rows, *baselines], f"table {table.name}", results)
-    for claim in study.claims:
-        variants = [name for check in claim.checks for name in check.variants]
-        _same_protocol(runs, variants, f"claim {claim.name}", results)
+    _check_comparable(runs, lambda record: str(record_path(results, record.recipe, record.variant, record.seed)))
     return runs
 
 
-def _same_protocol(runs: Runs, variants: list[str], where: str, results: Path) -> None:
+def collect_records(
+    study: Study, recipe: Recipe, records: Mapping[tuple[str, int], RunRecord], place: Callable[[RunRecord], str]
+) -> Runs:
+    """The runs of a study as :func:`collect` finds them, from records of `recipe` that don't lie in a results folder.
+
+    `records` is by variant and seed; `place` says where a record is, for a message. UserError as above.
+    """
+    seeds = _seeds(study, records.values())
+    keys = [(name, seed) for name in study.variants for seed in seeds]
+    states = {key: state_by_record(study, recipe, *key, records.get(key)) for key in keys}
+    runs = Runs(study, recipe, tuple(seeds), states)
+    _check_comparable(runs, place)
+    return runs
+
+
+def _seeds(study: Study, records: Iterable[RunRecord]) -> list[int]:
+    return sorted({record.seed for record in records if record.variant in study.variants}) or [0]
+
+
+def _check_comparable(runs: Runs, place: Callable[[RunRecord], str]) -> None:
+    for table in runs.study.tables.values():
+        rows = [row.variant for row in table.rows]
+        _same(runs.records(rows), VIEWS, f"table {table.name}", place)
+        baselines = [row.baseline for row in table.rows if row.baseline]
+        _same_protocol(runs, [*rows, *baselines], f"table {table.name}", place)
+    for claim in runs.study.claims:
+        variants = [name for check in claim.checks for name in check.variants]
+        _same_protocol(runs, variants, f"claim {claim.name}", place)
+
+
+def _same_protocol(runs: Runs, variants: list[str], where: str, place: Callable[[RunRecord], str]) -> None:
     """Refuse to compare what was tested on other videos or with other views: it moves top-1 by points.
 
     Longer clips may have fewer views of a video (one may be all of it), so views are compared within a length.
     """
-    _same(runs.records(variants), VIDEOS, where, results)
+    _same(runs.records(variants), VIDEOS, where, place)
     for clip in {runs.study.variants[name].clip for name in variants}:
         of_clip = [name for name in variants if runs.study.variants[name].clip == clip]
-        _same(runs.records(of_clip), VIEWS, where, results)
+        _same(runs.records(of_clip), VIEWS, where, place)
 
 
-def _same(records: list[RunRecord], fields: Mapping[str, str], where: str, results: Path) -> None:
+def _same(records: list[RunRecord], fields: Mapping[str, str], where: str, place: Callable[[RunRecord], str]) -> None:
     for record in records[1:]:
         for key, unit in fields.items():
             first, other = getattr(records[0], key), getattr(record, key)
             if first != other and "" not in (first, other):  # older records don't say which test list it was
-                one, two = (record_path(results, r.recipe, r.variant, r.seed) for r in (records[0], record))
                 raise UserError(
-                    f"{where}: {one} was tested with {first} {unit} ({key}), {two} with {other}: "
-                    "they can't be compared; test one of them again"
+                    f"{where}: {place(records[0])} was tested with {first} {unit} ({key}), {place(record)} with "
+                    f"{other}: they can't be compared; test one of them again"
                 )
 
 
@@ -214,7 +235,7 @@ def _note(runs: Runs, variant: str) -> str:
     seeds: dict[str, list[str]] = {}
     for seed in runs.seeds:
         state = runs.states[variant, seed]
-        if state.name in ("running", "interrupted"):
+        if state.name in ("running", "queued", "interrupted", "preempted"):
             seeds.setdefault(state.name, []).append(str(seed))
         elif state.name == "stale":
             seeds.setdefault("stale: made with another configuration", []).append(str(seed))

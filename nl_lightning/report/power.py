@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from nl_lightning.report.claims import ASSUMED_DISAGREEMENT, Comparison, expected
+from nl_lightning.errors import UserError
+from nl_lightning.report.claims import ASSUMED_DISAGREEMENT, Comparison, compare
+from nl_lightning.report.collate import Runs
 from nl_lightning.report.tables import Grid
 from nl_lightning.report.uncertainty import LEVEL, half_width
 from nl_lightning.study import Check, Study
@@ -34,6 +36,26 @@ class Noise:
     disagreement_from: str
     seed: float
     seed_from: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every comparison of a study takes, under which noise, and on how many test videos."""
+
+    noise: Noise
+    videos: int
+    needs: "tuple[Need, ...]"
+
+    @property
+    def said(self) -> str:
+        """The assumptions, for people."""
+        noise = self.noise
+        return (
+            f"To decide a claim in {POWER:.0%} of studies, if the differences are the reported ones. Two networks "
+            f"split on {noise.disagreement:.1f} % of the videos ({noise.disagreement_from}); a difference varies by "
+            f"{noise.seed:.2f} points from seed to seed ({noise.seed_from}). Videos: for networks that are trained, with "
+            f"one seed. Seeds: for such networks in general, on {self.videos:,} videos."
+        )
 
 
 @dataclass(frozen=True)
@@ -73,15 +95,28 @@ def seeds_needed(
     return None
 
 
-def noise(comparisons: Sequence[Comparison], disagreement: float | None, seed: float | None) -> Noise:
-    """What is given; else what the records of the compared variants show; else what is usual on Kinetics."""
+def plan_of(runs: Runs, videos: int | None, disagreement: float | None, seed_noise: float | None) -> Plan:
+    """What is given; else what the records of the compared variants show; else what is usual on Kinetics.
+
+    UserError if the study has nothing to decide, or nobody says how many videos there are.
+    """
+    study = runs.study
+    if not any(not check.cost for claim in study.claims for check in claim.checks):
+        raise UserError(f"{study.path}: no claim compares accuracies: there is nothing to decide")
+    comparisons = compare(runs)
     known = [c.difference for c in comparisons if c.difference is not None]
     shares = [d.disagreement for d in known if d.disagreement is not None]
     spreads = [d.std for d in known if d.std is not None]
-    return Noise(
-        *_first((disagreement, "given"), (_median(shares), "the records' median"), (ASSUMED_DISAGREEMENT, "assumed")),
-        *_first((seed, "given"), (_median(spreads), "the records' median"), (SEED_NOISE, "assumed")),
+    tested = videos or (known[0].videos if known else study.reported_videos)
+    if tested is None:
+        raise UserError(
+            "how many test videos? Say --videos N: there is no record, and the study has no reported_videos"
+        )
+    noise = Noise(
+        *_first((disagreement, "given"), (_median(shares), "median of the records"), (ASSUMED_DISAGREEMENT, "assumed")),
+        *_first((seed_noise, "given"), (_median(spreads), "median of the records"), (SEED_NOISE, "assumed")),
     )
+    return Plan(noise, tested, tuple(needs(study, comparisons, noise, tested)))
 
 
 def _first(*candidates: tuple[float | None, str]) -> tuple[float, str]:
@@ -127,18 +162,21 @@ def _slack(check: Check, reported: float | None) -> float | None:
     return round(reported - check.by if check.within is None else check.within - abs(reported), 6)
 
 
-def power_grid(found: Sequence[Need], videos: int) -> Grid:
-    """A line a comparison: reported, claimed, and what it takes."""
-    rows = [
-        [
-            need.comparison.claim.name,
-            f"{need.comparison.variant} - {need.comparison.than}",
-            "" if need.comparison.reported is None else f"{need.comparison.reported:+z.1f}",
-            expected(need.comparison.check),
-            "" if need.slack is None else "never" if need.videos is None else f"{need.videos:,}",
-            "" if need.slack is None else f"over {MOST_SEEDS}" if need.seeds is None else str(need.seeds),
-        ]
-        for need in found
-    ]
-    header = ["claim", "comparison", "reported", "claimed", "videos, one seed", f"seeds, {videos:,} videos"]
-    return Grid(header, rows, labels=2)
+def power_grid(plan: Plan) -> Grid:
+    """A line a claim: its hardest comparison, and what that takes."""
+    claims = dict.fromkeys(need.comparison.claim.name for need in plan.needs)
+    rows = []
+    for name in claims:
+        hardest = max((need for need in plan.needs if need.comparison.claim.name == name), key=_hardness)
+        comparison, known = hardest.comparison, hardest.slack is not None
+        pair = f"{comparison.variant} - {comparison.than}"
+        reported = "" if comparison.reported is None else f"{comparison.reported:+z.1f}"
+        videos = f"{hardest.videos:,}" if hardest.videos else "never" if known else ""
+        seeds = str(hardest.seeds) if hardest.seeds else f"> {MOST_SEEDS}" if known else ""
+        rows.append([name, pair, reported, videos, seeds])
+    return Grid(["claim", "hardest comparison", "reported", "videos", "seeds"], rows, labels=2)
+
+
+def _hardness(need: Need) -> float:
+    """An unreported difference is hardest, then one that no number of videos decides."""
+    return (math.inf if need.slack is None else 1e300) if need.videos is None else need.videos

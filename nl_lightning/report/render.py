@@ -220,9 +220,21 @@ def update_readme(path: Path, runs: Runs) -> None:
         write_atomically(path, new)
 
 
+def print_grid(console: "Console", cells: Grid, name: str = "") -> None:
+    """Print cells in columns, each header on as many lines as it has words."""
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    shown = RichTable(title=Text(name) if name else None, title_justify="left", box=None)
+    for i, header in enumerate(cells.header):
+        shown.add_column(header.replace(" ", "\n"), justify="left" if i < cells.labels else "right", no_wrap=True)
+    for row in cells.rows:
+        shown.add_row(*(Text(cell, "yellow" if cell in (MISSING, STALE, NO_BASELINE) else "") for cell in row))
+    console.print(shown)
+
+
 def print_study(console: "Console", runs: Runs, tables: Sequence[str] | None = None) -> None:
     """Print tables (default: all) without top-5 and costs, for 80 columns; :func:`write_tables` has it all."""
-    from rich.table import Table as RichTable
     from rich.text import Text
 
     frame = collate(runs)
@@ -230,14 +242,14 @@ def print_study(console: "Console", runs: Runs, tables: Sequence[str] | None = N
     for name in tables if tables is not None else runs.study.tables:
         table = runs.study.table(name)
         cells = grid(runs, table, frame, top5=False, costs=False)
-        shown = RichTable(title=Text(title(table)), title_justify="left", box=None)
-        for i, header in enumerate(cells.header):
-            shown.add_column(header.replace(" ", "\n"), justify="left" if i == 0 else "right", no_wrap=True)
-        for row in cells.rows:
-            shown.add_row(*(Text(cell, "yellow" if cell in (MISSING, STALE, NO_BASELINE) else "") for cell in row))
         console.print()
-        console.print(shown)
+        print_grid(console, cells, title(table))
         for remark in remarks(runs, table, frame):
             console.print(Text(f"  {remark.replace('`', '')}", "dim"))
     console.print()
+    said = summary(judge(runs.study, compare(runs)))
+    if said:
+        console.print(Text(said))
     console.print(Text(f"runs: {progress(runs)}"))
+    if not runs.records():
+        console.print(Text(f"nothing is measured yet: no record of recipe {runs.recipe.name} counts", "yellow"))

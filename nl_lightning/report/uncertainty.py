@@ -7,9 +7,10 @@ same videos under every seed. :class:`Difference` keeps the two apart, in points
   few seeds, so its half-width is Student's t with one degree of freedom less than there are seeds.
 - *videos*: what stays from seed to seed, the luck of having tested on these videos. Its half-width is normal.
 
-The two half-widths add in squares. Resampling seeds, then videos (:func:`bootstrap`) says the same with many seeds,
-but three seeds resampled look more alike than they are: its 95 % intervals then cover about 80 %.
-``docs/uncertainty.md`` has both by simulation, with the command that makes it.
+The two half-widths add in squares. Resampling seeds, then videos (:func:`bootstrap`) is the other way to do it, and
+worse with few seeds: what flips by chance is drawn twice, so its intervals are too wide, and three seeds resampled look
+more alike than they are, so they are too narrow where seeds differ. ``docs/uncertainty.md`` has both by simulation,
+with the command that makes it.
 """
 
 from dataclasses import dataclass
@@ -195,7 +196,7 @@ def bootstrap(
 ) -> Interval:
     """The hierarchical bootstrap's percentile interval of the difference, in points: seeds are drawn, then videos.
 
-    For comparison, and for studies of many seeds: it is too narrow with few (see the top of this file).
+    For comparison: the report doesn't use it (see the top of this file).
     """
     signs = first.astype(np.int8) - second
     seeds, videos = signs.shape

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from nl_lightning.claims import claim
 from nl_lightning.errors import UserError
 from nl_lightning.records import RunRecord, marker_path, record_path
 from nl_lightning.report.collate import collate, collect
@@ -132,15 +133,16 @@ def test_a_changed_parent_makes_its_child_stale(study: Study, recipe: Recipe, re
 def test_notes_say_why_a_seed_is_missing(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:
     measure("plain", 0, 60.0)
     mark(results, "block", 0, state="failed", error="loss is NaN")
-    mark(results, "i3d", 0, state="running", host="another-machine", pid=1, started="2026-01-02T03:04:05+00:00")
+    mark(results, "both", 0, state="preempted")
     recipe.overlay("128f").unlink()
-    frame = collate(collect(study, recipe, results))
+    with claim(marker_path(results, recipe.name, "i3d", 0).parent) or pytest.fail("free"):
+        frame = collate(collect(study, recipe, results))
     notes = {variant: line(frame, variant)["note"] for variant in study.variants}
     assert notes == {
         "plain": "",
         "block": "seed 0 failed: loss is NaN",
         "i3d": "seed 0 running",
-        "both": "",
+        "both": "seed 0 preempted",
         "plain_128f": "seed 0 missing: recipe quick has no quick_128f.yaml for 'clip: 128f'",
     }
 
