@@ -53,8 +53,8 @@ class Plan:
         return (
             f"To decide a claim in {POWER:.0%} of studies, if the differences are the reported ones. Two networks "
             f"split on {noise.disagreement:.1f} % of the videos ({noise.disagreement_from}); a difference varies by "
-            f"{noise.seed:.2f} points from seed to seed ({noise.seed_from}). Videos: for networks that are trained, with "
-            f"one seed. Seeds: for such networks in general, on {self.videos:,} videos."
+            f"{noise.seed:.2f} points from seed to seed ({noise.seed_from}). Videos: for networks that are trained, "
+            f"with one seed. Seeds: for such networks in general, on {self.videos:,} videos."
         )
 
 

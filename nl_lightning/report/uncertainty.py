@@ -155,16 +155,16 @@ def unpaired(first: Float[np.ndarray, " S"], second: Float[np.ndarray, " S"], vi
     shares = np.stack([first, second]) / 100
     seeds = shares.shape[1]
     means = (shares.mean(axis=1) * videos + 1) / (videos + 2)
-    by_seed = shares[0] - shares[1]
+    std = _std(first - second)
     return Difference(
-        mean=100 * float(by_seed.mean()),
+        mean=float((first - second).mean()),
         centre=100 * float(means[0] - means[1]),
-        seed_se=100 * float(by_seed.std(ddof=1) / np.sqrt(seeds)) if seeds > 1 else 0.0,
+        seed_se=std / float(np.sqrt(seeds)) if std is not None else 0.0,
         video_se=100 * float(np.sqrt((means * (1 - means)).sum() / (videos + 2))),
         seeds=seeds,
         videos=videos,
         paired=False,
-        std=_std(100 * by_seed),
+        std=std,
     )
 
 
