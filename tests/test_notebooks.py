@@ -1,0 +1,37 @@
+"""Notebooks run, quickly, and what is committed is what comes out."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+REPOSITORY = Path(__file__).parent.parent
+NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+
+
+def said(notebook: nbformat.NotebookNode) -> list[list[str]]:
+    """What each cell prints or returns, as text; pictures as no more than that there is one."""
+    return [
+        [output.get("text") or output["data"]["text/plain"] for output in cell["outputs"]]
+        for cell in notebook["cells"]
+        if cell["cell_type"] == "code"
+    ]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_says_what_is_committed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    committed = nbformat.read(path, as_version=4)
+    again = nbformat.read(path, as_version=4)
+    three_minutes = 180
+    NotebookClient(again, timeout=three_minutes, resources={"metadata": {"path": str(path.parent)}}).execute()
+    assert said(again) == said(committed)
+    text = path.read_text()
+    assert str(REPOSITORY) not in text
+    assert str(Path.home()) not in text
+
+
+def test_there_are_notebooks() -> None:
+    assert "table2" in {path.stem for path in NOTEBOOKS}
