@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nl_lightning import agent, sweeps
+from nl_lightning.cluster import Cluster, Local, Slurm, states, submit_all
 from nl_lightning.errors import UserError, mistake
 from nl_lightning.runner import Run, plan, prepare, run_all, to_run_again
 from nl_lightning.signals import Stopped
@@ -79,6 +80,12 @@ def _parser() -> argparse.ArgumentParser:
         help="runs that others start from: train them first (the default), or wait for whoever does",
     )  # fmt: skip
     run.add_argument("--expect", metavar="V=HASH ...", help="refuse variants of another definition (sweeps say it)")
+    run.add_argument("--cluster", choices=("slurm", "local"), help="submit a job for each run, and return")
+    run.add_argument("--partition", metavar="P", help="of Slurm")
+    run.add_argument(
+        "--slurm", action="append", type=_slurm_option, default=[], metavar="KEY=VALUE",
+        help="any option of sbatch, e.g. account=lab, mem=64G or exclusive; time in minutes (can be repeated)",
+    )  # fmt: skip
     run.set_defaults(command=_run)
 
     status = commands.add_parser("status", help="every run of a study and its state")
@@ -173,6 +180,11 @@ def _at_least_one(text: str) -> int:
     return int(text)
 
 
+def _slurm_option(text: str) -> tuple[str, str | bool]:
+    key, equals, value = text.partition("=")
+    return key, value if equals else True
+
+
 def _study(options: argparse.Namespace) -> tuple[Study, Recipe]:
     study = load_study(find_study(options.study))
     return study, load_recipe(options.recipe or study.recipe)
@@ -200,8 +212,11 @@ def _run(options: argparse.Namespace) -> int:
             print(f"# {run.name}: {run.state().name}")
             print("\n".join(run.commands()))
         return 0
+    cluster = _cluster(options)
     if not all(run.is_done() for run in runs) and (code := prepare(runs[0].base)):
         return code
+    if cluster is not None:
+        return _submit(runs, cluster)
     study, recipe = runs[0].study, runs[0].base
 
     def refresh(run: Run) -> None:
@@ -230,6 +245,26 @@ def _ready(options: argparse.Namespace) -> list[Run]:
     if options.expect is not None:
         sweeps.check_expected(runs[0].study, runs[0].base, options.expect, [run.variant.name for run in runs])
     return runs
+
+
+def _cluster(options: argparse.Namespace) -> Cluster | None:
+    if options.cluster != "slurm" and (options.partition or options.slurm):
+        raise UserError("--partition and --slurm are for --cluster slurm")
+    folder = options.results / "jobs"
+    if options.cluster == "local":
+        return Local(folder, options.workers)
+    if options.cluster is None:
+        return None
+    if options.workers > 1:
+        raise UserError("--workers is for one machine; on a cluster, Slurm says how many run at a time")
+    partition = {"partition": options.partition} if options.partition else {}
+    return Slurm(folder, {**partition, **dict(options.slurm)})
+
+
+def _submit(runs: list[Run], cluster: Cluster) -> int:
+    submit_all(runs, cluster, lambda line: print(line, flush=True))
+    print(f"nl-lightning status shows how far they are; what they print: {runs[0].log.parent.parent}/*/seed*.log")
+    return 0
 
 
 def _sweeps(options: argparse.Namespace) -> int:
@@ -268,8 +303,7 @@ def _status(options: argparse.Namespace) -> int:
     room = max(12, console.width - name_width - 34)  # a narrow terminal cuts the note, nothing else
     table = Table("variant", "seed", "state", "top-1 %", "", box=None, header_style="bold")
     counts: Counter[str] = Counter()
-    for run in runs:
-        state = run.state()
+    for run, state in zip(runs, states(runs), strict=True):
         counts[state.name] += 1
         top1 = f"{state.record.top1:.1f}" if state.record else ""
         note = state.note if len(state.note) <= room else f"{state.note[: room - 3]}..."

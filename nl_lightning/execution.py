@@ -175,10 +175,10 @@ def execute(run: Run, held: Claim | None) -> RunRecord | None:
     progress.say("start", 0, 1)
     cli = VideoCLI(args=run.arguments(), run=False, trainer_defaults={"logger": False, "enable_progress_bar": False})
     trainer, model, data = cli.trainer, cli.model, cli.datamodule
-    (run.folder / "resolved.yaml").write_text(cli.parser.dump(cli.config, skip_none=False))
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     callbacks[:0] = [progress, curve]  # before the saver, which keeps the curve
     if held is not None:
+        (run.folder / "resolved.yaml").write_text(cli.parser.dump(cli.config, skip_none=False))
         trainer.loggers = [WandbLogger(experiment=tracking.begin(run), save_dir=run.folder, log_model=False)]
 
     resumed = run.checkpoint if run.checkpoint.exists() else None
@@ -191,9 +191,19 @@ def execute(run: Run, held: Claim | None) -> RunRecord | None:
         raise
     if not trainer.is_global_zero:
         return None
+    record = _record(run, cli, curve, metrics, test_seconds=round(time.monotonic() - trained, 1))
+    write_record(run.results, record)
+    tracking.end(record)
+    return record
+
+
+def _record(run: Run, cli: VideoCLI, curve: Curve, metrics: Mapping[str, float], test_seconds: float) -> RunRecord:
+    """The record of a run that has just been tested."""
+    trainer, model, data = cli.trainer, cli.model, cli.datamodule
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     (unreadable,) = (callback for callback in callbacks if isinstance(callback, UnreadableVideos))
     read = [model.tested[video].scores is not None for video in sorted(model.tested)]
-    record = RunRecord(
+    return RunRecord(
         study=run.study.name,
         recipe=run.recipe.name,
         variant=run.variant.name,
@@ -211,7 +221,7 @@ def execute(run: Run, held: Claim | None) -> RunRecord | None:
         macs=complexity(model.net.config, data.clip_shape).macs,
         steps=trainer.global_step,
         train_seconds=round(curve.seconds, 1),
-        test_seconds=round(time.monotonic() - trained, 1),
+        test_seconds=test_seconds,
         top1_by_group=model.top1_by(data.groups),
         videos_hash=videos_hash(data.listed("test")),
         right_top1=pack(model.right(1)),
@@ -225,9 +235,6 @@ def execute(run: Run, held: Claim | None) -> RunRecord | None:
         init_from=run.variant.init_from,
         **_commit(),
     )
-    write_record(run.results, record)
-    tracking.end(record)
-    return record
 
 
 def lightning_command(arguments: list[str]) -> int:

@@ -8,13 +8,12 @@ together all but one are gone at once.
 import logging
 import os
 import sys
-from pathlib import Path
+import warnings
 
 from nl_lightning.claims import Claim, claim
 from nl_lightning.errors import UserError, mistake
-from nl_lightning.runner import HELD, Run, plan
+from nl_lightning.runner import HELD, Run, identified
 from nl_lightning.signals import Stopped, stop_on_signals
-from nl_lightning.study import load_recipe, load_study
 
 
 def main(arguments: list[str]) -> int:
@@ -32,9 +31,8 @@ def main(arguments: list[str]) -> int:
         return stopped.exit_code
 
 
-def _run(study_file: str, variant: str, recipe: str, seed: str, results: str) -> int:
-    study = load_study(Path(study_file))
-    run = plan(study, load_recipe(recipe), [int(seed)], Path(results), variants=[variant])[-1]
+def _run(*identity: str) -> int:
+    run = identified(*identity)
     if _rank() > 0:
         return _execute(run, None)
     held = claim(run.folder)
@@ -80,6 +78,7 @@ def _prepare(files: list[str]) -> int:
 
     for logger in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(logger).setLevel(logging.WARNING)  # seeds and devices are no news here
+    warnings.filterwarnings("ignore", "The `srun` command is available")  # Lightning's advice where jobs are submitted
     try:
         data = VideoCLI(args=[*files, *ANY_MACHINE], run=False, trainer_defaults={"logger": False}).datamodule
         data.prepare_data()

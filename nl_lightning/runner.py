@@ -27,7 +27,7 @@ from nl_lightning.errors import UserError
 from nl_lightning.records import State, marker_path, state, write_atomically
 from nl_lightning.signals import Stopped, stop_on_signals
 from nl_lightning.slots import Slots
-from nl_lightning.study import Recipe, Study, Variant, run_hash
+from nl_lightning.study import Recipe, Study, Variant, load_recipe, load_study, run_hash
 
 EXECUTE = [sys.executable, "-m", "nl_lightning.process"]
 HELD = 75
@@ -207,6 +207,12 @@ def plan(
     return [
         Run(study, study.variant(name), recipe, seed, results) for seed in dict.fromkeys(seeds) for name in selected
     ]
+
+
+def identified(study_file: str, variant: str, recipe: str, seed: str, results: str) -> Run:
+    """The run of this :meth:`Run.identity`, as its files are now."""
+    study = load_study(Path(study_file))
+    return plan(study, load_recipe(recipe), [int(seed)], Path(results), variants=[variant])[-1]
 
 
 def to_run_again(runs: Sequence[Run]) -> list[Run]:

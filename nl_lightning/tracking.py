@@ -5,6 +5,7 @@ account and W&B's own version is all that leaves the machine: see :data:`PRIVATE
 W&B run without a record in its summary isn't finished, whatever its state says there.
 """
 
+import contextlib
 import dataclasses
 import json
 import netrc
@@ -126,7 +127,9 @@ def _summary(record: RunRecord) -> dict[str, Any]:
 def end_without_record(error: BaseException) -> None:
     """Finish the W&B run as failed, or, if its process was told to make room, as preempted: it is to be run again."""
     code = error.exit_code if isinstance(error, Stopped) else 1
-    if wandb.run is not None:
+    if wandb.run is None:
+        return
+    with contextlib.suppress(OSError):  # a cluster may have ended W&B's own process first; that isn't why the run ends
         if isinstance(error, Stopped) and error.preempted:
             wandb.run.mark_preempting()
         wandb.finish(exit_code=code)

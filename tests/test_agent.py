@@ -263,7 +263,7 @@ def test_without_the_server_it_says_so_in_a_line_and_goes_on_offline(place: Plac
     wrong = "f" * 40
     environment = {"WANDB_API_KEY": wrong} if trouble == "wrong key" else {"WANDB_BASE_URL": "http://127.0.0.1:9"}
     command = ["nl-lightning", "run", "study.yaml", "--recipe=tiny.yaml", "--variant=c2d"]
-    code, said = place.run(*command, **environment, NL_LIGHTNING_PATIENCE="3")
+    code, said = place.run(*command, **environment)
     assert code == 0
     log = (place.folder / "my_results" / "runs" / "tiny" / "c2d" / "seed0.log").read_text()
     (line,) = [line for line in log.splitlines() if line.startswith("nl-lightning: W&B")]

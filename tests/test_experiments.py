@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nl_lightning.cli import main
+from nl_lightning.cli import _parser, main
 from nl_lightning.execution import ANY_MACHINE, VideoCLI
 from nl_lightning.report.collate import collect
 from nl_lightning.report.render import README_END, README_START, readme_block, write_tables
@@ -83,15 +83,20 @@ def shown(file: str) -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("nl-lightning ")]
 
 
-@pytest.mark.parametrize("command", shown("README.md") + shown("experiments/README.md"), ids=" ".join)
+PAGES = ("README.md", "experiments/README.md", "docs/wandb.md")
+
+
+@pytest.mark.parametrize("command", [words for page in PAGES for words in shown(page)], ids=" ".join)
 def test_a_command_that_is_shown_works(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(REPOSITORY / "experiments", tmp_path / "experiments")
     monkeypatch.chdir(tmp_path)
     verb, *rest = command
     if verb in ("fit", "test"):
         understand([word for word in rest if not word.startswith("--ckpt_path")] + ANY_MACHINE)
-    elif verb == "run":
+    elif verb == "run" and "--failed" not in rest:
         assert main([verb, *rest, "--dry-run"]) == 0
+    elif "--wandb" in rest or "--failed" in rest:  # there is no such project, and nothing has failed
+        assert _parser().parse_args(command)
     else:
         assert main(command) == 0
 

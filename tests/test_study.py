@@ -208,13 +208,18 @@ def test_looking_at_a_study_imports_no_torch() -> None:
 
 def test_the_example_in_the_readme_is_a_study(tmp_path: Path) -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", (EXPERIMENTS / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 1
+    example, grid = blocks
     path = tmp_path / "stages.yaml"
-    path.write_text(blocks[0])
+    path.write_text(example)
     study = load_study(path)
     assert study.name == path.stem
     assert study.select() == ["plain", "early", "late", "late_i3d"]
     assert load_recipe(study.recipe, root=EXPERIMENTS).name == "longrange"
+    path.write_text(example + grid)
+    product = load_study(path).grid
+    assert product is not None
+    assert "dot_product_res4x2_space" in product.variants
+    assert list(product.impossible) == ["res5x4"]
 
 
 # ---------------------------------------------------------------------------------------------------- what is refused

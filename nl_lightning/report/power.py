@@ -109,9 +109,7 @@ def plan_of(runs: Runs, videos: int | None, disagreement: float | None, seed_noi
     spreads = [d.std for d in known if d.std is not None]
     tested = videos or (known[0].videos if known else study.reported_videos)
     if tested is None:
-        raise UserError(
-            "how many test videos? Say --videos N: there is no record, and the study has no reported_videos"
-        )
+        raise UserError(f"{study.path}: how many test videos? Say --videos N: neither records nor reported_videos do")
     noise = Noise(
         *_first((disagreement, "given"), (_median(shares), "median of the records"), (ASSUMED_DISAGREEMENT, "assumed")),
         *_first((seed_noise, "given"), (_median(spreads), "median of the records"), (SEED_NOISE, "assumed")),
