@@ -8,7 +8,8 @@ class Slots:
     """As many places as there are workers. With fewer GPUs than workers, several workers share one."""
 
     def __init__(self, workers: int) -> None:
-        self.threads = max(1, (os.cpu_count() or 1) // workers)
+        # More threads than cores would only wait for each other; who has set their number has a reason.
+        self.threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // workers))
         self.free = list(range(workers))
         gpus = _gpus()
         each = max(1, len(gpus) // workers)
@@ -22,8 +23,13 @@ class Slots:
 
     def environment(self, slot: int) -> dict[str, str]:
         """What keeps a process to its slot."""
-        threads = {"OMP_NUM_THREADS": str(self.threads)}
+        threads = {"OMP_NUM_THREADS": self.threads}
         return threads | ({"CUDA_VISIBLE_DEVICES": ",".join(self.gpus[slot])} if self.gpus[slot] else {})
+
+
+def cores() -> int:
+    """The cores that this process may use; a cluster may have given it a few of the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _gpus() -> list[str]:

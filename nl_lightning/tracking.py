@@ -110,6 +110,7 @@ def _init(**kwargs: Any) -> "wandb.Run":
     except wandb.Error as error:
         reason = " ".join(str(error).split())[:200]
         print(f"nl-lightning: W&B: {reason}: going on offline; 'wandb sync' sends it later", file=sys.stderr)
+    wandb.teardown()  # its service holds on to what has failed
     return wandb.init(**kwargs, mode="offline")
 
 

@@ -111,9 +111,10 @@ def wait_for(true: Callable[[], Any], what: str) -> None:
 
 
 def longer(place: Place) -> None:
-    """Make runs long enough to be disturbed in the middle."""
+    """Make runs long enough to be disturbed in the middle, though each step is cheap."""
     recipe = place.folder / "tiny.yaml"
-    recipe.write_text(recipe.read_text().replace("max_epochs: 3", "max_epochs: 14"))
+    text = recipe.read_text().replace("max_epochs: 3", "max_epochs: 14").replace("epoch: 2", "epoch: 7")
+    recipe.write_text(text.replace("data:\n", "data:\n  decoded_copy: true\n"))
 
 
 def test_two_agents_finish_a_study_and_train_each_run_once(place: Place) -> None:
@@ -240,7 +241,7 @@ def test_a_server_that_is_gone_for_a_while_costs_nothing(place: Place) -> None:
     run = place.wandb_run("c2d")
     assert run.state == "finished"
     assert run.summary["top1"] == record.top1
-    assert sum("val/top1" in point for point in run.history) == 7
+    assert sum("val/top1" in point for point in run.history) == 2
 
 
 def test_offline_runs_are_where_they_belong_after_a_sync(place: Place) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from nl_lightning import runner
+from nl_lightning import runner, slots
 from nl_lightning.claims import claim
 from nl_lightning.errors import UserError
 from nl_lightning.runner import Run, plan, run_all
@@ -122,7 +122,8 @@ def test_what_has_its_record_is_not_run_again(runs: list[Run]) -> None:
 
 
 def test_several_at_a_time_share_the_cores_and_children_wait(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(slots, "cores", lambda: 4)
     finished, failed = go(runs, workers=2)
     assert sorted(finished) == ["big", "child", "grandchild", "parent"]
     assert failed == []

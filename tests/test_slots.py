@@ -1,15 +1,14 @@
 """A machine shared among workers."""
 
-import os
-
 import pytest
 
+from nl_lightning import slots
 from nl_lightning.slots import Slots
 
 
 def shares(workers: int) -> list[dict[str, str]]:
-    slots = Slots(workers)
-    return [slots.environment(slots.take()) for _ in range(workers)]
+    places = Slots(workers)
+    return [places.environment(places.take()) for _ in range(workers)]
 
 
 @pytest.mark.parametrize(
@@ -29,13 +28,16 @@ def test_gpus_are_dealt_out(monkeypatch: pytest.MonkeyPatch, gpus: str, workers:
 
 def test_cores_are_dealt_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(slots, "cores", lambda: 8)
     assert shares(3) == [{"OMP_NUM_THREADS": "2"}] * 3
     assert shares(16)[0] == {"OMP_NUM_THREADS": "1"}
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert shares(2) == [{"OMP_NUM_THREADS": "3"}] * 2
 
 
 def test_a_slot_that_is_given_back_is_taken_again() -> None:
-    slots = Slots(2)
-    first, second = slots.take(), slots.take()
-    slots.give_back(second)
-    assert slots.take() == second != first
+    places = Slots(2)
+    first, second = places.take(), places.take()
+    places.give_back(second)
+    assert places.take() == second != first
