@@ -186,9 +186,7 @@ def _census(runs: Runs, links: _Links) -> list[dict[str, Any]]:
                     "id": f"run-{name}" if i == 0 else "",
                     "record": record,
                     "href": links.record(record),
-                    "interval": wilson(right, record.videos_expected)
-                    if record.videos_expected
-                    else Interval(0.0, 100.0),
+                    "interval": wilson(right, record.videos_expected),
                     "paired": bool(record.right_top1 and record.videos_hash),
                 }
             )

@@ -226,10 +226,11 @@ def verdict_legend(verdicts: Sequence[Verdict]) -> str:
 
 def reported_grid(study: Study, verdicts: Sequence[Verdict]) -> Grid | None:
     """A line a claim: the verdict on the reported numbers by themselves, beside the one here; None without any."""
-    if study.reported_videos is None:
+    comparisons = compare_reported(study)
+    if not any(comparison.difference for comparison in comparisons):
         return None
     here = {verdict.claim.name: verdict.word for verdict in verdicts}
-    unpaired = judge(study, compare_reported(study))
+    unpaired = judge(study, comparisons)
     paired = judge(study, compare_reported(study, ASSUMED_DISAGREEMENT))
     rows = [
         [one.claim.name, one.claim.table or "", one.word, two.word, here.get(one.claim.name, "")]

@@ -93,6 +93,8 @@ def half_width(tail: float, seed_se: float, video_se: float, seeds: int) -> floa
 
 def wilson(right: int, videos: int, level: float = LEVEL) -> Interval:
     """Wilson's interval of one accuracy, in percent: over videos, of this one network."""
+    if videos == 0:
+        return Interval(0.0, 100.0)
     z2 = float(ndtri((1 - level) / 2)) ** 2
     share = right / videos
     centre = (share + z2 / (2 * videos)) / (1 + z2 / videos)

@@ -25,6 +25,10 @@ def test_wilson_is_scipys(right: int, videos: int) -> None:
     assert wilson(right, videos) == pytest.approx((100 * theirs.low, 100 * theirs.high), abs=1e-9)
 
 
+def test_no_videos_say_nothing() -> None:
+    assert wilson(0, 0) == (0.0, 100.0)
+
+
 @pytest.mark.parametrize(("won", "lost"), [(0, 0), (5, 0), (30, 12), (12, 30), (7, 7)])
 def test_mcnemar_is_scipys_exact_test(won: int, lost: int) -> None:
     theirs = stats.binomtest(won, won + lost).pvalue if won + lost else 1.0
