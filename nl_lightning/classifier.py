@@ -4,7 +4,7 @@ Training minimises the cross-entropy of one clip a video. Testing averages the s
 video. ``val/top1`` (one clip) and ``test/top1`` (all views of a video) are different quantities and never mixed.
 """
 
-import io
+import itertools
 import math
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,10 +13,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import lightning as L
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 import torch.distributed
 import torch.nn.functional as F
@@ -30,7 +26,10 @@ from nl_lightning.errors import UserError
 from nl_lightning.models.folded import channels_last
 from nl_lightning.models.pretrained import load_imagenet
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
-from nl_lightning.records import write_atomically
+from nl_lightning.models.weights.file import Colour, InputSettings, WeightsHeader, differences, fill, read_weights
+from nl_lightning.models.weights.lightning import HEADER
+from nl_lightning.precise_bn import estimate_statistics
+from nl_lightning.predictions import PartWriter, Prediction, Protocol, Scores, mean_softmax, merge, rank, stored
 
 
 @dataclass(frozen=True)
@@ -64,11 +63,11 @@ class Schedule:
 
 
 class VideoScores(NamedTuple):
-    """What testing keeps of one video: `scores` in 0..1, the mean of its views' softmax, or ``None`` if unreadable."""
+    """What is known of a tested video: `scores` in 0..1, the mean of its views' softmax, or ``None`` if unreadable."""
 
     path: str
     label: int
-    scores: npt.NDArray[np.float32] | None
+    scores: Scores | None
 
 
 def _paper_sgd(params: Iterable[Any]) -> torch.optim.Optimizer:
@@ -83,12 +82,19 @@ class VideoClassifier(L.LightningModule):
         net: the network.
         optimizer: any optimiser of torch, made from parameter groups.
         schedule: how its learning rate changes.
-        mean, std: of the input, in units of 0 to 255; the released code's for all three colours.
+        mean, std: of the input, in units of 0 to 255: one number for all colours (the released code's), or one each
+            for red, green and blue.
         freeze_bn: keep all BN as it is, statistics and scales (paper, 128-frame networks).
         decay_one_dimensional: whether weight decay acts on biases and `w_f`. (On BN it is a convention.)
         imagenet: a file of torchvision's ImageNet weights to inflate (Sec. 4), or none; ``{depth}`` in it stands
             for the network's depth.
-        init_from: a checkpoint of the same network on shorter clips to start from (paper, 128 frames), or none.
+        init_from: what training starts from, or nothing: a checkpoint of the same network on shorter clips (paper,
+            128 frames), or a weight file.
+        weights: a weight file that holds this network, to test; ``nl-lightning test --weights`` sets it.
+        test_pool: side of the window that testing slides over res5, for a softmax at every place and their mean: the
+            side of res5 in training (7 in the paper, which tests fully convolutionally); none for one global pool.
+        precise_bn: how many training batches the statistics of BN are estimated on anew before testing (released code:
+            200), or 0 to test with those that training left.
         views_per_forward: how many views of the test batch go through the network at a time.
         predictions: where testing writes its table of videos (Parquet), or nowhere.
     """
@@ -98,12 +104,15 @@ class VideoClassifier(L.LightningModule):
         net: ResNetConfig = ResNetConfig(),  # noqa: B008 - frozen
         optimizer: OptimizerCallable = _paper_sgd,
         schedule: Schedule = Schedule(),
-        mean: float = 114.75,
-        std: float = 57.375,
+        mean: float | Colour = 114.75,
+        std: float | Colour = 57.375,
         freeze_bn: bool = False,
         decay_one_dimensional: bool = True,
         imagenet: str | None = None,
         init_from: str | None = None,
+        weights: str | None = None,
+        test_pool: int | None = None,
+        precise_bn: int = 0,
         views_per_forward: int = 30,
         predictions: str | None = None,
     ) -> None:
@@ -112,7 +121,10 @@ class VideoClassifier(L.LightningModule):
         self.optimizer, self.schedule = optimizer, schedule
         self.mean, self.std = mean, std
         self.freeze_bn, self.decay_one_dimensional = freeze_bn, decay_one_dimensional
-        self.imagenet, self.init_from = imagenet, init_from
+        self.imagenet, self.init_from, self.weights = imagenet, init_from, weights
+        if precise_bn and freeze_bn:
+            raise UserError("precise_bn estimates the statistics anew that freeze_bn keeps: give one of them")
+        self.test_pool, self.precise_bn = test_pool, precise_bn
         self.views_per_forward, self.predictions = views_per_forward, predictions
         # torchmetrics averages over classes unless told otherwise; top-1 averages over videos.
         self.val_top1 = MulticlassAccuracy(net.num_classes, average="micro")
@@ -133,8 +145,18 @@ class VideoClassifier(L.LightningModule):
     def _norms(self) -> Iterator[nn.Module]:
         return (m for m in self.net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say in the checkpoint what network it is, so that a weight file can be made of it."""
+        data: Any = getattr(self.trainer, "datamodule", None)
+        paper = {"num_frames": 32, "frame_stride": 2}
+        clip: dict[str, Any] = paper if data is None else data.test_settings()
+        settings = InputSettings(**clip, mean=_colours(self.mean), std=_colours(self.std), test_pool=self.test_pool)
+        checkpoint[HEADER] = WeightsHeader(self.net.config, settings, "nl-lightning", "").to_json()
+
     def setup(self, stage: str) -> None:
         """Load start weights before training (a resumed run overwrites them from its own checkpoint)."""
+        if self.weights is not None:
+            self.load_weights(Path(self.weights), stage)
         if stage != "fit":
             return
         if self.imagenet is not None:
@@ -142,12 +164,33 @@ class VideoClassifier(L.LightningModule):
         if self.init_from is not None:
             self.load_network(Path(self.init_from))
 
+    def load_weights(self, path: Path, stage: str) -> None:
+        """Load a weight file that holds this very network. UserError if it doesn't, or if `stage` is ``fit``."""
+        if stage == "fit":
+            raise UserError("weights: is for testing; model.init_from starts a training from a weight file")
+        tensors, header = read_weights(path)
+        if not header.classifier:
+            raise UserError(f"weights: {path} has no classifier to test; model.init_from starts a training from it")
+        if differ := differences(header.net, self.net.config):
+            raise UserError(f"weights: {path} is of another network: {'; '.join(differ)}")
+        fill(self.net, tensors, f"weights: {path}")
+
     def load_network(self, checkpoint: Path) -> None:
-        """Load the network of `checkpoint`, strictly.
+        """Load the network of `checkpoint` or of a weight file, strictly; without a classifier, this one's stays.
 
         Raises:
             UserError: the file is missing, or holds another network.
         """
+        if checkpoint.suffix == ".safetensors":
+            tensors, header = read_weights(checkpoint)
+            classes = header.net.num_classes, self.net.config.num_classes
+            if header.classifier and classes[0] != classes[1]:
+                raise UserError(
+                    f"init_from: {checkpoint} has {classes[0]} classes, and this network {classes[1]}: "
+                    "import it again --without-classifier"
+                )
+            fill(self.net, tensors, f"init_from: {checkpoint}", header.classifier)
+            return
         try:
             state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
             self.net.load_state_dict({k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")})
@@ -169,8 +212,12 @@ class VideoClassifier(L.LightningModule):
 
     def forward(self, clips: Tensor) -> Float[Tensor, "N classes"]:
         """Logits of uint8 clips (N, 3, T, H, W)."""
-        logits: Tensor = self.net(channels_last((clips.float() - self.mean) / self.std))
+        logits: Tensor = self.net(self._normalised(clips))
         return logits
+
+    def _normalised(self, clips: Tensor) -> Tensor:
+        mean, std = (_per_channel(value, clips.device) for value in (self.mean, self.std))
+        return channels_last((clips.float() - mean) / std)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         views, labels = batch.views[batch.readable], batch.label[batch.readable]
@@ -198,31 +245,86 @@ class VideoClassifier(L.LightningModule):
         self.val_top1.reset()
         self.val_top5.reset()
 
+    def on_test_start(self) -> None:
+        if self.precise_bn:
+            estimate_statistics(self.net, self._training_clips(self.precise_bn))
+
+    def _training_clips(self, batches: int) -> Iterator[Float[Tensor, "N 3 T H W"]]:
+        """Normalised clips of so many training batches, of each process its own."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        processes = self.trainer.world_size
+        for batch in itertools.islice(data.train_dataloader(), self.global_rank, batches * processes, processes):
+            moved = data.on_after_batch_transfer(data.transfer_batch_to_device(batch, self.device, 0), 0)
+            if moved.readable.any():
+                yield self._normalised(moved.views[moved.readable].flatten(0, 1))
+
     def on_test_epoch_start(self) -> None:
         self.tested = {}
+        data: Any = getattr(self.trainer, "datamodule", None)
+        self.video_names = None if data is None else [path for path, _ in data.listed("test")]
+        if self.predictions is not None:
+            self.part = PartWriter(self._part(self.global_rank))
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        scores = self.video_scores(batch.views).cpu().numpy()
+        views = stored(self.log_probabilities(batch.views).cpu().numpy())  # (N, V, classes)
         for row, video in enumerate(batch.video.tolist()):
-            kept = scores[row] if batch.readable[row] else None
-            self.tested[video] = VideoScores(batch.path[row], int(batch.label[row]), kept)
+            name = batch.path[row] if self.video_names is None else self.video_names[video]
+            kept = views[row] if batch.readable[row] else None
+            label = int(batch.label[row])
+            self.tested[video] = VideoScores(name, label, None if kept is None else mean_softmax(kept))
+            self.views_of_a_video = len(views[row])
+            if self.predictions is not None:
+                self.part.add(video, Prediction(name, label, kept))
 
-    def video_scores(self, views: Tensor) -> Float[Tensor, "N classes"]:
-        """Softmax scores averaged over the views of each video (paper, Sec. 4, inference); views (N, V, 3, T, H, W)."""
+    def log_probabilities(self, views: Tensor) -> Float[Tensor, "N V classes"]:
+        """Logarithms of the softmax scores of each view of (N, V, 3, T, H, W).
+
+        With a `test_pool`, the scores of a view are their mean over the places of the window.
+        """
         chunks = torch.split(views.flatten(0, 1), self.views_per_forward)
-        scores = torch.cat([self(chunk).float().softmax(dim=-1) for chunk in chunks])
-        return torch.unflatten(scores, 0, views.shape[:2]).mean(dim=1)
+        return torch.unflatten(torch.cat([self._log_probabilities(chunk) for chunk in chunks]), 0, views.shape[:2])
+
+    def _log_probabilities(self, clips: Tensor) -> Float[Tensor, "N classes"]:
+        clips = self._normalised(clips)
+        if self.test_pool is None:
+            logits = self.net(clips)[:, None]  # one place
+        else:
+            logits = self.net.logits_at_places(clips, self.test_pool)
+        scores = logits.float().log_softmax(dim=-1)  # (N, places, classes)
+        mean: Tensor = scores.logsumexp(dim=1) - math.log(scores.shape[1])
+        return mean
 
     def on_test_epoch_end(self) -> None:
+        if self.predictions is not None:
+            self.part.close()
         if torch.distributed.is_initialized():
             gathered: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(gathered, self.tested)
+            torch.distributed.all_gather_object(gathered, self.tested)  # after every part has been closed
             # Keyed by video: what a sampler repeated to fill the last batch counts once.
             self.tested = {video: scores for part in gathered for video, scores in part.items()}
         for k in (1, 5):
             self.log(f"test/top{k}", topk_accuracy(tuple(self.tested.values()), k), rank_zero_only=True)
         if self.predictions is not None and self.trainer.is_global_zero:
-            write_predictions(Path(self.predictions), [self.tested[v] for v in sorted(self.tested)])
+            parts = [self._part(process) for process in range(self.trainer.world_size)]
+            merge(parts, Path(self.predictions), self._protocol())
+            for part in parts:
+                part.unlink()
+
+    def _part(self, process: int) -> Path:
+        """Where a process writes what it tests, until all have."""
+        path = Path(str(self.predictions))
+        return path.with_name(f".{path.name}.part{process}")
+
+    def _protocol(self) -> Protocol:
+        data: Any = getattr(self.trainer, "datamodule", None)
+        words = {} if data is None else data.test_settings()
+        clips, crops = words.get("num_clips", self.views_of_a_video), words.get("num_crops", 1)
+        return Protocol(
+            clips,
+            crops,
+            self.net.config.num_classes,
+            {**words, "test_pool": self.test_pool, "precise_bn": self.precise_bn},
+        )
 
     def top1_by(self, groups: Sequence[str]) -> dict[str, float]:
         """Top-1 in percent of the tested videos by group, `groups` naming the group of each class (or empty)."""
@@ -258,36 +360,20 @@ class VideoClassifier(L.LightningModule):
         return [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
 
 
+def _colours(value: float | Colour) -> Colour:
+    return (value, value, value) if isinstance(value, int | float) else value
+
+
+def _per_channel(value: float | Colour, device: torch.device) -> float | Tensor:
+    """One number, or one for each channel of (N, 3, T, H, W)."""
+    return value if isinstance(value, int | float) else torch.tensor(value, device=device).view(-1, 1, 1, 1)
+
+
 def right(videos: Iterable[VideoScores], k: int) -> list[bool]:
-    """Whether each video's label is among its k highest scores; never, if it is unreadable.
-
-    A score that ties with the label's counts as higher, and one that is not a number never wins, so that neither
-    a constant nor a broken network scores.
-    """
-    return [video.scores is not None and _rank(video.scores, video.label) <= k for video in videos]
-
-
-def _rank(scores: npt.NDArray[np.float32], label: int) -> float:
-    own = scores[label]
-    return int(np.sum(~(scores < own))) if np.isfinite(own) else math.inf  # its own score is one of those
+    """Whether each video's label is among its k highest scores (see :func:`rank`); never, if it is unreadable."""
+    return [video.scores is not None and rank(video.scores, video.label) <= k for video in videos]
 
 
 def topk_accuracy(videos: Sequence[VideoScores], k: int) -> float:
     """Percent of videos that are :func:`right`."""
     return 100 * sum(right(videos, k)) / max(1, len(videos))
-
-
-def write_predictions(path: Path, videos: Sequence[VideoScores]) -> None:
-    """Write one line a video: path, label, its five best classes, and all scores in float16 (null if unreadable)."""
-    best = [None if v.scores is None else np.argsort(v.scores, stable=True)[::-1][:5].tolist() for v in videos]
-    table = pa.table(
-        {
-            "video": [v.path for v in videos],
-            "label": pa.array([v.label for v in videos], pa.int32()),
-            "top5": pa.array(best, pa.list_(pa.int32())),
-            "scores": pa.array([v.scores for v in videos], pa.list_(pa.float32())).cast(pa.list_(pa.float16())),
-        }
-    )
-    content = io.BytesIO()
-    pq.write_table(table, content, compression="zstd")
-    write_atomically(path, content.getvalue())

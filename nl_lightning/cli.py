@@ -1,4 +1,4 @@
-"""The command line: ``nl-lightning run | status | report | complexity`` and LightningCLI's ``fit | validate | test``.
+"""The command line: ``nl-lightning run | status | report | weights ...``; LightningCLI's ``fit | validate | test``.
 
 Each command is one verb and can be repeated at any time on half-finished work. What doesn't train imports no torch.
 """
@@ -126,6 +126,27 @@ def _parser() -> argparse.ArgumentParser:
     cost = commands.add_parser("complexity", help="parameters and multiply-adds of the variants of a study")
     _select(cost)
     cost.set_defaults(command=_complexity)
+
+    rescore = commands.add_parser("rescore", help="what one test would have scored under other protocols")
+    rescore.add_argument("record", type=Path, help="a record (.json), or the predictions that a test wrote (.parquet)")
+    rescore.set_defaults(command=_rescore)
+
+    weights = commands.add_parser("weights", help="weight files: import those of others, export ours")
+    verbs = weights.add_subparsers(required=True, metavar="VERB")
+    imported = verbs.add_parser("import", help="make our weight file of a checkpoint, ours or of others")
+    imported.add_argument("file", type=Path, help="a .pkl, .pyth or .pth file, or a checkpoint of ours")
+    imported.add_argument("--from", dest="source", default="auto", metavar="S", help="whose file it is (default auto)")
+    imported.add_argument(
+        "--variant", metavar="V", help="what its tensors don't tell, as 8x8 (default: its name's words)"
+    )
+    imported.add_argument("--without-classifier", action="store_true", help="leave the classifier out")
+    imported.add_argument("--out", type=Path, required=True, metavar="W.safetensors", help="where to write")
+    imported.set_defaults(command=_weights_import)
+    exported = verbs.add_parser("export", help="make a file of the released code or of PySlowFast of ours")
+    exported.add_argument("file", type=Path, help="a weight file of ours")
+    exported.add_argument("--to", choices=("caffe2", "slowfast"), required=True, help="whose file to make")
+    exported.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to write")
+    exported.set_defaults(command=_weights_export)
 
     for name, purpose in LIGHTNING.items():
         commands.add_parser(name, help=purpose)
@@ -341,6 +362,40 @@ def _power(options: argparse.Namespace) -> int:
     console = Console()
     console.print(found.said, highlight=False)
     print_grid(console, power_grid(found))
+    return 0
+
+
+def _rescore(options: argparse.Namespace) -> int:
+    from nl_lightning.report.rescore import lines, rescore, rescore_record
+
+    if options.record.suffix == ".parquet":
+        rescored = rescore(options.record)
+    else:
+        rescored, record = rescore_record(options.record)
+        print(f"the stored views give the record's {record.top1} % and {record.top5} % again, video by video")
+    table = Table("views", "a video's score", "top-1 %", "top-5 %", box=None, header_style="bold")
+    for views, rule, top1, top5 in lines(rescored):
+        table.add_row(views, rule, f"{top1:.2f}", f"{top5:.2f}" if top5 == top5 else "")
+    Console().print(table)
+    print(f"{rescored.videos} videos, {rescored.unreadable} missing: wrong, unless a line says otherwise")
+    return 0
+
+
+def _weights_import(options: argparse.Namespace) -> int:
+    from nl_lightning.models.weights.importing import import_weights  # takes seconds: torch
+
+    imported = import_weights(
+        options.file, options.out, options.source, options.variant, not options.without_classifier
+    )
+    print("\n".join(imported.lines()))
+    print(f"written to {options.out}")
+    return 0
+
+
+def _weights_export(options: argparse.Namespace) -> int:
+    from nl_lightning.models.weights.exporting import export_weights  # takes seconds: torch
+
+    print(f"{export_weights(options.file, options.out, options.to)} tensors written to {options.out}")
     return 0
 
 

@@ -49,8 +49,9 @@ class Rules:
         subsample: max-pool ``"after"`` phi and g (paper, Sec. 3.3) or ``"before"`` them (release), which costs a
             quarter of their products.
         scale: multiply the Gaussian exponents by (similarity channels)^-0.5. Not in Eq. (2)-(3); in the release.
-        max_pool: ``"padded"``: Table 1's temporal kernel of 3, padded so that sizes are Table 1's; or
-            ``"unpadded"``: kernel 2 in time and no padding, which makes res2 55 x 55 (release).
+        max_pool: ``"padded"``: Table 1's temporal kernel of 3, padded so that sizes are Table 1's;
+            ``"unpadded"``: kernel 2 in time and no padding, which makes res2 55 x 55 (release); or
+            ``"padded_in_space"``: pool1 of one frame, padded, and pool2 of two, unpadded (the ports of others).
         nonlocal_init: ``"he"`` (paper, Sec. 4) or ``"gaussian"``, standard deviation 0.01 (release).
         inflate_res2: which first kernels of res2 an I3D inflates: ``"alternate"``, one for every two blocks
             (paper, Sec. 4), or ``"all"`` three (release; only this gives the FLOPs of Table 2e).
@@ -58,16 +59,25 @@ class Rules:
         residual_gamma: start value of the scale of the last BN of a residual block. The release starts at 0;
             the paper is silent (1), and ImageNet weights replace it in both.
         decay_bn: whether weight decay acts on the scales and shifts of BN. The release has none there.
+        norm: ``"batch"``: BN in the residual blocks; ``"affine"``: a scale and a shift that stay as they are, into
+            which BN has been folded (release, long clips).
+        nonlocal_norm: after W_z: ``"batch"`` (paper, Sec. 4.1), ``"affine"``, or ``"none"``, where W_z itself starts
+            at zero (release, long clips).
+        res3_group: frames of res3 among which its non-local blocks sum, apart from all others; 0 is all frames.
+            The release has 4 in long clips, which the paper doesn't mention.
     """
 
     subsample: Literal["before", "after"]
     scale: bool
-    max_pool: Literal["padded", "unpadded"]
+    max_pool: Literal["padded", "unpadded", "padded_in_space"]
     nonlocal_init: Literal["he", "gaussian"]
     inflate_res2: Literal["alternate", "all"]
     nonlocal_gamma: float
     residual_gamma: float
     decay_bn: bool
+    norm: Literal["batch", "affine"] = "batch"
+    nonlocal_norm: Literal["batch", "affine", "none"] = "batch"
+    res3_group: int = 0
 
 
 PROFILES = {
@@ -105,12 +115,15 @@ class Conventions:
     profile: Literal["paper", "release"] = "paper"
     subsample: Literal["before", "after"] | None = None
     scale: bool | None = None
-    max_pool: Literal["padded", "unpadded"] | None = None
+    max_pool: Literal["padded", "unpadded", "padded_in_space"] | None = None
     nonlocal_init: Literal["he", "gaussian"] | None = None
     inflate_res2: Literal["alternate", "all"] | None = None
     nonlocal_gamma: float | None = None
     residual_gamma: float | None = None
     decay_bn: bool | None = None
+    norm: Literal["batch", "affine"] | None = None
+    nonlocal_norm: Literal["batch", "affine", "none"] | None = None
+    res3_group: int | None = None
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(Conventions).items():
@@ -120,6 +133,9 @@ class Conventions:
                 raise UserError(
                     f"{name}: expected {'one of ' + ', '.join(words) if words else 'a number'}, not {value!r}"
                 )
+
+        if self.res3_group is not None and self.res3_group < 0:
+            raise UserError(f"res3_group: expected a number of frames, or 0 for all, not {self.res3_group}")
 
     @property
     def rules(self) -> Rules:

@@ -32,6 +32,7 @@ from nl_lightning.classifier import VideoClassifier
 from nl_lightning.data.datamodule import UnreadableVideos, VideoDataModule, below
 from nl_lightning.errors import UserError, nearest
 from nl_lightning.models.complexity import Complexity, complexity
+from nl_lightning.models.weights.arguments import with_weights
 from nl_lightning.records import RunRecord, pack, portable, videos_hash, write_record
 from nl_lightning.runner import CHECKPOINT, Run
 from nl_lightning.signals import stop_on_signals
@@ -243,7 +244,7 @@ def lightning_command(arguments: list[str]) -> int:
     for path in (word.removeprefix("--ckpt_path=") for word in arguments if word.startswith("--ckpt_path=")):
         if not Path(path).is_file() and path not in ("best", "last", "null"):
             raise UserError(f"ckpt_path: no checkpoint at {path}")
-    VideoCLI(args=arguments)
+    VideoCLI(args=with_weights(arguments))
     return 0
 
 

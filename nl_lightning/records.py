@@ -118,6 +118,11 @@ def record_path(results: Path, recipe: str, variant: str, seed: int) -> Path:
     return results / "records" / recipe / variant / f"seed{seed}.json"
 
 
+def predictions_path(results: Path, recipe: str, variant: str, seed: int, config_hash: str) -> Path:
+    """Where the predictions of each video of a run lie, of this very configuration."""
+    return results / "predictions" / recipe / variant / f"seed{seed}.{config_hash}.parquet"
+
+
 def write_record(results: Path, record: RunRecord) -> Path:
     """File a record and return where. Nothing that was measured is overwritten.
 

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from nl_lightning.errors import UserError
-from nl_lightning.records import State, marker_path, state, write_atomically
+from nl_lightning.records import State, marker_path, predictions_path, state, write_atomically
 from nl_lightning.signals import Stopped, stop_on_signals
 from nl_lightning.slots import Slots
 from nl_lightning.study import Recipe, Study, Variant, load_recipe, load_study, run_hash
@@ -97,8 +97,7 @@ class Run:
 
     @property
     def predictions(self) -> Path:
-        folder = self.results / "predictions" / self.recipe.name / self.variant.name
-        return folder / f"seed{self.seed}.{self.config_hash}.parquet"
+        return predictions_path(self.results, self.recipe.name, self.variant.name, self.seed, self.config_hash)
 
     def arguments(self) -> list[str]:
         """What ``nl-lightning fit`` and ``test`` take: the recipe's files, then what the variant adds."""

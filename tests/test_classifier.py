@@ -1,22 +1,24 @@
 """Schedule, loss, weight decay, frozen BN, view averaging and what is written of a test."""
 
 import math
+import shutil
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from nl_lightning.classifier import Schedule, VideoClassifier, VideoScores, topk_accuracy, write_predictions
+from nl_lightning.classifier import Schedule, VideoClassifier, VideoScores, topk_accuracy
 from nl_lightning.conventions import Conventions
+from nl_lightning.data.datamodule import VideoDataModule
 from nl_lightning.errors import UserError
 from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig
+from nl_lightning.predictions import Protocol, mean_softmax, rank, read_predictions, read_protocol
 
 TINY = ResNetConfig(
     width=1 / 64, num_classes=3, temporal_strides=(1, 1, 2), spatial_strides=(2, 2, 1, 1, 1, 1), dropout=0.0
@@ -48,7 +50,7 @@ def batch(videos: list[int], views: int = 1, unreadable: tuple[int, ...] = ()) -
 
 
 def scored(path: str, label: int, scores: list[float]) -> VideoScores:
-    return VideoScores(path, label, np.array(scores, np.float32))
+    return VideoScores(path, label, np.array(scores))
 
 
 def loader(*batches: Batch) -> DataLoader[Batch]:
@@ -91,13 +93,39 @@ def test_topk_counts_ties_nans_and_unreadable_videos_as_wrong() -> None:
     assert topk_accuracy([], 1) == 0
 
 
-def test_scores_are_the_mean_softmax_of_the_views_however_many_at_a_time() -> None:
+def test_log_probabilities_of_the_views_however_many_at_a_time() -> None:
     torch.manual_seed(0)
     model = VideoClassifier(TINY, views_per_forward=3).eval()
     views = batch([0, 1], views=5).views
     with torch.no_grad():
-        expected = torch.stack([model(video).softmax(dim=1).mean(dim=0) for video in views])
-        torch.testing.assert_close(model.video_scores(views), expected)
+        expected = torch.stack([model(video).log_softmax(dim=1) for video in views])
+        torch.testing.assert_close(model.log_probabilities(views), expected)
+
+
+def test_a_window_gives_the_mean_softmax_of_its_places() -> None:
+    """Sec. 4, inference: fully convolutional. A window of all of res5 is the plain test."""
+    torch.manual_seed(0)
+    plain, sliding = VideoClassifier(TINY).eval(), VideoClassifier(TINY, test_pool=3).eval()
+    sliding.load_state_dict(plain.state_dict())
+    views = batch([0, 1], views=2).views  # res5 is 4 x 4
+    with torch.no_grad():
+        clips = (views.flatten(0, 1).float() - plain.mean) / plain.std
+        features = plain.net.features(clips)
+        places = [
+            features[..., top : top + 3, left : left + 3].mean(dim=(2, 3, 4)) for top in (0, 1) for left in (0, 1)
+        ]
+        expected = torch.stack([plain.net.fc(place).softmax(dim=1) for place in places]).mean(dim=0).log()
+        torch.testing.assert_close(sliding.log_probabilities(views).flatten(0, 1), expected)
+        sliding.test_pool = 4
+        torch.testing.assert_close(sliding.log_probabilities(views), plain.log_probabilities(views))
+
+
+def test_colours_may_have_their_own_mean() -> None:
+    model = VideoClassifier(TINY, mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0)).eval()
+    clip = batch([0]).views[:, 0]
+    mean, std = (torch.tensor(values).view(3, 1, 1, 1) for values in ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0)))
+    with torch.no_grad():
+        torch.testing.assert_close(model(clip), model.net((clip.float() - mean) / std))
 
 
 def test_input_is_normalised_in_units_of_0_to_255() -> None:
@@ -154,25 +182,26 @@ def test_training_leaves_out_what_is_unreadable(tmp_path: Path) -> None:
 
 def test_testing_counts_every_video_once_and_writes_one_line_each(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    path = tmp_path / "predictions.parquet"
+    path = tmp_path / "deep" / "predictions.parquet"
     model = VideoClassifier(TINY, predictions=str(path))
     # Video 1 comes twice, as a distributed sampler that fills up the last batch would have it.
     metrics = trainer(tmp_path).test(
         model, loader(batch([0, 1], views=2), batch([4, 1], views=2, unreadable=(4,))), verbose=False
     )[0]
-    table = pq.read_table(path).to_pydict()
-    assert table["video"] == ["v0.mp4", "v1.mp4", "v4.mp4"]
-    assert table["label"] == [0, 1, 1]
-    assert table["scores"][2] is None
-    assert table["top5"][2] is None
-    right = sum(
-        scores is not None and scores.index(max(scores)) == label
-        for scores, label in zip(table["scores"], table["label"], strict=True)
-    )
-    assert metrics["test/top1"] == pytest.approx(100 * right / 3)
-    for scores, top5 in zip(table["scores"][:2], table["top5"][:2], strict=True):
-        assert sum(scores) == pytest.approx(1, abs=1e-2)
-        assert top5 == sorted(range(3), key=lambda c: -scores[c])
+    assert [p.name for p in path.parent.iterdir()] == ["predictions.parquet"]
+    videos = list(read_predictions(path))
+    assert [v.video for v in videos] == ["v0.mp4", "v1.mp4", "v4.mp4"]
+    assert [v.label for v in videos] == [0, 1, 1]
+    assert videos[2].views is None
+    with torch.no_grad():
+        expected = model.eval().log_probabilities(batch([0, 1], views=2).views)
+    for views, logs in zip(videos[:2], expected, strict=True):
+        assert views.views is not None
+        np.testing.assert_allclose(views.views, logs, rtol=2**-10, atol=2**-14)
+    right = [v.views is not None and rank(mean_softmax(v.views), v.label) == 1 for v in videos]
+    assert metrics["test/top1"] == pytest.approx(100 * sum(right) / 3)
+    assert model.right(1) == right
+    assert read_protocol(path) == Protocol(2, 1, 3, {"test_pool": None, "precise_bn": 0})
 
 
 def test_accuracy_by_group() -> None:
@@ -206,8 +235,20 @@ def test_longer_clips_start_from_the_weights_of_shorter_ones(tmp_path: Path) -> 
         VideoClassifier(WITH_BLOCK).load_network(tmp_path / "short.ckpt")
 
 
-def test_predictions_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "p.parquet"
-    write_predictions(path, [scored("a", 0, [0.25, 0.75])])
-    assert [p.name for p in path.parent.iterdir()] == ["p.parquet"]
-    assert pq.read_table(path).to_pydict()["scores"] == [[0.25, 0.75]]
+def test_statistics_are_estimated_anew_before_testing(tmp_path: Path, small_videos: Path) -> None:
+    """On training batches, and only where it is asked for; the test says so in what it writes."""
+    root = shutil.copytree(small_videos, tmp_path / "videos")
+    net = ResNetConfig(**{**vars(TINY), "num_classes": 11})
+    lists: dict[str, Any] = {f"{split}_list": f"{split}.txt" for split in ("train", "val", "test")}
+    sizes: dict[str, Any] = {"short_side": (36, 36), "crop": 32, "test_short_side": 36, "test_crop": 32}
+    data = VideoDataModule(
+        str(root), **lists, **sizes, num_frames=4, num_clips=1, num_crops=1, batch_size=8, test_batch_size=11
+    )
+    for batches in (0, 2):
+        path = tmp_path / f"{batches}.parquet"
+        model = VideoClassifier(net, precise_bn=batches, predictions=str(path))
+        trainer(tmp_path).test(model, datamodule=data, verbose=False)
+        assert bool(model.net.bn1.running_mean.any()) == bool(batches)  # type: ignore[operator, union-attr]
+        assert read_protocol(path).words["precise_bn"] == batches
+    with pytest.raises(UserError, match="precise_bn estimates the statistics anew that freeze_bn keeps"):
+        VideoClassifier(TINY, precise_bn=2, freeze_bn=True)

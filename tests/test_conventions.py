@@ -14,9 +14,9 @@ def test_every_rule_can_be_overridden() -> None:
 
 
 def test_the_profiles_differ_where_paper_and_code_do() -> None:
-    """All but the start of the block, which is zero in both."""
+    """All but the start of the block, which is zero in both, and what is for imported weights and long clips only."""
     same = {f.name for f in fields(Rules) if len({getattr(rules, f.name) for rules in PROFILES.values()}) == 1}
-    assert same == {"nonlocal_gamma"}
+    assert same == {"nonlocal_gamma", "norm", "nonlocal_norm", "res3_group"}
 
 
 @pytest.mark.parametrize("profile", ["paper", "release"])
@@ -29,6 +29,11 @@ def test_an_override_changes_its_rule_alone(profile: str) -> None:
 def test_an_unknown_profile_is_refused() -> None:
     with pytest.raises(UserError, match="profile: expected one of paper, release, not 'code'"):
         Conventions("code")  # type: ignore[arg-type]
+
+
+def test_a_group_of_frames_is_a_number_of_them() -> None:
+    with pytest.raises(UserError, match="res3_group: expected a number of frames, or 0 for all, not -4"):
+        Conventions(res3_group=-4)
 
 
 def test_the_command_line_gives_the_profile_that_was_asked_for() -> None:

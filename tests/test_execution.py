@@ -17,7 +17,9 @@ from tiny_study import write_tiny_study
 from nl_lightning import execution, process
 from nl_lightning.errors import UserError
 from nl_lightning.execution import lightning_command
-from nl_lightning.records import unpack, videos_hash
+from nl_lightning.predictions import mean_softmax, read_predictions, read_protocol
+from nl_lightning.records import record_path, unpack, videos_hash
+from nl_lightning.report.rescore import rescore_record
 from nl_lightning.runner import Run, plan
 from nl_lightning.signals import Stopped
 from nl_lightning.study import load_recipe, load_study
@@ -63,15 +65,20 @@ def test_a_run_ends_in_a_record_and_predictions(folder: Path) -> None:
     assert record.params == sum(v.numel() for k, v in weights(run).items() if k.startswith("net.") and not _buffer(k))
     assert record.versions["torch"] == torch.__version__.split("+")[0]
 
-    table = pq.read_table(run.predictions).to_pydict()
-    scores = np.array(table["scores"], dtype=float)
+    predictions = list(read_predictions(run.predictions))
+    protocol = read_protocol(run.predictions)
+    assert (protocol.num_clips, protocol.num_crops, protocol.num_classes) == (2, 3, 11)
+    assert protocol.words["clip_starts"] == "paper"
+    scores = np.array([mean_softmax(p.views) for p in predictions if p.views is not None])
     assert scores.shape == (22, 11)
     np.testing.assert_allclose(scores.sum(axis=1), 1, atol=0.01)
-    assert record.top1 == pytest.approx(100 * np.mean(scores.argmax(axis=1) == table["label"]), abs=0.01)
     listed = [line.rsplit(" ", 1) for line in (folder / "videos" / "test.txt").read_text().splitlines()]
-    assert table["video"] == [str(folder / "videos" / path) for path, _ in listed]
-    assert table["label"] == [int(label) for _, label in listed]
-    assert record.right(1) == [bool(right) for right in scores.argmax(axis=1) == table["label"]]
+    assert [p.video for p in predictions] == [path for path, _ in listed]
+    assert [p.label for p in predictions] == [int(label) for _, label in listed]
+    assert record.right(1) == [bool(right) for right in scores.argmax(axis=1) == [p.label for p in predictions]]
+    again, _ = rescore_record(record_path(run.results, "tiny", "nl", 0))
+    assert round(again.scores[0].topk(1, 22), 4) == record.top1
+    assert round(again.scores[0].topk(5, 22), 4) == record.top5
     assert record.videos_hash == videos_hash([(path, int(label)) for path, label in listed])
 
 
@@ -149,9 +156,9 @@ def test_an_unreadable_file_is_named_and_counts_as_wrong(folder: Path) -> None:
     assert record is not None
     assert record.unreadable == sorted(str(path.relative_to(folder / "videos")) for path in broken)
     assert (record.videos_expected, record.videos_scored) == (22, 21)
-    assert sum(unpack(record.read_videos, 22)) == 21  # which of the two of a pair can be compared on
-    table = pq.read_table(run.predictions).to_pydict()
-    assert table["scores"][table["video"].index(str(broken[1]))] is None
+    assert sum(unpack(record.read_videos, 22)) == 21  # on which a pair can be compared
+    unread = [p.video for p in read_predictions(run.predictions) if p.views is None]
+    assert unread == [str(broken[1].relative_to(folder / "videos"))]
 
 
 def test_too_many_unreadable_files_stop_the_run(folder: Path) -> None:

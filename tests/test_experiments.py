@@ -6,10 +6,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from nl_lightning.cli import _parser, main
+from nl_lightning.conventions import Conventions
 from nl_lightning.execution import ANY_MACHINE, VideoCLI
+from nl_lightning.models.resnet import ResNetConfig, VideoResNet
+from nl_lightning.models.weights.arguments import with_weights
+from nl_lightning.models.weights.exporting import export_weights
+from nl_lightning.models.weights.file import InputSettings, WeightsHeader, save_weights
+from nl_lightning.predictions import PartWriter, Prediction, Protocol, merge
 from nl_lightning.report.collate import collect
 from nl_lightning.report.render import README_END, README_START, readme_block, write_tables
 from nl_lightning.runner import plan
@@ -68,6 +75,7 @@ def test_the_papers_schedule_is_in_the_papers_recipe() -> None:
     assert (config.data.num_frames, config.data.frame_stride, config.data.num_clips) == (32, 2, 10)
     assert list(config.data.short_side) == [256, 320]
     assert config.model.net.dropout == 0.5
+    assert (config.data.test_short_side, config.data.test_crop, config.model.test_pool) == (256, "whole", 7)
 
     long = understand([f"--config={file}" for file in load_recipe("kinetics400_paper", clip="128f").files])
     assert long.trainer.devices * long.data.batch_size == 16
@@ -83,16 +91,35 @@ def shown(file: str) -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("nl-lightning ")]
 
 
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the README's commands on weights find: a released file, what comes of it, and predictions of it."""
+    folder = tmp_path_factory.mktemp("released")
+    net = ResNetConfig(inflate="3x1x1", width=1 / 64, conventions=Conventions("release"))
+    weights = folder / "i3d_nl5.safetensors"
+    save_weights(weights, VideoResNet(net).state_dict(), WeightsHeader(net, InputSettings(32, 2), "caffe2", ""))
+    export_weights(weights, folder / "i3d_nonlocal_32x2_IN_pretrain_400k.pkl", "caffe2")
+    part = PartWriter(folder / "part")
+    part.add(0, Prediction("a.mp4", 1, np.zeros((30, 400), np.float16)))
+    part.close()
+    merge([folder / "part"], folder / "i3d_nl5.parquet", Protocol(10, 3, 400))
+    return folder
+
+
 PAGES = ("README.md", "experiments/README.md", "docs/wandb.md")
 
 
 @pytest.mark.parametrize("command", [words for page in PAGES for words in shown(page)], ids=" ".join)
-def test_a_command_that_is_shown_works(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_is_shown_works(
+    command: list[str], released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(released, tmp_path, dirs_exist_ok=True)
     shutil.copytree(REPOSITORY / "experiments", tmp_path / "experiments")
     monkeypatch.chdir(tmp_path)
     verb, *rest = command
     if verb in ("fit", "test"):
-        understand([word for word in rest if not word.startswith("--ckpt_path")] + ANY_MACHINE)
+        words = with_weights([verb, *(word for word in rest if not word.startswith("--ckpt_path"))])
+        understand(words[1:] + ANY_MACHINE)
     elif verb == "run" and "--failed" not in rest:
         assert main([verb, *rest, "--dry-run"]) == 0
     elif "--wandb" in rest or "--failed" in rest:  # there is no such project, and nothing has failed

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from wandb_standin import ENTITY, WandbServer
 
+AGENTS = 2
 REPOSITORY = Path(__file__).resolve().parent.parent
 HEAD = """# From a sweep to LaTeX: a transcript
 
@@ -39,7 +40,7 @@ def _session(server: WandbServer, clone: Path) -> str:
     shell = _Shell(server, clone)
     shell.say("wandb sweep sweeps/table2a.yaml")
     sweep = f"{ENTITY}/nl-lightning/{next(iter(server.state.sweeps))}"
-    agents = [shell.start(f"wandb agent {sweep}") for _ in range(2)]
+    agents = [shell.start(f"wandb agent {sweep}") for _ in range(AGENTS)]
     for agent in agents:
         agent.communicate()
     shell.lines += [f"$ wandb agent {sweep}     # on one machine, and on another", "..."]
@@ -56,7 +57,9 @@ class _Shell:
     def __init__(self, server: WandbServer, folder: Path) -> None:
         self.folder, self.lines = folder, list[str]()
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-        self.environment |= server.environment(folder.parent) | {"COLUMNS": "110"}
+        threads = max(1, (os.cpu_count() or 1) // AGENTS)
+        self.environment |= server.environment(folder.parent) | {"COLUMNS": "110", "OMP_NUM_THREADS": str(threads)}
+        self.environment["PYTHONPATH"] = str(folder)  # what was committed, whatever happens beside it
         self.environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         del self.environment["WANDB_SILENT"]
         self.private = {str(folder.parent): "~"}

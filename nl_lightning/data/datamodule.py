@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -66,9 +66,10 @@ class VideoDataModule(L.LightningDataModule):
         short_side: smallest and largest shorter side in training (pixels).
         crop: side of the square that is trained on (pixels).
         flip: mirror half of the training clips.
-        test_short_side, test_crop: the same for validation and testing.
+        test_short_side, test_crop: the same for validation and testing. ``whole`` tests on whole frames (paper,
+            Sec. 4) and validates on centre crops of `crop`.
         num_clips, num_crops: views of a test video, in time and in space.
-        clip_starts: where test clips start, after the ``paper`` or the ``release``.
+        clip_starts: where test clips start: the paper's or a code base's formula, see :data:`Spread`.
         batch_size: clips in training and validation, for each process.
         test_batch_size: videos in testing, each with all its views.
         num_workers: processes that read ahead; 0 reads in the training process.
@@ -91,7 +92,7 @@ class VideoDataModule(L.LightningDataModule):
         crop: int = 224,
         flip: bool = True,
         test_short_side: int = 256,
-        test_crop: int = 256,
+        test_crop: int | Literal["whole"] = 256,
         num_clips: int = 10,
         num_crops: int = 3,
         clip_starts: Spread = "paper",
@@ -113,7 +114,10 @@ class VideoDataModule(L.LightningDataModule):
                 raise UserError(f"data.{name} is {count}: expected at least 1")
         self.num_frames, self.frame_stride = num_frames, frame_stride
         self.train_view = TrainView(short_side, crop, flip)
-        self.val_view = TestViews(test_short_side, test_crop, 1)
+        whole = test_crop == "whole"
+        if whole and test_batch_size > 1:
+            raise UserError("data.test_crop is whole, and videos differ in size: set data.test_batch_size to 1")
+        self.val_view = TestViews(test_short_side, crop if whole else test_crop, 1)
         self.test_views = TestViews(test_short_side, test_crop, num_crops)
         self.num_clips, self.num_crops, self.clip_starts = num_clips, num_crops, clip_starts
         self.batch_size, self.test_batch_size, self.num_workers = batch_size, test_batch_size, num_workers
@@ -124,6 +128,15 @@ class VideoDataModule(L.LightningDataModule):
     def clip_shape(self) -> tuple[int, int, int]:
         """(T, H, W) of a training clip."""
         return self.num_frames, self.train_view.crop, self.train_view.crop
+
+    def test_settings(self) -> dict[str, Any]:
+        """The arguments that say what a clip is and how videos are tested, by name."""
+        views = self.test_views
+        return {
+            "num_frames": self.num_frames, "frame_stride": self.frame_stride, "test_short_side": views.short_side,
+            "test_crop": views.crop, "num_clips": self.num_clips, "num_crops": self.num_crops,
+            "clip_starts": self.clip_starts,
+        }  # fmt: skip
 
     @property
     def groups(self) -> tuple[str, ...]:

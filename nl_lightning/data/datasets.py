@@ -210,6 +210,6 @@ class TestVideos(Videos):
             frames = self.views.scaled(self.reader.frames(path, wanted))[place]  # (clips T, H, W, 3)
         except DecodeError as error:
             count = self.clips * self.views.crops
-            return self.sample(video, [self.black(self.views.crop)] * count, str(error))
+            return self.sample(video, [self.black(self.views.side)] * count, str(error))
         views = [view for clip in np.split(frames, self.clips) for view in self.views.cropped(clip)]
         return self.sample(video, views)

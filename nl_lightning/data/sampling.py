@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-Spread = Literal["paper", "release"]
+Spread = Literal["paper", "release", "slowfast", "mmaction2", "pytorchvideo"]
 Box = tuple[int, int]  # (top, left) of a crop
 
 
@@ -21,13 +21,26 @@ def train_start(rng: np.random.Generator, length: int, num_frames: int, stride: 
 def test_starts(length: int, num_frames: int, stride: int, num_clips: int, spread: Spread) -> list[int]:
     """Return the first frames of the clips of a video in testing, k = 0 ... num_clips - 1.
 
-    ``paper`` (Sec. 4.1, "evenly"): k * (length - span) / (num_clips - 1), rounded half up; a single clip is centred,
-    (length - span) // 2; all are 0 in a shorter video. ``release``: length * k // num_clips, so that late clips wrap
-    around to the beginning of the video (17 of 32 frames of the last clip of 10 at stride 2 and 300 frames).
+    With room = length - span, at least 0 (a shorter video gives zeros, but for ``release``):
+
+    - ``paper`` (Sec. 4.1, "evenly"): k * room / (num_clips - 1), rounded half up; a single clip is centred, room // 2.
+    - ``release``: length * k // num_clips, so that late clips wrap around to the beginning of the video (17 of 32
+      frames of the last clip of 10 at stride 2 and 300 frames).
+    - ``slowfast``: room * k // num_clips, so that the end of the video is never seen. (Its own start is a fraction.)
+    - ``mmaction2``: as the paper's, but the span ends with the clip's last frame, (num_frames - 1) * stride + 1, and
+      halves go to the even number.
+    - ``pytorchvideo``: k * room // (num_clips - 1); a single clip starts at 0. (Its own start is in seconds.)
     """
     if spread == "release":
         return [length * k // num_clips for k in range(num_clips)]
+    if spread == "mmaction2":
+        room = max(0, length - (num_frames - 1) * stride - 1)
+        return [round(k * (room / (num_clips - 1))) for k in range(num_clips)] if num_clips > 1 else [room // 2]
     room = max(0, length - num_frames * stride)
+    if spread == "slowfast":
+        return [room * k // num_clips for k in range(num_clips)]
+    if spread == "pytorchvideo":
+        return [k * room // max(1, num_clips - 1) for k in range(num_clips)]
     if num_clips == 1:
         return [room // 2]
     return [(2 * k * room + num_clips - 1) // (2 * (num_clips - 1)) for k in range(num_clips)]

@@ -1,6 +1,7 @@
 """Pixels of a clip, uint8 (T, H, W, 3), to pixels of a view, uint8 (T, crop, crop, 3). Normalising is the network's."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -66,25 +67,36 @@ class TestViews:
 
     Attributes:
         short_side: shorter side in pixels (paper: 256).
-        crop: side of the square in pixels.
-        crops: 1 (centre) or 3 (along the longer side).
+        crop: side of the square in pixels, or the ``whole`` frame (paper, Sec. 4, inference).
+        crops: 1 (centre, or whole) or 3 (along the longer side; the released code's approximation of the whole).
     """
 
     short_side: int
-    crop: int
+    crop: int | Literal["whole"]
     crops: int
 
     __test__ = False  # not a test, whatever pytest thinks of the name
 
     def __post_init__(self) -> None:
+        if self.crop == "whole":
+            if self.crops != 1:
+                raise UserError(f"data.num_crops is {self.crops}, but data.test_crop is whole: one view sees it all")
+            return
         if not self.crop <= self.short_side:
             raise UserError(f"data.test_crop is {self.crop}, larger than data.test_short_side, {self.short_side}")
         if self.crops not in (1, 3):
             raise UserError(f"data.num_crops is {self.crops}: expected 1 (centre) or 3 (along the longer side)")
+
+    @property
+    def side(self) -> int:
+        """Of the square that stands for the views of a video that can't be read."""
+        return self.short_side if self.crop == "whole" else self.crop
 
     def scaled(self, frames: Frames) -> Frames:
         return resize(frames, self.short_side)
 
     def cropped(self, clip: Frames) -> list[Frames]:
         """The crops of a clip that has been scaled."""
+        if self.crop == "whole":
+            return [clip]
         return [crop_at(clip, *place, self.crop) for place in test_crops(*_size(clip), self.crop, self.crops)]

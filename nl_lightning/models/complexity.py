@@ -68,7 +68,9 @@ def _count(net: VideoResNet, clip: Triple) -> dict[str, int]:
     macs: dict[str, int] = {}
 
     def record(module: nn.Module, inputs: tuple[Tensor], output: Tensor, name: str) -> None:
-        places = output.shape[2:].numel()  # 1 for the classifier
+        places = (
+            output.shape[0] * output.shape[2:].numel()
+        )  # groups of frames come as several maps; 1 for the classifier
         if isinstance(module, CONV_FC):
             macs[name] = module.weight.numel() * places
         elif isinstance(module, NonLocalBlock):
@@ -86,8 +88,8 @@ def _count(net: VideoResNet, clip: Triple) -> dict[str, int]:
 
 
 def _products(block: NonLocalBlock, x: Tensor) -> int:
-    """MACs of f(x_i, x_j) and of its product with g(x_j), over all pairs, for a map x (1, C, T, H, W)."""
-    _, channels, t, h, w = x.shape
+    """MACs of f(x_i, x_j) and of its product with g(x_j), over all pairs, for maps x (groups of frames, C, T, H, W)."""
+    groups, channels, t, h, w = x.shape
     h_keys, w_keys = block.pool(x).shape[3:]
     queries, keys, sets = {
         "spacetime": (t * h * w, t * h_keys * w_keys, 1),
@@ -98,4 +100,4 @@ def _products(block: NonLocalBlock, x: Tensor) -> int:
         similarity = (queries + keys) * block.dim_inner
     else:
         similarity = queries * keys * (channels if block.instantiation == "gaussian" else block.dim_inner)
-    return int(sets * (similarity + queries * keys * block.dim_inner))
+    return int(groups * sets * (similarity + queries * keys * block.dim_inner))

@@ -59,7 +59,7 @@ class MaxPool3d(nn.Module):
         (kt, kh, kw), (st, sh, sw), (pt, ph, pw) = self.kernel, self.stride, self.padding
         if (kh, kw) != (1, 1):
             x = unfold_frames(F.max_pool2d(fold_frames(x), (kh, kw), (sh, sw), (ph, pw)), x.shape[2])
-        if kt != 1:
+        if (kt, st) != (1, 1):
             y = F.max_pool2d(x.flatten(3), (kt, 1), (st, 1), (pt, 0))
             x = y.view(*y.shape[:3], *x.shape[3:])
         return x

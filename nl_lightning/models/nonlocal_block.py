@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from nl_lightning.conventions import INSTANTIATIONS, SUM_OVER, Conventions, Instantiation, SumOver
 from nl_lightning.errors import UserError
+from nl_lightning.models.affine import Affine
 
 
 # Keys are pooled when they are subsampled, so there may be fewer of them (K) than queries (Q).
@@ -118,7 +119,8 @@ class NonLocalBlock(nn.Module):
         if instantiation == "concatenation":
             self.w_f = nn.Parameter(torch.empty(2 * self.dim_inner))
         self.W_z = conv(self.dim_inner, channels, 1)
-        self.bn = norm(channels)
+        norms = {"batch": norm, "affine": Affine, "none": nn.Identity}
+        self.bn: nn.Module = norms[self.rules.nonlocal_norm](channels)
         pools = subsample and sum_over != "time"
         kernel: int | tuple[int, ...] = (1, 2, 2) if dimensions == 3 else 2
         self.pool: nn.Module = pool(kernel) if pools else nn.Identity()
@@ -136,7 +138,10 @@ class NonLocalBlock(nn.Module):
             else:
                 # w_f maps 2C channels to one; kaiming_normal_ needs it as a matrix.
                 nn.init.kaiming_normal_(parameter if parameter.ndim > 1 else parameter[None], mode="fan_in")
-        nn.init.constant_(self.bn.weight, self.rules.nonlocal_gamma)
+        if isinstance(self.bn, nn.modules.batchnorm._BatchNorm):
+            nn.init.constant_(self.bn.weight, self.rules.nonlocal_gamma)
+        else:  # a scale that doesn't learn would keep a zero for ever
+            nn.init.zeros_(self.W_z.weight)
 
     def forward(self, x: Float[Tensor, "N C *positions"]) -> Float[Tensor, "N C *positions"]:
         """Return z of Eq. (6)."""

@@ -7,7 +7,6 @@ another shape is an error. Checked in the tests against torchvision's own networ
 videos.
 """
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,6 +16,8 @@ from torch import Tensor
 from nl_lightning.conventions import BLOCKS
 from nl_lightning.errors import UserError
 from nl_lightning.models.resnet import VideoResNet
+from nl_lightning.models.weights.file import some
+from nl_lightning.models.weights.torchvision import NAMES
 
 
 def load_imagenet(net: VideoResNet, path: Path) -> list[str]:
@@ -59,7 +60,7 @@ def inflate_imagenet(net: VideoResNet, state: dict[str, Tensor]) -> dict[str, Te
     for name, ours in net.state_dict().items():
         if ".non_local." in name or name.startswith("fc."):
             continue
-        their_name = _imagenet_name(name)
+        their_name = NAMES.theirs(name) or name
         tensor = theirs.pop(their_name, None)
         if tensor is None:
             # Files from before PyTorch 0.4.1 lack this counter; our BN has a momentum and doesn't use it.
@@ -75,14 +76,9 @@ def inflate_imagenet(net: VideoResNet, state: dict[str, Tensor]) -> dict[str, Te
             misshapen.append(their_name)
     wrong = {"missing": missing, "left over": list(theirs), "of another shape": misshapen}
     if any(wrong.values()):
-        complaints = [f"{kind}: {_some(names)}" for kind, names in wrong.items() if names]
+        complaints = [f"{kind}: {some(names)}" for kind, names in wrong.items() if names]
         raise UserError("; ".join(["these weights are not this network's", *_mismatch(net, state), *complaints]))
     return inflated
-
-
-def _imagenet_name(name: str) -> str:
-    """torchvision's name of one of our tensors: ``res3.blocks.0.bn1.bias`` is ``layer2.0.bn1.bias``."""
-    return re.sub(r"^res(\d)\.blocks\.", lambda match: f"layer{int(match[1]) - 1}.", name)
 
 
 def _mismatch(net: VideoResNet, state: Iterable[str]) -> list[str]:
@@ -95,9 +91,3 @@ def _mismatch(net: VideoResNet, state: Iterable[str]) -> list[str]:
     if width != 1:
         return [f"ImageNet weights are of width 1, and this network is of width {width:g}"]
     return []
-
-
-def _some(names: list[str]) -> str:
-    """The first names of many."""
-    shown = ", ".join(names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

@@ -9,15 +9,19 @@ Checked against the output sizes of Table 1, the parameters of Sec. 4.1 and the 
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nl_lightning.conventions import BLOCKS, INFLATE, STAGES, Conventions, Inflate, check_placement
+from nl_lightning.conventions import BLOCKS, INFLATE, STAGES, Conventions, Inflate, Rules, check_placement
 from nl_lightning.errors import UserError
-from nl_lightning.models.folded import Conv3d, MaxPool3d
+from nl_lightning.models.affine import Affine
+from nl_lightning.models.folded import Conv3d, MaxPool3d, fold_frames, unfold_frames
 from nl_lightning.models.nonlocal_block import NonLocalBlock, NonLocalConfig
 
 EXPANSION = 4
+NORMS = {"batch": nn.BatchNorm3d, "affine": Affine}
 
 
 @dataclass(frozen=True)
@@ -73,22 +77,23 @@ class ResNetConfig:
 class Bottleneck(nn.Module):
     """A residual block 1x1, 3x3, 1x1; the spatial stride is on the 3x3, as in the released code."""
 
-    def __init__(self, channels: int, mid: int, stride: int, inflate: str, residual_gamma: float) -> None:
+    def __init__(self, channels: int, mid: int, stride: int, inflate: str, rules: Rules) -> None:
         super().__init__()
         out = EXPANSION * mid
+        norm = NORMS[rules.norm]
         time1 = 3 if inflate == "3x1x1" else 1
         time2 = 3 if inflate == "3x3x3" else 1
         self.conv1 = Conv3d(channels, mid, (time1, 1, 1))
-        self.bn1 = nn.BatchNorm3d(mid)
+        self.bn1 = norm(mid)
         self.conv2 = Conv3d(mid, mid, (time2, 3, 3), (1, stride, stride))
-        self.bn2 = nn.BatchNorm3d(mid)
+        self.bn2 = norm(mid)
         self.conv3 = Conv3d(mid, out, (1, 1, 1))
-        self.bn3 = nn.BatchNorm3d(out)
-        nn.init.constant_(self.bn3.weight, residual_gamma)
+        self.bn3 = norm(out)
+        nn.init.constant_(self.bn3.weight, rules.residual_gamma)
         self.relu = nn.ReLU(inplace=True)
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or channels != out:
-            self.downsample = nn.Sequential(Conv3d(channels, out, (1, 1, 1), (1, stride, stride)), nn.BatchNorm3d(out))
+            self.downsample = nn.Sequential(Conv3d(channels, out, (1, 1, 1), (1, stride, stride)), norm(out))
 
     def forward(self, x: Float[Tensor, "N C T H W"]) -> Float[Tensor, "N D T h w"]:
         y = self.relu(self.bn1(self.conv1(x)))
@@ -105,8 +110,9 @@ class Stage(nn.Module):
         self.blocks = nn.ModuleList()
         for inflated in config.inflated(name):
             inflate = config.inflate if inflated else "none"
-            self.blocks.append(Bottleneck(channels, mid, stride, inflate, config.conventions.rules.residual_gamma))
+            self.blocks.append(Bottleneck(channels, mid, stride, inflate, config.conventions.rules))
             channels, stride = EXPANSION * mid, 1
+        self.group = config.conventions.rules.res3_group if name == "res3" else 0
         self.non_local = nn.ModuleDict()
         if nl := config.non_local:
             for after in nl.placement.get(name, []):
@@ -118,8 +124,19 @@ class Stage(nn.Module):
         for index, block in enumerate(self.blocks):
             x = block(x)
             if str(index) in self.non_local:
-                x = self.non_local[str(index)](x)
+                x = _in_groups(self.non_local[str(index)], x, self.group)
         return x
+
+
+def _in_groups(block: nn.Module, x: Tensor, frames: int) -> Tensor:
+    """`block` on each group of so many frames of x (N, C, T, H, W) by itself; 0 is all frames."""
+    if frames == 0 or x.shape[2] == frames:
+        y: Tensor = block(x)
+        return y
+    if x.shape[2] % frames:
+        raise UserError(f"conventions.res3_group is {frames}, but res3 has {x.shape[2]} frames: no whole groups")
+    groups = fold_frames(torch.unflatten(x, 2, (-1, frames)))  # (N groups, C, frames, H, W)
+    return unfold_frames(block(groups), x.shape[2] // frames).flatten(2, 3)
 
 
 class VideoResNet(nn.Module):
@@ -140,14 +157,14 @@ class VideoResNet(nn.Module):
         mids = [max(1, round(config.width * mid)) for mid in (64, 128, 256, 512)]
         t_conv1, t_pool1, t_pool2 = config.temporal_strides
         s_conv1, s_pool1, *s_stages = config.spatial_strides
-        padded = config.conventions.rules.max_pool == "padded"
+        max_pool = config.conventions.rules.max_pool
 
         self.conv1 = Conv3d(3, mids[0], (1 if config.inflate == "none" else 5, 7, 7), (t_conv1, s_conv1, s_conv1))
-        self.bn1 = nn.BatchNorm3d(mids[0])
+        self.bn1 = NORMS[config.conventions.rules.norm](mids[0])
         self.relu = nn.ReLU(inplace=True)
-        # A pool that doesn't stride in time doesn't mix frames either (released code, 8 x 8 input).
-        self.pool1 = MaxPool3d((_pool_kernel(t_pool1, padded), 3, 3), (t_pool1, s_pool1, s_pool1), padded)
-        self.pool2 = MaxPool3d((_pool_kernel(t_pool2, padded), 1, 1), (t_pool2, 1, 1), padded)
+        time1 = 1 if max_pool == "padded_in_space" else _pool_kernel(t_pool1, max_pool)
+        self.pool1 = MaxPool3d((time1, 3, 3), (t_pool1, s_pool1, s_pool1), max_pool != "unpadded")
+        self.pool2 = MaxPool3d((_pool_kernel(t_pool2, max_pool), 1, 1), (t_pool2, 1, 1), max_pool == "padded")
         channels = mids[0]
         for name, mid, stride in zip(STAGES, mids, s_stages, strict=True):
             setattr(self, name, Stage(config, name, channels, mid, stride))
@@ -162,15 +179,37 @@ class VideoResNet(nn.Module):
 
     def forward(self, clip: Float[Tensor, "N 3 T H W"]) -> Float[Tensor, "N classes"]:
         """Return the logits of normalised clips."""
+        logits: Tensor = self.fc(self.dropout(self.features(clip).mean(dim=(2, 3, 4))))
+        return logits
+
+    def features(self, clip: Float[Tensor, "N 3 T H W"]) -> Float[Tensor, "N D t h w"]:
+        """The output of res5."""
         x = self.pool1(self.relu(self.bn1(self.conv1(clip))))
         x = self.pool2(self.res2(x))
-        x = self.res5(self.res4(self.res3(x)))
-        logits: Tensor = self.fc(self.dropout(x.mean(dim=(2, 3, 4))))
+        features: Tensor = self.res5(self.res4(self.res3(x)))
+        return features
+
+    def logits_at_places(self, clip: Float[Tensor, "N 3 T H W"], side: int) -> Float[Tensor, "N places classes"]:
+        """The logits of the `side` x `side` window of res5 at each of its places: the classifier as a convolution.
+
+        A window is pooled over all frames, at stride 1 (Sec. 4, inference: fully convolutional); `side` is that of
+        res5 in training, 7 in Table 1. UserError if res5 is smaller.
+        """
+        x = self.features(clip).mean(dim=2)  # (N, D, h, w)
+        if side > min(x.shape[2:]):
+            raise UserError(
+                f"test_pool is {side}, but res5 is {x.shape[2]} x {x.shape[3]} here: test on larger crops, or pool less"
+            )
+        windows = F.avg_pool2d(x, side, stride=1).flatten(2).mT  # (N, places, D)
+        logits: Tensor = self.fc(windows)
         return logits
 
 
-def _pool_kernel(stride: int, padded: bool) -> int:
-    """Temporal kernel of a max pool: Table 1 has 3 at stride 2, the released code 2; no stride, no mixing."""
+def _pool_kernel(stride: int, max_pool: str) -> int:
+    """Temporal kernel of a max pool: Table 1 has 3 at stride 2, the released code 2.
+
+    A pool that doesn't stride in time doesn't mix frames either (released code, 8 x 8 input).
+    """
     if stride == 1:
         return 1
-    return 3 if padded else stride
+    return 3 if max_pool == "padded" else stride

@@ -118,3 +118,28 @@ def test_class_folders_without_splits_are_split(root: Path, tmp_path: Path) -> N
     assert len(train) + len(val) == 43
     assert [train.classes[label] for label in val.labels] == ["look_0"] * 2
     assert data.videos("test") is val
+
+
+def test_whole_frames_are_one_view_a_clip(root: Path) -> None:
+    """Sec. 4, inference; validation keeps to centre crops of the training size, so that its batches are of one size."""
+    data = module(root, test_crop="whole", num_crops=1, test_batch_size=1, test_short_side=40)
+    batch = next(iter(data.test_dataloader()))
+    assert batch.views.shape == (1, 2, 4, 40, 40, 3)
+    assert next(iter(data.val_dataloader())).views.shape == (8, 1, 4, 32, 32, 3)
+    path = data.videos("test").paths[0]
+    path.write_bytes(b"")
+    unreadable = next(iter(data.test_dataloader()))
+    assert not unreadable.readable[0]
+    assert unreadable.views.shape == (1, 2, 4, 40, 40, 3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"num_crops": 3, "test_batch_size": 1}, "data.num_crops is 3, but data.test_crop is whole"),
+        ({"num_crops": 1, "test_batch_size": 2}, "data.test_crop is whole, and videos differ in size"),
+    ],
+)
+def test_whole_frames_go_with_one_crop_and_one_video(root: Path, wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        module(root, test_crop="whole", **wrong)

@@ -56,6 +56,38 @@ def test_starts_of_the_release() -> None:
     assert sampling.test_starts(7, 4, 2, 3, "release") == [0, 2, 4]
 
 
+@pytest.mark.parametrize(
+    ("spread", "starts", "single"),
+    [
+        ("slowfast", [0, 23, 47, 70, 94, 118, 141, 165, 188, 212], 0),
+        ("mmaction2", [0, 26, 53, 79, 105, 132, 158, 184, 211, 237], 118),
+        ("pytorchvideo", [0, 26, 52, 78, 104, 131, 157, 183, 209, 236], 0),
+    ],
+)
+def test_starts_of_the_ports(spread: sampling.Spread, starts: list[int], single: int) -> None:
+    """300 frames, 32 of them at stride 2, 10 clips and one; SlowFast never sees the last 24 frames."""
+    assert sampling.test_starts(300, 32, 2, 10, spread) == starts
+    assert sampling.test_starts(300, 32, 2, 1, spread) == [single]
+    assert sampling.test_starts(40, 32, 2, 3, spread) == [0, 0, 0]
+
+
+@given(LENGTHS, FRAMES, STRIDES, st.integers(2, 30))
+def test_starts_of_mmaction2_are_numpys_rounding(length: int, num_frames: int, stride: int, num_clips: int) -> None:
+    """Its own words: np.round(np.arange(num_clips) * max_offset / (num_clips - 1))."""
+    max_offset = max(length - ((num_frames - 1) * stride + 1), 0)
+    theirs = np.round(np.arange(num_clips) * (max_offset / float(num_clips - 1)))
+    assert sampling.test_starts(length, num_frames, stride, num_clips, "mmaction2") == theirs.tolist()
+
+
+@given(LENGTHS, FRAMES, STRIDES, st.integers(1, 30))
+def test_starts_of_slowfast_are_its_fractions_rounded_down(
+    length: int, num_frames: int, stride: int, num_clips: int
+) -> None:
+    delta = max(length - num_frames * stride, 0)
+    theirs = [np.floor(delta * k / num_clips) for k in range(num_clips)]
+    assert sampling.test_starts(length, num_frames, stride, num_clips, "slowfast") == theirs
+
+
 @given(LENGTHS, FRAMES, STRIDES, st.integers(1, 30))
 def test_paper_clips_cover_the_video_evenly(length: int, num_frames: int, stride: int, num_clips: int) -> None:
     """Starts ascend by steps that differ by one at most, and mirror themselves up to the rounding."""

@@ -193,6 +193,17 @@ def test_products_of_a_block(arguments: dict[str, Any], products: int) -> None:
     assert counted.macs - counted.macs_conv_fc == products
 
 
+def test_groups_of_frames_have_fewer_pairs() -> None:
+    """128 frames leave 16 in res3: four groups of four have a quarter of the pairs."""
+    blocks, clip = NonLocalConfig({"res3": [1]}), (128, 224, 224)
+    whole, grouped = (
+        complexity(ResNetConfig(non_local=blocks, conventions=Conventions("release", res3_group=group)), clip)
+        for group in (0, 4)
+    )
+    assert whole.macs_conv_fc == grouped.macs_conv_fc
+    assert whole.macs - whole.macs_conv_fc == 4 * (grouped.macs - grouped.macs_conv_fc)
+
+
 def test_a_clip_that_is_too_small_is_refused() -> None:
     config = ResNetConfig(conventions=Conventions(profile="release"))
     with pytest.raises(UserError, match=r"clip: 1x224x224 \(frames, height, width\) is too small") as refused:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from nl_lightning.conventions import BLOCKS, STAGES, Conventions
-from nl_lightning.models.folded import Conv3d, channels_last
+from nl_lightning.models.folded import Conv3d, MaxPool3d, channels_last
 from nl_lightning.models.nonlocal_block import NonLocalBlock, NonLocalConfig
-from nl_lightning.models.resnet import ResNetConfig, VideoResNet
+from nl_lightning.models.resnet import ResNetConfig, VideoResNet, _in_groups
 
 RELEASE = Conventions(profile="release")
 
@@ -236,3 +236,70 @@ def test_unknown_networks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         ResNetConfig(34)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="inflate: expected one of none, 3x1x1, 3x3x3, not '3x3'"):
         ResNetConfig(inflate="3x3")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("frames", "strides", "res2", "res3"),
+    [(32, (2, 2, 2), 8, 4), (8, (1, 1, 2), 8, 4), (128, (2, 2, 2), 32, 16), (32, (1, 1, 2), 32, 16)],
+    ids=["32x2", "8x8", "128x1", "32x4"],
+)
+def test_frames_of_the_released_inputs(frames: int, strides: Any, res2: int, res3: int) -> None:
+    """Features of 32x2 and 8x8 are of one length, and those of 128x1 and 32x4."""
+    net = build(50, conventions=RELEASE, temporal_strides=strides)
+    found = sizes(net, (frames, 64, 64))
+    assert (found["res2"][1], found["res3"][1], found["res5"][1]) == (res2, res3, res3)
+
+
+def test_pools_of_the_ports() -> None:
+    """pool1 takes every other frame alone where it strides in time, and both pools give the sizes of Table 1."""
+    net = build(50, conventions=Conventions("release", max_pool="padded_in_space"))
+    found = sizes(net, (32, 224, 224))
+    assert (found["pool1"][1:], found["pool2"][1:], found["res5"][1:]) == ((8, 56, 56), (4, 56, 56), (4, 7, 7))
+    x = torch.randn(1, 2, 4, 6, 6)
+    pool = MaxPool3d((1, 3, 3), (2, 2, 2), padded=True)
+    torch.testing.assert_close(pool(x), nn.functional.max_pool3d(x, (1, 3, 3), (2, 2, 2), (0, 1, 1)))
+
+
+def test_groups_of_frames_see_nothing_of_each_other() -> None:
+    """Released code, long clips: blocks of res3 on 4 frames each, those of res4 on all."""
+    torch.manual_seed(0)
+    blocks = NonLocalConfig({"res3": [1], "res4": [1]})
+    conventions = Conventions("release", res3_group=4, nonlocal_gamma=1.0)
+    net = build(50, width=1 / 32, non_local=blocks, conventions=conventions, device="cpu").eval()
+    block = net.res3.non_local["1"]
+    x = torch.randn(2, net.res3.blocks[1].conv3.out_channels, 8, 6, 6)
+    with torch.no_grad():
+        whole = torch.cat([block(x[:, :, :4]), block(x[:, :, 4:])], dim=2)
+        torch.testing.assert_close(_in_groups(block, x, 4), whole)
+        assert not torch.allclose(_in_groups(block, x, 0), whole)
+        assert (net.res3.group, net.res4.group) == (4, 0)
+        net(torch.randn(1, 3, 64, 32, 32))
+        with pytest.raises(ValueError, match="res3_group is 4, but res3 has 6 frames"):
+            net(torch.randn(1, 3, 48, 32, 32))
+
+
+def test_affine_blocks_have_no_statistics_and_start_as_the_identity() -> None:
+    torch.manual_seed(0)
+    blocks = NonLocalConfig({"res4": [1]})
+    for norm in ("none", "affine"):
+        conventions = Conventions("release", norm="affine", nonlocal_norm=norm)  # type: ignore[arg-type]
+        net = build(50, width=1 / 32, non_local=blocks, conventions=conventions, device="cpu")
+        assert not [name for name in net.state_dict() if "running" in name]
+        x = torch.randn(1, net.res4.blocks[1].conv3.out_channels, 2, 4, 4)
+        torch.testing.assert_close(net.res4.non_local["1"](x), x)
+
+
+def test_the_classifier_at_every_place_of_a_larger_frame() -> None:
+    """Each place is the network's answer for the features of that window; a window of all is the plain network."""
+    torch.manual_seed(0)
+    net = build(50, width=1 / 32, device="cpu").eval()
+    clip = torch.randn(2, 3, 8, 64, 128)  # res5 is 2 x 4
+    with torch.no_grad():
+        places = net.logits_at_places(clip, 2)
+        features = net.features(clip)
+        expected = [net.fc(features[..., left : left + 2].mean(dim=(2, 3, 4))) for left in range(3)]
+        torch.testing.assert_close(places, torch.stack(expected, dim=1))
+        square = clip[..., :64]
+        torch.testing.assert_close(net.logits_at_places(square, 2)[:, 0], net(square))
+        with pytest.raises(ValueError, match="test_pool is 3, but res5 is 2 x 4 here"):
+            net.logits_at_places(clip, 3)

@@ -1,0 +1,66 @@
+"""Precise BN: the statistics of BN estimated anew over many training batches before testing (released code).
+
+A running mean follows the weights as they change and so belongs to none of them. The released code passes 200
+training batches through the network as it is, and takes the mean of the batches' means and of their mean squares.
+"""
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+
+class _Moments:
+    """Sums the mean and the mean square of what goes into a BN, channel by channel, over batches."""
+
+    def __init__(self, norm: nn.modules.batchnorm._BatchNorm) -> None:
+        self.norm = norm
+        self.sums = torch.zeros(2, norm.num_features, dtype=torch.float64)
+        self.batches = 0
+
+    def __call__(self, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0].detach().float()
+        axes = [0, *range(2, x.ndim)]
+        var, mean = torch.var_mean(x, axes, correction=0)
+        self.sums += torch.stack([mean, var + mean**2]).double().cpu()
+        self.batches += 1
+
+    def write(self, device: torch.device) -> None:
+        """Into the running statistics, over all processes."""
+        whole = torch.cat([self.sums.flatten(), torch.tensor([self.batches], dtype=torch.float64)]).to(device)
+        if torch.distributed.is_initialized():
+            torch.distributed.all_reduce(whole)
+        mean, square = (whole[:-1] / whole[-1]).view(2, -1)
+        assert self.norm.running_mean is not None
+        assert self.norm.running_var is not None
+        self.norm.running_mean.copy_(mean)
+        self.norm.running_var.copy_(square - mean**2)
+
+
+@torch.no_grad()
+def estimate_statistics(net: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Put the statistics of `batches` into every BN of `net`, whose mode and weights stay as they are.
+
+    Each BN sees its batch normalised by the batch's own statistics in the layers before, as in training.
+    """
+    norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    moments = [_Moments(norm) for norm in norms]
+    hooks = [moment.norm.register_forward_pre_hook(moment) for moment in moments]
+    momenta, modes = [norm.momentum for norm in norms], [norm.training for norm in norms]
+    device = next(net.parameters()).device
+    try:
+        for norm in norms:
+            norm.train()
+            norm.momentum = 0.0  # the running statistics wait for the last batch
+        for batch in batches:
+            net(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for norm, momentum, training in zip(norms, momenta, modes, strict=True):
+            norm.momentum = momentum
+            norm.train(training)
+    for moment in moments:
+        if moment.batches:
+            moment.write(device)

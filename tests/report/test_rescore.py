@@ -1,0 +1,112 @@
+"""What a test would have scored under other protocols, on a handful of videos that can be scored by hand."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nl_lightning.cli import main
+from nl_lightning.errors import UserError
+from nl_lightning.predictions import PartWriter, Prediction, Protocol, merge, stored
+from nl_lightning.records import RunRecord, pack, predictions_path, write_record
+from nl_lightning.report.rescore import lines, mean_logits, rescore, rescore_record, subsets, votes
+
+# Two clips of one crop each, six classes; the softmax of every view.
+SURE, TORN = [0.90, 0.02, 0.02, 0.02, 0.02, 0.02], [0.02, 0.30, 0.28, 0.16, 0.14, 0.10]
+VIDEOS: list[tuple[int, list[list[float]] | None]] = [
+    (0, [SURE, TORN]),  # right by mean softmax and logits, not by vote: one each
+    (1, [SURE, TORN]),  # right in its middle clip alone
+    (1, [TORN, TORN]),  # right however it is scored
+    (2, None),  # unreadable
+]
+
+
+def written(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = PartWriter(path.with_suffix(".part"))
+    for index, (label, views) in enumerate(VIDEOS):
+        logs = None if views is None else stored(np.log(np.array(views, np.float32)))
+        writer.add(index, Prediction(f"{index}.mp4", label, logs))
+    writer.close()
+    merge([path.with_suffix(".part")], path, Protocol(2, 1, 6))
+    return path
+
+
+def found(path: Path) -> dict[tuple[str, str], tuple[float, float]]:
+    return {(views, rule): (top1, top5) for views, rule, top1, top5 in lines(rescore(path))}
+
+
+def test_protocols_by_hand(tmp_path: Path) -> None:
+    scored = found(written(tmp_path / "p.parquet"))
+    both, one = "2 clips x 1 crops", "1 clip in the middle, centre crop"
+    assert scored[both, "softmax mean"] == (50, 75)
+    assert scored[both, "logit mean"] == (50, 75)
+    assert scored[both, "vote"] == (25, 75)  # where two classes have a vote each, nobody wins
+    assert scored[one, "softmax mean"] == (50, 50)
+    top1, top5 = scored[both, "softmax mean, 1 missing videos dropped"]
+    assert (top1, top5) == (pytest.approx(200 / 3), 100)
+    of_classes, none = scored[both, "softmax mean, mean of the classes"]
+    assert of_classes == pytest.approx((100 + 50 + 0) / 3)
+    assert math.isnan(none)
+
+
+def test_the_mean_of_logits_is_the_mean_of_log_probabilities_up_to_a_constant() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(5, 7))
+    logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    differ = mean_logits(logs) - logits.mean(axis=0)  # type: ignore[arg-type]
+    np.testing.assert_allclose(differ, differ[0])
+
+
+def test_a_view_that_is_not_a_number_has_no_vote() -> None:
+    assert votes(np.array([[0.1, 0.9], [np.nan, 0.2], [0.3, 0.2]], np.float16)).tolist() == [1, 1]
+
+
+def test_views_of_thirty() -> None:
+    chosen = subsets(Protocol(10, 3, 400))
+    assert [len(views) for views in chosen.values()] == [30, 10, 1, 3]
+    assert chosen["10 clips, centre crop"] == list(range(1, 30, 3))
+    assert chosen["1 clip in the middle, centre crop"] == [16]
+    assert chosen["1 clip in the middle x 3 crops"] == [15, 16, 17]
+    assert list(subsets(Protocol(1, 1, 400)).values()) == [[0]]
+
+
+def record(**kwargs: Any) -> RunRecord:
+    fields = {
+        "study": "s", "recipe": "r", "variant": "v", "seed": 0, "config_hash": "00ff00ff00ff", "config": {},
+        "top1": 50.0, "top5": 75.0, "videos_expected": 4, "videos_scored": 3, "num_clips": 2, "num_crops": 1,
+        "params": 1, "macs": 1, "steps": 1, "train_seconds": 1.0, "test_seconds": 1.0, "device": "d", "decoder": "d",
+        "commit": "c", "dirty": False, "finished": "2026-01-01T00:00:00+00:00",
+        "right_top1": pack([True, False, True, False]), "right_top5": pack([True, True, True, False]),
+    }  # fmt: skip
+    return RunRecord(**{**fields, **kwargs})
+
+
+def test_the_records_numbers_come_out_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_record(tmp_path, record())
+    written(predictions_path(tmp_path, "r", "v", 0, "00ff00ff00ff"))
+    rescored, _ = rescore_record(path)
+    assert rescored.right == {1: [True, False, True, False], 5: [True, True, True, False]}
+    assert main(["rescore", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "the stored views give the record's 50.0 % and 75.0 % again" in said
+    assert "4 videos, 1 missing" in said
+    assert main(["rescore", str(predictions_path(tmp_path, "r", "v", 0, "00ff00ff00ff"))]) == 0
+
+
+def test_predictions_of_another_test_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_record(tmp_path, record(right_top1=pack([False, True, True, False])))
+    with pytest.raises(UserError, match="there is no file of predictions"):
+        rescore_record(path)
+    written(predictions_path(tmp_path, "r", "v", 0, "00ff00ff00ff"))
+    with pytest.raises(UserError, match="not the predictions of .*: other videos are right in top-1"):
+        rescore_record(path)
+    without_bits = dataclasses.replace(record(), variant="w", right_top1="", right_top5="", top5=50.0)
+    written(predictions_path(tmp_path, "r", "w", 0, "00ff00ff00ff"))
+    with pytest.raises(UserError, match=r"not the predictions of .*: top-5 is 50\.0 there"):
+        rescore_record(write_record(tmp_path, without_bits))
+    assert main(["rescore", str(tmp_path / "nowhere.json")]) == 2
+    assert "no record" in capsys.readouterr().err
