@@ -110,7 +110,18 @@ def _parser() -> argparse.ArgumentParser:
         "--wandb-offline", type=Path, metavar="DIR", help="take the records from the W&B run folders below DIR"
     )
     report.add_argument("--readme", type=Path, metavar="FILE", help="also update the results block of this file")
+    report.add_argument("--html", action="store_true", help="also as one HTML page, with figures")
     report.set_defaults(command=_report)
+
+    power = commands.add_parser("power", help="how many videos and seeds it takes to decide each claim of a study")
+    power.add_argument("study", help="a study: table2, or the path of a YAML file")
+    _where(power)
+    power.add_argument("--videos", type=_at_least_one, metavar="N", help="test videos (default: as tested or reported)")
+    power.add_argument(
+        "--disagreement", type=_percent, metavar="P", help="percent of videos that two networks split on"
+    )
+    power.add_argument("--seed-noise", type=_percent, metavar="P", help="spread of a difference over seeds, in points")
+    power.set_defaults(command=_power)
 
     cost = commands.add_parser("complexity", help="parameters and multiply-adds of the variants of a study")
     _select(cost)
@@ -219,6 +230,16 @@ def _position(text: str) -> tuple[int, int, int]:
         raise argparse.ArgumentTypeError(f"expected frame,row,column of the map, each from 0, as 2,4,4; not '{text}'")
     t, h, w = map(int, numbers)
     return t, h, w
+
+
+def _percent(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 100:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, up to 100, not '{text}'")
+    return value
 
 
 def _at_least_one(text: str) -> int:
@@ -371,6 +392,23 @@ def _report(options: argparse.Namespace) -> int:
         from nl_lightning.report.render import update_readme
 
         update_readme(options.readme, runs)
+    if options.html:
+        from nl_lightning.report.html import write_html
+
+        print(write_html(runs, options.results))
+    return 0
+
+
+def _power(options: argparse.Namespace) -> int:
+    from nl_lightning.report.collate import collect
+    from nl_lightning.report.power import plan_of, power_grid
+    from nl_lightning.report.render import print_grid
+
+    study, recipe = _study(options)
+    found = plan_of(collect(study, recipe, options.results), options.videos, options.disagreement, options.seed_noise)
+    console = Console()
+    console.print(found.said, highlight=False)
+    print_grid(console, power_grid(found))
     return 0
 
 

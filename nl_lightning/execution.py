@@ -205,6 +205,7 @@ def _record(run: Run, cli: VideoCLI, curve: Curve, metrics: Mapping[str, float],
     trainer, model, data = cli.trainer, cli.model, cli.datamodule
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     (unreadable,) = (callback for callback in callbacks if isinstance(callback, UnreadableVideos))
+    read = [model.tested[video].scores is not None for video in sorted(model.tested)]
     return RunRecord(
         study=run.study.name,
         recipe=run.recipe.name,
@@ -215,7 +216,7 @@ def _record(run: Run, cli: VideoCLI, curve: Curve, metrics: Mapping[str, float],
         top1=round(metrics["test/top1"], 4),
         top5=round(metrics["test/top5"], 4),
         videos_expected=len(data.videos("test")),
-        videos_scored=sum(video.scores is not None for video in model.tested.values()),
+        videos_scored=sum(read),
         unreadable=sorted(below(Path(p), data.root) for p in set().union(*unreadable.names.values())),
         num_clips=data.num_clips,
         num_crops=data.num_crops,
@@ -228,6 +229,7 @@ def _record(run: Run, cli: VideoCLI, curve: Curve, metrics: Mapping[str, float],
         videos_hash=videos_hash(data.listed("test")),
         right_top1=pack(model.right(1)),
         right_top5=pack(model.right(5)),
+        read_videos="" if all(read) else pack(read),
         curve=curve.points,
         device=_device(trainer),
         decoder="auto",

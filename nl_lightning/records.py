@@ -42,6 +42,7 @@ class RunRecord:
         right_top1, right_top5: which videos are right, in the order of the test list, see :func:`pack`. Differences
             between runs are paired by video, so a record can be compared without the file of its predictions.
             Empty: not kept.
+        read_videos: which videos could be decoded, in the same form. Empty: all of them, or not kept.
         curve: points of the training curve, in order, each with whatever was logged at it (Fig. 4).
         versions: of Python and of the packages that can change a number.
         commit, dirty: the code; dirty if it had changes that were not committed.
@@ -76,6 +77,7 @@ class RunRecord:
     videos_hash: str = ""
     right_top1: str = ""
     right_top5: str = ""
+    read_videos: str = ""
     curve: list[dict[str, float]] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     init_from: str | None = None
@@ -225,20 +227,24 @@ def _check(raw: object, at: str) -> dict[str, Any]:
         )
     for accuracy in ("top1", "top5"):
         _check_right(raw, accuracy, at)
+    read = _bits(raw, "read_videos", at)
+    if read and sum(read) != raw["videos_scored"]:
+        raise UserError(f"{at}: read_videos: {sum(read)} of them, but videos_scored is {raw['videos_scored']}")
     return raw
+
+
+def _bits(raw: Mapping[str, Any], key: str, at: str) -> list[bool]:
+    try:
+        return unpack(raw[key], raw["videos_expected"]) if raw.get(key) else []
+    except ValueError as error:
+        raise UserError(f"{at}: {key}: not a bit for each of {raw['videos_expected']} videos ({error})") from None
 
 
 def _check_right(raw: Mapping[str, Any], accuracy: str, at: str) -> None:
     """Refuse bits that say something else than the accuracy beside them."""
-    packed, videos = raw.get(f"right_{accuracy}"), raw["videos_expected"]
-    if not packed:
-        return
-    try:
-        right = unpack(packed, videos)
-    except ValueError as error:
-        raise UserError(f"{at}: right_{accuracy}: not a bit for each of {videos} videos ({error})") from None
-    share = 100 * sum(right) / max(1, videos)
-    if abs(share - raw[accuracy]) > 0.001:
+    right = _bits(raw, f"right_{accuracy}", at)
+    share = 100 * sum(right) / max(1, len(right))
+    if right and abs(share - raw[accuracy]) > 0.001:
         raise UserError(
             f"{at}: right_{accuracy}: {share:.3f} % of its videos are right, but {accuracy} is {raw[accuracy]}"
         )

@@ -154,7 +154,8 @@ class Claim:
 class Study:
     """Variants, tables and claims. Recipes on the paper's data have names that start with `reported_on`.
 
-    The variants of `grid`, if there is one, are among `variants`.
+    `reported_videos` are the test videos behind a reported accuracy; None if they aren't known. The variants of `grid`,
+    if there is one, are among `variants`.
     """
 
     name: str
@@ -165,6 +166,7 @@ class Study:
     tables: Mapping[str, Table]
     claims: tuple[Claim, ...] = ()
     reported_on: str | None = None
+    reported_videos: int | None = None
     grid: Grid | None = None
 
     def comparable(self, recipe: str) -> bool:
@@ -289,7 +291,7 @@ def load_study(path: Path) -> Study:
         load_yaml(path),
         at,
         required=("name", "title", "recipe", "variants", "tables"),
-        optional=("reported_on", "claims", "grid"),
+        optional=("reported_on", "reported_videos", "claims", "grid"),
     )
     stated = _mapping(raw["variants"], f"{at}: variants")
     grid = None
@@ -314,6 +316,7 @@ def load_study(path: Path) -> Study:
         raise UserError(f"{at}: claims: two claims have the id '{name}'")
     _check_parents(variants, at)
     _check_reported(tables, at)
+    _check_rows(claims, tables, at)
     return Study(
         name=_name(raw["name"], f"{at}: name"),
         title=_text(raw["title"], f"{at}: title"),
@@ -323,6 +326,7 @@ def load_study(path: Path) -> Study:
         tables=tables,
         claims=claims,
         reported_on=_text(raw["reported_on"], f"{at}: reported_on") if "reported_on" in raw else None,
+        reported_videos=_videos(raw["reported_videos"], f"{at}: reported_videos") if "reported_videos" in raw else None,
         grid=grid,
     )
 
@@ -342,6 +346,12 @@ def _grid(value: object, at: str) -> tuple[dict[str, Any], Grid]:
         if not axes[axis] or _repeated(axes[axis]):
             raise UserError(f"{at}.{axis}: expected one or more different values")
     return product(net, axes)
+
+
+def _videos(value: object, at: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UserError(f"{at}: expected a whole number of at least 1, got {_shown(value)}")
+    return value
 
 
 def _variant(name: str, value: object, at: str) -> Variant:
@@ -505,6 +515,15 @@ def _check_reported(tables: Mapping[str, Table], at: str) -> None:
                         f"{at}: tables.{table.name}: {row.variant} is reported with {key} {value:g}, "
                         f"but with {before:g} in table {where}"
                     )
+
+
+def _check_rows(claims: Sequence[Claim], tables: Mapping[str, Table], at: str) -> None:
+    """A claim is about rows: what no table shows can't be judged in the open."""
+    shown = {row.variant for table in tables.values() for row in table.rows}
+    for claim in claims:
+        for name in (name for check in claim.checks for name in check.variants):
+            if name not in shown:
+                raise UserError(f"{at}: claims: {claim.name} compares '{name}', which is in no row; add a row for it")
 
 
 # ----------------------------------------------------------------------------------------------------- recipe

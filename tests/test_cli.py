@@ -62,6 +62,24 @@ def test_report_writes_tables_that_show_what_is_missing(home: Path, capsys: pyte
     assert "old" not in page
 
 
+def test_report_as_a_page(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "table2", "--html", "--results", "mine"]) == 0
+    page = Path("mine/tables/longrange/table2.html")
+    assert capsys.readouterr().out.endswith(f"{page}\n")
+    assert "Nothing is measured yet" in page.read_text()
+
+
+def test_power_names_what_it_assumes(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["power", "table2", "--seed-noise", "0.1"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert (
+        "split on 10.0 % of the videos (assumed); a difference varies by 0.10 points from seed to seed (given)" in out
+    )
+    assert "on 19,761 videos" in out
+    assert main(["power", "table2", "--disagreement", "0"]) == 2
+    assert "--disagreement: expected a number above 0, up to 100, not '0'" in capsys.readouterr().err
+
+
 def test_dry_run_prints_the_commands_in_order_and_makes_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = said(capsys, "run", "table2", "--variant", "c2d_r50_128f", "--dry-run")
     commands = re.findall(

@@ -18,7 +18,7 @@ from nl_lightning import execution, process
 from nl_lightning.errors import UserError
 from nl_lightning.execution import lightning_command
 from nl_lightning.predictions import mean_softmax, read_predictions, read_protocol
-from nl_lightning.records import record_path, videos_hash
+from nl_lightning.records import record_path, unpack, videos_hash
 from nl_lightning.report.rescore import rescore_record
 from nl_lightning.runner import Run, plan
 from nl_lightning.signals import Stopped
@@ -156,6 +156,7 @@ def test_an_unreadable_file_is_named_and_counts_as_wrong(folder: Path) -> None:
     assert record is not None
     assert record.unreadable == sorted(str(path.relative_to(folder / "videos")) for path in broken)
     assert (record.videos_expected, record.videos_scored) == (22, 21)
+    assert sum(unpack(record.read_videos, 22)) == 21  # on which a pair can be compared
     unread = [p.video for p in read_predictions(run.predictions) if p.views is None]
     assert unread == [str(broken[1].relative_to(folder / "videos"))]
 

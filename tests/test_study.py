@@ -42,6 +42,7 @@ tables:
     caption: "Long clips"
     rows:
       - {label: long, variant: long, baseline: plain, reported: {top1: 73.8}}
+  depth: {caption: "Depth", rows: [{label: deep, variant: deep}]}
 claims:
   - id: helps
     table: a
@@ -294,6 +295,9 @@ DEEP = "{net: {depth: 101}}"
         ("variants: [block, long]", "variants: [block, block]", "two or more different variants"),
         ("within: 1", "within: 0", "within: expected a margin above 0, in points, got 0"),
         (", within: 1", "", "alike: the key 'within' is missing"),
+        ("rows: [{label: deep, variant: deep}]", "rows: [{label: deep, variant: plain}]",
+         "claims: helps compares 'deep', which is in no row; add a row for it"),
+        ("kinetics400", "kinetics400\nreported_videos: 1.5", "reported_videos: expected a whole number of at least 1"),
         ("in: params", "in: euros", "cheaper.in: expected one of params, flops, got 'euros'"),
         (", note: no row says so", "", "either 'checks', or a 'note'"),
         (", note: no row says so", ", checks: []", "checks: empty"),

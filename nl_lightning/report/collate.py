@@ -5,16 +5,20 @@ Only records whose hash matches today's configuration count. Missing and stale r
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Bool
 
 from nl_lightning.errors import UserError
-from nl_lightning.records import RunRecord, State, load_records, record_path, state, state_by_record
+from nl_lightning.records import RunRecord, State, load_records, record_path, state, state_by_record, unpack
+from nl_lightning.report.uncertainty import Difference, Interval, paired, unpaired, wilson
 from nl_lightning.study import Recipe, Row, Study
 
 VIEWS = {"num_clips": "clips a video", "num_crops": "crops a frame"}
-VIDEOS = {"videos_expected": "videos"}
+VIDEOS = {"videos_expected": "videos", "videos_hash": "as the hash of its test list"}
 
 
 @dataclass(frozen=True)
@@ -38,14 +42,48 @@ class Runs:
         seeds = [record.seed for record in records]
         return pd.Series([float(getattr(record, quantity)) for record in records], seeds, dtype=float)
 
-    def difference(self, variant: str, than: str) -> "pd.Series[float]":
-        """Top-1 of a variant minus that of another, in points, for each seed that both have."""
-        return (self.measured(variant, "top1") - self.measured(than, "top1")).dropna()
+    def difference(self, variant: str, than: str) -> Difference | None:
+        """Top-1 of a variant minus that of another, from the seeds that both have; None if there is none.
+
+        Paired by video where the records say which videos are right, and that they are of the same test list; else
+        from the accuracies. Videos that one of the two couldn't read are left out where the records say which.
+        """
+        pairs = [
+            (mine, other)
+            for seed in self.seeds
+            if (mine := self.states[variant, seed].record) and (other := self.states[than, seed].record)
+        ]
+        if not pairs:
+            return None
+        first, second = zip(*pairs, strict=True)
+        both = [*first, *second]
+        lists = {record.videos_hash for record in both}
+        if "" in lists or len(lists) > 1 or not all(record.right_top1 for record in both):
+            one, two = (np.array([record.top1 for record in records]) for records in (first, second))
+            return unpaired(one, two, both[0].videos_expected)
+        won, theirs = (np.stack([_right(record) for record in records]) for records in (first, second))
+        return paired(won, theirs, np.all([_read(record) for record in both], axis=0))
 
     def ratio(self, variant: str, than: str, quantity: str) -> float | None:
         """``params`` or ``macs`` of a variant as a multiple of another's; None if one isn't measured."""
         mine, other = self.measured(variant, quantity), self.measured(than, quantity)
         return None if mine.empty or other.empty else float(mine.iloc[0] / other.iloc[0])
+
+
+def _right(record: RunRecord) -> Bool[np.ndarray, " V"]:
+    return _bits(record.right_top1, record.videos_expected)
+
+
+def _read(record: RunRecord) -> Bool[np.ndarray, " V"]:
+    """Which test videos could be decoded; all of them if the record doesn't say which couldn't."""
+    if not record.read_videos:
+        return np.ones(record.videos_expected, dtype=bool)
+    return _bits(record.read_videos, record.videos_expected)
+
+
+@lru_cache(maxsize=1000)  # a record is compared with several others
+def _bits(packed: str, videos: int) -> Bool[np.ndarray, " V"]:
+    return np.array(unpack(packed, videos))
 
 
 def collect(study: Study, recipe: Recipe, results: Path, seeds: Sequence[int] | None = None) -> Runs:
@@ -109,7 +147,7 @@ def _same(records: list[RunRecord], fields: Mapping[str, str], where: str, place
     for record in records[1:]:
         for key, unit in fields.items():
             first, other = getattr(records[0], key), getattr(record, key)
-            if first != other:
+            if first != other and "" not in (first, other):  # older records don't say which test list it was
                 raise UserError(
                     f"{where}: {place(records[0])} was tested with {first} {unit} ({key}), {place(record)} with "
                     f"{other}: they can't be compared; test one of them again"
@@ -122,21 +160,28 @@ def collate(runs: Runs) -> pd.DataFrame:
     Columns: ``table, label, variant, baseline`` as in the study. ``state``: ``ok`` (every seed), ``partial``,
     ``stale`` (only records of another configuration) or ``missing``; ``note`` says why. ``n``: seeds that
     count. ``top1, top5``: percent, mean over seeds, and ``top1_std, top5_std``, their sample standard
-    deviation (n > 1). ``gain, gain_std``: points of top-1 over the baseline, from the ``gain_n`` seeds that
-    both have. ``params, macs``: of the network and of one clip, and ``params_ratio, flops_ratio``: as
-    multiples of the baseline's. ``reported_...``: the same, as reported. What isn't known is NaN (``<NA>``
-    for whole numbers).
+    deviation (n > 1); ``top1_low, top1_high``: Wilson's interval over videos, of one seed. ``gain``: points of
+    top-1 over the baseline, from the ``gain_n`` seeds that both have, ``gain_std`` their sample standard
+    deviation, ``gain_low, gain_high`` its interval (:class:`~nl_lightning.report.uncertainty.Difference`),
+    ``gain_paired`` whether it is paired by video, ``gain_dropped`` videos that one of the two couldn't read.
+    ``params, macs``: of the network and of one clip, and ``params_ratio, flops_ratio``: as multiples of the
+    baseline's. ``reported_...``: the same, as reported. What isn't known is NaN (``<NA>`` for whole numbers).
     """
     lines = [_line(runs, table.name, row) for table in runs.study.tables.values() for row in table.rows]
     frame = pd.DataFrame(lines)
-    whole = ["n", "gain_n", "params", "macs"]
-    numbers = [name for name in map(str, frame) if name.endswith(("_std", "_ratio", "gain", "top1", "top5"))]
-    return frame.astype(dict.fromkeys(whole, "Int64") | dict.fromkeys(numbers, "float64"))
+    whole = ["n", "gain_n", "gain_dropped", "params", "macs"]
+    ends = ("_std", "_low", "_high", "_ratio", "gain", "top1", "top5")
+    numbers = [name for name in map(str, frame) if name.endswith(ends)]
+    types = dict.fromkeys(whole, "Int64") | dict.fromkeys(numbers, "float64") | {"gain_paired": "boolean"}
+    return frame.astype(types)
 
 
 def _line(runs: Runs, table: str, row: Row) -> dict[str, object]:
     top1, top5 = runs.measured(row.variant, "top1"), runs.measured(row.variant, "top5")
-    gain = runs.difference(row.variant, row.baseline or row.variant)
+    one = runs.records([row.variant])[0] if len(top1) == 1 else None
+    accuracy = wilson(round(one.top1 * one.videos_expected / 100), one.videos_expected) if one else None
+    gain = runs.difference(row.variant, row.baseline) if row.baseline else None
+    over = gain.interval() if gain else None
     reference = row.baseline or row.variant
     reported = row.reported
     params, macs = runs.measured(row.variant, "params"), runs.measured(row.variant, "macs")
@@ -149,11 +194,15 @@ def _line(runs: Runs, table: str, row: Row) -> dict[str, object]:
         "n": len(top1),
         "top1": top1.mean(),
         "top1_std": top1.std(),
+        **_ends("top1", accuracy),
         "top5": top5.mean(),
         "top5_std": top5.std(),
-        "gain": gain.mean() if row.baseline else None,
-        "gain_std": gain.std() if row.baseline else None,
-        "gain_n": len(gain) if row.baseline else None,
+        "gain": gain.mean if gain else None,
+        "gain_std": gain.std if gain else None,
+        **_ends("gain", over),
+        "gain_n": (gain.seeds if gain else 0) if row.baseline else None,
+        "gain_paired": gain.paired if gain else None,
+        "gain_dropped": gain.dropped if gain else None,
         "params": None if params.empty else int(params.iloc[0]),
         "macs": None if macs.empty else int(macs.iloc[0]),
         "params_ratio": runs.ratio(row.variant, reference, "params"),
@@ -165,6 +214,11 @@ def _line(runs: Runs, table: str, row: Row) -> dict[str, object]:
         "reported_flops_ratio": reported.flops_ratio,
         "note": _note(runs, row.variant),
     }
+
+
+def _ends(name: str, interval: Interval | None) -> dict[str, float | None]:
+    low, high = interval or (None, None)
+    return {f"{name}_low": low, f"{name}_high": high}
 
 
 def _state(runs: Runs, variant: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from nl_lightning.claims import claim
 from nl_lightning.errors import UserError
-from nl_lightning.records import RunRecord, marker_path, record_path
+from nl_lightning.records import RunRecord, marker_path, pack, record_path
 from nl_lightning.report.collate import collate, collect
 from nl_lightning.study import Recipe, Study
 
@@ -46,7 +46,11 @@ def test_three_seeds_by_hand(study: Study, recipe: Recipe, results: Path, measur
         "top5_std": 1.0,
         "gain": 6.0,
         "gain_std": 2.0,  # of the gains 6, 8, 4, seed by seed
+        "gain_low": pytest.approx(-2.28, abs=0.01),  # from accuracies alone: t with two degrees of freedom, and videos
+        "gain_high": pytest.approx(14.22, abs=0.01),
         "gain_n": 3,
+        "gain_paired": False,
+        "gain_dropped": 0,
         "params": 44_000,
         "macs": 2_300_000,
         "params_ratio": 1.1,
@@ -184,6 +188,62 @@ def test_longer_clips_may_have_fewer_views(study: Study, recipe: Recipe, results
     beside = replace(study, tables={"b": replace(table, rows=(*table.rows, study.tables["a"].rows[0]))})
     with pytest.raises(UserError, match=r"table b: .*with 1 clips a video \(num_clips\), .* with 2"):
         collect(beside, recipe, results)  # but not in one column
+
+
+def bits(text: str) -> dict[str, object]:
+    """Fields of a record of so many videos, right where there is a 1, unreadable where there is a -."""
+    right, read = [letter == "1" for letter in text], [letter != "-" for letter in text]
+    return {
+        "right_top1": pack(right),
+        "videos_expected": len(text),
+        "videos_scored": sum(read),
+        "read_videos": pack(read),
+        "videos_hash": "0123456789ab",
+    }
+
+
+def percent(text: str) -> float:
+    return 100 * text.count("1") / len(text)
+
+
+def test_gains_are_paired_where_the_records_allow_it(
+    study: Study, recipe: Recipe, results: Path, measure: Measure
+) -> None:
+    plain, block = "1100110000" * 10, "1111110000" * 10
+    measure("plain", 0, percent(plain), **bits(plain))
+    measure("block", 0, percent(block), **bits(block))
+    measure("i3d", 0, percent(block), videos_expected=100, videos_scored=100, videos_hash="0123456789ab")
+    runs = collect(study, recipe, results)
+    gain, fallback = runs.difference("block", "plain"), runs.difference("i3d", "plain")
+    assert gain is not None
+    assert fallback is not None
+    assert (gain.mean, gain.paired, gain.disagreement, gain.videos) == (20.0, True, 20.0, 100)
+    assert (fallback.mean, fallback.paired) == (20.0, False)
+    assert fallback.interval().low < gain.interval().low
+    assert runs.difference("both", "plain") is None
+    frame = collate(runs)
+    assert (line(frame, "block")["gain_paired"], line(frame, "i3d")["gain_paired"]) == (True, False)
+    assert line(frame, "block")["gain_low"] == gain.interval().low
+
+
+def test_videos_that_one_of_a_pair_could_not_read(
+    study: Study, recipe: Recipe, results: Path, measure: Measure
+) -> None:
+    plain, block = "11-00", "1-110"
+    measure("plain", 0, percent(plain), **bits(plain))
+    measure("block", 0, percent(block), **bits(block))
+    found = collect(study, recipe, results).difference("block", "plain")
+    assert found is not None
+    assert (found.mean, found.videos, found.dropped) == (pytest.approx(100 / 3), 3, 2)
+
+
+def test_different_test_lists_never_meet(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:
+    measure("plain", 0, 60.0, videos_hash="0123456789ab")
+    measure("block", 0, 60.0, videos_hash="ba9876543210")
+    with pytest.raises(
+        UserError, match=r"table a: .*plain.* 0123456789ab as the hash of its test list .* ba9876543210"
+    ):
+        collect(study, recipe, results)
 
 
 def test_a_broken_record_is_named(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:

@@ -49,22 +49,23 @@ STUDY_MARKDOWN = """\
 The reported columns are the paper's, on kinetics400. This is recipe `quick`, on other data: \
 compare only the gains, not the accuracies.
 
-Accuracies are percent of the test videos: means over n seeds, ± their sample standard deviation. \
-Gains are points of top-1 over the row's own baseline, from the seeds that both have.
+Accuracies are percent of the test videos: means over n seeds, ± their sample standard deviation. Gains are points \
+of top-1 over the row's own baseline, from the seeds that both have, with 95 % intervals, paired by video. † from \
+accuracies alone, since the records don't say which videos were right: too wide.
 
 ## Table a. Blocks & costs
 
-|        |      top-1 |      top-5 |      n |       gain | reported gain | reported top-1 | reported top-5 \
+|        |      top-1 |      top-5 |      n |              gain | reported gain | reported top-1 | reported top-5 \
 | params | reported params | FLOPs | reported FLOPs |
-| ------ | ---------: | ---------: | -----: | ---------: | ------------: | -------------: | -------------: \
+| ------ | ---------: | ---------: | -----: | ----------------: | ------------: | -------------: | -------------: \
 | -----: | --------------: | ----: | -------------: |
-| C2D    | 61.0 ± 1.0 | 97.0 ± 0.0 |      3 |            |               |           71.8 |           89.7 \
+| C2D    | 61.0 ± 1.0 | 97.0 ± 0.0 |      3 |                   |               |           71.8 |           89.7 \
 |  1.00x |            1.0x | 1.00x |           1.0x |
-| NL     |  *missing* |            | 0 of 3 |            |          +1.1 |           72.9 |           90.3 \
+| NL     |  *missing* |            | 0 of 3 |                   |          +1.1 |           72.9 |           90.3 \
 |        |            1.1x |       |           1.2x |
-| I3D    |    *stale* |            | 0 of 3 |            |          +1.5 |           73.3 |           90.7 \
+| I3D    |    *stale* |            | 0 of 3 |                   |          +1.5 |           73.3 |           90.7 \
 |        |            1.2x |       |           1.5x |
-| NL_I3D | 70.0 ± 0.0 | 97.0 ± 0.0 | 2 of 3 | +9.5 ± 0.7 |               |                |                \
+| NL_I3D | 70.0 ± 0.0 | 97.0 ± 0.0 | 2 of 3 | +9.5 [0.3, 18.6]† |               |                |                \
 |  1.30x |                 | 1.60x |                |
 
 - I3D: seeds 0, 1, 2 stale: made with another configuration
@@ -90,18 +91,26 @@ Gains are points of top-1 over the row's own baseline, from the seeds that both 
 - **more** More is better.
 - **why** It looks further. (Not compared: an interpretation.)
 
-Differences (-) are points of top-1, quotients (/) compare costs. Same direction: the measured difference points \
-where the reported one does; for variants said to be alike, both lie within the margin, or both beyond it. This is \
-no verdict: a direction can be chance.
+| claim | verdict   | why                             |     p | corrected |
+| ----- | --------- | ------------------------------- | ----: | --------: |
+| helps | undecided | Nothing is known of block, i3d. | 1.000 |     1.000 |
+| alike | undecided | Nothing is known of i3d, block. | 1.000 |     1.000 |
+| more  | undecided | Nothing is known of i3d.        | 1.000 |     1.000 |
 
-| claim | comparison                    | reported |  measured |   n | same direction |
-| ----- | ----------------------------- | -------: | --------: | --: | -------------: |
-| helps | block - plain, by 0.5 or more |     +1.1 | *missing* |   0 |              - |
-| helps | block / i3d, FLOPs            |    0.80x | *missing* |     |              - |
-| helps | block / i3d, params           |    0.90x | *missing* |     |              - |
-| alike | i3d - block, alike within 0.5 |     +0.4 | *missing* |   0 |              - |
-| more  | i3d - plain                   |     +1.5 | *missing* |   0 |              - |
-| more  | both - i3d                    |          | *missing* |   0 |              - |
+A claim holds if each of its comparisons does, and fails if one surely does; otherwise it is undecided. The p-values \
+of a sub-table's claims are corrected by Holm's method, so that in 95 of 100 sub-tables at least no verdict is wrong. \
+Variants are alike only if the intervals of their differences lie within the margin.
+
+### The comparisons behind them
+
+| claim | comparison          | claimed     | reported |  measured |   n | McNemar p | by itself |
+| ----- | ------------------- | ----------- | -------: | --------: | --: | --------: | --------: |
+| helps | block - plain       | above 0.5   |     +1.1 | *missing* |   0 |           | undecided |
+| helps | block / i3d, FLOPs  | below 1x    |    0.80x | *missing* |     |           | undecided |
+| helps | block / i3d, params | below 1x    |    0.90x | *missing* |     |           | undecided |
+| alike | i3d - block         | within ±0.5 |     +0.4 | *missing* |   0 |           | undecided |
+| more  | i3d - plain         | above 0     |     +1.5 | *missing* |   0 |           | undecided |
+| more  | both - i3d          | above 0     |          | *missing* |   0 |           | undecided |
 
 ## Where the numbers come from
 
@@ -125,19 +134,43 @@ def test_a_study_as_markdown(mixed: Runs) -> None:
 def test_claims_and_long_clips_of_one_seed(study: Study, recipe: Recipe, results: Path) -> None:
     runs = collect(study, recipe, results)
     text = study_markdown(runs, collate(runs))
+    assert "With one seed an interval is over videos only: another training may differ by more." in text
+    assert (
+        "Of 3 claims that the rows can check, 3 stay undecided (helps, alike, more). With one seed that is said of "
+        "these trained networks: the intervals are over videos only.\n"
+    ) in text
     assert (
         """\
-| helps | block - plain, by 0.5 or more |     +1.1 |     +6.5 |   1 |            yes |
-| helps | block / i3d, FLOPs            |    0.80x |    0.73x |     |            yes |
-| helps | block / i3d, params           |    0.90x |    0.92x |     |            yes |
-| alike | i3d - block, alike within 0.5 |     +0.4 |     -0.2 |   1 |            yes |
-| more  | i3d - plain                   |     +1.5 |     +6.2 |   1 |            yes |
-| more  | both - i3d                    |          |     +4.8 |   1 |              - |
+| helps | block - plain       | above 0.5   |     +1.1 |  +6.5 [0.0, 12.9]† |   1 |           | undecided |
+| helps | block / i3d, FLOPs  | below 1x    |    0.80x |              0.73x |     |           |     holds |
+| helps | block / i3d, params | below 1x    |    0.90x |              0.92x |     |           |     holds |
+| alike | i3d - block         | within ±0.5 |     +0.4 |  -0.2 [-6.6, 6.1]† |   1 |           | undecided |
+| more  | i3d - plain         | above 0     |     +1.5 | +6.2 [-0.3, 12.7]† |   1 |           | undecided |
+| more  | both - i3d          | above 0     |          | +4.8 [-1.4, 10.9]† |   1 |           | undecided |
 """
         in text
     )
     assert "- views of a video (clips x crops): 2 x 1 (4 runs); 1 x 1 (1 run)\n" in text
     assert "by group" not in text  # no record has groups
+    assert "reported numbers could decide" not in text  # the study doesn't say on how many videos
+
+
+@pytest.mark.usefixtures("one_seed")
+def test_what_the_reported_numbers_could_decide(study: Study, recipe: Recipe, results: Path) -> None:
+    runs = collect(replace(study, reported_videos=19_761), recipe, results)
+    text = study_markdown(runs, collate(runs))
+    assert "a difference is known to ±0.88 points." in text
+    assert "it would be ±0.44 if two networks split on 10 % of the videos." in text
+    assert (
+        """\
+| claim | table | reported, unpaired | reported, if paired | here      |
+| ----- | ----- | ------------------ | ------------------- | --------- |
+| helps | a     | undecided          | holds               | undecided |
+| alike |       | undecided          | undecided           | undecided |
+| more  |       | undecided          | undecided           | undecided |
+"""
+        in text
+    )
 
 
 def test_seeds_that_only_one_of_two_has(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:
@@ -148,7 +181,7 @@ def test_seeds_that_only_one_of_two_has(study: Study, recipe: Recipe, results: P
     runs = collect(study, recipe, results)
     text = table_markdown(runs, study.tables["a"], collate(runs))
     cells = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
-    assert re.search(r"\| 62.5 ± 3.5 \| 97.0 ± 0.0 \| +2 \| +\+0.0 \|", cells["NL"])  # never -0.0
+    assert re.search(r"\| 62.5 ± 3.5 \| 97.0 ± 0.0 \| +2 \| +\+0.0 \[-6.8, 6.8\]† \|", cells["NL"])  # never -0.0
     assert re.search(r"\| +65.0 \| +97.0 \| 1 of 2 \| \*baseline missing\* \|", cells["I3D"])
     assert text.endswith("- NL: gain from the 1 of its 2 seeds that `plain` has too")
 
@@ -199,14 +232,16 @@ LATEX = r"""% Table b of study small, recipe quick. Generated: don't edit.
 quick, on other data: compare only the gains, not the accuracies.\par\medskip
 \def\nlfinish{\par\medskip Gains are over runs outside this table: C2D over plain\par Accuracies are percent of the //
 test videos: means over n seeds, $\pm$ their sample standard deviation. Gains are points of top-1 over the row's own //
-baseline, from the seeds that both have.\end{document}}
+baseline, from the seeds that both have, with 95 \% intervals, paired by video. With one seed an interval is over //
+videos only: another training may differ by more. $\dagger$ from accuracies alone, since the records don't say which //
+videos were right: too wide.\end{document}}
 \fi
 \begin{tabular}{lrrrrrrr}
 \toprule
  & \shortstack[r]{top-1} & \shortstack[r]{top-5} & \shortstack[r]{n} & \shortstack[r]{gain} & //
 \shortstack[r]{reported\\gain} & \shortstack[r]{reported\\top-1} & \shortstack[r]{reported\\top-5} \\
 \midrule
-C2D & 63.0 & 97.0 & 1 & $-$1.0 & +2.0 & 73.8 & 91.2 \\
+C2D & 63.0 & 97.0 & 1 & $-$1.0 [$-$7.7, 5.7]$\dagger$ & +2.0 & 73.8 & 91.2 \\
 \bottomrule
 \end{tabular}
 \nlfinish
@@ -279,12 +314,13 @@ def test_latex_compiles_alone_and_within_a_document(latex_files: list[Path], tmp
 
 
 CSV = """\
-table,label,variant,baseline,state,n,top1,top1_std,top5,top5_std,gain,gain_std,gain_n,params,macs,params_ratio,\
-flops_ratio,reported_top1,reported_top5,reported_gain,reported_params_ratio,reported_flops_ratio,note
-a,C2D,plain,,ok,3,61.0,1.0,97.0,0.0,,,,40000,2000000,1.0,1.0,71.8,89.7,,1.0,1.0,
-a,NL,block,plain,missing,0,,,,,,,0,,,,,72.9,90.3,1.1,1.1,1.2,
-a,I3D,i3d,plain,stale,0,,,,,,,0,,,,,73.3,90.7,1.5,1.2,1.5,"seeds 0, 1, 2 stale: made with another configuration"
-a,NL_I3D,both,plain,partial,2,70.0,0.0,97.0,0.0,9.5,0.7071,2,52000,3200000,1.3,1.6,,,,,,
+table,label,variant,baseline,state,n,top1,top1_std,top1_low,top1_high,top5,top5_std,gain,gain_std,gain_low,gain_high,\
+gain_n,gain_paired,gain_dropped,params,macs,params_ratio,flops_ratio,reported_top1,reported_top5,reported_gain,\
+reported_params_ratio,reported_flops_ratio,note
+a,C2D,plain,,ok,3,61.0,1.0,,,97.0,0.0,,,,,,,,40000,2000000,1.0,1.0,71.8,89.7,,1.0,1.0,
+a,NL,block,plain,missing,0,,,,,,,,,,,0,,,,,,,72.9,90.3,1.1,1.1,1.2,
+a,I3D,i3d,plain,stale,0,,,,,,,,,,,0,,,,,,,73.3,90.7,1.5,1.2,1.5,"seeds 0, 1, 2 stale: made with another configuration"
+a,NL_I3D,both,plain,partial,2,70.0,0.0,,,97.0,0.0,9.5,0.7071,0.3251,18.5804,2,False,0,52000,3200000,1.3,1.6,,,,,,
 """
 
 
@@ -320,19 +356,17 @@ def test_the_readme_block(mixed: Runs, tmp_path: Path) -> None:
     text = readme.read_text()
     assert text == (f"# Mine\n<!-- results:start -->\n{readme_block(mixed)}\n<!-- results:end -->\nafter\n")
     assert "old" not in text
-    assert "### Table a. Blocks & costs\n\n|        |      top-1 |      n |       gain |" in text  # no top-5
-    assert "direction" not in text  # nothing could be compared
+    assert "### Table a. Blocks & costs\n\n|        |      top-1 |      n |              gain |" in text  # no top-5
+    assert "claims" not in text  # nothing could be compared
     before = readme.stat().st_mtime_ns
     update_readme(readme, mixed)
     assert readme.stat().st_mtime_ns == before
 
 
 @pytest.mark.usefixtures("one_seed")
-def test_the_readme_counts_comparisons(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:
+def test_the_readme_counts_verdicts(study: Study, recipe: Recipe, results: Path) -> None:
     block = readme_block(collect(study, recipe, results))
-    assert (
-        "The claims come to 6 comparisons. 5 can be made here, and 5 of them point in the reported direction" in block
-    )
+    assert "Of 3 claims that the rows can check, 3 stay undecided (helps, alike, more)." in block
 
 
 @pytest.mark.parametrize(
@@ -362,12 +396,12 @@ The reported columns are the paper's, on kinetics400. This is recipe quick, on
 other data: compare only the gains, not the accuracies.
 
 Table a. Blocks & costs
-                                         reported  reported
-              top-1       n        gain      gain     top-1
- C2D     61.0 ± 1.0       3                            71.8
- NL         missing  0 of 3                  +1.1      72.9
- I3D          stale  0 of 3                  +1.5      73.3
- NL_I3D  70.0 ± 0.0  2 of 3  +9.5 ± 0.7
+                                                reported  reported
+              top-1       n               gain      gain     top-1
+ C2D     61.0 ± 1.0       3                                   71.8
+ NL         missing  0 of 3                         +1.1      72.9
+ I3D          stale  0 of 3                         +1.5      73.3
+ NL_I3D  70.0 ± 0.0  2 of 3  +9.5 [0.3, 18.6]†
   I3D: seeds 0, 1, 2 stale: made with another configuration
 
 Table b. Long clips
@@ -392,6 +426,12 @@ def test_the_terminal(mixed: Runs) -> None:
     assert "Table a" not in printed(mixed, ["b"])
     with pytest.raises(UserError, match="no table 'c'"):
         printed(mixed, ["c"])
+
+
+def test_an_empty_folder_is_said(study: Study, recipe: Recipe, results: Path) -> None:
+    assert printed(collect(study, recipe, results)).endswith(
+        "\nruns: 0 of 5 done, 5 missing\nnothing is measured yet: no record of recipe quick counts\n"
+    )
 
 
 def test_table2_fits_80_columns(recipe: Recipe, results: Path) -> None:

@@ -1,0 +1,180 @@
+"""How many videos and seeds it takes to decide a claim, if the difference is the reported one.
+
+The interval of :mod:`~nl_lightning.report.uncertainty`, foreseen: with `S` seeds and `V` videos its variance is the
+seed noise over `S`, plus the share of videos that two networks split on over `V`. More seeds don't replace videos:
+what stays from seed to seed isn't averaged away, and all of the disagreement is taken to stay, the safe side.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from nl_lightning.errors import UserError
+from nl_lightning.report.claims import ASSUMED_DISAGREEMENT, Comparison, compare
+from nl_lightning.report.collate import Runs
+from nl_lightning.report.tables import Grid
+from nl_lightning.report.uncertainty import LEVEL, half_width
+from nl_lightning.study import Check, Study
+
+POWER = 0.8  # of a claim as a whole: the usual promise
+MOST_SEEDS = 100
+SEED_NOISE = 0.3  # points; as far as the authors' own re-runs are from the paper's accuracies
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What a plan has to assume of two networks.
+
+    Attributes:
+        disagreement: percent of the videos on which just one of them is right.
+        seed: standard deviation of their difference over seeds, in points.
+        ..._from: where it comes from, for people.
+    """
+
+    disagreement: float
+    disagreement_from: str
+    seed: float
+    seed_from: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every comparison of a study takes, under which noise, and on how many test videos."""
+
+    noise: Noise
+    videos: int
+    needs: "tuple[Need, ...]"
+
+    @property
+    def said(self) -> str:
+        """The assumptions, for people."""
+        noise = self.noise
+        return (
+            f"To decide a claim in {POWER:.0%} of studies, if the differences are the reported ones. Two networks "
+            f"split on {noise.disagreement:.1f} % of the videos ({noise.disagreement_from}); a difference varies by "
+            f"{noise.seed:.2f} points from seed to seed ({noise.seed_from}). Videos: for networks that are trained, "
+            f"with one seed. Seeds: for such networks in general, on {self.videos:,} videos."
+        )
+
+
+@dataclass(frozen=True)
+class Need:
+    """What it takes to decide one comparison.
+
+    Attributes:
+        slack: how far the reported difference is from the edge of what is claimed, in points; None: not reported.
+        videos: to decide it for two networks that are trained, one seed; None: no number does.
+        seeds: to decide it for such networks, on the videos that there are; None: no number of seeds up to 100 does.
+    """
+
+    comparison: Comparison
+    slack: float | None
+    videos: int | None
+    seeds: int | None
+
+
+def videos_needed(slack: float, disagreement: float, alpha: float = 1 - LEVEL, power: float = POWER) -> int | None:
+    """Test videos for a difference `slack` points beyond what is claimed, of two networks that split on so many %."""
+    if slack <= 0:
+        return None
+    reach = half_width(alpha / 2, 0.0, 1.0, 1) + half_width(1 - power, 0.0, 1.0, 1)
+    return math.ceil(100 * disagreement * (reach / slack) ** 2)
+
+
+def seeds_needed(
+    slack: float, seed_noise: float, disagreement: float, videos: int, alpha: float = 1 - LEVEL, power: float = POWER
+) -> int | None:
+    """Seeds, two at least, for the same on so many videos, if the difference varies by `seed_noise` over seeds."""
+    video_se = math.sqrt(100 * disagreement / videos)
+    for seeds in range(2, MOST_SEEDS + 1):
+        seed_se = seed_noise / math.sqrt(seeds)
+        reach = half_width(alpha / 2, seed_se, video_se, seeds) + half_width(1 - power, seed_se, video_se, seeds)
+        if reach <= slack:
+            return seeds
+    return None
+
+
+def plan_of(runs: Runs, videos: int | None, disagreement: float | None, seed_noise: float | None) -> Plan:
+    """What is given; else what the records of the compared variants show; else what is usual on Kinetics.
+
+    UserError if the study has nothing to decide, or nobody says how many videos there are.
+    """
+    study = runs.study
+    if not any(not check.cost for claim in study.claims for check in claim.checks):
+        raise UserError(f"{study.path}: no claim compares accuracies: there is nothing to decide")
+    comparisons = compare(runs)
+    known = [c.difference for c in comparisons if c.difference is not None]
+    shares = [d.disagreement for d in known if d.disagreement is not None]
+    spreads = [d.std for d in known if d.std is not None]
+    tested = videos or (known[0].videos if known else study.reported_videos)
+    if tested is None:
+        raise UserError(f"{study.path}: how many test videos? Say --videos N: neither records nor reported_videos do")
+    noise = Noise(
+        *_first((disagreement, "given"), (_median(shares), "median of the records"), (ASSUMED_DISAGREEMENT, "assumed")),
+        *_first((seed_noise, "given"), (_median(spreads), "median of the records"), (SEED_NOISE, "assumed")),
+    )
+    return Plan(noise, tested, tuple(needs(study, comparisons, noise, tested)))
+
+
+def _first(*candidates: tuple[float | None, str]) -> tuple[float, str]:
+    return next((value, source) for value, source in candidates if value is not None)
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return float(median(values)) if values else None
+
+
+def needs(study: Study, comparisons: Sequence[Comparison], noise: Noise, videos: int) -> list[Need]:
+    """What each comparison with noise takes, such that its claim as a whole is decided in 80 % of studies.
+
+    That is a stricter level for each claim of a sub-table (Holm's first step), and a higher power for each comparison
+    of a claim.
+    """
+    found = []
+    for comparison in comparisons:
+        check, claim = comparison.check, comparison.claim
+        if check.cost is not None:
+            continue
+        alpha = (1 - LEVEL) / sum(other.table == claim.table and bool(other.checks) for other in study.claims)
+        power = 1 - (1 - POWER) / sum(_tests(check) for check in claim.checks)
+        slack = _slack(check, comparison.reported)
+        if slack is None:
+            found.append(Need(comparison, None, None, None))
+            continue
+        enough = videos_needed(slack, noise.disagreement, alpha, power)
+        found.append(
+            Need(comparison, slack, enough, seeds_needed(slack, noise.seed, noise.disagreement, videos, alpha, power))
+        )
+    return found
+
+
+def _tests(check: Check) -> int:
+    """One-sided tests that have to succeed for a check to hold."""
+    return 0 if check.cost else len(check.pairs()) * (2 if check.within is not None else 1)
+
+
+def _slack(check: Check, reported: float | None) -> float | None:
+    if reported is None:
+        return None
+    return round(reported - check.by if check.within is None else check.within - abs(reported), 6)
+
+
+def power_grid(plan: Plan) -> Grid:
+    """A line a claim: its hardest comparison, and what that takes."""
+    claims = dict.fromkeys(need.comparison.claim.name for need in plan.needs)
+    rows = []
+    for name in claims:
+        hardest = max((need for need in plan.needs if need.comparison.claim.name == name), key=_hardness)
+        comparison, known = hardest.comparison, hardest.slack is not None
+        pair = f"{comparison.variant} - {comparison.than}"
+        reported = "" if comparison.reported is None else f"{comparison.reported:+z.1f}"
+        videos = f"{hardest.videos:,}" if hardest.videos else "never" if known else ""
+        seeds = str(hardest.seeds) if hardest.seeds else f"> {MOST_SEEDS}" if known else ""
+        rows.append([name, pair, reported, videos, seeds])
+    return Grid(["claim", "hardest comparison", "reported", "videos", "seeds"], rows, labels=2)
+
+
+def _hardness(need: Need) -> float:
+    """An unreported difference is hardest, then one that no number of videos decides."""
+    return (math.inf if need.slack is None else 1e300) if need.videos is None else need.videos

@@ -1,0 +1,220 @@
+"""How sure a number is: intervals of accuracies and of differences, and p-values, from which videos are right.
+
+A difference between two networks has two sources of noise, crossed: training (seeds) and testing (videos), with the
+same videos under every seed. :class:`Difference` keeps the two apart, in points:
+
+- *seeds*: what changes from seed to seed, the training's luck and the videos that flip with it. It is estimated from
+  few seeds, so its half-width is Student's t with one degree of freedom less than there are seeds.
+- *videos*: what stays from seed to seed, the luck of having tested on these videos. Its half-width is normal.
+
+The two half-widths add in squares. Resampling seeds, then videos (:func:`bootstrap`) is the other way to do it, and
+worse with few seeds: what flips by chance is drawn twice, so its intervals are too wide, and three seeds resampled look
+more alike than they are, so they are too narrow where seeds differ. ``docs/uncertainty.md`` has both by simulation,
+with the command that makes it.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.special import bdtr, ndtri, stdtrit  # scipy.stats says the same and takes a second to import
+
+LEVEL = 0.95
+
+
+class Interval(NamedTuple):
+    """From `low` to `high`, in percent or points."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference of two accuracies, in points, with what is known of its noise.
+
+    Attributes:
+        mean: as measured. The interval's `centre` is a trifle nearer to zero, see :func:`paired`.
+        seed_se, video_se: standard errors of `mean`, in points, by the source of the noise.
+        seeds: what both have. With one, noise of training isn't known and isn't in the interval.
+        videos: on which both were tested.
+        paired: by video. False: from the two accuracies alone, as if they came from different videos.
+        dropped: videos that were left out because one of the two couldn't read them.
+        disagreement: percent of the videos on which just one of the two is right; None if not paired.
+        std: sample standard deviation of the seeds' differences, in points; None with one seed.
+        mcnemar: p-value of McNemar's exact test, two-sided; None but for one seed, paired.
+    """
+
+    mean: float
+    centre: float
+    seed_se: float
+    video_se: float
+    seeds: int
+    videos: int
+    paired: bool = True
+    dropped: int = 0
+    disagreement: float | None = None
+    std: float | None = None
+    mcnemar: float | None = None
+
+    def interval(self, level: float = LEVEL) -> Interval:
+        """Where the difference lies: between the networks that were trained (one seed), or of such trainings."""
+        half = half_width((1 - level) / 2, self.seed_se, self.video_se, self.seeds)
+        return Interval(max(self.centre - half, -100.0), min(self.centre + half, 100.0))
+
+    def p_above(self, bound: float) -> float:
+        """One-sided p-value against "at most `bound`": small if the difference is surely above it."""
+        return self._tail(self.centre - bound)
+
+    def p_below(self, bound: float) -> float:
+        """One-sided p-value against "at least `bound`": small if the difference is surely below it."""
+        return self._tail(bound - self.centre)
+
+    def _tail(self, distance: float) -> float:
+        """The tail at which the interval just reaches a bound that lies so far from the centre."""
+        if distance < 0:
+            return 1 - self._tail(-distance)
+        low, high = -700.0, float(np.log(0.5))  # logarithms: from as good as sure to no idea
+        for _ in range(60):
+            middle = (low + high) / 2
+            if half_width(float(np.exp(middle)), self.seed_se, self.video_se, self.seeds) > distance:
+                low = middle
+            else:
+                high = middle
+        return float(np.exp(high))
+
+
+def half_width(tail: float, seed_se: float, video_se: float, seeds: int) -> float:
+    """How far an interval reaches to one side, with the probability `tail` beyond it."""
+    by_seeds = float(stdtrit(seeds - 1, tail)) * seed_se if seeds > 1 else 0.0
+    return float(np.hypot(by_seeds, float(ndtri(tail)) * video_se))
+
+
+def wilson(right: int, videos: int, level: float = LEVEL) -> Interval:
+    """Wilson's interval of one accuracy, in percent: over videos, of this one network."""
+    if videos == 0:
+        return Interval(0.0, 100.0)
+    z2 = float(ndtri((1 - level) / 2)) ** 2
+    share = right / videos
+    centre = (share + z2 / (2 * videos)) / (1 + z2 / videos)
+    half = np.sqrt(z2 * (share * (1 - share) / videos + z2 / (4 * videos**2))) / (1 + z2 / videos)
+    return Interval(100 * max(float(centre - half), 0.0), 100 * min(float(centre + half), 1.0))
+
+
+def paired(
+    first: Bool[np.ndarray, "S V"], second: Bool[np.ndarray, "S V"], read: Bool[np.ndarray, " V"] | None = None
+) -> Difference:
+    """Accuracy of `first` minus that of `second`, from which of V videos are right under each of S seeds.
+
+    Two made-up videos, one won and one lost under every seed, keep the interval honest where few videos differ:
+    two networks that agree on all of 600 videos aren't known to be the same. With one seed this is Bonett and
+    Price's interval of a paired difference (2012).
+
+    `read`: the videos that both could read under every seed; the others are left out.
+    """
+    videos = first.shape[1]
+    if read is not None:
+        first, second = first[:, read], second[:, read]
+    seeds, kept = first.shape
+    signs = first.astype(np.int8) - second
+    padded = np.hstack([signs, np.ones((seeds, 1), np.int8), -np.ones((seeds, 1), np.int8)])
+    seed_var, video_var = _variances(padded)
+    return Difference(
+        mean=100 * float(signs.mean()) if kept else 0.0,
+        centre=100 * float(padded.mean()),
+        seed_se=100 * float(np.sqrt(seed_var)),
+        video_se=100 * float(np.sqrt(video_var)),
+        seeds=seeds,
+        videos=kept,
+        dropped=videos - kept,
+        disagreement=100 * float(np.abs(signs).mean()) if kept else None,
+        std=_std(100 * signs.mean(axis=1)) if kept else None,
+        mcnemar=mcnemar(int((signs == 1).sum()), int((signs == -1).sum())) if seeds == 1 else None,
+    )
+
+
+def _variances(signs: Float[np.ndarray, "S V"]) -> tuple[float, float]:
+    """Variance of the mean by what changes with the seed and by what stays, from a two-way analysis of variance."""
+    seeds, videos = signs.shape
+    by_video = signs.mean(axis=0)
+    video_square = seeds * float(by_video.var(ddof=1))
+    if seeds == 1:
+        return 0.0, video_square / videos
+    by_seed = signs.mean(axis=1)
+    seed_square = videos * float(by_seed.var(ddof=1))
+    # What neither explains, by the sums of squares: quicker than the table of residuals.
+    squares = np.count_nonzero(signs) - seeds * float((by_video**2).sum()) - videos * float((by_seed**2).sum())
+    rest_square = (squares + seeds * videos * float(signs.mean()) ** 2) / ((seeds - 1) * (videos - 1))
+    return seed_square / (seeds * videos), max(video_square - rest_square, 0.0) / (seeds * videos)
+
+
+def unpaired(first: Float[np.ndarray, " S"], second: Float[np.ndarray, " S"], videos: int) -> Difference:
+    """The same from accuracies alone, in percent, one a seed: wider, for it can't see that they share the videos.
+
+    With one seed this is Agresti and Caffo's interval (2000): a made-up video right and one wrong on either side.
+    """
+    shares = np.stack([first, second]) / 100
+    seeds = shares.shape[1]
+    means = (shares.mean(axis=1) * videos + 1) / (videos + 2)
+    std = _std(first - second)
+    return Difference(
+        mean=float((first - second).mean()),
+        centre=100 * float(means[0] - means[1]),
+        seed_se=std / float(np.sqrt(seeds)) if std is not None else 0.0,
+        video_se=100 * float(np.sqrt((means * (1 - means)).sum() / (videos + 2))),
+        seeds=seeds,
+        videos=videos,
+        paired=False,
+        std=std,
+    )
+
+
+def _std(by_seed: Float[np.ndarray, " S"]) -> float | None:
+    return float(by_seed.std(ddof=1)) if len(by_seed) > 1 else None
+
+
+def assumed(difference: float, videos: int, disagreement: float) -> Difference:
+    """A paired difference of which only the size is known, in points, if the two disagree on so many percent of videos.
+
+    Two networks that differ by d points disagree on d percent of the videos at least.
+    """
+    share = max(disagreement, abs(difference)) / 100
+    video_se = 100 * float(np.sqrt((share - (difference / 100) ** 2) / videos))
+    return Difference(difference, difference, 0.0, video_se, seeds=1, videos=videos)
+
+
+def mcnemar(won: int, lost: int) -> float:
+    """McNemar's exact test: the two-sided p-value of so many videos won and lost, if either is as likely."""
+    return min(1.0, 2 * float(bdtr(min(won, lost), won + lost, 0.5)))
+
+
+def bootstrap(
+    first: Bool[np.ndarray, "S V"],
+    second: Bool[np.ndarray, "S V"],
+    generator: np.random.Generator,
+    draws: int = 2000,
+    level: float = LEVEL,
+) -> Interval:
+    """The hierarchical bootstrap's percentile interval of the difference, in points: seeds are drawn, then videos.
+
+    For comparison: the report doesn't use it (see the top of this file).
+    """
+    signs = first.astype(np.int8) - second
+    seeds, videos = signs.shape
+    means = np.empty(draws)
+    for i in range(draws):
+        by_video = signs[generator.integers(seeds, size=seeds)].sum(axis=0)
+        means[i] = by_video[generator.integers(videos, size=videos)].sum()
+    low, high = np.quantile(100 * means / (seeds * videos), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """Holm's correction: p-values such that *any* of them is small by chance as rarely as one alone would be."""
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted

@@ -1,0 +1,207 @@
+"""The page as text, and, where a Chromium is installed, as a reader sees it."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from browser import CHROMIUM, Browser
+
+from nl_lightning.records import RunRecord, pack
+from nl_lightning.report.charts import Axis, axis_for
+from nl_lightning.report.collate import collect
+from nl_lightning.report.html import page, write_html
+from nl_lightning.study import Recipe, Study, load_recipe, load_study
+
+REPOSITORY = Path(__file__).parent.parent.parent
+COMMITTED = REPOSITORY / "results" / "tables" / "longrange" / "table2.html"
+NASTY = """<script>alert("x")</script> & 'y' 100%"""
+
+Measure = Callable[..., RunRecord]
+
+
+class Page(HTMLParser):
+    """Tags and links of a page; fails on a tag that isn't closed where it should be."""
+
+    VOID = ("meta", "link", "br")
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        of = dict(attributes)
+        if of.get("id"):
+            self.ids.append(str(of["id"]))
+        if tag == "a":
+            self.links.append(str(of["href"]))
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def resolve(page: Path) -> None:
+    """Every link leads to a place in the page or to a file."""
+    found = Page(page)
+    assert len(set(found.ids)) == len(found.ids)
+    for link in found.links:
+        if link.startswith("#"):
+            assert link[1:] in found.ids, link
+        else:
+            assert (page.parent / link).resolve().is_file(), link
+
+
+@pytest.fixture
+def varied(study: Study, recipe: Recipe, results: Path, measure: Measure) -> Path:
+    """A page with everything that can happen: three seeds, a hole, a record that is stale, a name that is nasty."""
+    right = {"videos_hash": "0123456789ab", "videos_expected": 400, "videos_scored": 400}
+    curve = [{"step": 10.0 * i, "train/top1": 20.0 + 5 * i, "val/top1": 30.0 + i // 2} for i in range(1, 6)]
+    for seed in range(3):
+        for variant, share in (("plain", 240 + seed), ("block", 280 - seed)):
+            bits = pack([i < share for i in range(400)])
+            measure(variant, seed, share / 4, right_top1=bits, curve=curve, top1_by_group={"look": 90.0}, **right)
+    measure("i3d", 0, 65.0, params=48_000, macs=3_000_000, curve=curve[:1])
+    measure("both", 0, 65.0, config_hash="0123456789ab")
+    table = study.tables["a"]
+    rows = (replace(table.rows[0], label=NASTY), *table.rows[1:])
+    tables = {**study.tables, "a": replace(table, rows=rows, caption=NASTY)}
+    shown = replace(study, title=NASTY, tables=tables, reported_videos=19_761)
+    return write_html(collect(shown, recipe, results), results)
+
+
+def test_the_page_stands_alone_and_its_links_resolve(varied: Path) -> None:
+    text = varied.read_text()
+    found = Page(varied)
+    assert "script" not in found.tags
+    assert not re.search(r"(?:src|@import|url\()", text.replace("data:,", ""))
+    assert not re.search(r"https?://", text)
+    resolve(varied)
+    assert sum(link.endswith(".json") for link in found.links) > 5
+    assert "#run-block" in found.links  # three seeds: the list of its records
+    assert {"verdicts", "table-a", "table-b", "costs", "curves", "groups", "reported", "census"} <= set(found.ids)
+
+
+def test_what_the_page_says(varied: Path) -> None:
+    text = varied.read_text()
+    assert "&lt;script&gt;alert(" in text
+    assert "<script>" not in text
+    for said in ("stale", "missing", "claim-helps", "Nothing is known of both.", "+9.5 [", "an interpretation", "†"):
+        assert said in text, said
+    assert text.count('class="mean"') >= 8
+    assert "NaN" not in text
+    assert "nan%" not in text
+
+
+def test_a_page_with_nothing_measured(study: Study, recipe: Recipe, results: Path) -> None:
+    path = write_html(collect(study, recipe, results), results)
+    assert "Nothing is measured yet" in path.read_text()
+    resolve(path)
+
+
+def test_the_same_content_is_left_alone(study: Study, recipe: Recipe, results: Path) -> None:
+    path = write_html(collect(study, recipe, results), results)
+    before = path.stat().st_mtime_ns
+    assert write_html(collect(study, recipe, results), results) == path
+    assert path.stat().st_mtime_ns == before
+
+
+def test_the_committed_page_is_that_of_the_committed_records() -> None:
+    study = load_study(REPOSITORY / "experiments" / "table2.yaml")
+    results = REPOSITORY / "results"
+    runs = collect(study, load_recipe("longrange"), results)
+    assert page(runs, results, COMMITTED.parent) == COMMITTED.read_text()
+    resolve(COMMITTED)
+    found = Page(COMMITTED)
+    records = {link for link in found.links if link.endswith("seed0.json")}
+    assert len(records) == 29
+
+
+def test_an_axis_has_round_ticks_and_zero() -> None:
+    assert axis_for([3.0, 31.0]).ticks == [0.0, 10.0, 20.0, 30.0]
+    assert axis_for([-0.4, 0.1]).ticks == pytest.approx([-0.4, -0.2, 0.0])
+    assert axis_for([]).low < 0 < axis_for([]).high
+    assert Axis(0.0, 10.0).percent(20.0) == "100.00%"
+
+
+# --------------------------------------------------------------------------------------------------- in Chromium
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    with Browser() as one:
+        yield one
+
+
+@pytest.mark.parametrize("width", [390, 800, 1400])
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_committed_page_in_a_browser(browser: Browser, width: int, dark: bool) -> None:
+    browser.open(COMMITTED, width, dark)
+    assert browser.errors == []
+    assert browser.run(SIDEWAYS) == 0
+    assert browser.run("matchMedia('(prefers-color-scheme: dark)').matches") is dark
+    assert browser.run(WEAK_CONTRAST) == []
+
+
+@pytest.mark.parametrize("width", [390, 1400])
+def test_every_other_page_in_a_browser(browser: Browser, varied: Path, width: int) -> None:
+    browser.open(varied, width)
+    assert browser.errors == []
+    assert browser.run(SIDEWAYS) == 0
+
+
+def test_the_page_by_keyboard_and_in_print(browser: Browser) -> None:
+    """Every link and every box that scrolls can be reached; in print nothing is cut off."""
+    browser.open(COMMITTED, 800)
+    reachable = "[...document.querySelectorAll('a[href], .scroll')].every(e => e.tabIndex === 0)"
+    assert browser.run(reachable) is True
+    assert browser.run("[...document.querySelectorAll('.scroll')].every(e => e.getAttribute('aria-label'))") is True
+    browser.call("Input.dispatchKeyEvent", type="rawKeyDown", key="Tab", code="Tab", windowsVirtualKeyCode=9)
+    assert browser.run("document.activeElement.className") == "skip"
+    browser.open(COMMITTED, 720, media="print")  # A4 without its margins, in CSS pixels
+    assert browser.run("getComputedStyle(document.querySelector('nav')).display") == "none"
+    assert browser.run(SIDEWAYS) == 0
+
+
+# How far the page scrolls sideways.
+SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+# Text whose contrast with the page is below WCAG's 4.5 (3 for large letters), as "tag.class ratio".
+WEAK_CONTRAST = """
+(() => {
+  const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+  const rgb = (...layers) => {
+    canvas.clearRect(0, 0, 1, 1);
+    for (const layer of layers) { canvas.fillStyle = layer; canvas.fillRect(0, 0, 1, 1); }
+    return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const light = c => c.map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+  const backs = e => e ? [...backs(e.parentElement), getComputedStyle(e).backgroundColor] : [];
+  const weak = new Set();
+  for (const e of document.querySelectorAll('body *')) {
+    if (![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()) || !e.getClientRects().length) continue;
+    const style = getComputedStyle(e), behind = backs(e);
+    const ink = e instanceof SVGElement ? style.fill : style.color;
+    const [a, b] = [light(rgb(...behind, ink)), light(rgb(...behind))];
+    const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+    const least = parseFloat(style.fontSize) >= 24 ? 3 : 4.5;
+    if (ratio < least) weak.add(e.tagName + '.' + e.className + ' ' + ratio.toFixed(2));
+  }
+  return [...weak];
+})()
+"""

@@ -1,0 +1,60 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nl_lightning.errors import UserError
+from nl_lightning.records import RunRecord, pack
+from nl_lightning.report.collate import collect
+from nl_lightning.report.power import plan_of, power_grid, seeds_needed, videos_needed
+from nl_lightning.study import Recipe, Study
+
+Measure = Callable[..., RunRecord]
+
+
+def test_videos_by_hand() -> None:
+    """(1.96 + 0.84)^2 = 7.849 standard errors squared, of a variance of 10 % x 100^2 over the videos."""
+    assert videos_needed(1.0, 10.0) == 7849
+    assert videos_needed(0.5, 10.0) == 4 * 7849
+    assert videos_needed(0.0, 10.0) is None
+    assert videos_needed(-0.1, 10.0) is None
+
+
+def test_seeds_by_hand() -> None:
+    """No noise of testing: two seeds at t = 12.71 + 1.38, three at 4.30 + 1.06, four at 3.18 + 0.98."""
+    assert seeds_needed(10.0, 1.0, 10.0, 10**9) == 2
+    assert seeds_needed(9.9, 1.0, 10.0, 10**9) == 3
+    assert seeds_needed(3.2, 1.0, 10.0, 10**9) == 3
+    assert seeds_needed(3.0, 1.0, 10.0, 10**9) == 4
+    assert seeds_needed(1.0, 0.1, 10.0, 7000) is None  # more seeds don't replace videos
+
+
+def test_what_is_taken_from_records(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:
+    for seed, share in enumerate((280, 288)):
+        for variant, right in (("plain", 240), ("block", share)):
+            bits = pack([i < right for i in range(400)])
+            measure(variant, seed, right / 4, right_top1=bits, videos_hash="0123456789ab")
+    plan = plan_of(collect(study, recipe, results), None, None, None)
+    assert (plan.videos, plan.noise.disagreement, plan.noise.disagreement_from) == (400, 11.0, "median of the records")
+    assert (plan.noise.seed, plan.noise.seed_from) == (pytest.approx(2**0.5), "median of the records")
+    given = plan_of(collect(study, recipe, results), 1000, 15.0, 0.5)
+    assert (given.videos, given.noise.disagreement, given.noise.seed_from) == (1000, 15.0, "given")
+
+
+def test_a_claim_is_as_hard_as_its_hardest_comparison(study: Study, recipe: Recipe, results: Path) -> None:
+    assumed = plan_of(collect(replace(study, reported_videos=19_761), recipe, results), None, None, None)
+    assert (assumed.videos, assumed.noise.seed_from) == (19_761, "assumed")
+    assert "Two networks split on 10.0 % of the videos (assumed)" in assumed.said
+    helps, alike, more = power_grid(assumed).rows
+    assert helps == ["helps", "block - plain", "+1.1", "21,803", "> 100"]  # reported 1.1, claimed 0.5: 0.6 to show
+    assert alike[:3] == ["alike", "i3d - block", "+0.4"]  # 0.1 within the margin
+    assert int(alike[3].replace(",", "")) > 1_000_000
+    assert more == ["more", "both - i3d", "", "", ""]  # not reported
+
+
+def test_mistakes(study: Study, recipe: Recipe, results: Path) -> None:
+    with pytest.raises(UserError, match=r"small.yaml: how many test videos\? Say --videos N"):
+        plan_of(collect(study, recipe, results), None, None, None)
+    with pytest.raises(UserError, match=r"small.yaml: no claim compares accuracies"):
+        plan_of(collect(replace(study, claims=()), recipe, results), 100, None, None)

@@ -1,0 +1,177 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmarks.coverage import covered, networks, verdicts
+from nl_lightning.report.uncertainty import Difference, assumed, bootstrap, holm, mcnemar, paired, unpaired, wilson
+from nl_lightning.study import Check
+
+
+def rights(*rows: str) -> np.ndarray:
+    """``rights("110", "100")``: two seeds, three videos."""
+    return np.array([[letter == "1" for letter in row] for row in rows])
+
+
+def discordant(won: int, lost: int, videos: int) -> tuple[np.ndarray, np.ndarray]:
+    """One seed of two networks that are right together but for so many videos."""
+    first, second = np.ones((1, videos), dtype=bool), np.ones((1, videos), dtype=bool)
+    first[0, :lost], second[0, lost : lost + won] = False, False
+    return first, second
+
+
+@pytest.mark.parametrize(("right", "videos"), [(0, 10), (10, 10), (401, 600), (14_000, 19_761)])
+def test_wilson_is_scipys(right: int, videos: int) -> None:
+    theirs = stats.binomtest(right, videos).proportion_ci(method="wilson")
+    assert wilson(right, videos) == pytest.approx((100 * theirs.low, 100 * theirs.high), abs=1e-9)
+
+
+def test_no_videos_say_nothing() -> None:
+    assert wilson(0, 0) == (0.0, 100.0)
+
+
+@pytest.mark.parametrize(("won", "lost"), [(0, 0), (5, 0), (30, 12), (12, 30), (7, 7)])
+def test_mcnemar_is_scipys_exact_test(won: int, lost: int) -> None:
+    theirs = stats.binomtest(won, won + lost).pvalue if won + lost else 1.0
+    assert mcnemar(won, lost) == pytest.approx(theirs)
+    assert paired(*discordant(won, lost, 100)).mcnemar == pytest.approx(theirs)
+
+
+def test_one_seed_is_bonett_and_prices_interval() -> None:
+    """By their formula: a video more in either cell, and the normal quantile."""
+    won, lost, videos = 30, 12, 200
+    p, q = (won + 1) / (videos + 2), (lost + 1) / (videos + 2)
+    half = 1.959964 * np.sqrt((p + q - (p - q) ** 2) / (videos + 2))
+    difference = paired(*discordant(won, lost, videos))
+    assert difference.mean == 9.0
+    assert difference.interval() == pytest.approx((100 * (p - q - half), 100 * (p - q + half)), abs=0.03)
+    assert (difference.seeds, difference.videos, difference.std, difference.disagreement) == (1, 200, None, 21.0)
+
+
+def test_networks_that_agree_are_not_known_to_be_the_same() -> None:
+    low, high = paired(*discordant(0, 0, 600)).interval()
+    assert -1 < low < -0.3 < 0.3 < high < 1
+
+
+def test_seeds_count_by_students_t() -> None:
+    """All of the noise is of seeds here: no video stands out under all of them."""
+    generator = np.random.default_rng(0)
+    first = generator.random((4, 5000)) < np.array([0.5, 0.6, 0.7, 0.8])[:, None]
+    second = generator.random((4, 5000)) < 0.5
+    by_seed = 100 * (first.mean(axis=1) - second.mean(axis=1))
+    theirs = stats.t.interval(0.95, 3, by_seed.mean(), stats.sem(by_seed))
+    difference = paired(first, second)
+    assert difference.std == pytest.approx(by_seed.std(ddof=1))
+    assert difference.interval() == pytest.approx(theirs, rel=0.01)
+
+
+def test_variances_by_a_table_of_residuals() -> None:
+    """Against the two-way analysis of variance, written out with loops."""
+    first, second = rights("1101", "0101", "1111"), rights("1001", "1001", "0110")
+    signs = first.astype(float) - second
+    padded = np.hstack([signs, np.ones((3, 1)), -np.ones((3, 1))])
+    seeds, videos = padded.shape
+    rest = sum(
+        (padded[s, v] - padded[s].mean() - padded[:, v].mean() + padded.mean()) ** 2
+        for s in range(seeds)
+        for v in range(videos)
+    ) / ((seeds - 1) * (videos - 1))
+    video_square = seeds * padded.mean(axis=0).var(ddof=1)
+    found = paired(first, second)
+    assert found.seed_se == pytest.approx(100 * padded.mean(axis=1).std(ddof=1) / np.sqrt(seeds))
+    assert found.video_se == pytest.approx(100 * np.sqrt(max(video_square - rest, 0) / (seeds * videos)))
+
+
+def test_videos_that_one_could_not_read_are_left_out_and_counted() -> None:
+    first, second = rights("1101"), rights("1000")
+    found = paired(first, second, np.array([True, True, False, False]))
+    assert (found.mean, found.videos, found.dropped) == (50.0, 2, 2)
+    nothing = paired(first, second, np.zeros(4, dtype=bool))
+    assert (nothing.mean, nothing.videos, nothing.interval()) == (0.0, 0, (-100.0, 100.0))
+
+
+def test_accuracies_alone_are_wider() -> None:
+    first, second = discordant(40, 20, 600)
+    first[0, -150:] = second[0, -150:] = False
+    narrow = paired(first, second).interval()
+    alone = unpaired(100 * first.mean(axis=1), 100 * second.mean(axis=1), 600)
+    assert not alone.paired
+    assert alone.mcnemar is None
+    assert alone.interval().low < narrow.low < narrow.high < alone.interval().high
+    p, q = (430 + 1) / 602, (410 + 1) / 602  # Agresti and Caffo
+    assert alone.interval().high == pytest.approx(
+        100 * (p - q + 1.959964 * np.sqrt((p * (1 - p) + q * (1 - q)) / 602)), abs=1e-6
+    )
+
+
+def test_two_seeds_say_little_without_pairing() -> None:
+    """t with one degree of freedom: 12.7 standard errors."""
+    found = unpaired(np.array([70.0, 72.0]), np.array([68.0, 69.0]), 10**9)
+    assert found.std == pytest.approx(np.sqrt(0.5))
+    assert found.interval().high - found.centre == pytest.approx(12.706 * 0.5, rel=1e-3)
+
+
+def test_what_a_paired_comparison_could_tell() -> None:
+    """The noise of 19,761 videos: ±0.44 points where two networks split on 10 % of them."""
+    low, high = assumed(1.0, 19_761, 10.0).interval()
+    assert (high - low) / 2 == pytest.approx(0.44, abs=0.003)
+    assert assumed(30.0, 1000, 10.0).video_se == assumed(30.0, 1000, 30.0).video_se  # they split on 30 % at least
+
+
+@pytest.mark.parametrize("bound", [-3.0, 0.0, 0.7, 5.0])
+def test_p_values_are_the_intervals_turned_round(bound: float) -> None:
+    found = Difference(1.0, 1.0, seed_se=0.3, video_se=0.4, seeds=3, videos=600)
+    for p, side in ((found.p_above(bound), 0), (found.p_below(bound), 1)):
+        tail = min(p, 1 - p)
+        reached = found.interval(1 - 2 * tail)[side if p < 0.5 else 1 - side]
+        assert reached == pytest.approx(bound, abs=1e-6)
+    assert found.p_above(bound) + found.p_below(bound) == pytest.approx(1)
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_the_bootstrap_is_reproducible_and_like_the_formula_for_one_seed() -> None:
+    first, second = discordant(60, 30, 600)
+    once = bootstrap(first, second, np.random.default_rng(3), draws=4000)
+    assert once == bootstrap(first, second, np.random.default_rng(3), draws=4000)
+    assert once == pytest.approx(paired(first, second).interval(), abs=0.25)
+
+
+# ------------------------------------------------------------------------------- small editions of the simulation
+
+
+@pytest.mark.parametrize(("seeds", "luck"), [(1, 0.0), (1, 0.2), (2, 0.05), (3, 0.0), (3, 0.2), (5, 0.05)])
+def test_intervals_cover(seeds: int, luck: float) -> None:
+    """95 %, within what 600 studies can tell; ``python -m benchmarks.coverage`` has it closer."""
+
+    def ours(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+        return paired(first, second).interval()
+
+    world = networks([2.0], luck=luck)
+    assert 92.0 <= covered(ours, world, seeds, 600, 600, np.random.default_rng(seeds)) <= 98.2
+
+
+def test_verdicts_err_as_rarely_as_they_say() -> None:
+    generator = np.random.default_rng(0)
+    equal = networks([0.0] * 4, luck=0.05)
+    checks = [Check("better", (str(i), "0")) for i in range(1, 5)]
+    found = verdicts(equal, checks, 3, 600, 150, generator)
+    assert sum(set(words) != {"undecided"} for words in found) <= 15  # 5 % of 150, and three standard deviations
+    apart = networks([4.0], luck=0.0)
+    found = verdicts(apart, [Check("alike", ("0", "1"), within=4.0)], 1, 2000, 150, generator)
+    assert sum(words == ["holds"] for words in found) <= 10
+
+
+def test_verdicts_come_when_they_are_due() -> None:
+    generator = np.random.default_rng(0)
+    apart = networks([8.0], luck=0.02)
+    better, worse = Check("better", ("1", "0")), Check("better", ("0", "1"))
+    alike = Check("alike", ("0", "1"), within=3.0)
+    found = verdicts(apart, [better, worse, alike], 3, 2000, 20, generator)
+    assert sum(words == ["holds", "fails", "fails"] for words in found) >= 18
+    same = networks([0.0], luck=0.0)
+    found = verdicts(same, [alike], 5, 2000, 20, generator)
+    assert sum(words == ["holds"] for words in found) >= 18
