@@ -2,8 +2,8 @@
 
 Submitting files the jobs and returns; ``nl-lightning status`` shows what becomes of them. A job starts the run's own
 process (:mod:`nl_lightning.process`), passes on what the cluster tells it, and answers for it by its own end. A job
-that has to make room, or has used up its time, is requeued when the process has saved its checkpoint, and goes on from
-there. Nothing here imports torch.
+that has to make room, or has used up its time, is requeued when the process has ended, and goes on from the last
+checkpoint. Nothing here imports torch.
 """
 
 import contextlib
