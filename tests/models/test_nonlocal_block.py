@@ -224,7 +224,7 @@ def test_only_gaussians_are_scaled() -> None:
 
 def test_subsampling_leaves_a_quarter_of_the_pairs() -> None:
     block = make(channels=6)
-    theta, phi, g = block._embed(random_input(1, 6, 3, 4, 6))
+    theta, phi, g = block.embed(random_input(1, 6, 3, 4, 6))
     assert theta.shape[2:] == (3, 4, 6)
     assert phi.shape[2:] == g.shape[2:] == (3, 2, 3)
 
