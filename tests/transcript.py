@@ -1,6 +1,6 @@
 """Run commands as a person would, against the stand-in W&B server, and write down what they print.
 
-``python tests/transcript.py docs/wandb_transcript.md`` makes the page. It trains, so it takes as long as the sweep.
+``python tests/transcript.py`` makes docs/wandb_transcript.md. It trains, so it takes as long as the sweep.
 """
 
 import os
@@ -14,14 +14,15 @@ from wandb_standin import ENTITY, WandbServer
 
 AGENTS = 2
 REPOSITORY = Path(__file__).resolve().parent.parent
+PAGE = REPOSITORY / "docs" / "wandb_transcript.md"
 HEAD = """# From a sweep to LaTeX: a transcript
 
-Made by `python tests/transcript.py {page}`: the real `wandb` and `nl-lightning` programs, and a stand-in for W&B's
-server on loopback (`tests/wandb_standin.py`). W&B's own service was not reached. Two agents shared {cores} cores.
+Made by `python tests/transcript.py` at commit {commit}: the real `wandb` and `nl-lightning` programs, and a stand-in for
+W&B's server on loopback (`tests/wandb_standin.py`). W&B's own service was not reached. Two agents shared {cores} cores.
 """
 
 
-def main(page: Path) -> None:
+def main() -> None:
     """Write the page. Nothing but the page is left."""
     server = WandbServer()
     try:
@@ -29,11 +30,11 @@ def main(page: Path) -> None:
             clone = Path(folder) / "nl-lightning"
             subprocess.run(["git", "clone", "--quiet", str(REPOSITORY), str(clone)], check=True)
             text = _session(server, clone)
+            asked = ["git", "-C", str(clone), "rev-parse", "--short", "HEAD"]
+            commit = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
     finally:
         server.stop()
-    head = HEAD.format(page=page, cores=os.cpu_count())
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(f"{head}\n```console\n{text}```\n")
+    PAGE.write_text(f"{HEAD.format(commit=commit, cores=os.cpu_count())}\n```console\n{text}```\n")
 
 
 def _session(server: WandbServer, clone: Path) -> str:
@@ -82,4 +83,4 @@ class _Shell:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()
