@@ -18,7 +18,8 @@ PAGE = REPOSITORY / "docs" / "wandb_transcript.md"
 HEAD = """# From a sweep to LaTeX: a transcript
 
 Made by `python tests/transcript.py` at commit {commit}: the real `wandb` and `nl-lightning` programs, and a stand-in
-for W&B's server on loopback (`tests/wandb_standin.py`). W&B's own service was not reached. Two agents shared {cores} cores.
+for W&B's server on loopback (`tests/wandb_standin.py`). W&B's own service was not reached. Two agents had
+{cores} cores.
 """
 
 
