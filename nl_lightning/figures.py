@@ -179,8 +179,9 @@ def draw_reach(fields: Mapping[str, Map], note: str) -> Figure:
         figure = Figure(size, layout="constrained")
         rows = figure.subplots(len(fields), len(shown), squeeze=False)
         for axes, (name, field) in zip(rows, fields.items(), strict=True):
+            greatest = field.max() or 1.0  # nothing may move the position, as in a network whose ReLUs are all shut
             for ax, t in zip(axes, shown, strict=True):
-                drawn = draw_gradient(ax, field[t] / field.max())
+                drawn = draw_gradient(ax, field[t] / greatest)
             share = 100 * np.count_nonzero(field) / field.size
             axes[0].set_ylabel(f"{name}\n{share:.0f} % reached", rotation=0, ha="right", va="center")
         for ax, t in zip(rows[0], shown, strict=True):

@@ -99,3 +99,8 @@ def test_reach_says_how_much_is_reached_and_leaves_the_rest_white() -> None:
     first, second = (ax.images[0].get_array() for ax in figure.axes[:2])
     assert np.ma.getmaskarray(np.ma.masked_invalid(first)).all()  # type: ignore[no-untyped-call]
     assert np.ma.getmaskarray(np.ma.masked_invalid(second)).sum() == 8  # type: ignore[no-untyped-call]
+
+
+def test_a_network_that_nothing_passes_is_drawn_white() -> None:
+    figure = draw_reach({"shut": np.zeros((3, 4, 4))}, "a note")
+    assert any("0 % reached" in text.get_text() for axes in figure.axes for text in [axes.yaxis.label, *axes.texts])

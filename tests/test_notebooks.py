@@ -10,13 +10,13 @@ REPOSITORY = Path(__file__).parent.parent
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 
 
-def said(notebook: nbformat.NotebookNode) -> list[list[str]]:
+def said(notebook: nbformat.NotebookNode) -> list[str]:
     """What each cell prints or returns, as text; pictures as no more than that there is one.
 
     Cells with the tag ``timing`` are left out: their figures are of one machine at one time.
     """
     return [
-        [output.get("text") or output["data"]["text/plain"] for output in cell["outputs"]]
+        "".join(output.get("text") or output["data"]["text/plain"] for output in cell["outputs"])
         for cell in notebook["cells"]
         if cell["cell_type"] == "code" and "timing" not in cell["metadata"].get("tags", [])
     ]
