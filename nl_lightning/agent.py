@@ -8,7 +8,6 @@ its machine went away. Nothing is read from W&B's configuration: the point is on
 import os
 from collections.abc import Callable, Mapping, Sequence
 
-from nl_lightning.errors import UserError
 from nl_lightning.records import write_record
 from nl_lightning.runner import Run
 
@@ -26,31 +25,34 @@ def run_point(planned: Callable[[], Sequence[Run]], bring: Bring) -> int:
     """Bring the point to its record; return an exit code.
 
     Args:
-        planned: gives the runs that the point needs, its own run last. UserError if there is something wrong with it.
+        planned: gives the runs that the point needs, its own run last.
         bring: brings runs to their records.
     """
     from nl_lightning import tracking  # wandb: most of a second
 
-    try:
-        runs = planned()
-        own = runs[-1]
-        record, first = own.state().record, own.wandb.get("id", "a record")
-        if record is None and (found := tracking.find_record(own)) is not None:
-            record, first = found
-            write_record(own.results, record)
-        if record is not None:
-            tracking.repeat(own, record, first)
-            print(f"{own.name} is done already: top-1 {record.top1:.1f} %")
-            return 0
-    except UserError as error:
-        tracking.refuse(str(error))
-        raise
+    runs = planned()
+    own = runs[-1]
+    record, first = own.state().record, own.wandb.get("id", "a record")
+    if record is None and (found := tracking.find_record(own)) is not None:
+        record, first = found
+        write_record(own.results, record)
+    if record is not None:
+        tracking.repeat(own, record, first)
+        print(f"{own.name} is done already: top-1 {record.top1:.1f} %")
+        return 0
     failed = list(bring(runs, lambda run: dict(os.environ) if run == own else _outside_the_sweep()))
     if own in failed and not own.wandb:  # it didn't come as far as telling W&B
         tracking.refuse(own.said().get("error", f"see {own.log}"))
     for left in _left_behind(own):
         failed += bring([left], _as_begun)
     return 1 if failed else 0
+
+
+def refuse(line: str) -> None:
+    """Say in the agent's W&B run why nothing came of its point; without a word it would stay pending for ever."""
+    from nl_lightning import tracking  # wandb: most of a second
+
+    tracking.refuse(line)
 
 
 def _outside_the_sweep() -> dict[str, str]:

@@ -49,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         line = mistake(error)
         if line is None:
             raise
+        if agent.is_present():
+            agent.refuse(line)
         return _say(line, 2)
 
 

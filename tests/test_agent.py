@@ -280,12 +280,23 @@ def test_a_sweep_that_somebody_edited_loses_only_the_points_that_make_no_sense(p
     file = place.folder / "sweeps" / "small.yaml"
     sweep = yaml.safe_load(file.read_text())
     sweep["parameters"]["variant"]["values"] = ["c2dd", "c2d"]
+    sweep["parameters"]["seed"]["values"] = ["first", 0]
+    sweep["run_cap"] = 4
     file.write_text(yaml.safe_dump(sweep))
     place.run("wandb", "sweep", "sweeps/small.yaml")
-    place.agent(f"{ENTITY}/nl-lightning/{list(place.server.state.sweeps)[-1]}").communicate(timeout=LIMIT)
-    wrong, right = place.server.state.runs.values()
-    assert (wrong.state, right.state) == ("failed", "finished")
-    assert wrong.summary["error"] == "study.yaml: no variant 'c2dd'; did you mean 'c2d'?"
+    sweep_id = list(place.server.state.sweeps)[-1]
+    # Three failures in its first minute would stop the agent, as W&B has it.
+    agent = place.agent(f"{ENTITY}/nl-lightning/{sweep_id}", WANDB_AGENT_DISABLE_FLAPPING="true")
+    agent.communicate(timeout=LIMIT)
+    *wrong, right = place.server.state.runs.values()
+    assert [run.state for run in wrong] == ["failed"] * 3
+    assert right.state == "finished"
+    seed = "argument --seed: expected a whole number of at least 0, not 'first' (see nl-lightning run --help)"
+    assert [run.summary["error"] for run in wrong] == [
+        seed,
+        seed,
+        "study.yaml: no variant 'c2dd'; did you mean 'c2d'?",
+    ]
 
 
 def test_a_study_that_changed_after_the_sweep_was_made_is_refused(place: Place) -> None:
