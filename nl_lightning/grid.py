@@ -36,7 +36,7 @@ def spread(depth: int, stage: str, blocks: int) -> list[int]:
     One comes right before the last residual block; more are spread evenly, as in the released code: every other
     residual block of res4 takes three. Empty if the stage has too few.
     """
-    residual = BLOCKS[depth][STAGES.index(stage)]
+    residual = _residual(depth, stage)
     if blocks == 1:
         return [residual - 2]
     step = residual // blocks
@@ -56,7 +56,7 @@ def product(net: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> tuple[
         if after:
             places[placement_name(stage, blocks)] = {stage: after}
         else:
-            impossible[placement_name(stage, blocks)] = f"{stage} has {_residual(net, stage)} residual blocks"
+            impossible[placement_name(stage, blocks)] = f"{stage} has {_residual(net['depth'], stage)} residual blocks"
     listed = {"instantiation": axes["instantiation"], "placement": list(places), "sum_over": axes["sum_over"]}
     variants = dict(_variants(net, places, listed))
     return variants, Grid(tuple(variants), listed, impossible)
@@ -67,8 +67,8 @@ def placement_name(stage: str, blocks: int) -> str:
     return f"{stage}x{blocks}"
 
 
-def _residual(net: Mapping[str, Any], stage: str) -> int:
-    return BLOCKS[net["depth"]][STAGES.index(stage)]
+def _residual(depth: int, stage: str) -> int:
+    return BLOCKS[depth][STAGES.index(stage)]
 
 
 def _variants(

@@ -20,6 +20,7 @@ from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 from nl_lightning.records import RunRecord, parse_record, portable
 from nl_lightning.runner import Run
 from nl_lightning.signals import Stopped
+from nl_lightning.sweeps import PROJECT
 
 PRIVATE: dict[str, Any] = {
     "console": "off",
@@ -64,7 +65,7 @@ def _open(run: Run) -> "wandb.Run":
 
 
 def _project() -> str:
-    return os.environ.get("WANDB_PROJECT", "nl-lightning")
+    return os.environ.get("WANDB_PROJECT", PROJECT)
 
 
 def repeat(run: Run, record: RunRecord, first: str) -> None:
