@@ -5,6 +5,7 @@ object is kept for each video, so that worker processes share the memory they we
 objects are written whenever one is looked at, and each write copies a page of memory.) 650,000 videos take about 50 MB.
 """
 
+import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -45,7 +46,8 @@ class Paths(Sequence[Path]):
         return os.fsdecode(self._buffer[self._ends[video] : self._ends[video + 1]])
 
     def names(self) -> Iterator[str]:
-        return map(self.name, range(len(self)))
+        """All of them, quicker than one by one."""
+        return (os.fsdecode(self._buffer[start:end]) for start, end in itertools.pairwise(self._ends.tolist()))
 
     @overload
     def __getitem__(self, video: int) -> Path: ...
