@@ -88,7 +88,8 @@ def main() -> None:
     videos = parser.parse_args().videos
     print(f"{videos:,} videos, Python {sys.version.split()[0]}\n")
     print(
-        "| index | seconds to read | of them CPU | MB held | MB that a worker adds |\n| --- | ---: | ---: | ---: | ---: |"
+        "| index | seconds to read | of them CPU | MB held | MB that a worker adds |\n"
+        "| --- | ---: | ---: | ---: | ---: |"
     )
     with tempfile.TemporaryDirectory() as folder:
         write_list(Path(folder), videos)
