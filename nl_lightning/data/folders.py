@@ -48,8 +48,10 @@ def youtube_id(name: str) -> str | None:
 
 
 def _stem(name: str) -> str:
+    """The name of a file without its ending, or both of them: the released code's lists have ``<id>.mp4.webm``."""
     file = name[name.rfind("/") + 1 :]
-    return file.rpartition(".")[0] or file
+    stem = file.rpartition(".")[0] or file
+    return stem.rpartition(".")[0] if "." in stem and is_video(stem) else stem
 
 
 class FilesBelow:
