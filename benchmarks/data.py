@@ -1,0 +1,17 @@
+"""The generated videos that the pipeline and the study are measured with: the recipe's own, or a few for a quick look."""
+
+import getpass
+import json
+import tempfile
+from pathlib import Path
+
+RECIPE = "longrange"
+FEW = {"train": 66, "val": 11, "test": 22}
+
+
+def arguments(quick: bool) -> list[str]:
+    """What a quick look adds to a recipe's command line: its few videos are kept in the system's temporary folder."""
+    if not quick:
+        return []
+    root = Path(tempfile.gettempdir()) / f"nl-lightning-{getpass.getuser()}" / f"longrange-{sum(FEW.values())}"
+    return [f"--data.root={root}", f"--data.longrange={json.dumps(FEW)}"]

@@ -1,0 +1,136 @@
+"""Measure this machine, and write what was found: ``python -m benchmarks.run [--quick] [--part operations ...]``.
+
+Every part keeps its figures in ``benchmarks/results/<machine>/<part>.json``, case by case, and ``speed.md`` there is
+written anew from all of them. What has been measured with the code as it is isn't measured again, so an interrupted run
+goes on; ``--again`` does, and keeps the older figures too. Leave the machine alone meanwhile.
+"""
+
+import argparse
+import io
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from benchmarks import machine, networks, operations, page, pipeline, study_cost
+from benchmarks.contest import Figures, Settings, alone, keeps_freed_memory, memory_at_hand
+from benchmarks.store import REPOSITORY, Store
+
+PARTS = {
+    "operations": operations.cases,
+    "networks": networks.cases,
+    "growth": operations.growth_cases,
+    "pipeline": pipeline.cases,
+    "study": study_cost.cases,
+}
+FEW = 0.6
+"""Of the memory at hand, the share that a contestant may be expected to need: the estimate is a lower bound."""
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    given = _arguments(words)
+    settings = Settings(
+        device=given.device,
+        quick=given.quick,
+        repeats=given.repeats or (2 if given.quick else 9),
+        seconds=given.seconds,
+        memory=int(2**30 * given.memory) if given.memory else int(FEW * memory_at_hand(given.device)),
+    )
+    folder = results(given.machine, settings)
+    console = Console(stderr=True)
+    with checkout(given.before) as before:
+        for part in given.part or PARTS:
+            measure = partial(study_cost.cases, before=before) if part == "study" else PARTS[part]
+            _measure(part, list(measure(settings)), settings, folder, given.again, console)
+            page.write(folder, given.step_seconds)
+    console.print(f"{folder / 'speed.md'}", highlight=False)
+
+
+def results(name: str | None, settings: Settings) -> Path:
+    """The machine's folder; a quick look has its own below, so that its figures are never taken for others."""
+    folder = machine.RESULTS / (name or label(settings.device))
+    folder = folder / "quick" if settings.quick else folder
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def label(device: str) -> str:
+    """As ``cpu-2core-xeon`` or ``gpu-nvidia-h100-80gb-hbm3``."""
+    if device == "cpu":
+        return machine.label()
+    import torch
+
+    return "gpu-" + "-".join(torch.cuda.get_device_name().lower().split())
+
+
+@contextmanager
+def checkout(commit: str | None) -> Iterator[Path | None]:
+    """The package and its recipes as they were at a commit, in a folder for as long as it takes."""
+    if commit is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["git", "-C", str(REPOSITORY), "archive", commit, "nl_lightning", "experiments"]
+        packed = subprocess.run(command, capture_output=True, check=True).stdout
+        tarfile.open(fileobj=io.BytesIO(packed)).extractall(folder, filter="data")
+        yield Path(folder)
+
+
+def _measure(
+    part: str, cases: list[tuple[dict[str, Any], Any]], settings: Settings, folder: Path, again: bool, console: Console
+) -> None:
+    """Measure the cases of a part that have not been, and keep each as soon as it is there."""
+    store = Store(folder, part)
+    waiting = [(case, work) for case, work in cases if again or not store.has(case)]
+    said = {"repeats": settings.repeats, "memory": settings.memory, "device": settings.device}
+    said |= {"precision": settings.precision, "keeps_freed_memory": keeps_freed_memory()}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+               TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=console, speed_estimate_period=600) as bar:
+        task = bar.add_task(part, total=len(cases), completed=len(cases) - len(waiting))
+        for case, work in waiting:
+            bar.update(task, description=f"{part}: {' '.join(str(value) for value in case.values())[:60]}")
+            store.add(case, _figures(work, settings), said)
+            bar.advance(task)
+
+
+def _figures(work: Any, settings: Settings) -> Figures:
+    """What a case gives; a case that fails says so, and the others go on."""
+    try:
+        return alone(work, settings)
+    except Exception as error:  # noqa: BLE001 - whatever it is, hours of other cases must not be lost by it
+        return [{"name": "all", "skipped": f"failed: {' '.join(str(error).split())[:200]}"}]
+
+
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--quick", action="store_true", help="few cases and repeats, in a folder of their own")
+    parser.add_argument("--part", choices=tuple(PARTS), nargs="+", help="only these")
+    parser.add_argument("--repeats", type=int, help="rounds of each contest at most (9)")
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="for the rounds of a contest; three are always done"
+    )
+    parser.add_argument("--memory", type=float, help="GiB that a contestant may need (0.6 of what is free)")
+    parser.add_argument("--machine", help="name of the machine's folder")
+    parser.add_argument("--again", action="store_true", help="measure also what has been measured with this code")
+    parser.add_argument("--before", metavar="COMMIT", help="measure the study's steps by this older code, too")
+    parser.add_argument(
+        "--step-seconds",
+        type=float,
+        help="of a training step of C2D with 5 blocks on one clip of 8 x 224 x 224 on another machine: what Table 2 takes there",
+    )
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""What has been measured on a machine: a JSON file a part, to which a run adds and from which nothing is taken."""
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nl_lightning.records import write_atomically
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+Entry = dict[str, Any]
+
+
+class Store:
+    """The entries of a part, oldest first. Each has its `case`, its `figures`, and what they were measured with."""
+
+    def __init__(self, folder: Path, part: str) -> None:
+        self.path = folder / f"{part}.json"
+        self.entries: list[Entry] = json.loads(self.path.read_text()) if self.path.exists() else []
+
+    def has(self, case: Mapping[str, Any]) -> bool:
+        """Whether a case has been measured with the code as it is."""
+        code = code_hash()
+        return any(entry["code"] == code and entry["case"] == _plain(case) for entry in self.entries)
+
+    def add(self, case: Mapping[str, Any], figures: list[dict[str, Any]], setting: Mapping[str, Any]) -> None:
+        entry = {"case": dict(case), "figures": figures, "setting": dict(setting), "code": code_hash()}
+        entry |= {"commit": commit(), "torch": torch.__version__}
+        self.entries.append(entry | {"finished": datetime.now(UTC).isoformat(timespec="seconds")})
+        lines = ",\n".join(json.dumps(entry) for entry in self.entries)
+        write_atomically(self.path, f"[\n{lines}\n]\n")
+
+    def newest(self) -> list[Entry]:
+        """Of each case the entry that was added last, in the order in which cases were first measured."""
+        return list({json.dumps(entry["case"], sort_keys=True): entry for entry in self.entries}.values())
+
+
+def _plain(case: Mapping[str, Any]) -> Any:
+    """A case as it is when read from JSON."""
+    return json.loads(json.dumps(case))
+
+
+def code_hash() -> str:
+    """Of the code that is measured: the networks."""
+    digest = hashlib.sha256()
+    for path in sorted((REPOSITORY / "nl_lightning" / "models").glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def commit() -> str:
+    try:
+        command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

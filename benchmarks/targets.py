@@ -1,0 +1,182 @@
+"""The targets, and whether the figures meet them: computed, never typed."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.networks import OURS, SETTINGS, SHIPPED
+from benchmarks.ratios import (
+    Entry,
+    Ratio,
+    against,
+    figures,
+    growths,
+    laptop_hours,
+    operation_ratio,
+    product,
+    total,
+    within,
+)
+
+Figures = Mapping[str, list[Entry]]
+"""The entries of each part."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What should be: at least so many times faster, at most such a share of memory, or other limits; and what is.
+
+    `met` is None where it isn't measured.
+    """
+
+    what: str
+    wanted: str
+    measured: str
+    met: bool | None
+    note: str = ""
+
+
+def targets(parts: Figures, cuda: bool) -> list[Target]:
+    found = [*_operations(parts["operations"]), *_networks(parts["networks"], cuda), *_growth(parts["growth"], cuda)]
+    return [*found, *([_long(parts["networks"])] if cuda else []), _table2(parts["study"])]
+
+
+def _ratio(what: str, ratio: Ratio, faster: float, memory: float | None, note: str = "") -> Target:
+    wanted = f">= {faster:g}x" + ("" if memory is None else f", memory <= {share(memory)}")
+    if ratio.faster is None:
+        return Target(what, wanted, "not measured" if not note else "no peer", None, note)
+    measured = f"{times(ratio.faster)}" + ("" if memory is None else f", memory {share(ratio.memory)}")
+    enough = memory is None or (ratio.memory is not None and ratio.memory <= memory)
+    return Target(what, wanted, measured, ratio.faster >= faster and enough, note or f"best peer: {ratio.peer}")
+
+
+def times(factor: float) -> str:
+    return f"{factor:.2g}x" if factor >= 10 else f"{factor:.2f}x"
+
+
+def share(of: float | None) -> str:
+    """A share of memory, as 1/13 or 0.8."""
+    if of is None:
+        return "not measured"
+    return f"1/{1 / of:.0f}" if 0 < of <= 0.2 else f"{of:.2f}"
+
+
+# ----------------------------------------------------------------------------------------------------- operations
+
+BLOCKS = [  # instantiation, place, all keys too, phases, times faster, share of memory
+    ("concatenation", "res4", (True, False), ("training",), 40.0, 1 / 50),
+    ("concatenation", "res3", (True, False), ("training",), 40.0, 1 / 50),
+    ("dot_product", "res2", (True,), ("forward", "training"), 10.0, 1 / 10),
+    ("dot_product", "res3", (False,), ("forward", "training"), 2.0, 1 / 10),
+    ("embedded_gaussian", "res2", (True,), ("training",), 2.2, 1 / 10),
+]
+
+
+def _operations(entries: list[Entry]) -> Iterator[Target]:
+    for instantiation, place, keys, phases, faster, memory in BLOCKS:
+        for subsample in keys:
+            for phase in phases:
+                case = {"instantiation": instantiation, "place": place, "phase": phase, "subsample": subsample}
+                there = within(entries, pixels=224, clip_frames=32, **case)
+                what = f"{instantiation}, {place}, {'subsampled' if subsample else 'all keys'}, {phase}"
+                for entry in there[-1:]:
+                    yield _ratio(what, operation_ratio(entry), faster, memory, _nobody(entry))
+                if not there:
+                    yield _ratio(what, Ratio(None, None), faster, memory)
+    yield _every_shape(entries)
+
+
+def _nobody(entry: Entry) -> str:
+    """Why no peer could be measured, where none could."""
+    peers = [f for f in entry["figures"] if not f["name"].startswith(("ours", "plain"))]
+    reasons = {f["skipped"] for f in peers if "skipped" in f}
+    return "" if len(reasons) < 1 or any("skipped" not in f for f in peers) else "; ".join(sorted(reasons))
+
+
+def _every_shape(entries: list[Entry]) -> Target:
+    ratios = [(operation_ratio(entry), entry["case"]) for entry in entries]
+    timed = [(ratio, case) for ratio, case in ratios if ratio.faster is not None]
+    what, wanted = "any instantiation at any shape", ">= 0.95x, memory <= 1"
+    if not timed:
+        return Target(what, wanted, "not measured", None)
+    slowest, at = min(timed, key=lambda pair: pair[0].faster or 0.0)
+    largest, where = max(timed, key=lambda pair: pair[0].memory or 0.0)
+    bad = [r for r, _ in timed if (r.faster or 0.0) < 0.95 or (r.memory or 0.0) > 1]
+    measured = f"{times(slowest.faster or 0.0)}, memory {share(largest.memory)}"
+    note = f"worst in time: {_name(at)}; in memory: {_name(where)}; {len(timed) - len(bad)} of {len(timed)} cases are within"
+    return Target(what, wanted, measured, not bad, note)
+
+
+def _name(case: Mapping[str, Any]) -> str:
+    keys = "subsampled" if case["subsample"] else "all keys"
+    return f"{case['instantiation']} {case['place']} {case['pixels']} px {case['clip_frames']} frames {keys} {case['phase']}"
+
+
+# ------------------------------------------------------------------------------------------------------- networks
+
+
+def _networks(entries: list[Entry], cuda: bool) -> Iterator[Target]:
+    full = [name for name, (_, precision) in SETTINGS.items() if precision == "float32"]
+    half = [name for name, (_, precision) in SETTINGS.items() if precision == "bf16"]
+    bounds = [  # phase, ours, peers, what is said of them, times faster, share of memory
+        ("testing", ["ours"], full, "float32", 1.5, 1.0),
+        ("testing", ["ours, bf16"], half, "bf16", 1.6, 1.0),
+        ("training", ["ours"], full, "float32", 1.2, 1.0),
+        ("training", ["ours, bf16"], half, "bf16", 1.2, 1.0),
+        ("testing", list(OURS), [SHIPPED], "against the peer as shipped", 4.0, None),
+        ("training", list(OURS), [SHIPPED], "against the peer as shipped", 2.5, None),
+    ]
+    if cuda:
+        bounds.append(("training", list(OURS), list(SETTINGS), "against the peer's best setting", 1.3, None))
+    for phase, ours, peers, said, faster, memory in bounds:
+        for case in product(backbone=("C2D", "I3D"), blocks=(5,)):
+            what = f"{case['backbone']}, 5 blocks, {phase}, {said}"
+            there = within(entries, phase=phase, depth=50, **case)[-1:]
+            ratios = [against(figures(entry), name, peers) for entry in there for name in ours]
+            best = max(ratios, key=lambda ratio: ratio.faster or 0.0, default=Ratio(None, None))
+            yield _ratio(what, best, faster, memory)
+
+
+def _long(entries: list[Entry]) -> Target:
+    """What the paper trains two clips of on a GPU."""
+    found = [figures(e).get("ours, bf16") for e in within(entries, depth=101, frames=128)]
+    what, wanted = "I3D ResNet-101, 5 blocks, 128 frames, 2 clips: memory of a training step", "< 40 GB"
+    if not found or found[-1] is None:
+        return Target(what, wanted, "not measured", None)
+    gigabytes = found[-1]["bytes"] / 1e9
+    return Target(what, wanted, f"{gigabytes:.1f} GB", gigabytes < 40)
+
+
+# --------------------------------------------------------------------------------------------------------- growth
+
+
+def _growth(entries: list[Entry], cuda: bool) -> Iterator[Target]:
+    ours = [growth for growth in growths(entries) if growth.name == "ours"]
+    for instantiation in ("concatenation", "dot_product"):
+        curves = [growth for growth in ours if growth.instantiation == instantiation]
+        yield _exponent(f"growth of {instantiation} with N, time", 1.15, [curve.time for curve in curves])
+        yield _exponent(f"growth of {instantiation} with N, memory", 1.1, [curve.memory for curve in curves])
+    if cuda:
+        yield _exponent("growth of every instantiation with N, memory", 1.1, [curve.memory for curve in ours])
+
+
+def _exponent(what: str, limit: float, measured: Iterable[float | None]) -> Target:
+    known = [value for value in measured if value is not None]
+    if not known:
+        return Target(what, f"exponent <= {limit:g}", "not measured", None)
+    note = f"of {len(known)} curves, forward and training: {', '.join(f'{value:.2f}' for value in sorted(known))}"
+    return Target(what, f"exponent <= {limit:g}", f"{max(known):.2f}", max(known) <= limit, note)
+
+
+# ---------------------------------------------------------------------------------------------------------- study
+
+
+def _table2(entries: list[Entry]) -> Target:
+    what, wanted = "the whole of `make table2`, against the code before", ">= 1.8x"
+    runs = [entry for entry in entries if "epochs" in entry["case"]]
+    hours: Callable[[str], float | None] = lambda name: total(laptop_hours(entry, name) for entry in runs)  # noqa: E731
+    now, before = hours("ours"), hours("before")
+    if now is None or before is None:
+        return Target(what, wanted, "not measured", None, "measured with --before COMMIT")
+    measured = f"{times(before / now)}"
+    return Target(what, wanted, measured, before / now >= 1.8, f"{before:.2f} h before, {now:.2f} h now, on one core")
