@@ -82,6 +82,8 @@ class VideoClassifier(L.LightningModule):
         net: the network.
         optimizer: any optimiser of torch, made from parameter groups.
         schedule: how its learning rate changes.
+        lr_batch: the clips of an iteration that the optimiser's learning rate is for; with others, over all processes
+            and accumulated batches, it is scaled in proportion (paper: 0.01 for 64, 0.0025 for 16). None: as it is.
         mean, std: of the input, in units of 0 to 255: one number for all colours (the released code's), or one each
             for red, green and blue.
         freeze_bn: keep all BN as it is, statistics and scales (paper, 128-frame networks).
@@ -96,6 +98,10 @@ class VideoClassifier(L.LightningModule):
         precise_bn: how many training batches the statistics of BN are estimated on anew before testing (released code:
             200), or 0 to test with those that training left.
         views_per_forward: how many views of the test batch go through the network at a time.
+        recompute: compute the activations of residual blocks again for the backward pass instead of keeping them, for
+            long clips on small GPUs: a third more work, memory of a few blocks.
+        compile: let torch.compile make kernels for the network; pays on GPUs in runs of hours, as it starts slowly and
+            needs a C++ compiler.
         predictions: where testing writes its table of videos (Parquet), or nowhere.
     """
 
@@ -104,6 +110,7 @@ class VideoClassifier(L.LightningModule):
         net: ResNetConfig = ResNetConfig(),  # noqa: B008 - frozen
         optimizer: OptimizerCallable = _paper_sgd,
         schedule: Schedule = Schedule(),
+        lr_batch: int | None = None,
         mean: float | Colour = 114.75,
         std: float | Colour = 57.375,
         freeze_bn: bool = False,
@@ -114,11 +121,15 @@ class VideoClassifier(L.LightningModule):
         test_pool: int | None = None,
         precise_bn: int = 0,
         views_per_forward: int = 30,
+        recompute: bool = False,
+        compile: bool = False,
         predictions: str | None = None,
     ) -> None:
         super().__init__()
         self.net = VideoResNet(net)
-        self.optimizer, self.schedule = optimizer, schedule
+        self.net.recompute(recompute)
+        self.compiled = compile
+        self.optimizer, self.schedule, self.lr_batch = optimizer, schedule, lr_batch
         self.mean, self.std = mean, std
         self.freeze_bn, self.decay_one_dimensional = freeze_bn, decay_one_dimensional
         self.imagenet, self.init_from, self.weights = imagenet, init_from, weights
@@ -156,6 +167,8 @@ class VideoClassifier(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Load start weights before training (a resumed run overwrites them from its own checkpoint)."""
+        if self.compiled:
+            self.net.compile()
         if self.weights is not None:
             self.load_weights(Path(self.weights), stage)
         if stage != "fit":
@@ -341,11 +354,18 @@ class VideoClassifier(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optimizer(self._parameter_groups())
+        if self.lr_batch is not None:
+            for group in optimizer.param_groups:
+                group["lr"] *= self._clips_an_iteration() / self.lr_batch
         iterations = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda iteration: self.schedule.factor(iteration, iterations)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _clips_an_iteration(self) -> int:
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        return int(data.batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches)
 
     def _parameter_groups(self) -> Any:
         """Parameters with the optimiser's weight decay, then those without any."""

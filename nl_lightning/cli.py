@@ -127,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
 
     cost = commands.add_parser("complexity", help="parameters and multiply-adds of the variants of a study")
     _select(cost)
+    cost.add_argument("--explain", action="store_true", help="how each non-local block computes Eq. (1)")
     cost.set_defaults(command=_complexity)
 
     rescore = commands.add_parser("rescore", help="what one test would have scored under other protocols")
@@ -496,8 +497,25 @@ def _predict(options: argparse.Namespace) -> int:
     return 1 if any(prediction.error for prediction in found) else 0
 
 
+def _explain(options: argparse.Namespace) -> int:
+    """How each non-local block of the variants computes Eq. (1), for one clip of the recipe."""
+    from nl_lightning.execution import block_costs_of  # takes seconds: torch
+
+    columns = ("variant", "block", "sets", "queries", "keys", "N x N in MiB", "form on a CPU", "form on a GPU")
+    table = Table(*columns, box=None, header_style="bold")
+    for run in _planned(options):
+        for cpu, gpu in zip(block_costs_of(run, "cpu"), block_costs_of(run, "cuda"), strict=True):
+            sizes = (str(size) for size in (cpu.sizes.sets, cpu.sizes.queries, cpu.sizes.keys))
+            table.add_row(run.variant.name, cpu.name, *sizes, f"{cpu.matrix * 4 / 2**20:.3g}", cpu.form, gpu.form)
+    Console().print(table)
+    return 0
+
+
 def _complexity(options: argparse.Namespace) -> int:
     from nl_lightning.execution import costs  # takes seconds: torch
+
+    if options.explain:
+        return _explain(options)
 
     table = Table("variant", "params M", "multiply-adds G a clip", box=None, header_style="bold")
     for run in _planned(options):

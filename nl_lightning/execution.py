@@ -32,7 +32,8 @@ from nl_lightning.classifier import VideoClassifier
 from nl_lightning.data.datamodule import UnreadableVideos, VideoDataModule
 from nl_lightning.data.videos import below
 from nl_lightning.errors import UserError, nearest
-from nl_lightning.models.complexity import Complexity, complexity
+from nl_lightning.memory import keep_freed_memory
+from nl_lightning.models.complexity import BlockCost, Complexity, block_costs, complexity
 from nl_lightning.models.folded import Triple
 from nl_lightning.models.resnet import VideoResNet
 from nl_lightning.models.weights.arguments import with_weights
@@ -51,6 +52,7 @@ class VideoCLI(LightningCLI):
     """LightningCLI for :class:`VideoClassifier` and :class:`VideoDataModule`; one seed for weights and data."""
 
     def __init__(self, **kwargs: Any) -> None:
+        keep_freed_memory()
         # It warns of `args` in a process with arguments of its own; every command here passes them on.
         warnings.filterwarnings("ignore", "LightningCLI's args parameter")
         # SaveConfigCallback and the W&B logger would both write config.yaml; a run keeps its own, see `execute`.
@@ -255,6 +257,12 @@ def costs(run: Run) -> Complexity:
     """Parameters and multiply-adds of a run's network, on the clips of its recipe."""
     net, clip = network(run)
     return complexity(net.config, clip)
+
+
+def block_costs_of(run: Run, device: str) -> list[BlockCost]:
+    """What the non-local blocks of a run's network compare, on the clips of its recipe."""
+    net, clip = network(run)
+    return block_costs(net.config, clip, device)
 
 
 def network(run: Run) -> tuple[VideoResNet, Triple]:

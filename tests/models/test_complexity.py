@@ -15,8 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nl_lightning.conventions import Conventions
 from nl_lightning.errors import UserError
-from nl_lightning.models.complexity import Complexity, complexity
-from nl_lightning.models.nonlocal_block import NonLocalConfig
+from nl_lightning.models.complexity import Complexity, block_costs, complexity
+from nl_lightning.models.nonlocal_block import NonLocalBlock, NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.study import Study, Variant, load_study
 
@@ -159,7 +159,8 @@ def test_long_clips_cost_four_times_as_much_but_for_pairs(profile: str, counts: 
 def test_agrees_with_torchs_counter(instantiation: Any, sum_over: Any, profile: Any) -> None:
     """torch counts two operations a MAC of what is really computed; odd sizes on purpose.
 
-    (Not for concatenation: torch leaves out products with a vector, here w_f.)
+    (Not for concatenation: torch leaves out products with a vector, here w_f.) What is counted is the definition, so a
+    hook has every block compute by definition.
     """
     blocks = NonLocalConfig({"res2": [0], "res3": [1, 3], "res4": [4]}, instantiation, sum_over)
     conventions = Conventions(profile=profile)
@@ -167,6 +168,9 @@ def test_agrees_with_torchs_counter(instantiation: Any, sum_over: Any, profile: 
     clip = (20, 76, 100)
     with torch.device("meta"), torch.no_grad():
         net = VideoResNet(config).eval()
+        for block in net.modules():
+            if isinstance(block, NonLocalBlock):
+                block.g.register_forward_hook(lambda *_: None)
         with FlopCounterMode(display=False) as counter:
             net(torch.empty(1, 3, *clip))
     counted = complexity(config, clip)
@@ -217,3 +221,12 @@ if __name__ == "__main__":
         for profile in PROFILES
     }
     GOLDEN.write_text(json.dumps(golden, indent=1) + "\n")
+
+
+def test_forms_of_the_blocks_of_a_network() -> None:
+    config = ResNetConfig(50, "none", NonLocalConfig({"res2": [1], "res4": [4]}, "dot_product"))
+    res2, res4 = block_costs(config, (32, 224, 224))
+    assert (res2.name, res2.sizes.queries, res2.sizes.keys, res2.form) == ("res2.1", 25088, 6272, "associated")
+    assert (res4.name, res4.sizes.queries, res4.sizes.keys, res4.form) == ("res4.4", 784, 196, "pairs")
+    assert res2.matrix == 25088 * 6272
+    assert block_costs(ResNetConfig(50), (32, 224, 224)) == []
