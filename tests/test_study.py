@@ -88,9 +88,10 @@ def test_table2_has_every_row_and_every_number(table2: Study) -> None:
 def test_no_reported_number_changes_by_accident(table2: Study) -> None:
     """The digest was taken when the numbers had been compared with the paper, one by one."""
     lines = [
-        f"{table.name} {row.label} {row.variant} {tuple(vars(row.reported).values())}"
+        f"{table.name} {row.label} {row.variant} {(r.top1, r.top5, r.params_ratio, r.flops_ratio)}"
         for table in table2.tables.values()
         for row in table.rows
+        for r in [row.reported]
     ]
     assert hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16] == "8b8c66c8c1c0f063"
 
