@@ -114,8 +114,8 @@ _OPTIONAL = {f.name for f in fields(RunRecord) if f.default_factory is not MISSI
 """Fields that records of older versions may lack."""
 
 
-def videos_hash(videos: Iterable[tuple[str, int]]) -> str:
-    """12 hexadecimal digits of a test list: (path below the data set's folder, label) of each video, in order."""
+def videos_hash(videos: Iterable[tuple[str, int | tuple[int, ...]]]) -> str:
+    """12 hexadecimal digits of a test list: (path below the data set's folder, label or labels) of each, in order."""
     lines = "".join(f"{path} {label}\n" for path, label in videos)
     return hashlib.sha256(os.fsencode(lines)).hexdigest()[:12]
 

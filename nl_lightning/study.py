@@ -233,6 +233,8 @@ class Study:
         A table stands for the variants of its rows and their baselines. With `parents`, the variants that a
         selected one starts from (`init_from`) are selected too. The cheaper ResNet-50 comes before ResNet-101, a parent
         before its children; otherwise the order is that of the tables, so that the first is complete first.
+
+        UserError if `tables` have no row with a variant.
         """
         in_tables = [name for table in self.tables.values() for row in table.rows for name in _used(row)]
         order = list(dict.fromkeys([*in_tables, *self.variants]))
@@ -245,8 +247,8 @@ class Study:
         for name in by_depth:
             if name in wanted:
                 selected |= dict.fromkeys([*reversed(self.ancestors(name)), name] if parents else [name])
-        if not selected:
-            raise UserError(f"{self.path}: table {', '.join(tables or ())} shows what others report: nothing to run")
+        if tables and not selected:
+            raise UserError(f"{self.path}: table {', '.join(tables)} shows what others report: there is nothing to run")
         return list(selected)
 
     def where(self, columns: Mapping[str, str]) -> list[str]:

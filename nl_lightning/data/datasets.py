@@ -31,11 +31,12 @@ class Reader(Protocol):
 class Sample(NamedTuple):
     """One video, or, collated, a batch of N. The views of an unreadable video are black.
 
-    `video` is the index in the list, from 0; `error` is empty if the video is readable.
+    `video` is the index in the list, from 0; `error` is empty if the video is readable. `label` is from 0, or, where videos
+    have several, 0 or 1 for each class.
     """
 
     views: Tensor  # uint8 (V, T, H, W, 3)
-    label: int
+    label: int | Tensor  # uint8 (classes,)
     video: int
     readable: bool
     path: str
@@ -54,7 +55,15 @@ class Videos(Dataset[Sample]):
 
     def sample(self, video: int, views: Sequence[Frames], error: str = "") -> Sample:
         stacked = torch.from_numpy(np.stack(views))  # (V, T, H, W, 3)
-        return Sample(stacked, int(self.videos.labels[video]), video, not error, str(self.videos.paths[video]), error)
+        return Sample(stacked, self._label(video), video, not error, str(self.videos.paths[video]), error)
+
+    def _label(self, video: int) -> int | Tensor:
+        label = self.videos.label(video)
+        if isinstance(label, int):
+            return label
+        several = torch.zeros(len(self.videos.classes), dtype=torch.uint8)
+        several[list(label)] = 1
+        return several
 
     def black(self, crop: int) -> Frames:
         return np.zeros((self.num_frames, crop, crop, 3), np.uint8)
