@@ -154,7 +154,13 @@ class VideoClassifier(L.LightningModule):
         data: Any = getattr(self.trainer, "datamodule", None)
         paper = {"num_frames": 32, "frame_stride": 2}
         clip: dict[str, Any] = paper if data is None else data.test_settings()
-        settings = InputSettings(**clip, mean=_colours(self.mean), std=_colours(self.std), test_pool=self.test_pool, multi_label=self.multi_label)
+        settings = InputSettings(
+            **clip,
+            mean=_colours(self.mean),
+            std=_colours(self.std),
+            test_pool=self.test_pool,
+            multi_label=self.multi_label,
+        )
         names: tuple[str, ...] = () if data is None else data.videos("train").classes
         checkpoint[HEADER] = WeightsHeader(self.net.config, settings, "nl-lightning", "", classes=names).to_json()
 

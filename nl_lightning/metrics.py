@@ -1,4 +1,4 @@
-"""What the networks of a study are compared by: its names in records, tables and logs, each said once. No torch here."""
+"""What the networks of a study are compared by: its names in records, tables and logs, each said once. No torch."""
 
 from dataclasses import dataclass
 
@@ -34,6 +34,9 @@ class Metric:
 
 TOP1 = Metric("top1", "top-1", "Accuracies are percent of the test videos", beside=(Metric("top5", "top-5"),))
 MAP = Metric(
-    "mAP", "mAP", "mAP is the mean of the classes' average precisions over the test videos, in percent", multi_label=True
+    "mAP",
+    "mAP",
+    "mAP is the mean of the classes' average precisions over the test videos, in percent",
+    multi_label=True,
 )
 METRICS = {metric.key: metric for metric in (TOP1, MAP)}

@@ -1,9 +1,10 @@
 """What testing keeps of every video: the log-probabilities of each of its views, in one Parquet file. No torch here.
 
-A line a video, in the order of the test list: its path below the data set's folder, its label (or, where videos have
-several, a list of them), and the logarithm of the softmax (of the sigmoids) of every view in float16, views x classes, view by view (null: it could not be read). With them any rule
-that makes a video's score of its views can be tried again. Accuracy is computed from these very numbers, as they are
-stored, so that it can be computed again to the last digit.
+A line a video, in the order of the test list: its path below the data set's folder, its label, and the logarithm of
+the softmax of every view in float16, views x classes, view by view (null: it could not be read). Where videos have
+several labels, it is all of them, and the logarithm of the sigmoids. With them any rule that makes a video's score of
+its views can be tried again. Accuracy is computed from these very numbers, as they are stored, so that it can be
+computed again to the last digit.
 """
 
 import contextlib
@@ -105,7 +106,9 @@ class PartWriter:
     def _flush(self) -> None:
         if self._waiting:
             indices, predictions = zip(*self._waiting, strict=True)
-            self._file.write_table(_table(predictions, self.schema).append_column("index", pa.array(indices, pa.int64())))
+            self._file.write_table(
+                _table(predictions, self.schema).append_column("index", pa.array(indices, pa.int64()))
+            )
         self._waiting = []
 
 

@@ -303,7 +303,9 @@ def _check_contributions(raw: Mapping[str, Any], at: str) -> None:
     try:
         numbers = unpack_numbers(raw["mAP_by_video"], raw["videos_expected"])
     except ValueError as error:
-        raise UserError(f"{at}: mAP_by_video: not a number for each of {raw['videos_expected']} videos ({error})") from None
+        raise UserError(
+            f"{at}: mAP_by_video: not a number for each of {raw['videos_expected']} videos ({error})"
+        ) from None
     mean, said = sum(numbers) / max(1, len(numbers)), raw.get("mAP")
     if said is None or not abs(mean - said) <= 0.001:
         raise UserError(f"{at}: mAP_by_video: the videos' mean is {mean:.3f}, but mAP is {said}")

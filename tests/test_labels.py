@@ -41,7 +41,10 @@ def test_validation_is_over_all_batches_since_the_last() -> None:
         expected = by_video(F.sigmoid(logits).numpy(), labels.numpy().astype(bool)).mean()
         assert {name: float(value) for name, value in found[0].items()} == {"mAP": pytest.approx(float(expected))}
         right = float((logits.argmax(dim=1) == labels.argmax(dim=1)).float().mean())
-        assert {name: float(value) for name, value in found[1].items()} == {"top1": pytest.approx(100 * right), "top5": 100}
+        assert {name: float(value) for name, value in found[1].items()} == {
+            "top1": pytest.approx(100 * right),
+            "top5": 100,
+        }
 
 
 def test_no_state_of_validation_is_part_of_a_checkpoint() -> None:

@@ -60,7 +60,9 @@ def test_a_record_has_the_map_of_the_stored_predictions(results: Path) -> None:
             labels[row, list(prediction.label)] = True  # type: ignore[arg-type]
         assert labels.sum() > 9
         assert found.mAP == pytest.approx(by_video(scores, labels).mean(), abs=1e-4)
-        assert unpack_numbers(found.mAP_by_video, 9) == pytest.approx(by_video(scores, labels).tolist(), rel=1e-5, abs=1e-4)
+        assert unpack_numbers(found.mAP_by_video, 9) == pytest.approx(
+            by_video(scores, labels).tolist(), rel=1e-5, abs=1e-4
+        )
         assert (found.top1, found.top5, found.right_top1) == (None, None, "")
         assert found.scores == {"mAP": found.mAP}
         assert [set(point) for point in found.curve] == [{"step", "train/loss", "val/loss", "val/mAP"}] * 2
@@ -73,7 +75,11 @@ def test_the_report_compares_by_map(results: Path, capsys: pytest.CaptureFixture
     plain, block = (f"{record(results, variant).mAP:.1f}" for variant in VARIANTS)
     gain = f"{(record(results, VARIANTS[1]).mAP or 0) - (record(results, VARIANTS[0]).mAP or 0):+z.1f} ["
     for line, cells in (("I3D ", [plain, "35.5"]), ("NL I3D", [block, gain, "+2.0", "37.5"]), ("Asyn-TF", ["22.4"])):
-        (row,) = [one for one in text.partition("## Table 4-test")[0].splitlines() if one.startswith(f"| {line}") and "Carr" not in one]
+        (row,) = [
+            one
+            for one in text.partition("## Table 4-test")[0].splitlines()
+            if one.startswith(f"| {line}") and "Carr" not in one
+        ]
         assert all(cell in row for cell in cells), row
     assert text.count("*reported only*") == 7
     assert "points of mAP" in text
@@ -91,9 +97,15 @@ def test_what_is_of_one_label_a_video_says_so(results: Path, capsys: pytest.Capt
     for words, message in (
         (["rescore", path], "its videos have several classes each; top-1 and top-5 are of videos with one"),
         (["power", "table4", "--recipe", recipe], "compared by mAP, whose noise can't be foreseen"),
-        (["run", "table4", "--recipe", "longrange"], "compared by mAP, but videos of recipe 'longrange' have one class"),
+        (
+            ["run", "table4", "--recipe", "longrange"],
+            "compared by mAP, but videos of recipe 'longrange' have one class",
+        ),
         (["run", "table2", "--recipe", recipe], "compared by top1, but videos of recipe 'tiny' have several classes"),
-        (["run", "table4", "--recipe", recipe, "--table", "4-test"], "4-test shows what others report: there is nothing"),
+        (
+            ["run", "table4", "--recipe", recipe, "--table", "4-test"],
+            "4-test shows what others report: there is nothing",
+        ),
     ):
         assert main(words) == 2
         said = capsys.readouterr()

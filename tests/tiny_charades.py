@@ -1,4 +1,4 @@
-"""Small videos annotated as Charades is, several classes in each, and a recipe under which runs of them take seconds."""
+"""Small videos annotated as Charades is, several classes in each, and a recipe whose runs take seconds."""
 
 from pathlib import Path
 
@@ -40,7 +40,9 @@ def write_tiny_charades(folder: Path) -> Path:
     (root / "Charades_v1_classes.txt").write_text(CLASSES)
     for split, videos, seed in (("train", 16, 0), ("test", 9, 1)):
         rows = [COLUMNS, *(_write(root, f"{split.upper()}{video:02d}", (seed, video)) for video in range(videos))]
-        rows.append(f'{split.upper()}99,S1,Kitchen,6,7,Yes,"A person, ""idle"".",door,nothing;at all,,12.00')  # no action
+        rows.append(
+            f'{split.upper()}99,S1,Kitchen,6,7,Yes,"A person, ""idle"".",door,nothing;at all,,12.00'
+        )  # no action
         (root / f"Charades_v1_{split}.csv").write_text("\n".join(rows) + "\n")
     (folder / "tiny.yaml").write_text(RECIPE.format(root=root))
     return folder / "tiny.yaml"

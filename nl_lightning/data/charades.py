@@ -1,18 +1,19 @@
 """Charades as its authors annotate it: a CSV whose first line names the columns, and a file of 157 classes.
 
-A video has all the classes of its actions, and its clips are trained on all of them, wherever in the video a clip lies.
-The annotation has the seconds of each action, and the paper doesn't say whether it used them. Without them training asks
-what testing asks: which classes a video has, of each of its clips, whose scores are then averaged.
+A video has all the classes of its actions, and its clips are trained on all of them, wherever in the video a clip
+lies. The annotation has the seconds of each action, and the paper doesn't say whether it used them. Without them
+training asks what testing asks: which classes a video has, of each of its clips, whose scores are then averaged.
 
 A video without any action has nothing to be found in it, and is left out: the data set's own evaluation ranks such
 videos below all others, where they change no average precision.
 """
 
+import csv
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from nl_lightning.data.entries import Entries, read_rows, read_text
+from nl_lightning.data.entries import Entries, read_text
 from nl_lightning.data.videos import Labels
 from nl_lightning.errors import UserError
 
@@ -24,7 +25,7 @@ _ACTION = re.compile(r"(c\d{3}) [\d.]+ [\d.]+")
 
 def is_charades(header: str) -> bool:
     """Whether this first line of a file is that of such a CSV."""
-    return COLUMNS <= set(header.split(","))
+    return set(header.split(",")) >= COLUMNS
 
 
 def read_charades(file: Path) -> Entries:
@@ -35,21 +36,17 @@ def read_charades(file: Path) -> Entries:
     Raises:
         UserError: a row is cut off, or has an action that is not written so or of no class.
     """
-    header, *rows = read_rows(file)
-    video, actions = header.index("id"), header.index("actions")
     classes = _classes(file.with_name(CLASSES))
-    labels = {code: label for label, code in enumerate(classes)}
+    codes = {code: label for label, code in enumerate(classes)}
     names: list[str] = []
-    several: list[Labels] = []
-    for number, row in enumerate(rows, 2):
-        if not row:
-            continue
-        if len(row) <= max(video, actions):
-            raise UserError(f"{file}:{number}: expected {len(header)} columns, got {len(row)}")
-        if row[actions].strip():
-            names.append(f"{row[video]}.mp4")
-            several.append(_labels(row[actions], labels, f"{file}:{number}"))
-    return Entries(names, several, tuple(classes.values()))
+    labels: list[int | Labels] = []
+    for row in csv.DictReader(read_text(file).splitlines()):
+        if row["actions"] is None:
+            raise UserError(f"{file}: {row['id']}: the row is cut off before its actions")
+        if row["actions"].strip():
+            names.append(f"{row['id']}.mp4")
+            labels.append(_labels(row["actions"], codes, f"{file}: {row['id']}"))
+    return Entries(names, labels, tuple(classes.values()))
 
 
 def _classes(file: Path) -> dict[str, str]:
@@ -58,7 +55,9 @@ def _classes(file: Path) -> dict[str, str]:
     for number, line in enumerate(read_text(file).splitlines(), 1):
         match = _CLASS.fullmatch(line.strip())
         if line.strip() and match is None:
-            raise UserError(f"{file}:{number}: expected a code and a name, as 'c000 Holding some clothes', not '{line}'")
+            raise UserError(
+                f"{file}:{number}: expected a code and a name, as 'c000 Holding some clothes', not '{line}'"
+            )
         if match is not None:
             classes[match[1]] = match[2]
     return classes

@@ -14,7 +14,16 @@ from jaxtyping import Bool, Float
 
 from nl_lightning.errors import UserError
 from nl_lightning.metrics import Metric
-from nl_lightning.records import RunRecord, State, load_records, record_path, state, state_by_record, unpack, unpack_numbers
+from nl_lightning.records import (
+    RunRecord,
+    State,
+    load_records,
+    record_path,
+    state,
+    state_by_record,
+    unpack,
+    unpack_numbers,
+)
 from nl_lightning.report.uncertainty import (
     Difference,
     Interval,

@@ -147,7 +147,12 @@ def _table(runs: Runs, table: Table, frame: pd.DataFrame, links: _Links) -> dict
         column = cells.header.index(name)
         header.append(Cell(name))
         for shown, row, line in zip(rows, cells.rows, lines, strict=True):
-            shown.append(Cell(row[column], links.variant(line["variant"]) if name in measured and line["n"] and row[column] else ""))
+            shown.append(
+                Cell(
+                    row[column],
+                    links.variant(line["variant"]) if name in measured and line["n"] and row[column] else "",
+                )
+            )
         if name == "gain":
             header.append(Cell("", picture=forest_axis(axis)))
             for shown, line in zip(rows, lines, strict=True):

@@ -188,7 +188,7 @@ def _stem(study: str, table: str) -> str:
 
 
 def readme_block(runs: Runs) -> str:
-    """The results for a README: tables without what stands beside the metric, groups of classes, how many claims hold, provenance."""
+    """The results for a README: tables of the metric alone, groups of classes, how many claims hold, provenance."""
     frame = collate(runs)
     parts = [heading(runs), legend(runs, frame)]
     for table in runs.study.tables.values():
@@ -232,7 +232,7 @@ def print_grid(console: "Console", cells: Grid, name: str = "") -> None:
 
 
 def print_study(console: "Console", runs: Runs, tables: Sequence[str] | None = None) -> None:
-    """Print tables (default: all) without what stands beside the metric and costs, for 80 columns; :func:`write_tables` has it all."""
+    """Print tables (default: all) of the metric alone, for 80 columns; :func:`write_tables` has it all."""
     from rich.text import Text
 
     frame = collate(runs)

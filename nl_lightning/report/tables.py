@@ -59,8 +59,7 @@ def grid(runs: Runs, table: Table, frame: pd.DataFrame, beside: bool = True, cos
     kept = {
         name: cells
         for name, cells in columns.items()
-        if (any(cells) or not name.startswith("reported"))
-        and (has_baselines or name != "gain")
+        if (any(cells) or not name.startswith("reported")) and (has_baselines or name != "gain")
     }
     return Grid(list(kept), [list(cells) for cells in zip(*kept.values(), strict=True)])
 
@@ -105,8 +104,8 @@ def legend(runs: Runs, frame: pd.DataFrame) -> str:
     """What the numbers are, and what their intervals are over."""
     metric, lone = runs.study.metric, frame["gain_paired"] == False  # noqa: E712
     said = [
-        f"{metric.meaning}: means over n seeds, ± their sample standard deviation. Gains are points of {metric.name} over "
-        "the row's own baseline, from the seeds that both have, with 95 % intervals, paired by video."
+        f"{metric.meaning}: means over n seeds, ± their sample standard deviation. Gains are points of {metric.name} "
+        "over the row's own baseline, from the seeds that both have, with 95 % intervals, paired by video."
     ]
     if (frame["gain_n"] == 1).any():
         said.append("With one seed an interval is over videos only: another training may differ by more.")

@@ -12,8 +12,8 @@ worse with few seeds: what flips by chance is drawn twice, so its intervals are 
 more alike than they are, so they are too narrow where seeds differ. ``docs/uncertainty.md`` has both by simulation,
 with the command that makes it.
 
-Where the score is an mAP, what each video contributes to it (:mod:`~nl_lightning.average_precision`) stands in the place
-of right and wrong.
+Where the score is an mAP, what each video contributes to it (:mod:`~nl_lightning.average_precision`) stands in the
+place of right and wrong.
 """
 
 from dataclasses import dataclass
@@ -186,7 +186,11 @@ def _variances(numbers: Float[np.ndarray, "S V"]) -> tuple[float, float]:
     by_seed = numbers.mean(axis=1)
     seed_square = videos * float(by_seed.var(ddof=1))
     # What neither explains, by the sums of squares: quicker than the table of residuals.
-    squares = float((numbers.astype(np.float64) ** 2).sum()) - seeds * float((by_video**2).sum()) - videos * float((by_seed**2).sum())
+    squares = (
+        float((numbers.astype(np.float64) ** 2).sum())
+        - seeds * float((by_video**2).sum())
+        - videos * float((by_seed**2).sum())
+    )
     rest_square = (squares + seeds * videos * float(numbers.mean()) ** 2) / ((seeds - 1) * (videos - 1))
     return seed_square / (seeds * videos), max(video_square - rest_square, 0.0) / (seeds * videos)
 
