@@ -1,5 +1,8 @@
 """Table 4 as a second study: from annotations like Charades' to its compared table, on small videos."""
 
+import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -81,14 +84,29 @@ def test_the_report_compares_by_map(results: Path, capsys: pytest.CaptureFixture
             if one.startswith(f"| {line}") and "Carr" not in one
         ]
         assert all(cell in row for cell in cells), row
-    assert text.count("*reported only*") == 7
+    assert len(re.findall(r"\| +- \| ", text)) == 7
+    assert "- stands where a number is only reported, and nothing is run." in text
     assert "points of mAP" in text
     assert "top-1" not in text
     assert "Of 1 claims that the rows can check" in text
     page = (results / "tables" / "tiny" / "table4.html").read_text()
     assert "mAP, 95 % over videos" in page
     assert "100 - mAP against iterations" in page
-    assert capsys.readouterr().out.count("reported only") == 7
+    assert "…" not in capsys.readouterr().out  # it fits 80 columns
+
+
+def test_a_record_that_does_not_say_what_a_video_contributes_has_no_interval(results: Path, tmp_path: Path) -> None:
+    shutil.copytree(results / "records", tmp_path / "records")
+    for variant in VARIANTS:
+        path = record_path(tmp_path, "tiny", variant, 0)
+        path.write_text(json.dumps({**json.loads(path.read_text()), "mAP_by_video": ""}))
+    recipe = str(results.parent / "tiny.yaml")
+    assert main(["report", "table4", "--recipe", recipe, "--results", str(tmp_path), "--html"]) == 0
+    text = (tmp_path / "tables" / "tiny" / "table4.md").read_text()
+    assert text.count("(no interval)") == 3  # the gain, why the claim is undecided, and its comparison
+    assert "No interval where the records don't say what each video contributes." in text
+    assert "| t4    | undecided |" in text
+    assert "nan" not in (tmp_path / "tables" / "tiny" / "table4.html").read_text()
 
 
 def test_what_is_of_one_label_a_video_says_so(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

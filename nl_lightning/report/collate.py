@@ -37,6 +37,7 @@ from nl_lightning.report.uncertainty import (
 from nl_lightning.study import Recipe, Row, Study
 
 VIEWS = {"num_clips": "clips a video", "num_crops": "crops a frame"}
+REPORTED_ONLY = "reported only"  # the state of a row without a variant
 VIDEOS = {"videos_expected": "videos", "videos_hash": "as the hash of its test list"}
 
 
@@ -220,7 +221,7 @@ def _measured(runs: Runs, row: Row) -> dict[str, object]:
     reference = row.baseline or row.variant
     params, macs = (records[0].params, records[0].macs) if records else (None, None)
     return {
-        "state": _state(runs, row.variant) if row.variant else "reported only",
+        "state": _state(runs, row.variant) if row.variant else REPORTED_ONLY,
         "n": len(records),
         **_scores(runs.study.metric, records),
         "gain": gain.mean if gain else None,

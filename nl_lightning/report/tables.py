@@ -8,14 +8,14 @@ from typing import Any
 import pandas as pd
 
 from nl_lightning.report.claims import ASSUMED_DISAGREEMENT, Comparison, Verdict, compare_reported, expected, judge
-from nl_lightning.report.collate import Runs
+from nl_lightning.report.collate import REPORTED_ONLY, Runs
 from nl_lightning.report.uncertainty import NO_INTERVAL, ends
 from nl_lightning.study import Row, Study, Table
 
 # Words in the place of numbers; set in italics, so that a hole in a table isn't overlooked.
 MISSING, STALE, NO_BASELINE = "missing", "stale", "baseline missing"
-REPORTED = "reported only"  # by others, for comparison; never run
-HOLES = (MISSING, STALE, NO_BASELINE, REPORTED)
+HOLES = (MISSING, STALE, NO_BASELINE)
+NOT_RUN = "-"  # in rows that are only reported
 
 GAIN = "+z.1f"  # points, signed; z: never -0.0
 UNPAIRED = "†"  # beside an interval that had to do with accuracies alone
@@ -42,7 +42,10 @@ def grid(runs: Runs, table: Table, frame: pd.DataFrame, beside: bool = True, cos
     for shown in scores:
         columns[shown.name] = [_score(line, shown.key) if line["n"] or shown is metric else "" for line in lines]
     columns |= {
-        "n": [_seeds(line["n"], len(runs.seeds)) if line["variant"] else "" for line in lines],
+        "n": [
+            _seeds(line["n"], len(runs.seeds)) if row.variant else ""
+            for row, line in zip(table.rows, lines, strict=True)
+        ],
         "gain": [_gain(row, line) for row, line in zip(table.rows, lines, strict=True)],
         "reported gain": [number(line["reported_gain"], GAIN) for line in lines],
     }
@@ -81,7 +84,7 @@ def _spread(mean: float, std: float, form: str) -> str:
 def _score(line: dict[str, Any], key: str) -> str:
     if line["n"]:
         return _spread(line[key], line[f"{key}_std"], ".1f")
-    return str(line["state"])  # missing, stale or reported
+    return NOT_RUN if line["state"] == REPORTED_ONLY else str(line["state"])  # missing or stale
 
 
 def _gain(row: Row, line: dict[str, Any]) -> str:
@@ -114,7 +117,7 @@ def legend(runs: Runs, frame: pd.DataFrame) -> str:
     if (lone & frame["gain_low"].isna()).any():
         said.append(f"{NO_INTERVAL[1:-1].capitalize()} where the records don't say what each video contributes.")
     if not frame["variant"].notna().all():
-        said.append(f"Rows marked {REPORTED} are what others report, for comparison.")
+        said.append(f"{NOT_RUN} stands where a number is only reported, and nothing is run.")
     return " ".join(said)
 
 
