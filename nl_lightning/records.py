@@ -251,7 +251,9 @@ def _check(raw: object, at: str) -> dict[str, Any]:
                 continue
             raise UserError(f"{at}: the field '{key}' is missing")
         if not _is(raw[key], type_):
-            shown = getattr(type_, "__name__", None) if not typing.get_args(type_) else str(type_)
+            shown = (
+                getattr(type_, "__name__", None) if not typing.get_args(type_) else str(type_).removesuffix(" | None")
+            )
             raise UserError(f"{at}: {key}: expected {shown}, got {raw[key]!r}")
     for metric in METRICS.values():
         _check_scores(raw, metric, at)
