@@ -345,11 +345,11 @@ class VideoClassifier(L.LightningModule):
     def _scores(self) -> dict[str, float]:
         """What testing gave, in percent."""
         if self.multi_label:
-            return {"mAP": float(self.by_video().mean())}
+            return {"mAP": float(self.contributions().mean())}
         return {f"top{k}": topk_accuracy(tuple(self.tested.values()), k) for k in (1, 5)}
 
-    def by_video(self) -> Float[np.ndarray, " V"]:
-        """What each tested video contributes to the mAP, in the order of the test list (see :func:`by_video`).
+    def contributions(self) -> Float[np.ndarray, " V"]:
+        """What each tested video contributes to the mAP, in the order of the test list.
 
         One that is unreadable scores 0 in every class.
         """

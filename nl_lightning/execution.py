@@ -243,7 +243,7 @@ def _measured(model: VideoClassifier, metrics: Mapping[str, float], groups: Sequ
     """Fields of a record that say what testing gave: of all videos, of each, and of groups of classes."""
     scores = {name.removeprefix("test/"): round(score, 4) for name, score in metrics.items()}
     if model.multi_label:
-        return {**scores, "mAP_by_video": pack_numbers(model.by_video().tolist())}
+        return {**scores, "mAP_by_video": pack_numbers(model.contributions().tolist())}
     return {
         **scores,
         "right_top1": pack(model.right(1)),

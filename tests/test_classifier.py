@@ -226,7 +226,7 @@ def test_a_video_with_several_classes_has_a_sigmoid_each(tmp_path: Path) -> None
     np.testing.assert_allclose(scores[0], first, rtol=1e-2)
     labels = torch.cat([hot, 1 - hot]).numpy().astype(bool)
     assert metrics == {"test/mAP": pytest.approx(by_video(np.array(scores), labels).mean())}
-    assert model.by_video().mean() == pytest.approx(metrics["test/mAP"])
+    assert model.contributions().mean() == pytest.approx(metrics["test/mAP"])
 
 
 def test_accuracy_by_group() -> None:
