@@ -586,6 +586,11 @@ class Recipe:
         opening = "\n".join(line[1:] for line in itertools.takewhile(lambda line: line.startswith("#"), lines))
         return [" ".join(line.split()) for line in re.sub(r"\n  +", " ", opening).splitlines()]
 
+    @property
+    def folds(self) -> int:
+        """Official splits of its data, which the seeds stand for in turn (``data.folds``); 1 where there are none."""
+        return int(self.config.get("data", {}).get("folds", 1))
+
     def overlay(self, clip: str) -> Path:
         """The file that changes this recipe for variants of this clip; it need not exist."""
         base = self.files[0]

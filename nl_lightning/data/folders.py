@@ -38,7 +38,7 @@ def scan_folder(folder: Path, root: Path) -> VideoList:
 
 def is_video(file: str) -> bool:
     """By its name: a known ending, and not hidden."""
-    return os.path.splitext(file)[1].lower() in SUFFIXES and not file.startswith(".")
+    return file[file.rfind(".") :].lower() in SUFFIXES and file[0] != "."
 
 
 def youtube_id(name: str) -> str | None:
@@ -48,7 +48,10 @@ def youtube_id(name: str) -> str | None:
 
 
 def _stem(name: str) -> str:
-    return os.path.splitext(name.rpartition("/")[2])[0]
+    """The name of a file without its ending, or both of them: the released code's lists have ``<id>.mp4.webm``."""
+    file = name[name.rfind("/") + 1 :]
+    stem = file.rpartition(".")[0] or file
+    return stem.rpartition(".")[0] if "." in stem and is_video(stem) else stem
 
 
 class FilesBelow:
@@ -70,11 +73,9 @@ class FilesBelow:
         Raises:
             UserError: several files are as good.
         """
-        found = [f for f in self._by_end.get(_end(name), []) if youtube_id(f) or _may_be(f, name, split)]
-        if not found and ("/" not in name or youtube_id(name)):
-            found = self._by_stem.get(_stem(name), [])
-        if not found and (video := youtube_id(name)):
-            found = [f for f in self._by_id.get(video, []) if video in (_stem(name), _stem(f))]
+        if exact := self._by_file.get(name):
+            return exact
+        found = self._candidates(name, split)
         if len(found) < 2:
             return found[0] if found else None
         likeness = {f: (_alike(f, name), split in f.lower().rpartition("/")[0]) for f in found}
@@ -83,27 +84,51 @@ class FilesBelow:
             raise UserError(f"{self.root}: '{name}' may be {best[0]} or {best[1]}; write in the list which")
         return best[0]
 
+    def _candidates(self, name: str, split: str) -> list[str]:
+        stem, video = _stem(name), youtube_id(name)
+        found = _several(self._by_end.get(_end(name))) if "/" in name else []
+        if not video:
+            found = [file for file in found if _may_be(file, name, split)]
+        if not found and (video or "/" not in name):
+            found = _several(self._by_stem.get(stem))
+        if not found and video:
+            found = [file for file in _several(self._by_id.get(video)) if video in (stem, _stem(file))]
+        return found
+
     @cached_property
-    def _by_end(self) -> dict[str, list[str]]:
+    def _by_file(self) -> dict[str, str]:
+        """The quick way for a data set in which no name of a file occurs twice."""
+        found = {name[name.rfind("/") + 1 :]: name for name in self._names}
+        return found if len(found) == len(self._names) else {}
+
+    @cached_property
+    def _by_end(self) -> dict[str, str]:
         return self._by(_end)
 
     @cached_property
-    def _by_stem(self) -> dict[str, list[str]]:
+    def _by_stem(self) -> dict[str, str]:
         return self._by(_stem)
 
     @cached_property
-    def _by_id(self) -> dict[str | None, list[str]]:
+    def _by_id(self) -> dict[str | None, str]:
         return self._by(youtube_id)
 
-    def _by(self, key: Callable[[str], Key]) -> dict[Key, list[str]]:
-        found: dict[Key, list[str]] = {}
+    def _by(self, key: Callable[[str], Key]) -> dict[Key, str]:
+        """The files by a key. Those that share one stand in one text: a list for each of a million takes its time."""
+        found: dict[Key, str] = {}
         for name in self._names:
-            found.setdefault(key(name), []).append(name)
+            one = found.setdefault(key(name), name)
+            if one is not name:
+                found[key(name)] = f"{one}\0{name}"
         return found
 
     @cached_property
     def _names(self) -> list[str]:
         return list(_walk(self.root))
+
+
+def _several(found: str | None) -> list[str]:
+    return found.split("\0") if found else []
 
 
 def _walk(root: Path) -> Iterator[str]:

@@ -50,7 +50,8 @@ class Paths(Sequence[Path]):
         return os.fsdecode(self._buffer[self._ends[video] : self._ends[video + 1]])
 
     def names(self) -> Iterator[str]:
-        return map(self.name, range(len(self)))
+        """All of them, quicker than one by one."""
+        return (os.fsdecode(self._buffer[start:end]) for start, end in itertools.pairwise(self._ends.tolist()))
 
     @overload
     def __getitem__(self, video: int) -> Path: ...

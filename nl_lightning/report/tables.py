@@ -42,7 +42,7 @@ def grid(runs: Runs, table: Table, frame: pd.DataFrame, beside: bool = True, cos
     for shown in scores:
         columns[shown.name] = [_score(line, shown.key) if line["n"] or shown is metric else "" for line in lines]
     columns |= {
-        "n": [
+        _count(runs): [
             _seeds(line["n"], len(runs.seeds)) if row.variant else ""
             for row, line in zip(table.rows, lines, strict=True)
         ],
@@ -103,15 +103,26 @@ def _seeds(n: int, expected: int) -> str:
     return f"{n}" if n == expected else f"{n} of {expected}"
 
 
+def _count(runs: Runs) -> str:
+    """What a mean is over."""
+    if runs.recipe.folds == 1:
+        return "n"
+    return "splits" if len(runs.seeds) <= runs.recipe.folds else "splits x seeds"
+
+
 def legend(runs: Runs, frame: pd.DataFrame) -> str:
     """What the numbers are, and what their intervals are over."""
-    metric, lone = runs.study.metric, frame["gain_paired"] == False  # noqa: E712
+    metric, folds = runs.study.metric, runs.recipe.folds
+    over = "n seeds" if folds == 1 else f"the {folds} official splits of the data, each trained with a seed of its own"
+    both, one = ("seeds", "seed") if folds == 1 else ("splits", "split")
+    how = "paired by video" if folds == 1 else "over splits"
     said = [
-        f"{metric.meaning}: means over n seeds, ± their sample standard deviation. Gains are points of {metric.name} "
-        "over the row's own baseline, from the seeds that both have, with 95 % intervals, paired by video."
+        f"{metric.meaning}: means over {over}, ± their sample standard deviation. Gains are points of {metric.name} "
+        f"over the row's own baseline, from the {both} that both have, with 95 % intervals, {how}."
     ]
+    lone = frame["gain_paired"] == False  # noqa: E712
     if (frame["gain_n"] == 1).any():
-        said.append("With one seed an interval is over videos only: another training may differ by more.")
+        said.append(f"With one {one} an interval is over videos only: another training may differ by more.")
     if (lone & frame["gain_low"].notna()).any():
         said.append(f"{UNPAIRED} from accuracies alone, since the records don't say which videos were right: too wide.")
     if (lone & frame["gain_low"].isna()).any():
@@ -143,7 +154,7 @@ def remarks(runs: Runs, table: Table, frame: pd.DataFrame) -> list[str]:
         if line["note"]:
             found.append(f"{row.label}: {line['note']}")
         if row.baseline and 0 < line["gain_n"] < line["n"]:
-            seeds = f"{line['gain_n']} of its {line['n']} seeds"
+            seeds = f"{line['gain_n']} of its {line['n']} {'seeds' if runs.recipe.folds == 1 else 'splits'}"
             found.append(f"{row.label}: gain from the {seeds} that `{row.baseline}` has too")
         if row.baseline and line["gain_n"] and line["gain_dropped"]:
             found.append(f"{row.label}: gain without {line['gain_dropped']} videos that one of the two couldn't read")
@@ -272,7 +283,7 @@ def provenance(runs: Runs) -> list[str]:
     """What a reader needs to weigh the numbers: runs, videos, views, decoder, versions, code, device, time."""
     records = runs.records()
     lines = [
-        f"recipe: {runs.recipe.name}; seeds: {', '.join(map(str, runs.seeds))}",
+        f"recipe: {runs.recipe.name}; seeds: {', '.join(map(str, runs.seeds))}{_splits(runs)}",
         f"runs: {progress(runs)}",
     ]
     if not records:
@@ -293,6 +304,13 @@ def provenance(runs: Runs) -> list[str]:
         f"time in all: {_hours(seconds[0])} of training, {_hours(seconds[1])} of testing",
     ]
     return lines
+
+
+def _splits(runs: Runs) -> str:
+    folds = runs.recipe.folds
+    if folds == 1:
+        return ""
+    return f", which are the official splits {', '.join(str(seed % folds + 1) for seed in runs.seeds)}"
 
 
 def progress(runs: Runs) -> str:

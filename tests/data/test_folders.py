@@ -45,6 +45,7 @@ def test_files_are_found_by_the_end_of_a_path(tmp_path: Path) -> None:
         ("/x/juggling/00000000000_000010_000020.mkv", "val", names[1]),
         ("a/1.avi", "train", names[2]),
         ("a/1.avi", "val", None),
+        ("/scratch/val_256/air_drumming/-abcdefghij.mp4.webm", "val", names[0]),
         ("b/1.mp4", "test", names[3]),
         ("b/1.mp4", "train", None),
         ("x/1.avi", "train", None),
