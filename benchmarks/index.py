@@ -1,6 +1,6 @@
 """What an index of 650,000 videos costs: seconds to read it, and memory of a worker that has looked at all of it.
 
-    python benchmarks/index.py [--videos 650000]
+    python -m benchmarks.index [--videos 650000]
 
 A list as of Kinetics-700 is generated, with empty files, read as a run reads it, and handed to a forked worker, which
 looks at every video. Its memory is what it doesn't share with the process that started it, and what the index adds to

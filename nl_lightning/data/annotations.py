@@ -28,7 +28,7 @@ from nl_lightning.data.something import read_something
 from nl_lightning.data.videos import VideoList
 from nl_lightning.errors import UserError
 
-_DRIVE = re.compile(r"[A-Za-z]:(?=/)")
+_DRIVE = re.compile(r"^[A-Za-z]:(?=/)")
 
 
 def read_annotation(listed: str, root: Path, split: str) -> VideoList:
@@ -68,7 +68,7 @@ def _entries(listed: str, root: Path, split: str) -> Entries:
 def _located(listed: Sequence[str], root: Path, split: str) -> list[str]:
     """The name of each file below `root`, or its whole path if it is there but not below `root`."""
     files, inside = FilesBelow(root), dict[str, frozenset[str]]()
-    roots = tuple({f"{root.absolute()}/", f"{root.resolve()}/"})
+    roots = tuple({f"{root.absolute()}/", f"{os.path.realpath(root)}/"})
     names = []
     for name in map(_plain, listed):
         folder, _, file = name.rpartition("/")

@@ -172,7 +172,7 @@ def refuse_outside(paths: Paths) -> None:
 
     Each folder is looked at once, for its links: files may be many, and on a disk far away.
     """
-    root = paths.root.resolve()
+    root = _real(paths.root)
     outside: dict[str, frozenset[str] | None] = {}
     for name in paths.names():
         folder, _, file = name.rpartition("/")
@@ -182,16 +182,21 @@ def refuse_outside(paths: Paths) -> None:
         if links is None or file in links:
             raise UserError(
                 f"{paths.root / name} lies outside of {paths.root}: "
-                f"{(paths.root / name).resolve()}; set data.allow_outside to true if that is meant"
+                f"{_real(paths.root / name)}; set data.allow_outside to true if that is meant"
             )
 
 
 def _links_out(folder: Path, root: Path) -> frozenset[str] | None:
     """The names in `folder` that link to what isn't below `root`; None if the folder itself isn't below it."""
-    if not folder.resolve().is_relative_to(root):
+    if not _real(folder).is_relative_to(root):
         return None
     if not folder.is_dir():
         return frozenset()
     with os.scandir(folder) as entries:
         links = [entry.name for entry in entries if entry.is_symlink()]
-    return frozenset(name for name in links if not (folder / name).resolve().is_relative_to(root))
+    return frozenset(name for name in links if not _real(folder / name).is_relative_to(root))
+
+
+def _real(path: Path) -> Path:
+    """Without symbolic links; links in a circle are no error, as they are to pathlib."""
+    return Path(os.path.realpath(path))

@@ -227,8 +227,7 @@ def over_folds(parts: Sequence[Difference]) -> Difference:
     """The mean of the differences under several official splits of a data set, each with test videos of its own.
 
     Splits differ by the luck of their videos, of their training, and by being other splits; how much, is seen from
-    them alone, so the interval is Student's t over the splits, which stand in the place of seeds. (To part the videos'
-    noise from the rest would make it narrower, but with three splits it then covers 91 % where it says 95.)
+    them alone, so the interval is Student's t over the splits, which stand in the place of seeds.
     """
     if len(parts) == 1:
         return parts[0]

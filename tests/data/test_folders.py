@@ -66,7 +66,10 @@ def test_links_in_a_circle_do_no_harm(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").symlink_to(tmp_path)
     (tmp_path / "c").symlink_to(tmp_path / "c")
     assert FilesBelow(tmp_path).find("1.avi", "train") == "a/1.avi"
-    assert list(scan_folder(tmp_path, tmp_path).paths.names()) == ["a/1.avi"]
+    found = scan_folder(tmp_path, tmp_path).paths
+    assert list(found.names()) == ["a/1.avi"]
+    (tmp_path / "a" / "2.avi").symlink_to("2.avi")
+    refuse_outside(Paths(tmp_path, ["a/1.avi", "a/2.avi", "c/1.avi", "a/b/a/b/a/1.avi"]))
 
 
 @pytest.mark.parametrize(
