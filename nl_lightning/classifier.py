@@ -1,7 +1,8 @@
 """VideoClassifier: how a network of Table 2 is trained and tested (paper, Sec. 4 and 5).
 
-Training minimises the cross-entropy of one clip a video. Testing averages the softmax scores of all views of a
-video. ``val/top1`` (one clip) and ``test/top1`` (all views of a video) are different quantities and never mixed.
+Training minimises the cross-entropy of one clip a video, over classes or, where a video has several, of each class
+(:mod:`~nl_lightning.labels`). Testing averages the scores of all views of a video. ``val/top1`` (one clip) and
+``test/top1`` (all views of a video) are different quantities and never mixed.
 """
 
 import itertools
@@ -13,16 +14,17 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import lightning as L
+import numpy as np
 import torch
 import torch.distributed
-import torch.nn.functional as F
 from jaxtyping import Float
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassAccuracy
 
+from nl_lightning.average_precision import by_video
 from nl_lightning.errors import UserError
+from nl_lightning.labels import Objective, OneLabel, SeveralLabels
 from nl_lightning.models.folded import channels_last
 from nl_lightning.models.pretrained import load_imagenet
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
@@ -63,10 +65,10 @@ class Schedule:
 
 
 class VideoScores(NamedTuple):
-    """What is known of a tested video: `scores` in 0..1, the mean of its views' softmax, or ``None`` if unreadable."""
+    """What is known of a tested video: `scores` in 0..1, the mean of its views', or ``None`` if unreadable."""
 
     path: str
-    label: int
+    label: int | tuple[int, ...]
     scores: Scores | None
 
 
@@ -80,6 +82,7 @@ class VideoClassifier(L.LightningModule):
 
     Args:
         net: the network.
+        multi_label: videos have several classes at once (Charades), not one.
         optimizer: any optimiser of torch, made from parameter groups.
         schedule: how its learning rate changes.
         lr_batch: the clips of an iteration that the optimiser's learning rate is for; with others, over all processes
@@ -91,7 +94,8 @@ class VideoClassifier(L.LightningModule):
         imagenet: a file of torchvision's ImageNet weights to inflate (Sec. 4), or none; ``{depth}`` in it stands
             for the network's depth.
         init_from: what training starts from, or nothing: a checkpoint of the same network on shorter clips (paper,
-            128 frames), or a weight file.
+            128 frames), or a weight file. ``{depth}`` in it stands for the network's depth, ``{blocks}`` for how many
+            non-local blocks it has.
         weights: a weight file that holds this network, to test; ``nl-lightning test --weights`` sets it.
         test_pool: side of the window that testing slides over res5, for a softmax at every place and their mean: the
             side of res5 in training (7 in the paper, which tests fully convolutionally); none for one global pool.
@@ -108,6 +112,7 @@ class VideoClassifier(L.LightningModule):
     def __init__(
         self,
         net: ResNetConfig = ResNetConfig(),  # noqa: B008 - frozen
+        multi_label: bool = False,
         optimizer: OptimizerCallable = _paper_sgd,
         schedule: Schedule = Schedule(),
         lr_batch: int | None = None,
@@ -137,9 +142,8 @@ class VideoClassifier(L.LightningModule):
             raise UserError("precise_bn estimates the statistics anew that freeze_bn keeps: give one of them")
         self.test_pool, self.precise_bn = test_pool, precise_bn
         self.views_per_forward, self.predictions = views_per_forward, predictions
-        # torchmetrics averages over classes unless told otherwise; top-1 averages over videos.
-        self.val_top1 = MulticlassAccuracy(net.num_classes, average="micro")
-        self.val_top5 = MulticlassAccuracy(net.num_classes, average="micro", top_k=min(5, net.num_classes))
+        self.multi_label = multi_label
+        self.objective: Objective = SeveralLabels() if multi_label else OneLabel(net.num_classes)
         self.tested: dict[int, VideoScores] = {}
         if freeze_bn:
             for norm in self._norms():
@@ -161,7 +165,13 @@ class VideoClassifier(L.LightningModule):
         data: Any = getattr(self.trainer, "datamodule", None)
         paper = {"num_frames": 32, "frame_stride": 2}
         clip: dict[str, Any] = paper if data is None else data.test_settings()
-        settings = InputSettings(**clip, mean=_colours(self.mean), std=_colours(self.std), test_pool=self.test_pool)
+        settings = InputSettings(
+            **clip,
+            mean=_colours(self.mean),
+            std=_colours(self.std),
+            test_pool=self.test_pool,
+            multi_label=self.multi_label,
+        )
         names: tuple[str, ...] = () if data is None else data.videos("train").classes
         checkpoint[HEADER] = WeightsHeader(self.net.config, settings, "nl-lightning", "", classes=names).to_json()
 
@@ -174,9 +184,15 @@ class VideoClassifier(L.LightningModule):
         if stage != "fit":
             return
         if self.imagenet is not None:
-            load_imagenet(self.net, Path(self.imagenet.replace("{depth}", str(self.net.config.depth))))
+            load_imagenet(self.net, self._own_file(self.imagenet))
         if self.init_from is not None:
-            self.load_network(Path(self.init_from))
+            self.load_network(self._own_file(self.init_from))
+
+    def _own_file(self, path: str) -> Path:
+        """The file that a recipe names for each of its networks."""
+        net = self.net.config
+        blocks = sum(map(len, net.non_local.placement.values())) if net.non_local else 0
+        return Path(path.replace("{depth}", str(net.depth)).replace("{blocks}", str(blocks)))
 
     def load_weights(self, path: Path, stage: str) -> None:
         """Load a weight file that holds this very network. UserError if it doesn't, or if `stage` is ``fit``."""
@@ -239,9 +255,10 @@ class VideoClassifier(L.LightningModule):
             # Lightning skips the iteration; several processes have to do one together, and this one adds nothing to it.
             return 0.0 * self(batch.views.flatten(0, 1)).sum() if self.trainer.world_size > 1 else None
         logits = self(views.flatten(0, 1))
-        loss = F.cross_entropy(logits, labels)
-        top1 = 100 * (logits.argmax(dim=1) == labels).float().mean()
-        self.log_dict({"train/loss": loss, "train/top1": top1}, on_step=True, on_epoch=True, batch_size=len(labels))
+        loss = self.objective.loss(logits, labels)
+        measured = {"loss": loss, **self.objective.trained(logits, labels)}
+        said = {f"train/{name}": value for name, value in measured.items()}
+        self.log_dict(said, on_step=True, on_epoch=True, batch_size=len(labels))
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
@@ -249,15 +266,12 @@ class VideoClassifier(L.LightningModule):
         if not len(views):
             return
         logits = self(views.flatten(0, 1))
-        self.log("val/loss", F.cross_entropy(logits, labels), batch_size=len(labels))
-        self.val_top1(logits, labels)
-        self.val_top5(logits, labels)
+        self.log("val/loss", self.objective.loss(logits, labels), batch_size=len(labels))
+        self.objective.validate(logits, labels)
 
     def on_validation_epoch_end(self) -> None:
-        self.log("val/top1", 100 * self.val_top1.compute(), prog_bar=True)
-        self.log("val/top5", 100 * self.val_top5.compute())
-        self.val_top1.reset()
-        self.val_top5.reset()
+        for place, (name, value) in enumerate(self.objective.validated().items()):
+            self.log(f"val/{name}", value, prog_bar=place == 0)
 
     def on_test_start(self) -> None:
         if self.precise_bn:
@@ -277,21 +291,21 @@ class VideoClassifier(L.LightningModule):
         data: Any = getattr(self.trainer, "datamodule", None)
         self.video_names = None if data is None else [path for path, _ in data.listed("test")]
         if self.predictions is not None:
-            self.part = PartWriter(self._part(self.global_rank))
+            self.part = PartWriter(self._part(self.global_rank), self.multi_label)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         views = stored(self.log_probabilities(batch.views).cpu().numpy())  # (N, V, classes)
         for row, video in enumerate(batch.video.tolist()):
             name = batch.path[row] if self.video_names is None else self.video_names[video]
             kept = views[row] if batch.readable[row] else None
-            label = int(batch.label[row])
+            label = tuple(batch.label[row].nonzero()[:, 0].tolist()) if self.multi_label else int(batch.label[row])
             self.tested[video] = VideoScores(name, label, None if kept is None else mean_softmax(kept))
             self.views_of_a_video = len(views[row])
             if self.predictions is not None:
                 self.part.add(video, Prediction(name, label, kept))
 
     def log_probabilities(self, views: Tensor) -> Float[Tensor, "N V classes"]:
-        """Logarithms of the softmax scores of each view of (N, V, 3, T, H, W).
+        """Logarithms of the scores of each view of (N, V, 3, T, H, W).
 
         With a `test_pool`, the scores of a view are their mean over the places of the window.
         """
@@ -304,7 +318,7 @@ class VideoClassifier(L.LightningModule):
             logits = self.net(clips)[:, None]  # one place
         else:
             logits = self.net.logits_at_places(clips, self.test_pool)
-        scores = logits.float().log_softmax(dim=-1)  # (N, places, classes)
+        scores = self.objective.log_scores(logits.float())  # (N, places, classes)
         mean: Tensor = scores.logsumexp(dim=1) - math.log(scores.shape[1])
         return mean
 
@@ -316,8 +330,8 @@ class VideoClassifier(L.LightningModule):
             torch.distributed.all_gather_object(gathered, self.tested)  # after every part has been closed
             # Keyed by video: what a sampler repeated to fill the last batch counts once.
             self.tested = {video: scores for part in gathered for video, scores in part.items()}
-        for k in (1, 5):
-            self.log(f"test/top{k}", topk_accuracy(tuple(self.tested.values()), k), rank_zero_only=True)
+        for name, score in self._scores().items():
+            self.log(f"test/{name}", score, rank_zero_only=True)
         if self.predictions is not None and self.trainer.is_global_zero:
             parts = [self._part(process) for process in range(self.trainer.world_size)]
             merge(parts, Path(self.predictions), self._protocol())
@@ -338,14 +352,35 @@ class VideoClassifier(L.LightningModule):
             crops,
             self.net.config.num_classes,
             {**words, "test_pool": self.test_pool, "precise_bn": self.precise_bn},
+            self.multi_label,
         )
+
+    def _scores(self) -> dict[str, float]:
+        """What testing gave, in percent."""
+        if self.multi_label:
+            return {"mAP": float(self.contributions().mean())}
+        return {f"top{k}": topk_accuracy(tuple(self.tested.values()), k) for k in (1, 5)}
+
+    def contributions(self) -> Float[np.ndarray, " V"]:
+        """What each tested video contributes to the mAP, in the order of the test list.
+
+        One that is unreadable scores 0 in every class.
+        """
+        videos = [self.tested[video] for video in sorted(self.tested)]
+        scores = np.zeros((len(videos), self.net.config.num_classes))
+        labels = np.zeros(scores.shape, bool)
+        for row, video in enumerate(videos):
+            labels[row, video.label] = True
+            if video.scores is not None:
+                scores[row] = video.scores
+        return by_video(scores, labels)
 
     def top1_by(self, groups: Sequence[str]) -> dict[str, float]:
         """Top-1 in percent of the tested videos by group, `groups` naming the group of each class (or empty)."""
         members: dict[str, list[VideoScores]] = {}
         for video in self.tested.values():
             if groups:
-                members.setdefault(groups[video.label], []).append(video)
+                members.setdefault(groups[_only(video)], []).append(video)
         return {group: round(topk_accuracy(members[group], 1), 4) for group in groups if group in members}
 
     def right(self, k: int) -> list[bool]:
@@ -392,7 +427,13 @@ def _per_channel(value: float | Colour, device: torch.device) -> float | Tensor:
 
 def right(videos: Iterable[VideoScores], k: int) -> list[bool]:
     """Whether each video's label is among its k highest scores (see :func:`rank`); never, if it is unreadable."""
-    return [video.scores is not None and rank(video.scores, video.label) <= k for video in videos]
+    return [video.scores is not None and rank(video.scores, _only(video)) <= k for video in videos]
+
+
+def _only(video: VideoScores) -> int:
+    """The label of a video that has one."""
+    assert isinstance(video.label, int)
+    return video.label
 
 
 def topk_accuracy(videos: Sequence[VideoScores], k: int) -> float:

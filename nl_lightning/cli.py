@@ -258,7 +258,9 @@ def _slurm_option(text: str) -> tuple[str, str | bool]:
 
 def _study(options: argparse.Namespace) -> tuple[Study, Recipe]:
     study = load_study(find_study(options.study))
-    return study, load_recipe(options.recipe or study.recipe)
+    recipe = load_recipe(options.recipe or study.recipe)
+    study.check_measures(recipe)
+    return study, recipe
 
 
 def _planned(options: argparse.Namespace, parents: bool = True) -> list[Run]:
@@ -293,7 +295,7 @@ def _run(options: argparse.Namespace) -> int:
     def refresh(run: Run) -> None:
         record = run.state().record
         assert record is not None
-        console.print(f"{run.name}: top-1 {record.top1:.1f} %", highlight=False)
+        console.print(f"{run.name}: {study.metric.name} {record.score(study.metric):.1f} %", highlight=False)
         try:
             _write_tables(study, recipe, options.results)
         except UserError as error:  # a record that somebody broke; the runs go on
@@ -372,13 +374,14 @@ def _status(options: argparse.Namespace) -> int:
     console = Console()
     name_width = max(len(run.variant.name) for run in runs)
     room = max(12, console.width - name_width - 34)  # a narrow terminal cuts the note, nothing else
-    table = Table("variant", "seed", "state", "top-1 %", "", box=None, header_style="bold")
+    metric = runs[0].study.metric
+    table = Table("variant", "seed", "state", f"{metric.name} %", "", box=None, header_style="bold")
     counts: Counter[str] = Counter()
     for run, state in zip(runs, states(runs), strict=True):
         counts[state.name] += 1
-        top1 = f"{state.record.top1:.1f}" if state.record else ""
+        score = f"{state.record.score(metric):.1f}" if state.record else ""
         note = state.note if len(state.note) <= room else f"{state.note[: room - 3]}..."
-        table.add_row(run.variant.name, str(run.seed), state.name, top1, note)
+        table.add_row(run.variant.name, str(run.seed), state.name, score, note)
     console.print(table)
     said = ", ".join(f"{count} {name}" for name, count in counts.items())
     console.print(f"{said}, in {options.results}", highlight=False)

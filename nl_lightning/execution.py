@@ -37,7 +37,7 @@ from nl_lightning.models.complexity import BlockCost, Complexity, block_costs, c
 from nl_lightning.models.folded import Triple
 from nl_lightning.models.resnet import VideoResNet
 from nl_lightning.models.weights.arguments import with_weights
-from nl_lightning.records import RunRecord, pack, portable, videos_hash, write_record
+from nl_lightning.records import RunRecord, pack, pack_numbers, portable, videos_hash, write_record
 from nl_lightning.runner import CHECKPOINT, Run
 from nl_lightning.signals import stop_on_signals
 
@@ -64,6 +64,7 @@ class VideoCLI(LightningCLI):
         self.keys = [action.dest for action in parser._actions]
         parser.link_arguments("seed_everything", "data.seed")
         parser.link_arguments("model.net.num_classes", "data.num_classes")
+        parser.link_arguments("model.multi_label", "data.multi_label")
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         return super().init_parser(**{**kwargs, "exit_on_error": False})
@@ -147,11 +148,11 @@ class Curve(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if not trainer.sanity_checking:
-            self.validated = _rounded(trainer, "val/loss", "val/top1", "val/top5")
+            self.validated = _rounded(trainer, "val/")
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.seconds += time.monotonic() - self.began
-        trained = _rounded(trainer, "train/loss_epoch", "train/top1_epoch")
+        trained = _rounded(trainer, "train/", "_epoch")
         means = {name.removesuffix("_epoch"): value for name, value in trained.items()}
         self.points.append({"step": trainer.global_step, **means, **self.validated})
         self.validated = {}
@@ -163,9 +164,10 @@ class Curve(Callback):
         self.points, self.seconds = state["points"], state["seconds"]
 
 
-def _rounded(trainer: L.Trainer, *names: str) -> dict[str, float]:
-    """The finite ones of these metrics."""
-    values = {name: float(trainer.callback_metrics[name]) for name in names}
+def _rounded(trainer: L.Trainer, start: str, end: str = "") -> dict[str, float]:
+    """The finite ones of the metrics whose names start and end so."""
+    metrics = trainer.callback_metrics.items()
+    values = {name: float(value) for name, value in metrics if name.startswith(start) and name.endswith(end)}
     return {name: round(value, 4) for name, value in values.items() if math.isfinite(value)}
 
 
@@ -216,8 +218,6 @@ def _record(run: Run, cli: VideoCLI, curve: Curve, metrics: Mapping[str, float],
         seed=run.seed,
         config_hash=run.config_hash,
         config={"recipe": portable(run.recipe.config), "arguments": run.variant.arguments()},
-        top1=round(metrics["test/top1"], 4),
-        top5=round(metrics["test/top5"], 4),
         videos_expected=len(data.videos("test")),
         videos_scored=sum(read),
         unreadable=sorted(below(Path(p), data.root) for p in set().union(*unreadable.names.values())),
@@ -228,10 +228,8 @@ def _record(run: Run, cli: VideoCLI, curve: Curve, metrics: Mapping[str, float],
         steps=trainer.global_step,
         train_seconds=round(curve.seconds, 1),
         test_seconds=test_seconds,
-        top1_by_group=model.top1_by(data.groups),
         videos_hash=videos_hash(data.listed("test")),
-        right_top1=pack(model.right(1)),
-        right_top5=pack(model.right(5)),
+        **_measured(model, metrics, data.groups),
         read_videos="" if all(read) else pack(read),
         curve=curve.points,
         device=_device(trainer),
@@ -241,6 +239,19 @@ def _record(run: Run, cli: VideoCLI, curve: Curve, metrics: Mapping[str, float],
         init_from=run.variant.init_from,
         **_commit(),
     )
+
+
+def _measured(model: VideoClassifier, metrics: Mapping[str, float], groups: Sequence[str]) -> dict[str, Any]:
+    """Fields of a record that say what testing gave: of all videos, of each, and of groups of classes."""
+    scores = {name.removeprefix("test/"): round(score, 4) for name, score in metrics.items()}
+    if model.multi_label:
+        return {**scores, "mAP_by_video": pack_numbers(model.contributions().tolist())}
+    return {
+        **scores,
+        "right_top1": pack(model.right(1)),
+        "right_top5": pack(model.right(5)),
+        "top1_by_group": model.top1_by(groups),
+    }
 
 
 def lightning_command(arguments: list[str]) -> int:

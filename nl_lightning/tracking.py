@@ -123,7 +123,7 @@ def end(record: RunRecord) -> None:
 
 
 def _summary(record: RunRecord) -> dict[str, Any]:
-    return {"record": json.dumps(dataclasses.asdict(record)), "top1": record.top1, "top5": record.top5}
+    return {"record": json.dumps(dataclasses.asdict(record)), **record.scores}
 
 
 def end_without_record(error: BaseException) -> None:

@@ -23,7 +23,7 @@ from nl_lightning.data.folders import refuse_outside, scan_folder
 from nl_lightning.data.longrange import LongRange
 from nl_lightning.data.sampling import Spread
 from nl_lightning.data.transforms import TestViews, TrainView
-from nl_lightning.data.videos import VideoList, every_fifth, same_classes
+from nl_lightning.data.videos import Labels, VideoList, every_fifth, same_classes
 from nl_lightning.errors import UserError
 
 
@@ -74,6 +74,7 @@ class VideoDataModule(L.LightningDataModule):
         test_batch_size: videos in testing, each with all its views.
         num_workers: processes that read ahead; 0 reads in the training process.
         num_classes: that labels may name; the command line gives it the network's.
+        multi_label: whether a video has several labels at once; the command line gives it the model's.
         max_unreadable: the share of videos that may be unreadable before a run stops.
         seed: of order and augmentation; the command line gives it the run's seed.
     """
@@ -102,6 +103,7 @@ class VideoDataModule(L.LightningDataModule):
         test_batch_size: int = 1,
         num_workers: int = 0,
         num_classes: int | None = None,
+        multi_label: bool = False,
         max_unreadable: float = 0.01,
         seed: int = 0,
     ) -> None:
@@ -126,7 +128,8 @@ class VideoDataModule(L.LightningDataModule):
         self.test_views = TestViews(test_short_side, test_crop, num_crops)
         self.num_clips, self.num_crops, self.clip_starts = num_clips, num_crops, clip_starts
         self.batch_size, self.test_batch_size, self.num_workers = batch_size, test_batch_size, num_workers
-        self.num_classes, self.max_unreadable, self.seed = num_classes, max_unreadable, seed
+        self.num_classes, self.multi_label = num_classes, multi_label
+        self.max_unreadable, self.seed = max_unreadable, seed
         self._videos: dict[str, VideoList] = {}
 
     @property
@@ -169,15 +172,27 @@ class VideoDataModule(L.LightningDataModule):
         splits = ("train", "val") if stage == "fit" else ("val", "test")
         for split in splits:
             same_classes(self.videos(splits[0]), self.videos(split), split)
-            most = self.videos(split).labels.max()
-            if self.num_classes is not None and most >= self.num_classes:
-                raise UserError(
-                    f"{self.root}: {split} has the label {most}, but the network {self.num_classes} classes, "
-                    f"0 to {self.num_classes - 1}: set model.net.num_classes"
-                )
+            self._check_labels(split)
         if stage == "fit" and (absent := self.videos("val").labels_beyond(self.videos("train"))):
             rank_zero_warn(
                 f"{self.root}: no video to train on of {len(absent)} classes that val has, {absent[0]} among them"
+            )
+
+    def _check_labels(self, split: str) -> None:
+        videos = self.videos(split)
+        if videos.multi_label != self.multi_label:
+            each = "several labels" if videos.multi_label else "one label"
+            raise UserError(f"{self.root}: videos of {split} have {each} each: set model.multi_label to say the same")
+        most = videos.labels.max()
+        if self.num_classes is not None and most >= self.num_classes:
+            raise UserError(
+                f"{self.root}: {split} has the label {most}, but the network {self.num_classes} classes, "
+                f"0 to {self.num_classes - 1}: set model.net.num_classes"
+            )
+        if videos.multi_label and self.num_classes not in (None, len(videos.classes)):
+            raise UserError(
+                f"{self.root} has {len(videos.classes)} classes, but the network {self.num_classes}: set "
+                "model.net.num_classes"
             )
 
     def videos(self, split: str) -> VideoList:
@@ -189,8 +204,8 @@ class VideoDataModule(L.LightningDataModule):
             self._videos[split] = videos
         return self._videos[split]
 
-    def listed(self, split: str) -> list[tuple[str, int]]:
-        """(path, label) of each video of a split, in order; paths are below `root`, the same on every machine."""
+    def listed(self, split: str) -> list[tuple[str, int | Labels]]:
+        """(path, label or labels) of each video of a split, in order; paths are below `root`, as on every machine."""
         return self.videos(split).listed()
 
     def _find_videos(self, split: str) -> VideoList:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_charades import write_tiny_charades
 
 from nl_lightning.data.datamodule import EpochShuffle, VideoDataModule
 from nl_lightning.errors import UserError
@@ -83,6 +84,22 @@ def test_splits_with_other_classes_are_refused(root: Path) -> None:
     data = module(root, train_list=None, val_list=None, test_list=None)
     with pytest.raises(UserError, match="classes of train and val differ: glance, look_0"):
         data.setup("fit")
+
+
+def test_how_many_labels_a_video_has_is_said_alike_by_data_and_model(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"videos of train have one label each: set model\.multi_label"):
+        module(root, multi_label=True).setup("fit")
+    write_tiny_charades(tmp_path)
+    lists = {"train_list": "Charades_v1_train.csv", "val_list": "Charades_v1_test.csv", "test_list": None}
+    several = module(tmp_path / "charades", multi_label=True, num_classes=4, **lists)
+    several.setup("fit")
+    batch = next(iter(several.train_dataloader()))
+    labels = [several.videos("train").label(video) for video in batch.video.tolist()]
+    assert [tuple(row.nonzero()[:, 0].tolist()) for row in batch.label] == labels
+    with pytest.raises(UserError, match=r"videos of train have several labels each: set model\.multi_label"):
+        module(tmp_path / "charades", **lists).setup("fit")
+    with pytest.raises(UserError, match=r"has 4 classes, but the network 5: set model\.net\.num_classes"):
+        module(tmp_path / "charades", multi_label=True, num_classes=5, **lists).setup("fit")
 
 
 def test_labels_beyond_the_networks_classes_are_refused(root: Path) -> None:

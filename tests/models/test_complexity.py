@@ -32,6 +32,15 @@ def table2() -> Study:
     return load_study(ROOT / "experiments" / "table2.yaml")
 
 
+def every_variant() -> dict[str, Variant]:
+    """The variants of all studies; a name stands for one network in all of them."""
+    found: dict[str, Variant] = {}
+    for path in sorted((ROOT / "experiments").glob("*.yaml"), key=lambda path: path.stem):
+        for name, variant in load_study(path).variants.items():
+            assert found.setdefault(name, variant) == variant, f"{path}: {name} is another network elsewhere"
+    return found
+
+
 def network(variant: Variant, **conventions: Any) -> ResNetConfig:
     """The network of a variant, as the command line would parse it."""
     net: dict[str, Any] = dict(variant.net)
@@ -53,15 +62,15 @@ def counts() -> Counts:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-@pytest.mark.parametrize("variant", table2().variants.values(), ids=lambda variant: variant.name)
+@pytest.mark.parametrize("variant", every_variant().values(), ids=lambda variant: variant.name)
 def test_golden(variant: Variant, profile: str, counts: Counts) -> None:
     assert counts[profile][variant.name] == count(variant, profile)
 
 
-def test_golden_is_of_table_2(counts: Counts) -> None:
+def test_golden_is_of_every_study(counts: Counts) -> None:
     assert len(table2().variants) == 29
     for profile in PROFILES:
-        assert counts[profile].keys() == table2().variants.keys()
+        assert counts[profile].keys() == every_variant().keys()
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -217,7 +226,7 @@ def test_a_clip_that_is_too_small_is_refused() -> None:
 
 if __name__ == "__main__":
     golden = {
-        profile: {name: asdict(count(variant, profile)) for name, variant in table2().variants.items()}
+        profile: {name: asdict(count(variant, profile)) for name, variant in every_variant().items()}
         for profile in PROFILES
     }
     GOLDEN.write_text(json.dumps(golden, indent=1) + "\n")
