@@ -1,4 +1,4 @@
-"""Checkpoints from which a run goes on as if nothing had happened: when they are written, what is in them, which is whole.
+"""Checkpoints from which a run goes on as if nothing had happened: when they are written, and what is in them.
 
 A run that was ended at any moment, by whatever means, ends in the very weights and numbers of one that was not, on the
 same machine. For that a checkpoint has, beside what Lightning keeps (weights, optimizer, schedule, counters), the state
@@ -17,7 +17,6 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.utilities import rank_zero_info
 
 from nl_lightning.records import whole_file
 from nl_lightning.runner import PREVIOUS
@@ -125,7 +124,7 @@ def _random_state() -> dict[str, Any]:
     """Of Python, NumPy and torch, as tensors and plain values: a checkpoint holds no code."""
     version, key, gauss = random.getstate()
     _, keys, *rest = np.random.get_state()
-    cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
     return {
         "python": [version, list(key), gauss],
         "numpy": [torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
@@ -144,17 +143,22 @@ def _set_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(state["cuda"].cpu())
 
 
-def newest_whole(newest: Path) -> Path | None:
-    """The newest checkpoint that can be gone on from, if there is one; a damaged one is set aside, and named."""
+def newest_whole(newest: Path, speaks: bool) -> Path | None:
+    """The newest checkpoint that can be gone on from, if there is one.
+
+    Of a run's processes, the one that `speaks` for it names a damaged one and sets it aside, so that it never takes the
+    place of a whole one.
+    """
     for file in (newest, newest.with_name(PREVIOUS)):
         if not file.exists():
             continue
         damage = _damage(file)
         if damage is None:
             return file
-        aside = file.with_name(f"{file.stem}.damaged{file.suffix}")
-        os.replace(file, aside)  # so that it never takes the place of a whole one
-        rank_zero_info(f"{file} is damaged ({damage}), kept as {aside.name}: going on from the checkpoint before it")
+        if speaks:
+            aside = file.with_name(f"{file.stem}.damaged{file.suffix}")
+            print(f"nl-lightning: {file} is damaged ({damage}): kept as {aside.name}, going on from before it")
+            os.replace(file, aside)
     return None
 
 

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from nl_lightning.errors import UserError
@@ -30,6 +31,10 @@ from nl_lightning.models.weights.file import Colour, InputSettings, WeightsHeade
 from nl_lightning.models.weights.lightning import HEADER
 from nl_lightning.precise_bn import estimate_statistics
 from nl_lightning.predictions import PartWriter, Prediction, Protocol, Scores, mean_softmax, merge, rank, stored
+from nl_lightning.together import from_all
+
+TRAINED = "trained"
+"""The key of a checkpoint that holds what the means of its epoch are made of so far, by process."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,8 @@ class VideoClassifier(L.LightningModule):
             raise UserError("precise_bn estimates the statistics anew that freeze_bn keeps: give one of them")
         self.test_pool, self.precise_bn = test_pool, precise_bn
         self.views_per_forward, self.predictions = views_per_forward, predictions
+        self.val_loss = MeanMetric(nan_strategy="disable")  # which would leave out what is to be seen
+        self.trained = torch.zeros(3)  # of the epoch, so far, in this process: sums of loss and of top-1, and clips
         # torchmetrics averages over classes unless told otherwise; top-1 averages over videos.
         self.val_top1 = MulticlassAccuracy(net.num_classes, average="micro")
         self.val_top5 = MulticlassAccuracy(net.num_classes, average="micro", top_k=min(5, net.num_classes))
@@ -141,12 +148,15 @@ class VideoClassifier(L.LightningModule):
         differ = sorted(k for k in shapes[0].keys() | shapes[1].keys() if shapes[0].get(k) != shapes[1].get(k))
         if differ:
             raise UserError(f"ckpt_path: the checkpoint is of another network: {len(differ)} tensors, as {differ[0]}")
+        trained = checkpoint.get(TRAINED, [torch.zeros(3)])
+        self.trained = trained[self.global_rank % len(trained)]
 
     def _norms(self) -> Iterator[nn.Module]:
         return (m for m in self.net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say in the checkpoint what network it is, so that a weight file can be made of it."""
+        """Say what network it is, so that a weight file can be made of it, and what the epoch's means are made of."""
+        checkpoint[TRAINED] = from_all(self.trained.cpu())
         data: Any = getattr(self.trainer, "datamodule", None)
         paper = {"num_frames": 32, "frame_stride": 2}
         clip: dict[str, Any] = paper if data is None else data.test_settings()
@@ -228,33 +238,51 @@ class VideoClassifier(L.LightningModule):
         logits = self(views.flatten(0, 1))
         loss = F.cross_entropy(logits, labels)
         top1 = 100 * (logits.argmax(dim=1) == labels).float().mean()
-        self.log_dict({"train/loss": loss, "train/top1": top1}, on_step=True, on_epoch=True, batch_size=len(labels))
+        self.trained = self.trained.to(loss.device) + len(labels) * torch.stack(
+            [loss.detach(), top1, torch.ones_like(loss)]
+        )
+        self.log_dict({"train/loss_step": loss, "train/top1_step": top1}, on_step=True, on_epoch=False)
         return loss
+
+    def on_train_epoch_start(self) -> None:
+        self.trained = torch.zeros(3)
+
+    def epoch_means(self) -> dict[str, float]:
+        """Loss and top-1 of the epoch so far, over the clips of all processes; all of them have to ask."""
+        loss, top1, clips = torch.stack(from_all(self.trained.cpu())).sum(dim=0).tolist()
+        return {"train/loss": loss / clips, "train/top1": top1 / clips} if clips else {}
+
+    def on_train_epoch_end(self) -> None:
+        self.log_dict({f"{name}_epoch": mean for name, mean in self.epoch_means().items()})
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         views, labels = batch.views[batch.readable], batch.label[batch.readable]
         if not len(views):
             return
         logits = self(views.flatten(0, 1))
-        self.log("val/loss", F.cross_entropy(logits, labels), batch_size=len(labels))
+        self.val_loss.update(F.cross_entropy(logits, labels), len(labels))
         self.val_top1(logits, labels)
         self.val_top5(logits, labels)
 
     def on_validation_epoch_end(self) -> None:
+        self.log("val/loss", self.val_loss.compute())
         self.log("val/top1", 100 * self.val_top1.compute(), prog_bar=True)
         self.log("val/top5", 100 * self.val_top5.compute())
+        self.val_loss.reset()
         self.val_top1.reset()
         self.val_top5.reset()
 
     def on_test_start(self) -> None:
+        if torch.distributed.is_initialized():  # BN follows each process's own clips; a checkpoint has the first one's
+            for statistics in self.net.buffers():
+                torch.distributed.broadcast(statistics, src=0)
         if self.precise_bn:
             estimate_statistics(self.net, self._training_clips(self.precise_bn))
 
     def _training_clips(self, batches: int) -> Iterator[Float[Tensor, "N 3 T H W"]]:
         """Normalised clips of so many training batches, of each process its own."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        processes = self.trainer.world_size
-        for batch in itertools.islice(data.train_dataloader(), self.global_rank, batches * processes, processes):
+        for batch in itertools.islice(data.train_dataloader(), batches):
             moved = data.on_after_batch_transfer(data.transfer_batch_to_device(batch, self.device, 0), 0)
             if moved.readable.any():
                 yield self._normalised(moved.views[moved.readable].flatten(0, 1))
@@ -298,11 +326,8 @@ class VideoClassifier(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         if self.predictions is not None:
             self.part.close()
-        if torch.distributed.is_initialized():
-            gathered: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(gathered, self.tested)  # after every part has been closed
-            # Keyed by video: what a sampler repeated to fill the last batch counts once.
-            self.tested = {video: scores for part in gathered for video, scores in part.items()}
+        tested = from_all(self.tested)  # after every part has been closed
+        self.tested = {video: scores for part in tested for video, scores in part.items()}
         for k in (1, 5):
             self.log(f"test/top{k}", topk_accuracy(tuple(self.tested.values()), k), rank_zero_only=True)
         if self.predictions is not None and self.trainer.is_global_zero:

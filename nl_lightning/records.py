@@ -48,6 +48,8 @@ class RunRecord:
         commit, dirty: the code; dirty if it had changes that were not committed.
         finished: ISO 8601, UTC.
         init_from: the variant whose weights the run started from.
+        data_wait: percent of the time of training iterations spent waiting for data, in the first process. None: not
+            measured.
     """
 
     study: str
@@ -81,6 +83,7 @@ class RunRecord:
     curve: list[dict[str, float]] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     init_from: str | None = None
+    data_wait: float | None = None
 
     def right(self, k: Literal[1, 5]) -> list[bool] | None:
         """Whether each test video's class is among the `k` best, in the order of the test list; None if not kept."""
