@@ -98,14 +98,33 @@ class Saver(Checkpoint):
         self.random_states = state["random"]
 
     def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Put Lightning's counters so that it goes on where it was, and not after the validation, nor the epoch."""
-        loops = checkpoint["loops"]["fit_loop"]
+        """Put Lightning's counters so that it goes on from where it is."""
+        counters = checkpoint["loops"]["fit_loop"]
+        epochs = trainer.fit_loop.epoch_progress.current
         if trainer.validating:
-            # As if it were in the middle of the first batch: else it would take it that validation is over.
-            loops["epoch_loop.val_loop.batch_progress"]["total"] = _IN_FIRST_BATCH
+            _put_into_validation(counters)
+        elif trainer.max_steps != -1 and epochs.ready == epochs.processed:  # type: ignore[attr-defined]
+            _put_after_epoch(counters)
 
 
-_IN_FIRST_BATCH = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+def _put_into_validation(counters: dict[str, Any]) -> None:
+    """As in the middle of its first batch; as it begins, Lightning would take it that it is over."""
+    total = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+    counters["epoch_loop.val_loop.batch_progress"]["total"] = total
+
+
+def _put_after_epoch(counters: dict[str, Any]) -> None:
+    """As at the end of its last iteration, but of an epoch that is over.
+
+    Where the recipe counts steps, and not epochs, Lightning would end the epoch once more, or train on a batch of it.
+    """
+    for progress in (counters["epoch_progress"]["total"], counters["epoch_progress"]["current"]):
+        progress["completed"] = progress["processed"]
+    batches = counters["epoch_loop.batch_progress"]
+    for progress in (batches["total"], batches["current"]):
+        progress["completed"] -= 1
+    batches["is_last_batch"] = False
+    counters["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
 
 
 def _fits(trainer: L.Trainer) -> bool:

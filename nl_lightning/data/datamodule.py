@@ -1,5 +1,6 @@
 """VideoDataModule: lists of video files -> batches of clips for training and of all views for testing."""
 
+import signal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,9 @@ from nl_lightning.data.videos import VideoList, every_fifth, same_classes
 from nl_lightning.errors import UserError
 from nl_lightning.signals import ignore_stops
 from nl_lightning.together import from_all
+
+GRACE = 20
+"""Seconds that a worker goes on reading when it is told to stop."""
 
 
 class VideoDataModule(L.LightningDataModule):
@@ -254,7 +258,9 @@ class VideoDataModule(L.LightningDataModule):
 
 
 def _begin_worker(worker: int) -> None:
+    """A cluster tells the workers to stop as well; the process that they read for still wants its iteration's batch."""
     ignore_stops()
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE))
 
 
 class UnreadableVideos(Callback):
