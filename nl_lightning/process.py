@@ -38,6 +38,7 @@ def _run(*identity: str) -> int:
         return _execute(run, None)
     held = claim(run.folder)
     if held is None:
+        print(f"nl-lightning: {run.name} is left to {run.state().note or 'another process'}", file=sys.stderr)
         return HELD
     with held:
         if run.is_done():

@@ -205,7 +205,6 @@ def plan(
     tables: Sequence[str] | None = None,
     variants: Sequence[str] | None = None,
     parents: bool = True,
-    checkpoint_minutes: float = CHECKPOINT_MINUTES,
 ) -> list[Run]:
     """The selected runs of a study, done or not, in the order to run them: all variants of a seed, then the next.
 
@@ -213,9 +212,7 @@ def plan(
     """
     selected = study.select(tables, variants, parents)
     return [
-        Run(study, study.variant(name), recipe, seed, results, checkpoint_minutes)
-        for seed in dict.fromkeys(seeds)
-        for name in selected
+        Run(study, study.variant(name), recipe, seed, results) for seed in dict.fromkeys(seeds) for name in selected
     ]
 
 

@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from nl_lightning import process
 from nl_lightning.runner import Run, plan
@@ -65,10 +64,10 @@ def write_tiny_study(folder: Path, videos: Path, changes: Mapping[str, str] | No
     )
 
 
-def planned(folder: Path, variant: str, results: str = "results", **more: Any) -> Run:
+def planned(folder: Path, variant: str, results: str = "results") -> Run:
     """A run of the study in this folder; what it starts from is left out."""
     study, recipe = load_study(folder / "study.yaml"), load_recipe(folder / "tiny.yaml")
-    return plan(study, recipe, [0], folder / results, variants=[variant], **more)[-1]
+    return plan(study, recipe, [0], folder / results, variants=[variant])[-1]
 
 
 def execute(run: Run) -> int:
