@@ -112,7 +112,7 @@ def test_told_to_stop_it_saves_and_ends(
     assert torch.load(run.checkpoint, weights_only=True)["global_step"] == 5
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "zeros", "garbage"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "zeros", "garbage", "garbage in its list"])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -124,6 +124,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert capsys.readouterr().out == ""
     content = newest.read_bytes()
     middle = len(content) // 2
+    listed = content.rindex(b"PK\x01\x02") + 46  # the name of a part
     spoilt = {
         "truncated": content[:middle],
         "empty": b"",
@@ -131,6 +132,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
         "garbage": content[:middle]
         + bytes(byte ^ 255 for byte in content[middle : middle + 16])
         + content[middle + 16 :],
+        "garbage in its list": content[:listed] + bytes([0xAE]) * 8 + content[listed + 8 :],
     }[damage]
     newest.write_bytes(spoilt)
     assert newest_whole(newest, speaks=False) == before
