@@ -352,7 +352,7 @@ def measure(faults: int, seed: int, epochs: int) -> tuple[list[str], str]:
         finally:
             chaos.end_runner()
             server.stop()
-        return lost, report(chaos, lost, minutes, seed)
+        return lost, report(chaos, lost, minutes, f"--seed {seed} --epochs {epochs}")
 
 
 def compare(chaos: Chaos, whole: Path) -> list[str]:
@@ -363,14 +363,14 @@ def compare(chaos: Chaos, whole: Path) -> list[str]:
     return lost + [name for name in undisturbed if disturbed.get(name) != undisturbed[name]]
 
 
-def report(chaos: Chaos, lost: list[str], minutes: float, seed: int) -> str:
+def report(chaos: Chaos, lost: list[str], minutes: float, settings: str) -> str:
     """The figures in Markdown."""
     faults, runs = sum(chaos.struck.values()), chaos.runs(chaos.results)
     fallbacks = sum(run.log.read_text(errors="replace").count("is damaged (") for run in runs)
     lines = [
         f"# {faults} faults, {len(lost)} lost",
         "",
-        f"`python -m benchmarks.chaos --faults {faults} --seed {seed}`",
+        f"`python -m benchmarks.chaos --faults {faults} {settings}`:",
         f"{machine.processor()}, {machine.cores()} cores, {minutes:.0f} minutes: {len(runs)} runs, two at a time.",
         "",
         "| fault | times |",
