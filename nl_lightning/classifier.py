@@ -8,6 +8,7 @@ Training minimises the cross-entropy of one clip a video, over classes or, where
 import itertools
 import math
 import pickle
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from jaxtyping import Float
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torchmetrics import MeanMetric
 
 from nl_lightning.average_precision import by_video
 from nl_lightning.errors import UserError
@@ -32,6 +34,10 @@ from nl_lightning.models.weights.file import Colour, InputSettings, WeightsHeade
 from nl_lightning.models.weights.lightning import HEADER
 from nl_lightning.precise_bn import estimate_statistics
 from nl_lightning.predictions import PartWriter, Prediction, Protocol, Scores, mean_softmax, merge, rank, stored
+from nl_lightning.together import from_all
+
+TRAINED = "trained"
+"""The key of a checkpoint that holds what the means of its epoch are made of so far, by process."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +150,10 @@ class VideoClassifier(L.LightningModule):
         self.views_per_forward, self.predictions = views_per_forward, predictions
         self.multi_label = multi_label
         self.objective: Objective = SeveralLabels() if multi_label else OneLabel(net.num_classes)
+        self.val_loss = MeanMetric(nan_strategy="disable")  # which would leave out what is to be seen
+        self.trained: dict[
+            str, Tensor | float
+        ] = {}  # sums over the epoch so far, here
         self.tested: dict[int, VideoScores] = {}
         if freeze_bn:
             for norm in self._norms():
@@ -156,12 +166,15 @@ class VideoClassifier(L.LightningModule):
         differ = sorted(k for k in shapes[0].keys() | shapes[1].keys() if shapes[0].get(k) != shapes[1].get(k))
         if differ:
             raise UserError(f"ckpt_path: the checkpoint is of another network: {len(differ)} tensors, as {differ[0]}")
+        trained = checkpoint.get(TRAINED, [{}])
+        self.trained = trained[self.global_rank % len(trained)]
 
     def _norms(self) -> Iterator[nn.Module]:
         return (m for m in self.net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say in the checkpoint what network it is, so that a weight file can be made of it."""
+        """Say what network it is, so that a weight file can be made of it, and what the epoch's means are made of."""
+        checkpoint[TRAINED] = from_all(self._sums())
         data: Any = getattr(self.trainer, "datamodule", None)
         paper = {"num_frames": 32, "frame_stride": 2}
         clip: dict[str, Any] = paper if data is None else data.test_settings()
@@ -256,32 +269,54 @@ class VideoClassifier(L.LightningModule):
             return 0.0 * self(batch.views.flatten(0, 1)).sum() if self.trainer.world_size > 1 else None
         logits = self(views.flatten(0, 1))
         loss = self.objective.loss(logits, labels)
-        measured = {"loss": loss, **self.objective.trained(logits, labels)}
-        said = {f"train/{name}": value for name, value in measured.items()}
-        self.log_dict(said, on_step=True, on_epoch=True, batch_size=len(labels))
+        measured = {"loss": loss.detach(), **self.objective.trained(logits, labels)}
+        for name, value in {**measured, "clips": torch.ones_like(loss)}.items():
+            self.trained[name] = self.trained.get(name, 0) + len(labels) * value
+        self.log_dict({f"train/{name}_step": value for name, value in measured.items()}, on_step=True, on_epoch=False)
         return loss
+
+    def on_train_epoch_start(self) -> None:
+        self.trained = {}
+
+    def epoch_means(self) -> dict[str, float]:
+        """Loss and what else is measured in training, over the epoch's clips so far; all processes have to ask."""
+        sums: Counter[str] = Counter()
+        for part in from_all(self._sums()):
+            sums.update(part)
+        clips = sums.pop("clips", 0)
+        return {f"train/{name}": value / clips for name, value in sums.items()} if clips else {}
+
+    def _sums(self) -> dict[str, float]:
+        return {name: float(value) for name, value in self.trained.items()}
+
+    def on_train_epoch_end(self) -> None:
+        self.log_dict({f"{name}_epoch": mean for name, mean in self.epoch_means().items()})
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         views, labels = batch.views[batch.readable], batch.label[batch.readable]
         if not len(views):
             return
         logits = self(views.flatten(0, 1))
-        self.log("val/loss", self.objective.loss(logits, labels), batch_size=len(labels))
+        self.val_loss.update(self.objective.loss(logits, labels), len(labels))
         self.objective.validate(logits, labels)
 
     def on_validation_epoch_end(self) -> None:
+        self.log("val/loss", self.val_loss.compute())
+        self.val_loss.reset()
         for place, (name, value) in enumerate(self.objective.validated().items()):
             self.log(f"val/{name}", value, prog_bar=place == 0)
 
     def on_test_start(self) -> None:
+        if torch.distributed.is_initialized():  # BN follows each process's own clips; a checkpoint has the first one's
+            for statistics in self.net.buffers():
+                torch.distributed.broadcast(statistics, src=0)
         if self.precise_bn:
             estimate_statistics(self.net, self._training_clips(self.precise_bn))
 
     def _training_clips(self, batches: int) -> Iterator[Float[Tensor, "N 3 T H W"]]:
         """Normalised clips of so many training batches, of each process its own."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        processes = self.trainer.world_size
-        for batch in itertools.islice(data.train_dataloader(), self.global_rank, batches * processes, processes):
+        for batch in itertools.islice(data.train_dataloader(), batches):
             moved = data.on_after_batch_transfer(data.transfer_batch_to_device(batch, self.device, 0), 0)
             if moved.readable.any():
                 yield self._normalised(moved.views[moved.readable].flatten(0, 1))
@@ -325,11 +360,8 @@ class VideoClassifier(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         if self.predictions is not None:
             self.part.close()
-        if torch.distributed.is_initialized():
-            gathered: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(gathered, self.tested)  # after every part has been closed
-            # Keyed by video: what a sampler repeated to fill the last batch counts once.
-            self.tested = {video: scores for part in gathered for video, scores in part.items()}
+        tested = from_all(self.tested)  # after every part has been closed
+        self.tested = {video: scores for part in tested for video, scores in part.items()}
         for name, score in self._scores().items():
             self.log(f"test/{name}", score, rank_zero_only=True)
         if self.predictions is not None and self.trainer.is_global_zero:

@@ -4,19 +4,22 @@ Each command is one verb and can be repeated at any time on half-finished work. 
 """
 
 import argparse
+import math
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
 from rich.table import Table
 
-from nl_lightning import agent, sweeps
+from nl_lightning import agent, process, sweeps
 from nl_lightning.cluster import Cluster, Local, Slurm, states, submit_all
 from nl_lightning.errors import UserError, mistake
-from nl_lightning.runner import Run, plan, prepare, run_all, to_run_again
+from nl_lightning.runner import CHECKPOINT_MINUTES, Run, plan, prepare, run_all, to_run_again
 from nl_lightning.signals import Stopped
 from nl_lightning.study import Recipe, Study, find_study, load_recipe, load_study
 
@@ -80,6 +83,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--parents", choices=("train", "wait"), default="train",
         help="runs that others start from: train them first (the default), or wait for whoever does",
+    )  # fmt: skip
+    run.add_argument(
+        "--checkpoint-minutes", type=_minutes, default=CHECKPOINT_MINUTES, metavar="M",
+        help=f"a checkpoint at least so often, beside that after each epoch (default {CHECKPOINT_MINUTES:g})",
     )  # fmt: skip
     run.add_argument("--expect", metavar="V=HASH ...", help="refuse variants of another definition (sweeps say it)")
     run.add_argument("--cluster", choices=("slurm", "local"), help="submit a job for each run, and return")
@@ -245,6 +252,16 @@ def _percent(text: str) -> float:
     return value
 
 
+def _minutes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected minutes of at least 0, not '{text}'")
+    return value
+
+
 def _at_least_one(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, not '{text}'")
@@ -270,7 +287,9 @@ def _planned(options: argparse.Namespace, parents: bool = True) -> list[Run]:
     variants = options.variant
     if columns:
         variants = [*(variants or []), *study.where(columns)]
-    return plan(study, recipe, seeds, options.results, options.table, variants, parents)
+    runs = plan(study, recipe, seeds, options.results, options.table, variants, parents)
+    minutes = getattr(options, "checkpoint_minutes", CHECKPOINT_MINUTES)
+    return [replace(run, checkpoint_minutes=minutes) for run in runs]
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -285,6 +304,8 @@ def _run(options: argparse.Namespace) -> int:
             print(f"# {run.name}: {run.state().name}")
             print("\n".join(run.commands()))
         return 0
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return _run_together(runs)
     cluster = _cluster(options)
     if not all(run.is_done() for run in runs) and (code := prepare(runs[0].base)):
         return code
@@ -318,6 +339,26 @@ def _ready(options: argparse.Namespace) -> list[Run]:
     if options.expect is not None:
         sweeps.check_expected(runs[0].study, runs[0].base, options.expect, [run.variant.name for run in runs])
     return runs
+
+
+def _run_together(runs: list[Run]) -> int:
+    """Be one of the processes of a run: torchrun has started this in each of them."""
+    left = [run for run in runs if not run.is_done()]
+    if len(left) > 1:
+        raise UserError(
+            f"torchrun starts the processes of one run, and {len(left)} are left, {left[0].name} first: "
+            "name one with --variant and --seed"
+        )
+    for run in left:
+        trainer, started = run.recipe.config.get("trainer", {}), int(os.environ["WORLD_SIZE"])
+        nodes, devices = trainer.get("num_nodes", 1), trainer.get("devices", 1)
+        if nodes * devices != started:
+            raise UserError(
+                f"torchrun has started {started} processes, and recipe {run.recipe.name} says {nodes} x {devices} "
+                "(trainer.num_nodes, trainer.devices): give both the same"
+            )
+        return process.main(["run", *run.identity()])
+    return 0
 
 
 def _cluster(options: argparse.Namespace) -> Cluster | None:

@@ -7,10 +7,8 @@ its views can be tried again. Accuracy is computed from these very numbers, as t
 computed again to the last digit.
 """
 
-import contextlib
 import json
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nl_lightning.errors import UserError
+from nl_lightning.records import whole_file
 
 ROW_GROUP = 64
 """Videos that are written, and read, at a time: 1.5 MB of Kinetics at 30 views."""
@@ -123,18 +122,10 @@ def _table(predictions: Sequence[Prediction], schema: pa.Schema) -> pa.Table:
 
 def merge(parts: Sequence[Path], path: Path, protocol: Protocol) -> None:
     """Write the file of predictions, whole or not at all, of its parts; a video that is in several of them once."""
-    temporary = path.with_name(f".{path.name}.tmp")
     schema = _schema(protocol.multi_label).with_metadata({KEY: json.dumps(asdict(protocol))})
-    try:
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as file:
-            for chunk in _chunks(_in_order(parts)):
-                file.write_table(_table(chunk, schema))
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):  # gone already, when all went well
-            temporary.unlink()
+    with whole_file(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as file:
+        for chunk in _chunks(_in_order(parts)):
+            file.write_table(_table(chunk, schema))
 
 
 def _in_order(parts: Sequence[Path]) -> Iterator[Prediction]:

@@ -13,10 +13,10 @@ import math
 import os
 import re
 import struct
-import tempfile
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -55,6 +55,8 @@ class RunRecord:
         commit, dirty: the code; dirty if it had changes that were not committed.
         finished: ISO 8601, UTC.
         init_from: the variant whose weights the run started from.
+        data_wait: percent of the time of training iterations spent waiting for data, in the first process. None: not
+            measured.
     """
 
     study: str
@@ -90,6 +92,7 @@ class RunRecord:
     curve: list[dict[str, float]] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     init_from: str | None = None
+    data_wait: float | None = None
 
     def right(self, k: Literal[1, 5]) -> list[bool] | None:
         """Whether each test video's class is among the `k` best, in the order of the test list; None if not kept."""
@@ -329,29 +332,43 @@ def _is(value: object, type_: Any) -> bool:
     return isinstance(value, type_) and not (type_ is int and isinstance(value, bool))
 
 
-def write_atomically(path: Path, content: str | bytes, durable: bool = True) -> None:
-    """Write a file so that a reader, or a crash at any moment, finds the old one or the new one, whole.
+@contextlib.contextmanager
+def whole_file(path: Path, durable: bool = True) -> Iterator[Path]:
+    """Give a path to write to, beside `path`, that takes the place of `path` when the block has ended well.
 
-    `durable` waits for the disk, so that the file survives a power cut. UserError if the disk is full or the
-    folder can't be written; the old file is then still there.
+    So a reader, or a crash at any moment, finds the old file or the new one, whole. `durable` waits for the disk, so
+    that the file survives a power cut. UserError if the disk is full or the folder can't be written; the old file is
+    then still there.
     """
-    temporary: str | None = None
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it readable by its owner only
+        yield temporary
+        if durable:
+            _wait_for_disk(temporary)
         os.replace(temporary, path)
+        if durable:
+            _wait_for_disk(path.parent)
     except OSError as error:
-        raise UserError(f"{path}: can't be written: {error.strerror}") from error
+        raise UserError(f"{path}: can't be written: {error.strerror or error}") from error
     finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):  # gone already, when all went well
-                os.unlink(temporary)
+        with contextlib.suppress(OSError):  # gone already, when all went well
+            os.unlink(temporary)
+
+
+def _wait_for_disk(path: Path) -> None:
+    """Until what was written to a file, or the names in a folder, would survive a power cut."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def write_atomically(path: Path, content: str | bytes, durable: bool = True) -> None:
+    """Write a file whole or not at all, see :func:`whole_file`."""
+    with whole_file(path, durable) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 # --------------------------------------------------------------------------------------------- state of a run

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_charades import write_tiny_charades
 
-from nl_lightning.data.datamodule import EpochShuffle, VideoDataModule
+from nl_lightning.data.datamodule import VideoDataModule
 from nl_lightning.errors import UserError
 
 SMALL: dict[str, Any] = {
@@ -26,18 +26,6 @@ def root(tmp_path: Path, small_videos: Path) -> Path:
 def module(root: Path, **kwargs: Any) -> VideoDataModule:
     lists = {"train_list": "train.txt", "val_list": "val.txt", "test_list": "test.txt"}
     return VideoDataModule(str(root), **{**SMALL, **lists, **kwargs})
-
-
-def test_an_epochs_order_depends_on_seed_and_epoch_alone() -> None:
-    sampler, again = EpochShuffle(20, seed=3), EpochShuffle(20, seed=3)
-    first = list(sampler)
-    assert first == list(sampler) == list(again)
-    assert sorted(first) == [(0, video) for video in range(20)]
-    sampler.set_epoch(1)
-    second = list(sampler)
-    assert [video for _, video in second] != [video for _, video in first]
-    assert {epoch for epoch, _ in second} == {1}
-    assert list(EpochShuffle(20, seed=4)) != first
 
 
 def test_training_batches_do_not_depend_on_the_workers(root: Path) -> None:
