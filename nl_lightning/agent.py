@@ -38,7 +38,7 @@ def run_point(planned: Callable[[], Sequence[Run]], bring: Bring) -> int:
         write_record(own.results, record)
     if record is not None:
         tracking.repeat(own, record, first)
-        print(f"{own.name} is done already: top-1 {record.top1:.1f} %")
+        print(f"{own.name} is done already: {own.study.metric.name} {record.score(own.study.metric):.1f} %")
         return 0
     failed = list(bring(runs, lambda run: dict(os.environ) if run == own else _outside_the_sweep()))
     if own in failed and not own.wandb:  # it didn't come as far as telling W&B

@@ -1,28 +1,32 @@
 """VideoClassifier: how a network of Table 2 is trained and tested (paper, Sec. 4 and 5).
 
-Training minimises the cross-entropy of one clip a video. Testing averages the softmax scores of all views of a
-video. ``val/top1`` (one clip) and ``test/top1`` (all views of a video) are different quantities and never mixed.
+Training minimises the cross-entropy of one clip a video, over classes or, where a video has several, of each class
+(:mod:`~nl_lightning.labels`). Testing averages the scores of all views of a video. ``val/top1`` (one clip) and
+``test/top1`` (all views of a video) are different quantities and never mixed.
 """
 
 import itertools
 import math
 import pickle
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import lightning as L
+import numpy as np
 import torch
 import torch.distributed
-import torch.nn.functional as F
 from jaxtyping import Float
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics import MeanMetric
 
+from nl_lightning.average_precision import by_video
 from nl_lightning.errors import UserError
+from nl_lightning.labels import Objective, OneLabel, SeveralLabels
 from nl_lightning.models.folded import channels_last
 from nl_lightning.models.pretrained import load_imagenet
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
@@ -30,6 +34,10 @@ from nl_lightning.models.weights.file import Colour, InputSettings, WeightsHeade
 from nl_lightning.models.weights.lightning import HEADER
 from nl_lightning.precise_bn import estimate_statistics
 from nl_lightning.predictions import PartWriter, Prediction, Protocol, Scores, mean_softmax, merge, rank, stored
+from nl_lightning.together import from_all
+
+TRAINED = "trained"
+"""The key of a checkpoint that holds what the means of its epoch are made of so far, by process."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +71,10 @@ class Schedule:
 
 
 class VideoScores(NamedTuple):
-    """What is known of a tested video: `scores` in 0..1, the mean of its views' softmax, or ``None`` if unreadable."""
+    """What is known of a tested video: `scores` in 0..1, the mean of its views', or ``None`` if unreadable."""
 
     path: str
-    label: int
+    label: int | tuple[int, ...]
     scores: Scores | None
 
 
@@ -80,8 +88,11 @@ class VideoClassifier(L.LightningModule):
 
     Args:
         net: the network.
+        multi_label: videos have several classes at once (Charades), not one.
         optimizer: any optimiser of torch, made from parameter groups.
         schedule: how its learning rate changes.
+        lr_batch: the clips of an iteration that the optimiser's learning rate is for; with others, over all processes
+            and accumulated batches, it is scaled in proportion (paper: 0.01 for 64, 0.0025 for 16). None: as it is.
         mean, std: of the input, in units of 0 to 255: one number for all colours (the released code's), or one each
             for red, green and blue.
         freeze_bn: keep all BN as it is, statistics and scales (paper, 128-frame networks).
@@ -89,21 +100,28 @@ class VideoClassifier(L.LightningModule):
         imagenet: a file of torchvision's ImageNet weights to inflate (Sec. 4), or none; ``{depth}`` in it stands
             for the network's depth.
         init_from: what training starts from, or nothing: a checkpoint of the same network on shorter clips (paper,
-            128 frames), or a weight file.
+            128 frames), or a weight file. ``{depth}`` in it stands for the network's depth, ``{blocks}`` for how many
+            non-local blocks it has.
         weights: a weight file that holds this network, to test; ``nl-lightning test --weights`` sets it.
         test_pool: side of the window that testing slides over res5, for a softmax at every place and their mean: the
             side of res5 in training (7 in the paper, which tests fully convolutionally); none for one global pool.
         precise_bn: how many training batches the statistics of BN are estimated on anew before testing (released code:
             200), or 0 to test with those that training left.
         views_per_forward: how many views of the test batch go through the network at a time.
+        recompute: compute the activations of residual blocks again for the backward pass instead of keeping them, for
+            long clips on small GPUs: a third more work, memory of a few blocks.
+        compile: let torch.compile make kernels for the network; pays on GPUs in runs of hours, as it starts slowly and
+            needs a C++ compiler.
         predictions: where testing writes its table of videos (Parquet), or nowhere.
     """
 
     def __init__(
         self,
         net: ResNetConfig = ResNetConfig(),  # noqa: B008 - frozen
+        multi_label: bool = False,
         optimizer: OptimizerCallable = _paper_sgd,
         schedule: Schedule = Schedule(),
+        lr_batch: int | None = None,
         mean: float | Colour = 114.75,
         std: float | Colour = 57.375,
         freeze_bn: bool = False,
@@ -114,11 +132,15 @@ class VideoClassifier(L.LightningModule):
         test_pool: int | None = None,
         precise_bn: int = 0,
         views_per_forward: int = 30,
+        recompute: bool = False,
+        compile: bool = False,
         predictions: str | None = None,
     ) -> None:
         super().__init__()
         self.net = VideoResNet(net)
-        self.optimizer, self.schedule = optimizer, schedule
+        self.net.recompute(recompute)
+        self.compiled = compile
+        self.optimizer, self.schedule, self.lr_batch = optimizer, schedule, lr_batch
         self.mean, self.std = mean, std
         self.freeze_bn, self.decay_one_dimensional = freeze_bn, decay_one_dimensional
         self.imagenet, self.init_from, self.weights = imagenet, init_from, weights
@@ -126,9 +148,12 @@ class VideoClassifier(L.LightningModule):
             raise UserError("precise_bn estimates the statistics anew that freeze_bn keeps: give one of them")
         self.test_pool, self.precise_bn = test_pool, precise_bn
         self.views_per_forward, self.predictions = views_per_forward, predictions
-        # torchmetrics averages over classes unless told otherwise; top-1 averages over videos.
-        self.val_top1 = MulticlassAccuracy(net.num_classes, average="micro")
-        self.val_top5 = MulticlassAccuracy(net.num_classes, average="micro", top_k=min(5, net.num_classes))
+        self.multi_label = multi_label
+        self.objective: Objective = SeveralLabels() if multi_label else OneLabel(net.num_classes)
+        self.val_loss = MeanMetric(nan_strategy="disable")  # which would leave out what is to be seen
+        self.trained: dict[
+            str, Tensor | float
+        ] = {}  # sums over the epoch so far, here
         self.tested: dict[int, VideoScores] = {}
         if freeze_bn:
             for norm in self._norms():
@@ -141,29 +166,46 @@ class VideoClassifier(L.LightningModule):
         differ = sorted(k for k in shapes[0].keys() | shapes[1].keys() if shapes[0].get(k) != shapes[1].get(k))
         if differ:
             raise UserError(f"ckpt_path: the checkpoint is of another network: {len(differ)} tensors, as {differ[0]}")
+        trained = checkpoint.get(TRAINED, [{}])
+        self.trained = trained[self.global_rank % len(trained)]
 
     def _norms(self) -> Iterator[nn.Module]:
         return (m for m in self.net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say in the checkpoint what network it is, so that a weight file can be made of it."""
+        """Say what network it is, so that a weight file can be made of it, and what the epoch's means are made of."""
+        checkpoint[TRAINED] = from_all(self._sums())
         data: Any = getattr(self.trainer, "datamodule", None)
         paper = {"num_frames": 32, "frame_stride": 2}
         clip: dict[str, Any] = paper if data is None else data.test_settings()
-        settings = InputSettings(**clip, mean=_colours(self.mean), std=_colours(self.std), test_pool=self.test_pool)
+        settings = InputSettings(
+            **clip,
+            mean=_colours(self.mean),
+            std=_colours(self.std),
+            test_pool=self.test_pool,
+            multi_label=self.multi_label,
+        )
         names: tuple[str, ...] = () if data is None else data.videos("train").classes
         checkpoint[HEADER] = WeightsHeader(self.net.config, settings, "nl-lightning", "", classes=names).to_json()
 
     def setup(self, stage: str) -> None:
         """Load start weights before training (a resumed run overwrites them from its own checkpoint)."""
+        if self.compiled:
+            self.net.compile()
         if self.weights is not None:
             self.load_weights(Path(self.weights), stage)
         if stage != "fit":
             return
         if self.imagenet is not None:
-            load_imagenet(self.net, Path(self.imagenet.replace("{depth}", str(self.net.config.depth))))
+            load_imagenet(self.net, self._own_file(self.imagenet))
         if self.init_from is not None:
-            self.load_network(Path(self.init_from))
+            self.load_network(self._own_file(self.init_from))
+
+    def _own_file(self, path: str) -> Path:
+        """The file that a recipe names for each of its networks."""
+        net = self.net.config
+        blocks = sum(map(len, net.non_local.placement.values())) if net.non_local else 0
+        return Path(path.replace("{depth}", str(net.depth)).replace("{blocks}", str(blocks)))
 
     def load_weights(self, path: Path, stage: str) -> None:
         """Load a weight file that holds this very network. UserError if it doesn't, or if `stage` is ``fit``."""
@@ -226,35 +268,55 @@ class VideoClassifier(L.LightningModule):
             # Lightning skips the iteration; several processes have to do one together, and this one adds nothing to it.
             return 0.0 * self(batch.views.flatten(0, 1)).sum() if self.trainer.world_size > 1 else None
         logits = self(views.flatten(0, 1))
-        loss = F.cross_entropy(logits, labels)
-        top1 = 100 * (logits.argmax(dim=1) == labels).float().mean()
-        self.log_dict({"train/loss": loss, "train/top1": top1}, on_step=True, on_epoch=True, batch_size=len(labels))
+        loss = self.objective.loss(logits, labels)
+        measured = {"loss": loss.detach(), **self.objective.trained(logits, labels)}
+        for name, value in {**measured, "clips": torch.ones_like(loss)}.items():
+            self.trained[name] = self.trained.get(name, 0) + len(labels) * value
+        self.log_dict({f"train/{name}_step": value for name, value in measured.items()}, on_step=True, on_epoch=False)
         return loss
+
+    def on_train_epoch_start(self) -> None:
+        self.trained = {}
+
+    def epoch_means(self) -> dict[str, float]:
+        """Loss and what else is measured in training, over the epoch's clips so far; all processes have to ask."""
+        sums: Counter[str] = Counter()
+        for part in from_all(self._sums()):
+            sums.update(part)
+        clips = sums.pop("clips", 0)
+        return {f"train/{name}": value / clips for name, value in sums.items()} if clips else {}
+
+    def _sums(self) -> dict[str, float]:
+        return {name: float(value) for name, value in self.trained.items()}
+
+    def on_train_epoch_end(self) -> None:
+        self.log_dict({f"{name}_epoch": mean for name, mean in self.epoch_means().items()})
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         views, labels = batch.views[batch.readable], batch.label[batch.readable]
         if not len(views):
             return
         logits = self(views.flatten(0, 1))
-        self.log("val/loss", F.cross_entropy(logits, labels), batch_size=len(labels))
-        self.val_top1(logits, labels)
-        self.val_top5(logits, labels)
+        self.val_loss.update(self.objective.loss(logits, labels), len(labels))
+        self.objective.validate(logits, labels)
 
     def on_validation_epoch_end(self) -> None:
-        self.log("val/top1", 100 * self.val_top1.compute(), prog_bar=True)
-        self.log("val/top5", 100 * self.val_top5.compute())
-        self.val_top1.reset()
-        self.val_top5.reset()
+        self.log("val/loss", self.val_loss.compute())
+        self.val_loss.reset()
+        for place, (name, value) in enumerate(self.objective.validated().items()):
+            self.log(f"val/{name}", value, prog_bar=place == 0)
 
     def on_test_start(self) -> None:
+        if torch.distributed.is_initialized():  # BN follows each process's own clips; a checkpoint has the first one's
+            for statistics in self.net.buffers():
+                torch.distributed.broadcast(statistics, src=0)
         if self.precise_bn:
             estimate_statistics(self.net, self._training_clips(self.precise_bn))
 
     def _training_clips(self, batches: int) -> Iterator[Float[Tensor, "N 3 T H W"]]:
         """Normalised clips of so many training batches, of each process its own."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        processes = self.trainer.world_size
-        for batch in itertools.islice(data.train_dataloader(), self.global_rank, batches * processes, processes):
+        for batch in itertools.islice(data.train_dataloader(), batches):
             moved = data.on_after_batch_transfer(data.transfer_batch_to_device(batch, self.device, 0), 0)
             if moved.readable.any():
                 yield self._normalised(moved.views[moved.readable].flatten(0, 1))
@@ -264,21 +326,21 @@ class VideoClassifier(L.LightningModule):
         data: Any = getattr(self.trainer, "datamodule", None)
         self.video_names = None if data is None else [path for path, _ in data.listed("test")]
         if self.predictions is not None:
-            self.part = PartWriter(self._part(self.global_rank))
+            self.part = PartWriter(self._part(self.global_rank), self.multi_label)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         views = stored(self.log_probabilities(batch.views).cpu().numpy())  # (N, V, classes)
         for row, video in enumerate(batch.video.tolist()):
             name = batch.path[row] if self.video_names is None else self.video_names[video]
             kept = views[row] if batch.readable[row] else None
-            label = int(batch.label[row])
+            label = tuple(batch.label[row].nonzero()[:, 0].tolist()) if self.multi_label else int(batch.label[row])
             self.tested[video] = VideoScores(name, label, None if kept is None else mean_softmax(kept))
             self.views_of_a_video = len(views[row])
             if self.predictions is not None:
                 self.part.add(video, Prediction(name, label, kept))
 
     def log_probabilities(self, views: Tensor) -> Float[Tensor, "N V classes"]:
-        """Logarithms of the softmax scores of each view of (N, V, 3, T, H, W).
+        """Logarithms of the scores of each view of (N, V, 3, T, H, W).
 
         With a `test_pool`, the scores of a view are their mean over the places of the window.
         """
@@ -291,20 +353,17 @@ class VideoClassifier(L.LightningModule):
             logits = self.net(clips)[:, None]  # one place
         else:
             logits = self.net.logits_at_places(clips, self.test_pool)
-        scores = logits.float().log_softmax(dim=-1)  # (N, places, classes)
+        scores = self.objective.log_scores(logits.float())  # (N, places, classes)
         mean: Tensor = scores.logsumexp(dim=1) - math.log(scores.shape[1])
         return mean
 
     def on_test_epoch_end(self) -> None:
         if self.predictions is not None:
             self.part.close()
-        if torch.distributed.is_initialized():
-            gathered: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(gathered, self.tested)  # after every part has been closed
-            # Keyed by video: what a sampler repeated to fill the last batch counts once.
-            self.tested = {video: scores for part in gathered for video, scores in part.items()}
-        for k in (1, 5):
-            self.log(f"test/top{k}", topk_accuracy(tuple(self.tested.values()), k), rank_zero_only=True)
+        tested = from_all(self.tested)  # after every part has been closed
+        self.tested = {video: scores for part in tested for video, scores in part.items()}
+        for name, score in self._scores().items():
+            self.log(f"test/{name}", score, rank_zero_only=True)
         if self.predictions is not None and self.trainer.is_global_zero:
             parts = [self._part(process) for process in range(self.trainer.world_size)]
             merge(parts, Path(self.predictions), self._protocol())
@@ -325,14 +384,35 @@ class VideoClassifier(L.LightningModule):
             crops,
             self.net.config.num_classes,
             {**words, "test_pool": self.test_pool, "precise_bn": self.precise_bn},
+            self.multi_label,
         )
+
+    def _scores(self) -> dict[str, float]:
+        """What testing gave, in percent."""
+        if self.multi_label:
+            return {"mAP": float(self.contributions().mean())}
+        return {f"top{k}": topk_accuracy(tuple(self.tested.values()), k) for k in (1, 5)}
+
+    def contributions(self) -> Float[np.ndarray, " V"]:
+        """What each tested video contributes to the mAP, in the order of the test list.
+
+        One that is unreadable scores 0 in every class.
+        """
+        videos = [self.tested[video] for video in sorted(self.tested)]
+        scores = np.zeros((len(videos), self.net.config.num_classes))
+        labels = np.zeros(scores.shape, bool)
+        for row, video in enumerate(videos):
+            labels[row, video.label] = True
+            if video.scores is not None:
+                scores[row] = video.scores
+        return by_video(scores, labels)
 
     def top1_by(self, groups: Sequence[str]) -> dict[str, float]:
         """Top-1 in percent of the tested videos by group, `groups` naming the group of each class (or empty)."""
         members: dict[str, list[VideoScores]] = {}
         for video in self.tested.values():
             if groups:
-                members.setdefault(groups[video.label], []).append(video)
+                members.setdefault(groups[_only(video)], []).append(video)
         return {group: round(topk_accuracy(members[group], 1), 4) for group in groups if group in members}
 
     def right(self, k: int) -> list[bool]:
@@ -341,11 +421,18 @@ class VideoClassifier(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optimizer(self._parameter_groups())
+        if self.lr_batch is not None:
+            for group in optimizer.param_groups:
+                group["lr"] *= self._clips_an_iteration() / self.lr_batch
         iterations = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda iteration: self.schedule.factor(iteration, iterations)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _clips_an_iteration(self) -> int:
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        return int(data.batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches)
 
     def _parameter_groups(self) -> Any:
         """Parameters with the optimiser's weight decay, then those without any."""
@@ -372,7 +459,13 @@ def _per_channel(value: float | Colour, device: torch.device) -> float | Tensor:
 
 def right(videos: Iterable[VideoScores], k: int) -> list[bool]:
     """Whether each video's label is among its k highest scores (see :func:`rank`); never, if it is unreadable."""
-    return [video.scores is not None and rank(video.scores, video.label) <= k for video in videos]
+    return [video.scores is not None and rank(video.scores, _only(video)) <= k for video in videos]
+
+
+def _only(video: VideoScores) -> int:
+    """The label of a video that has one."""
+    assert isinstance(video.label, int)
+    return video.label
 
 
 def topk_accuracy(videos: Sequence[VideoScores], k: int) -> float:

@@ -4,19 +4,22 @@ Each command is one verb and can be repeated at any time on half-finished work. 
 """
 
 import argparse
+import math
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
 from rich.table import Table
 
-from nl_lightning import agent, sweeps
+from nl_lightning import agent, process, sweeps
 from nl_lightning.cluster import Cluster, Local, Slurm, states, submit_all
 from nl_lightning.errors import UserError, mistake
-from nl_lightning.runner import Run, plan, prepare, run_all, to_run_again
+from nl_lightning.runner import CHECKPOINT_MINUTES, Run, plan, prepare, run_all, to_run_again
 from nl_lightning.signals import Stopped
 from nl_lightning.study import Recipe, Study, find_study, load_recipe, load_study
 
@@ -81,6 +84,10 @@ def _parser() -> argparse.ArgumentParser:
         "--parents", choices=("train", "wait"), default="train",
         help="runs that others start from: train them first (the default), or wait for whoever does",
     )  # fmt: skip
+    run.add_argument(
+        "--checkpoint-minutes", type=_minutes, default=CHECKPOINT_MINUTES, metavar="M",
+        help=f"a checkpoint at least so often, beside that after each epoch (default {CHECKPOINT_MINUTES:g})",
+    )  # fmt: skip
     run.add_argument("--expect", metavar="V=HASH ...", help="refuse variants of another definition (sweeps say it)")
     run.add_argument("--cluster", choices=("slurm", "local"), help="submit a job for each run, and return")
     run.add_argument("--partition", metavar="P", help="of Slurm")
@@ -127,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
 
     cost = commands.add_parser("complexity", help="parameters and multiply-adds of the variants of a study")
     _select(cost)
+    cost.add_argument("--explain", action="store_true", help="how each non-local block computes Eq. (1)")
     cost.set_defaults(command=_complexity)
 
     rescore = commands.add_parser("rescore", help="what one test would have scored under other protocols")
@@ -244,6 +252,16 @@ def _percent(text: str) -> float:
     return value
 
 
+def _minutes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected minutes of at least 0, not '{text}'")
+    return value
+
+
 def _at_least_one(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, not '{text}'")
@@ -257,7 +275,9 @@ def _slurm_option(text: str) -> tuple[str, str | bool]:
 
 def _study(options: argparse.Namespace) -> tuple[Study, Recipe]:
     study = load_study(find_study(options.study))
-    return study, load_recipe(options.recipe or study.recipe)
+    recipe = load_recipe(options.recipe or study.recipe)
+    study.check_measures(recipe)
+    return study, recipe
 
 
 def _planned(options: argparse.Namespace, parents: bool = True) -> list[Run]:
@@ -267,7 +287,9 @@ def _planned(options: argparse.Namespace, parents: bool = True) -> list[Run]:
     variants = options.variant
     if columns:
         variants = [*(variants or []), *study.where(columns)]
-    return plan(study, recipe, seeds, options.results, options.table, variants, parents)
+    runs = plan(study, recipe, seeds, options.results, options.table, variants, parents)
+    minutes = getattr(options, "checkpoint_minutes", CHECKPOINT_MINUTES)
+    return [replace(run, checkpoint_minutes=minutes) for run in runs]
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -282,6 +304,8 @@ def _run(options: argparse.Namespace) -> int:
             print(f"# {run.name}: {run.state().name}")
             print("\n".join(run.commands()))
         return 0
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return _run_together(runs)
     cluster = _cluster(options)
     if not all(run.is_done() for run in runs) and (code := prepare(runs[0].base)):
         return code
@@ -292,7 +316,7 @@ def _run(options: argparse.Namespace) -> int:
     def refresh(run: Run) -> None:
         record = run.state().record
         assert record is not None
-        console.print(f"{run.name}: top-1 {record.top1:.1f} %", highlight=False)
+        console.print(f"{run.name}: {study.metric.name} {record.score(study.metric):.1f} %", highlight=False)
         try:
             _write_tables(study, recipe, options.results)
         except UserError as error:  # a record that somebody broke; the runs go on
@@ -315,6 +339,26 @@ def _ready(options: argparse.Namespace) -> list[Run]:
     if options.expect is not None:
         sweeps.check_expected(runs[0].study, runs[0].base, options.expect, [run.variant.name for run in runs])
     return runs
+
+
+def _run_together(runs: list[Run]) -> int:
+    """Be one of the processes of a run: torchrun has started this in each of them."""
+    left = [run for run in runs if not run.is_done()]
+    if len(left) > 1:
+        raise UserError(
+            f"torchrun starts the processes of one run, and {len(left)} are left, {left[0].name} first: "
+            "name one with --variant and --seed"
+        )
+    for run in left:
+        trainer, started = run.recipe.config.get("trainer", {}), int(os.environ["WORLD_SIZE"])
+        nodes, devices = trainer.get("num_nodes", 1), trainer.get("devices", 1)
+        if nodes * devices != started:
+            raise UserError(
+                f"torchrun has started {started} processes, and recipe {run.recipe.name} says {nodes} x {devices} "
+                "(trainer.num_nodes, trainer.devices): give both the same"
+            )
+        return process.main(["run", *run.identity()])
+    return 0
 
 
 def _cluster(options: argparse.Namespace) -> Cluster | None:
@@ -371,13 +415,14 @@ def _status(options: argparse.Namespace) -> int:
     console = Console()
     name_width = max(len(run.variant.name) for run in runs)
     room = max(12, console.width - name_width - 34)  # a narrow terminal cuts the note, nothing else
-    table = Table("variant", "seed", "state", "top-1 %", "", box=None, header_style="bold")
+    metric = runs[0].study.metric
+    table = Table("variant", "seed", "state", f"{metric.name} %", "", box=None, header_style="bold")
     counts: Counter[str] = Counter()
     for run, state in zip(runs, states(runs), strict=True):
         counts[state.name] += 1
-        top1 = f"{state.record.top1:.1f}" if state.record else ""
+        score = f"{state.record.score(metric):.1f}" if state.record else ""
         note = state.note if len(state.note) <= room else f"{state.note[: room - 3]}..."
-        table.add_row(run.variant.name, str(run.seed), state.name, top1, note)
+        table.add_row(run.variant.name, str(run.seed), state.name, score, note)
     console.print(table)
     said = ", ".join(f"{count} {name}" for name, count in counts.items())
     console.print(f"{said}, in {options.results}", highlight=False)
@@ -496,8 +541,25 @@ def _predict(options: argparse.Namespace) -> int:
     return 1 if any(prediction.error for prediction in found) else 0
 
 
+def _explain(options: argparse.Namespace) -> int:
+    """How each non-local block of the variants computes Eq. (1), for one clip of the recipe."""
+    from nl_lightning.execution import block_costs_of  # takes seconds: torch
+
+    columns = ("variant", "block", "sets", "queries", "keys", "N x N in MiB", "form on a CPU", "form on a GPU")
+    table = Table(*columns, box=None, header_style="bold")
+    for run in _planned(options):
+        for cpu, gpu in zip(block_costs_of(run, "cpu"), block_costs_of(run, "cuda"), strict=True):
+            sizes = (str(size) for size in (cpu.sizes.sets, cpu.sizes.queries, cpu.sizes.keys))
+            table.add_row(run.variant.name, cpu.name, *sizes, f"{cpu.matrix * 4 / 2**20:.3g}", cpu.form, gpu.form)
+    Console().print(table)
+    return 0
+
+
 def _complexity(options: argparse.Namespace) -> int:
     from nl_lightning.execution import costs  # takes seconds: torch
+
+    if options.explain:
+        return _explain(options)
 
     table = Table("variant", "params M", "multiply-adds G a clip", box=None, header_style="bold")
     for run in _planned(options):

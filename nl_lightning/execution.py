@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
 import torch
@@ -27,19 +27,22 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import WandbLogger
 
 from nl_lightning import tracking
+from nl_lightning.checkpoints import Saver, newest_whole
 from nl_lightning.claims import Claim
 from nl_lightning.classifier import VideoClassifier
 from nl_lightning.data.datamodule import UnreadableVideos, VideoDataModule
 from nl_lightning.data.videos import below
 from nl_lightning.errors import UserError, nearest
-from nl_lightning.models.complexity import Complexity, complexity
+from nl_lightning.memory import keep_freed_memory
+from nl_lightning.models.complexity import BlockCost, Complexity, block_costs, complexity
 from nl_lightning.models.folded import Triple
 from nl_lightning.models.resnet import VideoResNet
 from nl_lightning.models.weights.arguments import with_weights
-from nl_lightning.records import RunRecord, pack, portable, videos_hash, write_record
-from nl_lightning.runner import CHECKPOINT, Run
+from nl_lightning.records import RunRecord, pack, pack_numbers, portable, videos_hash, write_record
+from nl_lightning.runner import CHECKPOINT, CHECKPOINT_MINUTES, Run
 from nl_lightning.signals import stop_on_signals
 
+C = TypeVar("C", bound=Callback)
 VERSIONS = ("torch", "torchvision", "lightning", "decord", "av", "numpy", "wandb")
 """Packages whose versions a record names: those that can change a number."""
 
@@ -50,7 +53,9 @@ ANY_MACHINE = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.st
 class VideoCLI(LightningCLI):
     """LightningCLI for :class:`VideoClassifier` and :class:`VideoDataModule`; one seed for weights and data."""
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, checkpoint_minutes: float = CHECKPOINT_MINUTES, **kwargs: Any) -> None:
+        keep_freed_memory()
+        self.checkpoint_minutes = checkpoint_minutes
         # It warns of `args` in a process with arguments of its own; every command here passes them on.
         warnings.filterwarnings("ignore", "LightningCLI's args parameter")
         # SaveConfigCallback and the W&B logger would both write config.yaml; a run keeps its own, see `execute`.
@@ -62,6 +67,7 @@ class VideoCLI(LightningCLI):
         self.keys = [action.dest for action in parser._actions]
         parser.link_arguments("seed_everything", "data.seed")
         parser.link_arguments("model.net.num_classes", "data.num_classes")
+        parser.link_arguments("model.multi_label", "data.multi_label")
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         return super().init_parser(**{**kwargs, "exit_on_error": False})
@@ -75,9 +81,10 @@ class VideoCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """A trainer that names unreadable videos, and keeps ``<default_root_dir>/checkpoints/last.ckpt``.
 
-        That is one checkpoint, of the newest epoch: the paper reports the last iterate, never the best on validation.
-        Where no `default_root_dir` is given, Lightning's own folder and name stay.
+        That is of the newest iterate, which the paper reports, never of the best on validation. Where no
+        `default_root_dir` is given, Lightning's own folder and name stay.
         """
+        kwargs["use_distributed_sampler"] = False  # the data module gives each process its part
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except MisconfigurationException as error:  # no GPU, or fewer than the recipe asks for
@@ -87,11 +94,7 @@ class VideoCLI(LightningCLI):
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         root = self._get(self.config, "trainer.default_root_dir")
         if root is not None:
-            folder = Path(root) / CHECKPOINT.parent
-            # Every epoch, also when it is not validated; the name has no counter, so that there is one file.
-            saver = ModelCheckpoint(
-                folder, CHECKPOINT.stem, save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True
-            )
+            saver = Saver(Path(root) / CHECKPOINT, self.checkpoint_minutes)
             callbacks[:] = [*(c for c in callbacks if not isinstance(c, ModelCheckpoint)), saver]
         callbacks.insert(0, UnreadableVideos())
         return trainer
@@ -132,38 +135,74 @@ class Curve(Callback):
     """The training curve, a point an epoch (Fig. 4); kept in the checkpoint, so that a resumed run has it whole.
 
     A point has the means of training over its epoch, and what validation found if there was one after that epoch.
-    `seconds` are those spent training, in this process and in those that it goes on from.
     """
 
     def __init__(self) -> None:
         self.points: list[dict[str, float]] = []
         self.validated: dict[str, float] = {}
-        self.seconds = 0.0
-
-    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self.began = time.monotonic()
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if not trainer.sanity_checking:
-            self.validated = _rounded(trainer, "val/loss", "val/top1", "val/top5")
+            metrics = trainer.callback_metrics.items()
+            self.validated = _rounded({name: float(value) for name, value in metrics if name.startswith("val/")})
 
-    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self.seconds += time.monotonic() - self.began
-        trained = _rounded(trainer, "train/loss_epoch", "train/top1_epoch")
-        means = {name.removesuffix("_epoch"): value for name, value in trained.items()}
-        self.points.append({"step": trainer.global_step, **means, **self.validated})
+    def on_train_epoch_end(self, trainer: L.Trainer, module: Any) -> None:
+        self.points.append({"step": trainer.global_step, **_rounded(module.epoch_means()), **self.validated})
         self.validated = {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"points": self.points, "seconds": self.seconds}
+        return {"points": self.points, "validated": self.validated}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.points, self.seconds = state["points"], state["seconds"]
+        self.points, self.validated = state["points"], state["validated"]
 
 
-def _rounded(trainer: L.Trainer, *names: str) -> dict[str, float]:
-    """The finite ones of these metrics."""
-    values = {name: float(trainer.callback_metrics[name]) for name in names}
+class Clock(Callback):
+    """Seconds spent training, in this process and in those that it goes on from, and how many of them waiting for data.
+
+    From one iteration to the next it is a wait, unless validation or a new epoch comes between them.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = self.waited = self.stepped = 0.0
+        self.last = time.monotonic()
+
+    @property
+    def data_wait(self) -> float:
+        """Percent of the time of iterations that went into waiting for data."""
+        return round(100 * self.waited / max(1e-9, self.waited + self.stepped), 1)
+
+    def _lap(self) -> float:
+        """Seconds since the last call."""
+        began, self.last = self.last, time.monotonic()
+        self.seconds += self.last - began
+        return self.last - began
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.last = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._lap()
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: Any, batch: Any, index: int) -> None:
+        self.waited += self._lap()
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, index: int) -> None:
+        self.stepped += self._lap()
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._lap()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self.seconds, "waited": self.waited, "stepped": self.stepped}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.seconds, self.waited, self.stepped = state["seconds"], state["waited"], state["stepped"]
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float]:
+    """The finite ones."""
     return {name: round(value, 4) for name, value in values.items() if math.isfinite(value)}
 
 
@@ -175,37 +214,43 @@ def execute(run: Run, held: Claim | None) -> RunRecord | None:
     Raises:
         UserError: what the user can mend, in one line.
     """
-    progress, curve = Progress(run, held), Curve()
+    progress, curve, clock = Progress(run, held), Curve(), Clock()
     progress.say("start", 0, 1)
-    cli = VideoCLI(args=run.arguments(), run=False, trainer_defaults={"logger": False, "enable_progress_bar": False})
+    quiet = {"logger": False, "enable_progress_bar": False}
+    cli = VideoCLI(run.checkpoint_minutes, args=run.arguments(), run=False, trainer_defaults=quiet)
     trainer, model, data = cli.trainer, cli.model, cli.datamodule
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    callbacks[:0] = [progress, curve]  # before the saver, which keeps the curve
+    callbacks[:] = [progress, curve, *callbacks, clock]  # the saver, which keeps the curve, comes after it
     if held is not None:
         (run.folder / "resolved.yaml").write_text(cli.parser.dump(cli.config, skip_none=False))
         trainer.loggers = [WandbLogger(experiment=tracking.begin(run), save_dir=run.folder, log_model=False)]
 
-    resumed = run.checkpoint if run.checkpoint.exists() else None
-    try:
-        trainer.fit(model, datamodule=data, ckpt_path=resumed, weights_only=False if resumed else None)
-        trained = time.monotonic()
-        metrics = trainer.test(model, datamodule=data, verbose=False)[0]
-    except BaseException as error:
-        tracking.end_without_record(error)
-        raise
+    from_checkpoint = newest_whole(run.checkpoint, speaks=held is not None)
+    trainer.fit(model, datamodule=data, ckpt_path=from_checkpoint, weights_only=True if from_checkpoint else None)
+    trained = time.monotonic()
+    metrics = trainer.test(model, datamodule=data, verbose=False)[0]
+    unreadable = _callback(trainer, UnreadableVideos).everywhere()
     if not trainer.is_global_zero:
         return None
-    record = _record(run, cli, curve, metrics, test_seconds=round(time.monotonic() - trained, 1))
+    record = _record(run, cli, metrics, unreadable, test_seconds=round(time.monotonic() - trained, 1))
     write_record(run.results, record)
     tracking.end(record)
     return record
 
 
-def _record(run: Run, cli: VideoCLI, curve: Curve, metrics: Mapping[str, float], test_seconds: float) -> RunRecord:
+def _callback(trainer: L.Trainer, kind: type[C]) -> C:
+    """The trainer's callback of a kind that it has one of."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    (found,) = (callback for callback in callbacks if isinstance(callback, kind))
+    return found
+
+
+def _record(
+    run: Run, cli: VideoCLI, metrics: Mapping[str, float], unreadable: Mapping[str, Sequence[str]], test_seconds: float
+) -> RunRecord:
     """The record of a run that has just been tested."""
     trainer, model, data = cli.trainer, cli.model, cli.datamodule
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    (unreadable,) = (callback for callback in callbacks if isinstance(callback, UnreadableVideos))
+    curve, clock = _callback(trainer, Curve), _callback(trainer, Clock)
     read = [model.tested[video].scores is not None for video in sorted(model.tested)]
     return RunRecord(
         study=run.study.name,
@@ -214,22 +259,19 @@ def _record(run: Run, cli: VideoCLI, curve: Curve, metrics: Mapping[str, float],
         seed=run.seed,
         config_hash=run.config_hash,
         config={"recipe": portable(run.recipe.config), "arguments": run.variant.arguments()},
-        top1=round(metrics["test/top1"], 4),
-        top5=round(metrics["test/top5"], 4),
         videos_expected=len(data.videos("test")),
         videos_scored=sum(read),
-        unreadable=sorted(below(Path(p), data.root) for p in set().union(*unreadable.names.values())),
+        unreadable=sorted(below(Path(p), data.root) for p in set().union(*unreadable.values())),
         num_clips=data.num_clips,
         num_crops=data.num_crops,
         params=sum(p.numel() for p in model.net.parameters()),
         macs=complexity(model.net.config, data.clip_shape).macs,
         steps=trainer.global_step,
-        train_seconds=round(curve.seconds, 1),
+        train_seconds=round(clock.seconds, 1),
+        data_wait=clock.data_wait,
         test_seconds=test_seconds,
-        top1_by_group=model.top1_by(data.groups),
         videos_hash=videos_hash(data.listed("test")),
-        right_top1=pack(model.right(1)),
-        right_top5=pack(model.right(5)),
+        **_measured(model, metrics, data.groups),
         read_videos="" if all(read) else pack(read),
         curve=curve.points,
         device=_device(trainer),
@@ -239,6 +281,19 @@ def _record(run: Run, cli: VideoCLI, curve: Curve, metrics: Mapping[str, float],
         init_from=run.variant.init_from,
         **_commit(),
     )
+
+
+def _measured(model: VideoClassifier, metrics: Mapping[str, float], groups: Sequence[str]) -> dict[str, Any]:
+    """Fields of a record that say what testing gave: of all videos, of each, and of groups of classes."""
+    scores = {name.removeprefix("test/"): round(score, 4) for name, score in metrics.items()}
+    if model.multi_label:
+        return {**scores, "mAP_by_video": pack_numbers(model.contributions().tolist())}
+    return {
+        **scores,
+        "right_top1": pack(model.right(1)),
+        "right_top5": pack(model.right(5)),
+        "top1_by_group": model.top1_by(groups),
+    }
 
 
 def lightning_command(arguments: list[str]) -> int:
@@ -255,6 +310,12 @@ def costs(run: Run) -> Complexity:
     """Parameters and multiply-adds of a run's network, on the clips of its recipe."""
     net, clip = network(run)
     return complexity(net.config, clip)
+
+
+def block_costs_of(run: Run, device: str) -> list[BlockCost]:
+    """What the non-local blocks of a run's network compare, on the clips of its recipe."""
+    net, clip = network(run)
+    return block_costs(net.config, clip, device)
 
 
 def network(run: Run) -> tuple[VideoResNet, Triple]:

@@ -50,6 +50,7 @@ def predictions(paths: Sequence[Path], weights: Path) -> Iterator[Prediction]:
     # One clip's crops at a time: all views of a large network at once take gigabytes.
     model = VideoClassifier(
         header.net, mean=seen.mean, std=seen.std, weights=str(weights), test_pool=seen.test_pool,
+        multi_label=seen.multi_label,
         views_per_forward=seen.num_crops,
     ).eval()  # fmt: skip
     model.setup("test")

@@ -1,15 +1,14 @@
 """What testing keeps of every video: the log-probabilities of each of its views, in one Parquet file. No torch here.
 
 A line a video, in the order of the test list: its path below the data set's folder, its label, and the logarithm of
-the softmax of every view in float16, views x classes, view by view (null: it could not be read). With them any rule
-that makes a video's score of its views can be tried again. Accuracy is computed from these very numbers, as they are
-stored, so that it can be computed again to the last digit.
+the softmax of every view in float16, views x classes, view by view (null: it could not be read). Where videos have
+several labels, it is all of them, and the logarithm of the sigmoids. With them any rule that makes a video's score of
+its views can be tried again. Accuracy is computed from these very numbers, as they are stored, so that it can be
+computed again to the last digit.
 """
 
-import contextlib
 import json
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,23 +20,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nl_lightning.errors import UserError
+from nl_lightning.records import whole_file
 
 ROW_GROUP = 64
 """Videos that are written, and read, at a time: 1.5 MB of Kinetics at 30 views."""
 KEY = b"nl_lightning"
-SCHEMA = pa.schema(
-    [("video", pa.string()), ("label", pa.int32()), ("views", pa.list_(pa.float16()))]
-)  # views: flat, num_classes numbers a view
-PART_SCHEMA = SCHEMA.append(pa.field("index", pa.int64()))
 Views = npt.NDArray[np.float16]  # (V, classes)
 Scores = npt.NDArray[np.float64]  # (classes,)
+
+
+def _schema(multi_label: bool) -> pa.Schema:
+    """Columns of a file; views are flat, num_classes numbers a view."""
+    label = pa.list_(pa.int32()) if multi_label else pa.int32()
+    return pa.schema([("video", pa.string()), ("label", label), ("views", pa.list_(pa.float16()))])
 
 
 class Prediction(NamedTuple):
     """A tested video; `views` are log-probabilities (V, classes), or None if it could not be read."""
 
     video: str
-    label: int
+    label: int | tuple[int, ...]
     views: Views | None
 
 
@@ -48,6 +50,7 @@ class Protocol:
     Attributes:
         num_clips, num_crops: views of a video: clip by clip, and within a clip crop by crop.
         num_classes: numbers of each view.
+        multi_label: whether a video has several labels at once.
         words: everything else that was said of the test, for people.
     """
 
@@ -55,6 +58,7 @@ class Protocol:
     num_crops: int
     num_classes: int
     words: dict[str, Any] = field(default_factory=dict)
+    multi_label: bool = False
 
 
 def stored(log_probabilities: npt.NDArray[np.float32]) -> Views:
@@ -63,7 +67,7 @@ def stored(log_probabilities: npt.NDArray[np.float32]) -> Views:
 
 
 def mean_softmax(views: Views) -> Scores:
-    """The scores of a video: the softmax of its views, averaged (paper, Sec. 4, inference)."""
+    """The scores of a video: the softmax (or the sigmoids) of its views, averaged (paper, Sec. 4, inference)."""
     mean: Scores = np.exp(views.astype(np.float64)).mean(axis=0)
     return mean
 
@@ -81,10 +85,11 @@ def rank(scores: Scores, label: int) -> float:
 class PartWriter:
     """Writes what one process tests, as it goes, to a file of its own; :func:`merge` makes the whole of all parts."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, multi_label: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
-        self._file = pq.ParquetWriter(path, PART_SCHEMA, compression="zstd")
+        self.path, self.schema = path, _schema(multi_label)
+        with_index = self.schema.append(pa.field("index", pa.int64()))
+        self._file = pq.ParquetWriter(path, with_index, compression="zstd")
         self._waiting: list[tuple[int, Prediction]] = []
 
     def add(self, index: int, prediction: Prediction) -> None:
@@ -100,33 +105,27 @@ class PartWriter:
     def _flush(self) -> None:
         if self._waiting:
             indices, predictions = zip(*self._waiting, strict=True)
-            self._file.write_table(_table(predictions).append_column("index", pa.array(indices, pa.int64())))
+            self._file.write_table(
+                _table(predictions, self.schema).append_column("index", pa.array(indices, pa.int64()))
+            )
         self._waiting = []
 
 
-def _table(predictions: Sequence[Prediction]) -> pa.Table:
+def _table(predictions: Sequence[Prediction], schema: pa.Schema) -> pa.Table:
     flat = [np.empty(0, np.float16) if p.views is None else p.views.ravel() for p in predictions]
     offsets = np.cumsum([0, *map(len, flat)], dtype=np.int32)
     unread = pa.array([p.views is None for p in predictions])
     views = pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(flat)), mask=unread)
-    videos = pa.array([p.video for p in predictions]), pa.array([p.label for p in predictions], pa.int32())
-    return pa.table([*videos, views], SCHEMA)
+    labels = pa.array([p.label for p in predictions], schema.field("label").type)
+    return pa.table([pa.array([p.video for p in predictions]), labels, views], schema)
 
 
 def merge(parts: Sequence[Path], path: Path, protocol: Protocol) -> None:
     """Write the file of predictions, whole or not at all, of its parts; a video that is in several of them once."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    schema = SCHEMA.with_metadata({KEY: json.dumps(asdict(protocol))})
-    try:
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as file:
-            for chunk in _chunks(_in_order(parts)):
-                file.write_table(_table(chunk).cast(schema))
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):  # gone already, when all went well
-            temporary.unlink()
+    schema = _schema(protocol.multi_label).with_metadata({KEY: json.dumps(asdict(protocol))})
+    with whole_file(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as file:
+        for chunk in _chunks(_in_order(parts)):
+            file.write_table(_table(chunk, schema))
 
 
 def _in_order(parts: Sequence[Path]) -> Iterator[Prediction]:
@@ -167,9 +166,8 @@ def _predictions(table: pa.Table, num_classes: int) -> list[Prediction]:
         values[start:end].reshape(shape) if there else None
         for there, start, end in zip(readable, offsets[:-1], offsets[1:], strict=True)
     ]
-    return [
-        Prediction(*line) for line in zip(table["video"].to_pylist(), table["label"].to_pylist(), kept, strict=True)
-    ]
+    labels = [tuple(label) if isinstance(label, list) else label for label in table["label"].to_pylist()]
+    return [Prediction(*line) for line in zip(table["video"].to_pylist(), labels, kept, strict=True)]
 
 
 def read_protocol(path: Path) -> Protocol:

@@ -5,6 +5,7 @@ job; the options are theirs. The claim is taken before anything slow is imported
 together all but one are gone at once.
 """
 
+import contextlib
 import logging
 import os
 import sys
@@ -37,6 +38,7 @@ def _run(*identity: str) -> int:
         return _execute(run, None)
     held = claim(run.folder)
     if held is None:
+        print(f"nl-lightning: {run.name} is left to {run.state().note or 'another process'}", file=sys.stderr)
         return HELD
     with held:
         if run.is_done():
@@ -46,30 +48,44 @@ def _run(*identity: str) -> int:
 
 
 def _rank() -> int:
-    """0 for the process that speaks for the run; Lightning and Slurm give the others of a run their numbers."""
-    return int(os.environ.get("LOCAL_RANK", 0)) or int(os.environ.get("SLURM_PROCID", 0))
+    """0 for the process that speaks for the run; torchrun, Slurm and Lightning give the others of a run numbers."""
+    return next((int(os.environ[name]) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if name in os.environ), 0)
 
 
 def _execute(run: Run, held: Claim | None) -> int:
     """Execute a run; if it ends without a record, its marker says why."""
-    from nl_lightning.execution import execute  # takes seconds: torch
+    from nl_lightning import tracking  # takes seconds, and so does torch
+    from nl_lightning.execution import execute
 
     try:
         execute(run, held)
-    except Stopped as stopped:
-        if held is not None and stopped.preempted:
-            run.say("preempted")
-        raise
-    except Exception as error:
-        if held is not None and held.lost:
-            return HELD  # the run, and its marker, are another process's now
-        line = mistake(error)
-        if held is not None:
-            run.say("failed", error=line or f"{type(error).__name__}: {error}".splitlines()[0])
-        if line is None:
-            raise
-        return 2
+    except BaseException as error:
+        _say_why(run, held, error)
+        tracking.end_without_record(error)  # last: without a server, it may take longer than there is time
+        return _exit_code(error, held)
     return 0
+
+
+def _say_why(run: Run, held: Claim | None, error: BaseException) -> None:
+    """Say in the run's marker, which is no other process's, why it ends; not on a full disk."""
+    if held is None or held.lost:
+        return
+    with contextlib.suppress(UserError):
+        if isinstance(error, Stopped) and error.preempted:
+            run.say("preempted")
+        elif isinstance(error, Exception):
+            run.say("failed", error=mistake(error) or f"{type(error).__name__}: {error}".splitlines()[0])
+
+
+def _exit_code(error: BaseException, held: Claim | None) -> int:
+    """See :func:`main`; raises what is nobody's mistake."""
+    if isinstance(error, Exception) and held is not None and held.lost:
+        return HELD  # the run, and its marker, are another process's now
+    line = mistake(error)
+    if line is None:
+        raise error
+    print(f"nl-lightning: {line}", file=sys.stderr)
+    return 2
 
 
 def _prepare(files: list[str]) -> int:

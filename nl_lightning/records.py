@@ -12,27 +12,32 @@ import json
 import math
 import os
 import re
-import tempfile
+import struct
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from nl_lightning.claims import holder
 from nl_lightning.errors import UserError, nearest
+from nl_lightning.metrics import METRICS, Metric
 from nl_lightning.study import Recipe, Study, run_hash
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """One finished run: variant x recipe x seed. Accuracies are percent of videos, over all views of each.
+    """One finished run: variant x recipe x seed. Metrics are percent, over all views of each video.
+
+    Those of a :class:`~nl_lightning.metrics.Metric` that the recipe's videos have are there, the others None.
 
     Attributes:
         config: the merged recipe and the variant's arguments, for people; `config_hash` is what is compared.
         videos_expected: videos in the test list. All of them are in the denominator of top-1 and top-5.
-        videos_scored: those that could be decoded; the others (`unreadable`, by name) count as wrong.
+        videos_scored: those that could be decoded; the others (`unreadable`, by name) count as wrong, and in the mAP as
+            scored 0 in every class.
         num_clips, num_crops: views of a video: clips in time x crops in space.
         params: all parameters of the network.
         macs: multiply-adds of one clip.
@@ -42,12 +47,16 @@ class RunRecord:
         right_top1, right_top5: which videos are right, in the order of the test list, see :func:`pack`. Differences
             between runs are paired by video, so a record can be compared without the file of its predictions.
             Empty: not kept.
+        mAP_by_video: what each video contributes to the mAP, for the same purpose
+            (:func:`~nl_lightning.average_precision.by_video`; :func:`pack_numbers`). Their mean is the mAP.
         read_videos: which videos could be decoded, in the same form. Empty: all of them, or not kept.
         curve: points of the training curve, in order, each with whatever was logged at it (Fig. 4).
         versions: of Python and of the packages that can change a number.
         commit, dirty: the code; dirty if it had changes that were not committed.
         finished: ISO 8601, UTC.
         init_from: the variant whose weights the run started from.
+        data_wait: percent of the time of training iterations spent waiting for data, in the first process. None: not
+            measured.
     """
 
     study: str
@@ -56,8 +65,9 @@ class RunRecord:
     seed: int
     config_hash: str
     config: dict[str, Any]
-    top1: float
-    top5: float
+    top1: float | None = None
+    top5: float | None = None
+    mAP: float | None = None
     videos_expected: int
     videos_scored: int
     num_clips: int
@@ -77,23 +87,38 @@ class RunRecord:
     videos_hash: str = ""
     right_top1: str = ""
     right_top5: str = ""
+    mAP_by_video: str = ""
     read_videos: str = ""
     curve: list[dict[str, float]] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     init_from: str | None = None
+    data_wait: float | None = None
 
     def right(self, k: Literal[1, 5]) -> list[bool] | None:
         """Whether each test video's class is among the `k` best, in the order of the test list; None if not kept."""
         packed = self.right_top1 if k == 1 else self.right_top5
         return unpack(packed, self.videos_expected) if packed else None
 
+    def score(self, metric: Metric) -> float:
+        """What it says of a metric, in percent. UserError if that isn't among what was measured."""
+        value: float | None = getattr(self, metric.key)
+        if value is None:
+            raise UserError(f"the record of {self.variant}, recipe {self.recipe}, seed {self.seed} has no {metric.key}")
+        return value
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """What was measured, by the metrics' keys."""
+        keys = [shown.key for metric in METRICS.values() for shown in metric.shown]
+        return {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
+
 
 _OPTIONAL = {f.name for f in fields(RunRecord) if f.default_factory is not MISSING or f.default is not MISSING}
 """Fields that records of older versions may lack."""
 
 
-def videos_hash(videos: Iterable[tuple[str, int]]) -> str:
-    """12 hexadecimal digits of a test list: (path below the data set's folder, label) of each video, in order."""
+def videos_hash(videos: Iterable[tuple[str, int | tuple[int, ...]]]) -> str:
+    """12 hexadecimal digits of a test list: (path below the data set's folder, label or labels) of each, in order."""
     lines = "".join(f"{path} {label}\n" for path, label in videos)
     return hashlib.sha256(os.fsencode(lines)).hexdigest()[:12]
 
@@ -111,6 +136,19 @@ def unpack(packed: str, videos: int) -> list[bool]:
     if len(content) != -(-videos // 8):
         raise ValueError(f"expected {videos} videos, got {len(content)} bytes")
     return [bit == "1" for bit in f"{int.from_bytes(content, 'big'):0{8 * len(content)}b}"[:videos]]
+
+
+def pack_numbers(numbers: Sequence[float]) -> str:
+    """Numbers as 4-byte floats, lowest byte first, in base64: 10 kB for Charades' validation videos."""
+    return base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
+
+
+def unpack_numbers(packed: str, videos: int) -> list[float]:
+    """What :func:`pack_numbers` packed. ValueError if it isn't of so many videos."""
+    content = base64.b64decode(packed, validate=True)
+    if len(content) != 4 * videos:
+        raise ValueError(f"expected {videos} videos, got {len(content)} bytes")
+    return list(struct.unpack(f"<{videos}f", content))
 
 
 def record_path(results: Path, recipe: str, variant: str, seed: int) -> Path:
@@ -216,21 +254,35 @@ def _check(raw: object, at: str) -> dict[str, Any]:
                 continue
             raise UserError(f"{at}: the field '{key}' is missing")
         if not _is(raw[key], type_):
-            shown = getattr(type_, "__name__", None) if not typing.get_args(type_) else str(type_)
+            shown = (
+                getattr(type_, "__name__", None) if not typing.get_args(type_) else str(type_).removesuffix(" | None")
+            )
             raise UserError(f"{at}: {key}: expected {shown}, got {raw[key]!r}")
-    for key in ("top1", "top5"):
-        if not 0 <= raw[key] <= 100:
-            raise UserError(f"{at}: {key}: expected percent, 0 to 100, got {raw[key]}")
+    for metric in METRICS.values():
+        _check_scores(raw, metric, at)
+    if all(raw.get(key) is None for key in METRICS):
+        raise UserError(f"{at}: the field '{next(iter(METRICS))}' is missing")
     if not 0 <= raw["videos_scored"] <= raw["videos_expected"]:
         raise UserError(
             f"{at}: videos_scored: expected 0 to {raw['videos_expected']} (videos_expected), got {raw['videos_scored']}"
         )
     for accuracy in ("top1", "top5"):
         _check_right(raw, accuracy, at)
+    _check_contributions(raw, at)
     read = _bits(raw, "read_videos", at)
     if read and sum(read) != raw["videos_scored"]:
         raise UserError(f"{at}: read_videos: {sum(read)} of them, but videos_scored is {raw['videos_scored']}")
     return raw
+
+
+def _check_scores(raw: Mapping[str, Any], metric: Metric, at: str) -> None:
+    """Refuse a metric without what stands beside it, and what is no percentage."""
+    for key in (shown.key for shown in metric.shown):
+        score = raw.get(key)
+        if score is None and raw.get(metric.key) is not None:
+            raise UserError(f"{at}: the field '{key}' is missing")
+        if score is not None and not 0 <= score <= 100:
+            raise UserError(f"{at}: {key}: expected percent, 0 to 100, got {score}")
 
 
 def _bits(raw: Mapping[str, Any], key: str, at: str) -> list[bool]:
@@ -244,10 +296,24 @@ def _check_right(raw: Mapping[str, Any], accuracy: str, at: str) -> None:
     """Refuse bits that say something else than the accuracy beside them."""
     right = _bits(raw, f"right_{accuracy}", at)
     share = 100 * sum(right) / max(1, len(right))
-    if right and abs(share - raw[accuracy]) > 0.001:
+    said = raw.get(accuracy)
+    if right and (said is None or abs(share - said) > 0.001):
+        raise UserError(f"{at}: right_{accuracy}: {share:.3f} % of its videos are right, but {accuracy} is {said}")
+
+
+def _check_contributions(raw: Mapping[str, Any], at: str) -> None:
+    """Refuse contributions of videos to another mAP than the one beside them."""
+    if not raw.get("mAP_by_video"):
+        return
+    try:
+        numbers = unpack_numbers(raw["mAP_by_video"], raw["videos_expected"])
+    except ValueError as error:
         raise UserError(
-            f"{at}: right_{accuracy}: {share:.3f} % of its videos are right, but {accuracy} is {raw[accuracy]}"
-        )
+            f"{at}: mAP_by_video: not a number for each of {raw['videos_expected']} videos ({error})"
+        ) from None
+    mean, said = sum(numbers) / max(1, len(numbers)), raw.get("mAP")
+    if said is None or not abs(mean - said) <= 0.001:
+        raise UserError(f"{at}: mAP_by_video: the videos' mean is {mean:.3f}, but mAP is {said}")
 
 
 def _is(value: object, type_: Any) -> bool:
@@ -266,29 +332,43 @@ def _is(value: object, type_: Any) -> bool:
     return isinstance(value, type_) and not (type_ is int and isinstance(value, bool))
 
 
-def write_atomically(path: Path, content: str | bytes, durable: bool = True) -> None:
-    """Write a file so that a reader, or a crash at any moment, finds the old one or the new one, whole.
+@contextlib.contextmanager
+def whole_file(path: Path, durable: bool = True) -> Iterator[Path]:
+    """Give a path to write to, beside `path`, that takes the place of `path` when the block has ended well.
 
-    `durable` waits for the disk, so that the file survives a power cut. UserError if the disk is full or the
-    folder can't be written; the old file is then still there.
+    So a reader, or a crash at any moment, finds the old file or the new one, whole. `durable` waits for the disk, so
+    that the file survives a power cut. UserError if the disk is full or the folder can't be written; the old file is
+    then still there.
     """
-    temporary: str | None = None
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it readable by its owner only
+        yield temporary
+        if durable:
+            _wait_for_disk(temporary)
         os.replace(temporary, path)
+        if durable:
+            _wait_for_disk(path.parent)
     except OSError as error:
-        raise UserError(f"{path}: can't be written: {error.strerror}") from error
+        raise UserError(f"{path}: can't be written: {error.strerror or error}") from error
     finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):  # gone already, when all went well
-                os.unlink(temporary)
+        with contextlib.suppress(OSError):  # gone already, when all went well
+            os.unlink(temporary)
+
+
+def _wait_for_disk(path: Path) -> None:
+    """Until what was written to a file, or the names in a folder, would survive a power cut."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def write_atomically(path: Path, content: str | bytes, durable: bool = True) -> None:
+    """Write a file whole or not at all, see :func:`whole_file`."""
+    with whole_file(path, durable) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 # --------------------------------------------------------------------------------------------- state of a run

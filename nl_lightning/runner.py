@@ -5,6 +5,7 @@ nothing here needs torch, and a run that dies takes nothing with it. Any number 
 that share the results folder, can be at work on one study: a run that another one has claimed is left to it.
 """
 
+import dataclasses
 import functools
 import json
 import os
@@ -36,9 +37,13 @@ LOOK_AGAIN = 2.0
 """Seconds between two looks at runs that others are at work on."""
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 """Where a run's newest weights lie, below its folder."""
+PREVIOUS = "previous.ckpt"
+"""Name of the checkpoint before it, in the same folder."""
+CHECKPOINT_MINUTES = 10.0
+"""From one checkpoint to the next, at most; there is one after every epoch as well."""
 AGAIN = ("failed", "interrupted", "preempted")
 """States of a run that was begun and hasn't its record."""
-RANKS = ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "LOCAL_RANK")
+RANKS = ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "LOCAL_RANK", "RANK", "WORLD_SIZE")
 """What numbers the processes of a run; a process that is started here is the first of its run."""
 ENOUGH_DISK = 200 << 20
 """Bytes that must be free for a study to go on after a run has failed."""
@@ -54,6 +59,7 @@ class Run:
         base: the recipe, without what it changes for the variant's clip.
         seed: of weights, sample order and augmentation.
         results: folder of records, predictions, tables and runs.
+        checkpoint_minutes: from one checkpoint to the next, at most. (It changes no number.)
     """
 
     study: Study
@@ -61,6 +67,7 @@ class Run:
     base: Recipe
     seed: int
     results: Path
+    checkpoint_minutes: float = CHECKPOINT_MINUTES
 
     @functools.cached_property
     def recipe(self) -> Recipe:
@@ -93,7 +100,7 @@ class Run:
         """The run that it starts from."""
         if self.variant.init_from is None:
             return None
-        return Run(self.study, self.study.variant(self.variant.init_from), self.base, self.seed, self.results)
+        return dataclasses.replace(self, variant=self.study.variant(self.variant.init_from))
 
     @property
     def predictions(self) -> Path:
@@ -155,9 +162,8 @@ class Run:
 
     def identity(self) -> list[str]:
         """What names this run to :mod:`nl_lightning.process`."""
-        return [
-            str(self.study.path), self.variant.name, str(self.base.files[0]), str(self.seed), str(self.results)
-        ]  # fmt: skip
+        named = (self.study.path, self.variant.name, self.base.files[0], self.seed, self.results)
+        return [*map(str, named), str(self.checkpoint_minutes)]
 
     @property
     def marker(self) -> Path:
@@ -179,6 +185,8 @@ class Run:
         if left != self.config_hash:
             self.folder.rename(self.folder.with_name(f"{self.folder.name}.{left}.{int(time.time())}"))
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        for unfinished in self.checkpoint.parent.glob(".*.tmp"):  # a process was killed while it wrote
+            unfinished.unlink()
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -208,10 +216,12 @@ def plan(
     ]
 
 
-def identified(study_file: str, variant: str, recipe: str, seed: str, results: str) -> Run:
+def identified(
+    study: str, variant: str, recipe: str, seed: str, results: str, checkpoint_minutes: str = str(CHECKPOINT_MINUTES)
+) -> Run:
     """The run of this :meth:`Run.identity`, as its files are now."""
-    study = load_study(Path(study_file))
-    return plan(study, load_recipe(recipe), [int(seed)], Path(results), variants=[variant])[-1]
+    of = load_study(Path(study))
+    return Run(of, of.variant(variant), load_recipe(recipe), int(seed), Path(results), float(checkpoint_minutes))
 
 
 def to_run_again(runs: Sequence[Run]) -> list[Run]:

@@ -24,6 +24,7 @@ import yaml
 from nl_lightning.conventions import BLOCKS, INFLATE, INSTANTIATIONS, STAGES, SUM_OVER, Conventions, check_placement
 from nl_lightning.errors import UserError, nearest
 from nl_lightning.grid import AXES, Grid, placement_name, product
+from nl_lightning.metrics import METRICS, TOP1, Metric
 
 # Settings that can't change a number: where things lie, how fast they go, what is shown. Not in a run's hash.
 NEUTRAL = {
@@ -84,20 +85,24 @@ class Variant:
 
 @dataclass(frozen=True)
 class Reported:
-    """What is reported of a variant, or None: accuracies in percent, costs as multiples of the baseline's."""
+    """What is reported, or None: metrics in percent, costs as multiples of the baseline's."""
 
     top1: float | None = None
     top5: float | None = None
+    mAP: float | None = None
     params_ratio: float | None = None
     flops_ratio: float | None = None
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table. Its gain is taken from the variant `baseline`; None in the baseline's own row."""
+    """A row of a table. Its gain is taken from the variant `baseline`; None in the baseline's own row.
+
+    Without a `variant` it is what others report, shown for comparison and never run.
+    """
 
     label: str
-    variant: str
+    variant: str | None
     reported: Reported
     baseline: str | None = None
 
@@ -110,10 +115,15 @@ class Table:
     caption: str
     rows: tuple[Row, ...]
 
+    @property
+    def variants(self) -> list[str]:
+        """The variants of its rows, in order."""
+        return [row.variant for row in self.rows if row.variant is not None]
+
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison of a claim, in top-1 except for ``cheaper``.
+    """One comparison of a claim, in the study's metric except for ``cheaper``.
 
     Attributes:
         kind: ``better``: the first variant beats the second, by at least `by` points. ``ordered``: each
@@ -154,8 +164,8 @@ class Claim:
 class Study:
     """Variants, tables and claims. Recipes on the paper's data have names that start with `reported_on`.
 
-    `reported_videos` are the test videos behind a reported accuracy; None if they aren't known. The variants of `grid`,
-    if there is one, are among `variants`.
+    Networks are compared by `metric`. `reported_videos` are the test videos behind a reported accuracy; None if they
+    aren't known. The variants of `grid`, if there is one, are among `variants`.
     """
 
     name: str
@@ -165,6 +175,7 @@ class Study:
     variants: Mapping[str, Variant]
     tables: Mapping[str, Table]
     claims: tuple[Claim, ...] = ()
+    metric: Metric = TOP1
     reported_on: str | None = None
     reported_videos: int | None = None
     grid: Grid | None = None
@@ -172,6 +183,15 @@ class Study:
     def comparable(self, recipe: str) -> bool:
         """Whether accuracies under `recipe` can stand beside the reported ones, and not only gains."""
         return self.reported_on is None or recipe.startswith(self.reported_on)
+
+    def check_measures(self, recipe: "Recipe") -> None:
+        """UserError if testing under `recipe` doesn't give the study's metric."""
+        if recipe.multi_label != self.metric.multi_label:
+            each = "several classes" if recipe.multi_label else "one class"
+            raise UserError(
+                f"{self.path}: networks are compared by {self.metric.key}, but videos of recipe '{recipe.name}' have "
+                f"{each} each (model.multi_label): take another --recipe"
+            )
 
     def variant(self, name: str) -> Variant:
         """The variant of this name. UserError with the nearest name if there is none."""
@@ -194,9 +214,14 @@ class Study:
                     merged |= {key: value for key, value in vars(row.reported).items() if value is not None}
         return Reported(**merged)
 
+    def reported_score(self, variant: str) -> float | None:
+        """What is reported of a variant in the study's metric."""
+        score: float | None = getattr(self.reported(variant), self.metric.key)
+        return score
+
     def reported_gain(self, variant: str, than: str) -> float | None:
-        """Reported top-1 of a variant minus that of another, in points; None if one isn't reported."""
-        first, second = self.reported(variant).top1, self.reported(than).top1
+        """Reported score of a variant minus that of another, in points; None if one isn't reported."""
+        first, second = self.reported_score(variant), self.reported_score(than)
         # Rounded, because 75.1 - 73.8 isn't 1.3 in binary, and a claim's margin may be met exactly.
         return None if first is None or second is None else round(first - second, 6)
 
@@ -208,6 +233,8 @@ class Study:
         A table stands for the variants of its rows and their baselines. With `parents`, the variants that a
         selected one starts from (`init_from`) are selected too. The cheaper ResNet-50 comes before ResNet-101, a parent
         before its children; otherwise the order is that of the tables, so that the first is complete first.
+
+        UserError if `tables` have no row with a variant.
         """
         in_tables = [name for table in self.tables.values() for row in table.rows for name in _used(row)]
         order = list(dict.fromkeys([*in_tables, *self.variants]))
@@ -220,6 +247,8 @@ class Study:
         for name in by_depth:
             if name in wanted:
                 selected |= dict.fromkeys([*reversed(self.ancestors(name)), name] if parents else [name])
+        if tables and not selected:
+            raise UserError(f"{self.path}: table {', '.join(tables)} shows what others report: there is nothing to run")
         return list(selected)
 
     def where(self, columns: Mapping[str, str]) -> list[str]:
@@ -249,7 +278,7 @@ class Study:
 
 
 def _used(row: Row) -> list[str]:
-    return [row.variant] if row.baseline is None else [row.baseline, row.variant]
+    return [name for name in (row.baseline, row.variant) if name is not None]
 
 
 def experiments_folders() -> list[Path]:
@@ -291,8 +320,9 @@ def load_study(path: Path) -> Study:
         load_yaml(path),
         at,
         required=("name", "title", "recipe", "variants", "tables"),
-        optional=("reported_on", "reported_videos", "claims", "grid"),
+        optional=("metric", "reported_on", "reported_videos", "claims", "grid"),
     )
+    metric = METRICS[_choice(raw.get("metric", TOP1.key), f"{at}: metric", list(METRICS))]
     stated = _mapping(raw["variants"], f"{at}: variants")
     grid = None
     if "grid" in raw:
@@ -305,7 +335,7 @@ def load_study(path: Path) -> Study:
         for name, value in stated.items()
     }
     tables = {
-        _name(name, f"{at}: tables"): _table(name, value, f"{at}: tables.{name}", variants)
+        _name(name, f"{at}: tables"): _table(name, value, f"{at}: tables.{name}", variants, metric)
         for name, value in _mapping(raw["tables"], f"{at}: tables").items()
     }
     claims = tuple(
@@ -325,6 +355,7 @@ def load_study(path: Path) -> Study:
         variants=variants,
         tables=tables,
         claims=claims,
+        metric=metric,
         reported_on=_text(raw["reported_on"], f"{at}: reported_on") if "reported_on" in raw else None,
         reported_videos=_videos(raw["reported_videos"], f"{at}: reported_videos") if "reported_videos" in raw else None,
         grid=grid,
@@ -410,29 +441,34 @@ def _non_local(value: object, at: str, depth: int) -> dict[str, Any]:
     return non_local
 
 
-def _table(name: str, value: object, at: str, variants: Mapping[str, Variant]) -> Table:
+def _table(name: str, value: object, at: str, variants: Mapping[str, Variant], metric: Metric) -> Table:
     raw = _mapping(value, at, required=("caption", "rows"))
-    rows = tuple(_row(row, f"{at}.rows[{i}]", variants) for i, row in enumerate(_list(raw["rows"], f"{at}.rows")))
+    listed = _list(raw["rows"], f"{at}.rows")
+    rows = tuple(_row(row, f"{at}.rows[{i}]", variants, metric) for i, row in enumerate(listed))
     if not rows:
         raise UserError(f"{at}.rows: a table needs at least one row")
     for label in _repeated([row.label for row in rows]):
         raise UserError(f"{at}: two rows have the label '{label}'")
-    for variant in _repeated([row.variant for row in rows]):
+    table = Table(name, _text(raw["caption"], f"{at}.caption"), rows)
+    for variant in _repeated(table.variants):
         raise UserError(f"{at}: two rows have the variant '{variant}'")
-    return Table(name, _text(raw["caption"], f"{at}.caption"), rows)
+    return table
 
 
-def _row(value: object, at: str, variants: Mapping[str, Variant]) -> Row:
-    raw = _mapping(value, at, required=("label", "variant"), optional=("baseline", "reported"))
-    known = tuple(vars(Reported()))
+def _row(value: object, at: str, variants: Mapping[str, Variant], metric: Metric) -> Row:
+    raw = _mapping(value, at, required=("label",), optional=("variant", "baseline", "reported"))
+    if "variant" not in raw and ("reported" not in raw or "baseline" in raw):
+        raise UserError(f"{at}: the key 'variant' is missing; only what others report has none, and no baseline")
+    percents = [shown.key for shown in metric.shown]
+    known = (*percents, "params_ratio", "flops_ratio")
     reported = _mapping(raw.get("reported", {}), f"{at}.reported", required=(), optional=known)
     numbers = {key: _number(number, f"{at}.reported.{key}") for key, number in reported.items()}
-    for key in ("top1", "top5"):
+    for key in percents:
         if not 0 <= numbers.get(key, 0) <= 100:
             raise UserError(f"{at}.reported.{key}: expected percent, 0 to 100, got {numbers[key]:g}")
-    variant = _known(raw["variant"], f"{at}.variant", variants)
+    variant = _known(raw["variant"], f"{at}.variant", variants) if "variant" in raw else None
     baseline = _known(raw["baseline"], f"{at}.baseline", variants) if "baseline" in raw else None
-    if baseline == variant:
+    if baseline is not None and baseline == variant:
         raise UserError(f"{at}.baseline: '{variant}' can't be its own baseline; leave it out")
     return Row(_text(raw["label"], f"{at}.label"), variant, Reported(**numbers), baseline)
 
@@ -507,7 +543,7 @@ def _check_reported(tables: Mapping[str, Table], at: str) -> None:
     for table in tables.values():
         for row in table.rows:
             for key, value in vars(row.reported).items():
-                if value is None:
+                if value is None or row.variant is None:
                     continue
                 before, where = first.setdefault((row.variant, key), (value, table.name))
                 if value != before:
@@ -519,7 +555,7 @@ def _check_reported(tables: Mapping[str, Table], at: str) -> None:
 
 def _check_rows(claims: Sequence[Claim], tables: Mapping[str, Table], at: str) -> None:
     """A claim is about rows: what no table shows can't be judged in the open."""
-    shown = {row.variant for table in tables.values() for row in table.rows}
+    shown = {name for table in tables.values() for name in table.variants}
     for claim in claims:
         for name in (name for check in claim.checks for name in check.variants):
             if name not in shown:
@@ -536,6 +572,12 @@ class Recipe:
     name: str
     files: tuple[Path, ...]
     config: Mapping[str, Any]
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a video has several classes at once."""
+        model = self.config.get("model")
+        return isinstance(model, dict) and model.get("multi_label") is True
 
     @property
     def comment(self) -> list[str]:

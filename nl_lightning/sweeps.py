@@ -36,14 +36,15 @@ def write_sweeps(
     Raises:
         UserError: `full_grid`, but the study has no grid; or a file can't be written.
     """
-    tables = {study.name: None} | {f"{study.name}{_short(study, name)}": [name] for name in study.tables}
+    to_run = [table.name for table in study.tables.values() if table.variants]
+    tables = {study.name: None} | {f"{study.name}{_short(study, name)}": [name] for name in to_run}
     texts = {}
     for name, chosen in tables.items():
         caption = study.title if chosen is None else study.tables[chosen[0]].caption
         variants = study.select(chosen)
         axes: Mapping[str, Sequence[str | int]] = {"variant": variants, "seed": list(seeds)}
         head = _head(study, recipe, variants, seeds, measured)
-        texts[name] = _sweep(name, caption, head, axes, [*_command(study, recipe, variants), "${args}"])
+        texts[name] = _sweep(study, name, caption, head, axes, [*_command(study, recipe, variants), "${args}"])
     if full_grid:
         texts[f"{study.name}_grid"] = _grid_sweep(study, recipe, seeds, measured)
     return [_write(folder / f"{name}.yaml", text) for name, text in texts.items()]
@@ -95,7 +96,7 @@ def _grid_sweep(study: Study, recipe: Recipe, seeds: Sequence[int], measured: Pa
     head = _head(study, recipe, list(grid.variants), seeds, measured)
     head += [f"Left out: {place}: {reason}." for place, reason in grid.impossible.items()]
     command = [*_command(study, recipe, list(grid.variants)), "--where", "${args_no_hyphens}"]
-    return _sweep(f"{study.name}_grid", study.title, head, {**grid.axes, "seed": list(seeds)}, command)
+    return _sweep(study, f"{study.name}_grid", study.title, head, {**grid.axes, "seed": list(seeds)}, command)
 
 
 def _head(study: Study, recipe: Recipe, variants: Sequence[str], seeds: Sequence[int], measured: Path) -> list[str]:
@@ -112,14 +113,19 @@ def _head(study: Study, recipe: Recipe, variants: Sequence[str], seeds: Sequence
 
 
 def _sweep(
-    name: str, caption: str, head: Sequence[str], axes: Mapping[str, Sequence[str | int]], command: Sequence[str]
+    study: Study,
+    name: str,
+    caption: str,
+    head: Sequence[str],
+    axes: Mapping[str, Sequence[str | int]],
+    command: Sequence[str],
 ) -> str:
     points = 1
     for values in axes.values():
         points *= len(values)
     lines = [*(f"# {line}" for line in head)]
     lines += [f"name: {name}", f"description: {json.dumps(caption)}", f"project: {PROJECT}", "method: grid"]
-    lines += ["metric: {name: top1, goal: maximize}", f"run_cap: {points}", "parameters:"]
+    lines += [f"metric: {{name: {study.metric.key}, goal: maximize}}", f"run_cap: {points}", "parameters:"]
     for axis, values in axes.items():
         lines += [f"  {axis}:", "    values:", *(f"      - {_scalar(value)}" for value in values)]
     lines += ["command:", *(f"  - {_scalar(word)}" for word in command)]

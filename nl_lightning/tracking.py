@@ -36,7 +36,7 @@ PRIVATE: dict[str, Any] = {
 """W&B's settings by which output, code, host and environment stay here; WANDB_<NAME> in the environment overrides."""
 
 PATIENCE = 30
-"""Seconds that a server has to answer before a run goes on without it."""
+"""Seconds that a server has to answer before a run goes on without it, and to take what is left when the run ends."""
 
 
 def begin(run: Run) -> "wandb.Run":
@@ -105,7 +105,8 @@ def find_record(run: Run) -> tuple[RunRecord, str] | None:
 def _init(**kwargs: Any) -> "wandb.Run":
     asked = {key for key in PRIVATE if f"WANDB_{key.upper()}" in os.environ}
     private = {key: value for key, value in PRIVATE.items() if key not in asked}
-    kwargs |= {"resume": "allow", "settings": wandb.Settings(silent=True, init_timeout=PATIENCE, **private)}
+    timeouts: dict[str, Any] = {} if "WANDB_FINISH_TIMEOUT" in os.environ else {"finish_timeout": PATIENCE}
+    kwargs |= {"resume": "allow", "settings": wandb.Settings(silent=True, init_timeout=PATIENCE, **timeouts, **private)}
     try:
         return wandb.init(**kwargs)
     except wandb.Error as error:
@@ -123,7 +124,7 @@ def end(record: RunRecord) -> None:
 
 
 def _summary(record: RunRecord) -> dict[str, Any]:
-    return {"record": json.dumps(dataclasses.asdict(record)), "top1": record.top1, "top5": record.top5}
+    return {"record": json.dumps(dataclasses.asdict(record)), **record.scores}
 
 
 def end_without_record(error: BaseException) -> None:

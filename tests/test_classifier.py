@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from nl_lightning.average_precision import by_video
 from nl_lightning.classifier import Schedule, VideoClassifier, VideoScores, topk_accuracy
 from nl_lightning.conventions import Conventions
 from nl_lightning.data.datamodule import VideoDataModule
@@ -204,6 +205,30 @@ def test_testing_counts_every_video_once_and_writes_one_line_each(tmp_path: Path
     assert read_protocol(path) == Protocol(2, 1, 3, {"test_pool": None, "precise_bn": 0})
 
 
+def test_a_video_with_several_classes_has_a_sigmoid_each(tmp_path: Path) -> None:
+    """An unreadable one scores 0 in every class; mAP is of what is written."""
+    torch.manual_seed(0)
+    path = tmp_path / "predictions.parquet"
+    model = VideoClassifier(TINY, multi_label=True, predictions=str(path))
+    hot = torch.tensor([[1, 0, 1], [0, 1, 0]], dtype=torch.uint8)
+    metrics = trainer(tmp_path).test(
+        model,
+        loader(
+            batch([0, 1], views=2)._replace(label=hot), batch([2, 3], views=2, unreadable=(3,))._replace(label=1 - hot)
+        ),
+        verbose=False,
+    )[0]
+    videos = list(read_predictions(path))
+    assert [v.label for v in videos] == [(0, 2), (1,), (1,), (0, 2)]
+    with torch.no_grad():
+        first = model.eval()(batch([0], views=2).views[0]).sigmoid().mean(dim=0)
+    scores = [np.zeros(3) if v.views is None else mean_softmax(v.views) for v in videos]
+    np.testing.assert_allclose(scores[0], first, rtol=1e-2)
+    labels = torch.cat([hot, 1 - hot]).numpy().astype(bool)
+    assert metrics == {"test/mAP": pytest.approx(by_video(np.array(scores), labels).mean())}
+    assert model.contributions().mean() == pytest.approx(metrics["test/mAP"])
+
+
 def test_accuracy_by_group() -> None:
     model = VideoClassifier(TINY)
     model.tested = {
@@ -233,6 +258,13 @@ def test_longer_clips_start_from_the_weights_of_shorter_ones(tmp_path: Path) -> 
         long.load_network(tmp_path / "broken.ckpt")
     with pytest.raises(UserError, match="res4.non_local"):
         VideoClassifier(WITH_BLOCK).load_network(tmp_path / "short.ckpt")
+
+
+def test_a_recipe_names_start_weights_for_each_of_its_networks(tmp_path: Path) -> None:
+    for net, name in ((TINY, "r50_nl0"), (WITH_BLOCK, "r50_nl1")):
+        model = VideoClassifier(net, init_from=str(tmp_path / "r{depth}_nl{blocks}.ckpt"))
+        with pytest.raises(UserError, match=f"no checkpoint at .*{name}.ckpt"):
+            model.setup("fit")
 
 
 def test_statistics_are_estimated_anew_before_testing(tmp_path: Path, small_videos: Path) -> None:

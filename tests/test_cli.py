@@ -89,6 +89,14 @@ def test_dry_run_prints_the_commands_in_order_and_makes_nothing(home: Path, caps
     assert not (home / "my_results").exists()
 
 
+def test_complexity_explains_how_blocks_compute(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    variants = ("--variant", "c2d_r50_nl1_res4_concat", "--variant", "c2d_r50_nl5_space")
+    output = said(capsys, "complexity", "table2", "--explain", "--recipe", "kinetics400_release", *variants)
+    lines = [line.split() for line in output.splitlines()]
+    assert ["c2d_r50_nl1_res4_concat", "res4.4", "1", "784", "196", "0.586", "pairs", "pairs"] in lines
+    assert ["c2d_r50_nl5_space", "res3.1", "4", "784", "196", "2.35", "pairs", "attention"] in lines
+
+
 def test_complexity_counts_on_the_recipes_clips(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = said(capsys, "complexity", "table2", "--recipe", "kinetics400_release", "--variant", "c2d_r50_nl5")
     params, macs = re.search(r"c2d_r50_nl5 (\S+) (\S+)", output).groups()  # type: ignore[union-attr]

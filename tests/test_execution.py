@@ -12,17 +12,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tiny_study import write_tiny_study
+from tiny_study import execute, planned, write_tiny_study
 
-from nl_lightning import execution, process
+from nl_lightning import execution
 from nl_lightning.errors import UserError
 from nl_lightning.execution import lightning_command
 from nl_lightning.predictions import mean_softmax, read_predictions, read_protocol
 from nl_lightning.records import record_path, unpack, videos_hash
 from nl_lightning.report.rescore import rescore_record
-from nl_lightning.runner import Run, plan
+from nl_lightning.runner import Run
 from nl_lightning.signals import Stopped
-from nl_lightning.study import load_recipe, load_study
 
 
 @pytest.fixture
@@ -33,15 +32,6 @@ def folder(tmp_path: Path, small_videos: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("WANDB_MODE", raising=False)
     write_tiny_study(tmp_path, small_videos)
     return tmp_path
-
-
-def planned(folder: Path, variant: str, results: str = "results") -> Run:
-    study, recipe = load_study(folder / "study.yaml"), load_recipe(folder / "tiny.yaml")
-    return plan(study, recipe, [0], folder / results, variants=[variant])[-1]
-
-
-def execute(run: Run) -> int:
-    return process.main(["run", *run.identity()])
 
 
 def weights(run: Run) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from nl_lightning.cli import _parser, main
 from nl_lightning.conventions import Conventions
 from nl_lightning.data import longrange
 from nl_lightning.data.datamodule import VideoDataModule
+from nl_lightning.errors import UserError
 from nl_lightning.execution import ANY_MACHINE, VideoCLI
 from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
@@ -25,7 +26,7 @@ from nl_lightning.predictions import PartWriter, Prediction, Protocol, merge
 from nl_lightning.report.collate import collect
 from nl_lightning.report.render import README_END, README_START, readme_block, write_tables
 from nl_lightning.runner import plan
-from nl_lightning.study import Study, load_recipe, load_study
+from nl_lightning.study import Study, find_study, load_recipe, load_study
 
 REPOSITORY = Path(__file__).parent.parent
 RECIPES = sorted(
@@ -50,10 +51,18 @@ def table2() -> Study:
     return load_study(REPOSITORY / "experiments" / "table2.yaml")
 
 
+STUDIES = sorted(path.stem for path in (REPOSITORY / "experiments").glob("*.yaml"))
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_every_variant_is_understood_under_every_recipe(recipe: str, table2: Study) -> None:
-    plain = load_recipe(recipe)
-    for run in plan(table2, plain, [0], Path("results")):
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_variant_is_understood_under_every_recipe(name: str, recipe: str) -> None:
+    study, plain = load_study(find_study(name)), load_recipe(recipe)
+    if study.metric.multi_label != plain.multi_label:
+        with pytest.raises(UserError, match=f"compared by {study.metric.key}, but videos of recipe '{recipe}' have"):
+            study.check_measures(plain)
+        return
+    for run in plan(study, plain, [0], Path("results")):
         if run.variant.clip is not None and not plain.overlay(run.variant.clip).exists():
             continue
         config = understand(run.arguments())
@@ -87,6 +96,20 @@ def test_the_papers_schedule_is_in_the_papers_recipe() -> None:
     assert long.model.optimizer.init_args.lr == 0.01 / 4
     assert (long.data.num_frames, long.data.frame_stride) == (128, 1)
     assert long.model.freeze_bn
+
+
+def test_the_papers_schedule_of_charades_is_in_its_recipe() -> None:
+    """Sec. 5.2, Table 4: what is said there, and the window of Kinetics scaled from 224 to 288 pixels."""
+    config = understand([f"--config={file}" for file in load_recipe("charades").files])
+    assert config.trainer.max_steps == 200_000
+    assert config.data.batch_size == 1
+    assert config.model.optimizer.init_args.lr == 0.00125
+    assert list(config.model.schedule.milestones) == [75_000, 150_000]
+    assert (config.model.multi_label, config.model.net.num_classes) == (True, 157)
+    assert config.data.crop == 288
+    assert list(config.data.short_side) == [round(side * 288 / 224) for side in (256, 320)]
+    assert (config.data.test_short_side, config.data.test_crop) == (320, "whole")
+    assert config.model.test_pool == 288 // 32  # the side of res5 in training
 
 
 @pytest.mark.parametrize(

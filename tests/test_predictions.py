@@ -1,5 +1,6 @@
 """The file of predictions: what is kept, how large it gets, and what is said of one that is broken."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,18 @@ def test_what_goes_in_comes_out_in_the_order_of_the_test_list(tmp_path: Path) ->
 
 def test_a_file_without_any_readable_video(tmp_path: Path) -> None:
     assert [p.views for p in read_predictions(written(tmp_path, [6, 13]))] == [None, None]
+
+
+def test_videos_with_several_labels(tmp_path: Path) -> None:
+    protocol = replace(PROTOCOL, multi_label=True)
+    several = [predicted(video)._replace(label=tuple(range(video + 1))) for video in range(3)]
+    part = PartWriter(tmp_path / "part", multi_label=True)
+    for index, one in enumerate(several):
+        part.add(index, one)
+    part.close()
+    merge([tmp_path / "part"], tmp_path / "p.parquet", protocol)
+    assert [read.label for read in read_predictions(tmp_path / "p.parquet")] == [(0,), (0, 1), (0, 1, 2)]
+    assert read_protocol(tmp_path / "p.parquet") == protocol
 
 
 def test_kinetics_fits() -> None:

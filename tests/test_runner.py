@@ -40,16 +40,14 @@ tables:
 # In place of nl_lightning.process: writes down when it began and ended, and leaves a record, or fails, or hangs.
 EXECUTION = """
 import os, sys, time
-from pathlib import Path
 from nl_lightning.claims import claim
 from nl_lightning.records import RunRecord, write_record
-from nl_lightning.runner import plan
+from nl_lightning.runner import identified
 from nl_lightning.signals import Stopped, stop_on_signals
-from nl_lightning.study import load_recipe, load_study
 
 stop_on_signals()
-study, variant, recipe, seed, results = sys.argv[2:]
-run = plan(load_study(Path(study)), load_recipe(recipe), [int(seed)], Path(results), variants=[variant])[-1]
+run = identified(*sys.argv[2:])
+variant = run.variant.name
 held = claim(run.folder)
 if held is None:
     sys.exit(75)

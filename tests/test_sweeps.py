@@ -45,14 +45,22 @@ def grid(tmp_path: Path) -> Path:
     return tmp_path / "where.yaml"
 
 
-@pytest.mark.parametrize("recipe", ["longrange", "kinetics400_paper"])
-def test_the_committed_sweeps_are_in_step_with_the_study(tmp_path: Path, recipe: str) -> None:
-    folder = COMMITTED if recipe == "longrange" else COMMITTED / recipe
-    written = write_sweeps(load_study(find_study("table2")), load_recipe(recipe), [0], tmp_path, False)
-    assert [path.name for path in written] == ["table2.yaml", *(f"table2{letter}.yaml" for letter in "abcdefg")]
-    assert {path.name for path in folder.glob("*.yaml")} == {path.name for path in written}
+@pytest.mark.parametrize(
+    ("study", "recipe", "folder", "tables"),
+    [
+        ("table2", "longrange", COMMITTED, [*"abcdefg"]),
+        ("table2", "kinetics400_paper", COMMITTED / "kinetics400_paper", [*"abcdefg"]),
+        ("table4", "charades", COMMITTED, ["-val"]),  # what others report has nothing to run
+    ],
+)
+def test_the_committed_sweeps_are_in_step_with_the_study(
+    tmp_path: Path, study: str, recipe: str, folder: Path, tables: list[str]
+) -> None:
+    written = write_sweeps(load_study(find_study(study)), load_recipe(recipe), [0], tmp_path, False)
+    assert [path.name for path in written] == [f"{study}{table}.yaml" for table in ("", *tables)]
+    assert {path.name for path in folder.glob(f"{study}*.yaml")} == {path.name for path in written}
     for path in written:
-        assert path.read_text() == (folder / path.name).read_text(), f"nl-lightning sweeps table2 --recipe {recipe}"
+        assert path.read_text() == (folder / path.name).read_text(), f"nl-lightning sweeps {study} --recipe {recipe}"
 
 
 @pytest.mark.parametrize("path", sorted(COMMITTED.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.name}")

@@ -1,7 +1,12 @@
 """A study of three small networks whose runs take seconds, for tests that really train."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+
+from nl_lightning import process
+from nl_lightning.runner import Run, plan
+from nl_lightning.study import load_recipe, load_study
 
 STUDY = """
 name: small
@@ -42,11 +47,29 @@ trainer: {{accelerator: cpu, devices: 1, max_epochs: 3, check_val_every_n_epoch:
 """
 
 
-def write_tiny_study(folder: Path, videos: Path) -> None:
-    """Write ``study.yaml``, its recipe and, in ``videos``, its own copy of some small videos."""
+def write_tiny_study(folder: Path, videos: Path, changes: Mapping[str, str] | None = None) -> None:
+    """Write ``study.yaml``, its recipe and, in ``videos``, its own copy of some small videos.
+
+    `changes` are of the recipe's text: what is there, and what takes its place.
+    """
     shutil.copytree(videos, folder / "videos")
+    recipe = RECIPE.format(root=folder / "videos")
+    for there, instead in (changes or {}).items():
+        assert there in recipe
+        recipe = recipe.replace(there, instead)
     (folder / "study.yaml").write_text(STUDY)
-    (folder / "tiny.yaml").write_text(RECIPE.format(root=folder / "videos"))
+    (folder / "tiny.yaml").write_text(recipe)
     (folder / "tiny_128f.yaml").write_text(
         "model: {freeze_bn: true}\ndata: {num_frames: 16}\ntrainer: {max_epochs: 1}\n"
     )
+
+
+def planned(folder: Path, variant: str, results: str = "results") -> Run:
+    """A run of the study in this folder; what it starts from is left out."""
+    study, recipe = load_study(folder / "study.yaml"), load_recipe(folder / "tiny.yaml")
+    return plan(study, recipe, [0], folder / results, variants=[variant])[-1]
+
+
+def execute(run: Run) -> int:
+    """Run it in this process; its exit code."""
+    return process.main(["run", *run.identity()])

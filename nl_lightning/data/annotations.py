@@ -4,6 +4,7 @@
 ``*`` in the name      HMDB51: one file a class (:func:`~nl_lightning.data.official_splits.read_hmdb51`)
 ``.json``              Something-Something v2 (:func:`~nl_lightning.data.something.read_something`)
 a column youtube_id    Kinetics (:func:`~nl_lightning.data.kinetics.read_kinetics`)
+columns id, actions    Charades, with several labels a video (:func:`~nl_lightning.data.charades.read_charades`)
 beside classInd.txt    UCF101 (:func:`~nl_lightning.data.official_splits.read_ucf101`)
 anything else          ``path label`` a line (:func:`~nl_lightning.data.lists.read_list`)
 =====================  ================================================================================================
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_warn
 
+from nl_lightning.data.charades import is_charades, read_charades
 from nl_lightning.data.entries import Entries, read_classes, read_text
 from nl_lightning.data.folders import FilesBelow, youtube_id
 from nl_lightning.data.kinetics import is_kinetics, read_kinetics
@@ -53,8 +55,11 @@ def _entries(listed: str, root: Path, split: str) -> Entries:
     file, classes = root / listed, read_classes(root / "classes.txt")
     if file.suffix == ".json":
         return read_something(file)
-    if is_kinetics(read_text(file).partition("\n")[0].strip()):
+    header = read_text(file).partition("\n")[0].strip()
+    if is_kinetics(header):
         return read_kinetics(file, split, classes)
+    if is_charades(header):
+        return read_charades(file)
     if (file.parent / UCF101_CLASSES).exists():
         return read_ucf101(file)
     return read_list(file, classes)

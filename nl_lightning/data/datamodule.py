@@ -1,6 +1,6 @@
 """VideoDataModule: lists of video files -> batches of clips for training and of all views for testing."""
 
-from collections.abc import Iterator
+import signal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,7 +8,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_warn
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from nl_lightning.data import decoding, longrange
 from nl_lightning.data.annotations import read_annotation
@@ -21,30 +21,16 @@ from nl_lightning.data.datasets import (
 from nl_lightning.data.decoded_copy import DecodedCopy
 from nl_lightning.data.folders import refuse_outside, scan_folder
 from nl_lightning.data.longrange import LongRange
+from nl_lightning.data.samplers import EpochShuffle, Turns
 from nl_lightning.data.sampling import Spread
 from nl_lightning.data.transforms import TestViews, TrainView
-from nl_lightning.data.videos import VideoList, every_fifth, same_classes
+from nl_lightning.data.videos import Labels, VideoList, every_fifth, same_classes
 from nl_lightning.errors import UserError
+from nl_lightning.signals import ignore_stops
+from nl_lightning.together import from_all
 
-
-class EpochShuffle(Sampler[tuple[int, int]]):
-    """Every video once, as (epoch, video), in an order that depends on the seed and the epoch alone.
-
-    Lightning calls `set_epoch`, also after a resume.
-    """
-
-    def __init__(self, length: int, seed: int) -> None:
-        self.length, self.seed, self.epoch = length, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return ((self.epoch, video) for video in torch.randperm(self.length, generator=generator).tolist())
+GRACE = 20
+"""Seconds that a worker goes on reading when it is told to stop."""
 
 
 class VideoDataModule(L.LightningDataModule):
@@ -74,6 +60,7 @@ class VideoDataModule(L.LightningDataModule):
         test_batch_size: videos in testing, each with all its views.
         num_workers: processes that read ahead; 0 reads in the training process.
         num_classes: that labels may name; the command line gives it the network's.
+        multi_label: whether a video has several labels at once; the command line gives it the model's.
         max_unreadable: the share of videos that may be unreadable before a run stops.
         seed: of order and augmentation; the command line gives it the run's seed.
     """
@@ -102,6 +89,7 @@ class VideoDataModule(L.LightningDataModule):
         test_batch_size: int = 1,
         num_workers: int = 0,
         num_classes: int | None = None,
+        multi_label: bool = False,
         max_unreadable: float = 0.01,
         seed: int = 0,
     ) -> None:
@@ -126,8 +114,33 @@ class VideoDataModule(L.LightningDataModule):
         self.test_views = TestViews(test_short_side, test_crop, num_crops)
         self.num_clips, self.num_crops, self.clip_starts = num_clips, num_crops, clip_starts
         self.batch_size, self.test_batch_size, self.num_workers = batch_size, test_batch_size, num_workers
-        self.num_classes, self.max_unreadable, self.seed = num_classes, max_unreadable, seed
+        self.num_classes, self.multi_label = num_classes, multi_label
+        self.max_unreadable, self.seed = max_unreadable, seed
         self._videos: dict[str, VideoList] = {}
+        self._place = {"epoch": 0, "batches": 0}  # where training begins
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # in testing, a process may have nothing to do
+
+    def state_dict(self) -> dict[str, int]:
+        """Where training stands: the epoch, and the batches that each process has read of it."""
+        epochs: Any = self._trainer.fit_loop.epoch_progress.current
+        batches: Any = self._trainer.fit_loop.epoch_loop.batch_progress.current
+        within = epochs.processed != epochs.ready
+        return {"epoch": epochs.processed, "batches": batches.ready if within else 0}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on where training stood; Lightning asks for the batches after this."""
+        if self._trainer.state.fn == "fit":
+            self._place = state
+
+    @property
+    def _trainer(self) -> L.Trainer:
+        assert self.trainer is not None
+        return self.trainer
+
+    @property
+    def _process(self) -> tuple[int, int]:
+        """Which process of the run this is, from 0, and of how many."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     @property
     def clip_shape(self) -> tuple[int, int, int]:
@@ -162,22 +175,44 @@ class VideoDataModule(L.LightningDataModule):
         Raises:
             UserError: a list is missing or broken, the splits have different classes, or more than the network has.
         """
-        if stage == "fit" and len(self.videos("train")) < self.batch_size:
-            raise UserError(
-                f"data.batch_size is {self.batch_size}, but {self.root} has {len(self.videos('train'))} videos"
-            )
         splits = ("train", "val") if stage == "fit" else ("val", "test")
         for split in splits:
             same_classes(self.videos(splits[0]), self.videos(split), split)
-            most = self.videos(split).labels.max()
-            if self.num_classes is not None and most >= self.num_classes:
-                raise UserError(
-                    f"{self.root}: {split} has the label {most}, but the network {self.num_classes} classes, "
-                    f"0 to {self.num_classes - 1}: set model.net.num_classes"
-                )
+            self._check_labels(split)
         if stage == "fit" and (absent := self.videos("val").labels_beyond(self.videos("train"))):
             rank_zero_warn(
                 f"{self.root}: no video to train on of {len(absent)} classes that val has, {absent[0]} among them"
+            )
+        if stage == "fit":
+            self._check_batches()
+
+    def _check_batches(self) -> None:
+        """UserError if a process would have no batch to train on, or, of several, none to validate on."""
+        _, processes = self._process
+        most = len(self.videos("train")) // processes
+        if processes > 1:  # they wait for each other
+            most = min(most, (len(self.videos("val")) - 1) // (processes - 1))
+        if most < self.batch_size:
+            raise UserError(
+                f"data.batch_size is {self.batch_size}, but {self.root} has {len(self.videos('train'))} train and "
+                f"{len(self.videos('val'))} val videos for {processes} process(es): expected at most {most}"
+            )
+
+    def _check_labels(self, split: str) -> None:
+        videos = self.videos(split)
+        if videos.multi_label != self.multi_label:
+            each = "several labels" if videos.multi_label else "one label"
+            raise UserError(f"{self.root}: videos of {split} have {each} each: set model.multi_label to say the same")
+        most = videos.labels.max()
+        if self.num_classes is not None and most >= self.num_classes:
+            raise UserError(
+                f"{self.root}: {split} has the label {most}, but the network {self.num_classes} classes, "
+                f"0 to {self.num_classes - 1}: set model.net.num_classes"
+            )
+        if videos.multi_label and self.num_classes not in (None, len(videos.classes)):
+            raise UserError(
+                f"{self.root} has {len(videos.classes)} classes, but the network {self.num_classes}: set "
+                "model.net.num_classes"
             )
 
     def videos(self, split: str) -> VideoList:
@@ -189,8 +224,8 @@ class VideoDataModule(L.LightningDataModule):
             self._videos[split] = videos
         return self._videos[split]
 
-    def listed(self, split: str) -> list[tuple[str, int]]:
-        """(path, label) of each video of a split, in order; paths are below `root`, the same on every machine."""
+    def listed(self, split: str) -> list[tuple[str, int | Labels]]:
+        """(path, label or labels) of each video of a split, in order; paths are below `root`, as on every machine."""
         return self.videos(split).listed()
 
     def _find_videos(self, split: str) -> VideoList:
@@ -217,24 +252,31 @@ class VideoDataModule(L.LightningDataModule):
         clips = TrainClips(
             videos, self._reader("train"), self.num_frames, self.frame_stride, self.train_view, self.seed
         )
+        place, self._place = self._place, {"epoch": 0, "batches": 0}
+        behind = place["batches"] * self.batch_size
+        order = EpochShuffle(len(videos), self.seed, *self._process, place["epoch"], behind)
         # A last, smaller batch would have its own BN statistics.
-        return self._loader(clips, self.batch_size, sampler=EpochShuffle(len(videos), self.seed), drop_last=True)
+        return self._loader(clips, batch_size=self.batch_size, sampler=order, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        return self._loader(self._test_videos("val", self.val_view, 1), self.batch_size)
+        return self._in_turns(self._test_videos("val", self.val_view, 1), self.batch_size)
 
     def test_dataloader(self) -> DataLoader[Sample]:
-        return self._loader(self._test_videos("test", self.test_views, self.num_clips), self.test_batch_size)
+        return self._in_turns(self._test_videos("test", self.test_views, self.num_clips), self.test_batch_size)
+
+    def _in_turns(self, videos: TestVideos, batch_size: int) -> DataLoader[Sample]:
+        return self._loader(videos, batch_sampler=Turns(len(videos), batch_size, *self._process))
 
     def _test_videos(self, split: str, views: TestViews, clips: int) -> TestVideos:
         videos, reader = self.videos(split), self._reader(split)
         return TestVideos(videos, reader, self.num_frames, self.frame_stride, views, clips, self.clip_starts)
 
-    def _loader(self, dataset: Any, batch_size: int, **kwargs: Any) -> DataLoader[Sample]:
+    def _loader(self, dataset: Any, **kwargs: Any) -> DataLoader[Sample]:
         return DataLoader(
             dataset,
-            batch_size,
             num_workers=self.num_workers,
+            worker_init_fn=_begin_worker,
+            generator=torch.Generator(),  # its own, or every epoch would draw from those of dropout
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             **kwargs,
@@ -245,11 +287,31 @@ class VideoDataModule(L.LightningDataModule):
         return batch._replace(views=batch.views.permute(0, 1, 5, 2, 3, 4))
 
 
+def _begin_worker(worker: int) -> None:
+    """A cluster tells the workers to stop as well; the process that they read for still wants its iteration's batch."""
+    ignore_stops()
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE))
+
+
 class UnreadableVideos(Callback):
     """Name each unreadable video once, and stop the run when there are too many to call it the same data set."""
 
     def __init__(self) -> None:
         self.names: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
+
+    def everywhere(self) -> dict[str, list[str]]:
+        """The names that any process of the run has met, by split; all processes have to ask."""
+        met = from_all(self.names)
+        return {split: sorted(set().union(*(names[split] for names in met))) for split in self.names}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"names": self.everywhere()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.names = {split: set(names) for split, names in state["names"].items()}
+
+    def on_test_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.names["test"] = set()
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Sample, index: int) -> None:
         self._note(trainer, batch, "train", "left out")

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from nl_lightning.data.decoding import DecodeError
 from nl_lightning.data.sampling import Spread, clip_indices, test_starts, train_start
 from nl_lightning.data.transforms import Frames, TestViews, TrainView, mirror
-from nl_lightning.data.videos import VideoList, mirrored_labels
+from nl_lightning.data.videos import Labels, VideoList, mirrored_labels
 
 
 class Reader(Protocol):
@@ -31,11 +31,12 @@ class Reader(Protocol):
 class Sample(NamedTuple):
     """One video, or, collated, a batch of N. The views of an unreadable video are black.
 
-    `video` is the index in the list, from 0; `error` is empty if the video is readable.
+    `video` is the index in the list, from 0; `error` is empty if the video is readable. `label` is from 0, or, where
+    videos have several, 0 or 1 for each class.
     """
 
     views: Tensor  # uint8 (V, T, H, W, 3)
-    label: int
+    label: int | Tensor  # uint8 (classes,)
     video: int
     readable: bool
     path: str
@@ -52,12 +53,17 @@ class Videos(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.videos)
 
-    def sample(self, video: int, views: Sequence[Frames], label: int, error: str = "") -> Sample:
+    def sample(self, video: int, views: Sequence[Frames], label: int | Labels, error: str = "") -> Sample:
         stacked = torch.from_numpy(np.stack(views))  # (V, T, H, W, 3)
-        return Sample(stacked, label, video, not error, str(self.videos.paths[video]), error)
+        return Sample(stacked, self._coded(label), video, not error, str(self.videos.paths[video]), error)
 
-    def label(self, video: int) -> int:
-        return int(self.videos.labels[video])
+    def _coded(self, label: int | Labels) -> int | Tensor:
+        """A label as it stands in a sample."""
+        if isinstance(label, int):
+            return label
+        several = torch.zeros(len(self.videos.classes), dtype=torch.uint8)
+        several[list(label)] = 1
+        return several
 
     def black(self, crop: int) -> Frames:
         return np.zeros((self.num_frames, crop, crop, 3), np.uint8)
@@ -86,11 +92,19 @@ class TrainClips(Videos):
             start = train_start(rng, length, self.num_frames, self.stride)
             frames = self.reader.frames(path, clip_indices(start, length, self.num_frames, self.stride))
         except DecodeError as error:
-            return self.sample(video, [self.black(self.view.crop)], self.label(video), str(error))
-        view, label = self.view(frames, rng), self.label(video)
-        if self.view.mirrors(rng) and (mirrored := self.mirrored.get(label, label)) >= 0:
+            return self.sample(video, [self.black(self.view.crop)], self.videos.label(video), str(error))
+        view, label = self.view(frames, rng), self.videos.label(video)
+        if self.view.mirrors(rng) and (mirrored := self._mirrored(label)) is not None:
             view, label = mirror(view), mirrored
         return self.sample(video, [view], label)
+
+    def _mirrored(self, label: int | Labels) -> int | Labels | None:
+        """The label of the mirrored clip; None if there is no such class."""
+        several = label if isinstance(label, tuple) else (label,)
+        mirrored = tuple(sorted(self.mirrored.get(one, one) for one in several))
+        if mirrored[0] < 0:
+            return None
+        return mirrored if isinstance(label, tuple) else mirrored[0]
 
 
 class TestVideos(Videos):
@@ -122,6 +136,6 @@ class TestVideos(Videos):
             frames = self.views.scaled(self.reader.frames(path, wanted))[place]  # (clips T, H, W, 3)
         except DecodeError as error:
             count = self.clips * self.views.crops
-            return self.sample(video, [self.black(self.views.side)] * count, self.label(video), str(error))
+            return self.sample(video, [self.black(self.views.side)] * count, self.videos.label(video), str(error))
         views = [view for clip in np.split(frames, self.clips) for view in self.views.cropped(clip)]
-        return self.sample(video, views, self.label(video))
+        return self.sample(video, views, self.videos.label(video))

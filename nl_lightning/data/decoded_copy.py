@@ -21,7 +21,7 @@ from nl_lightning.data import decoding
 from nl_lightning.data.decoding import DecodeError
 from nl_lightning.data.transforms import Frames
 from nl_lightning.errors import UserError
-from nl_lightning.records import write_atomically
+from nl_lightning.records import whole_file, write_atomically
 
 
 class DecodedCopy:
@@ -52,14 +52,10 @@ class DecodedCopy:
                 self._write()
 
     def _write(self) -> None:
-        part = self.file.with_suffix(f".{os.getpid()}.part")
-        try:
+        with whole_file(self.file) as part:
             errors = self._decode_all(part)
-            os.replace(part, self.file)
-            said = {"files": [_identity(path) for path in self.paths], "errors": errors}
-            write_atomically(self.index, json.dumps(said))
-        finally:
-            part.unlink(missing_ok=True)
+        said = {"files": [_identity(path) for path in self.paths], "errors": errors}
+        write_atomically(self.index, json.dumps(said))
 
     def _decode_all(self, part: Path) -> list[str]:
         """Write the array to `part`; return what went wrong with each file, empty if nothing."""

@@ -4,17 +4,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from nl_lightning.data.videos import Labels
 from nl_lightning.errors import UserError, nearest
 
 
 class Entries(NamedTuple):
-    """The videos of a split in the annotation's order, as it writes their paths, with labels from 0.
+    """The videos of a split in the annotation's order, as it writes their paths, with labels from 0, one or several.
 
     `classes` names the labels, or is empty if nothing does.
     """
 
     names: list[str]
-    labels: list[int]
+    labels: list[int | Labels]
     classes: tuple[str, ...]
 
 

@@ -13,7 +13,7 @@ def read_list(file: Path, classes: Sequence[str] = ()) -> Entries:
     Raises:
         UserError: a line has no label, or one that no class has.
     """
-    names, labels = [], []
+    entries = Entries([], [], tuple(classes))
     for number, line in enumerate(read_text(file).splitlines(), 1):
         if not line.strip():
             continue
@@ -24,9 +24,9 @@ def read_list(file: Path, classes: Sequence[str] = ()) -> Entries:
             raise UserError(
                 f"{file}:{number}: label {label}, but there are {len(classes)} classes, 0 to {len(classes) - 1}"
             )
-        names.append(name)
-        labels.append(int(label))
-    return Entries(names, labels, tuple(classes))
+        entries.names.append(name)
+        entries.labels.append(int(label))
+    return entries
 
 
 def _parted(line: str) -> tuple[str, str]:

@@ -21,6 +21,10 @@ from nl_lightning.errors import UserError
 _SIDE = re.compile(r"(?<![A-Za-z])(left|right)(?![A-Za-z])", re.IGNORECASE)
 
 
+Labels = tuple[int, ...]
+"""Of a video with several, in ascending order."""
+
+
 class Paths(Sequence[Path]):
     """Paths in one buffer. An item is made when it is asked for.
 
@@ -65,23 +69,45 @@ class Paths(Sequence[Path]):
 
 @dataclass(frozen=True, eq=False)
 class VideoList:
-    """Videos and their labels (N,), from 0; `classes` names the labels, or is empty if nothing does."""
+    """Videos and their labels, from 0; `classes` names the labels, or is empty if nothing does.
+
+    `labels` are one a video (N,), or, where a video has several, all of them in a row: those of video n are
+    ``labels[starts[n]:starts[n + 1]]``.
+    """
 
     paths: Paths
     labels: npt.NDArray[np.int32]
     classes: tuple[str, ...]
+    starts: npt.NDArray[np.int64] | None = None
 
     @classmethod
-    def of(cls, root: Path, names: Sequence[str], labels: Sequence[int], classes: Sequence[str] = ()) -> "VideoList":
-        """The list of the videos `names` below `root`."""
-        return cls(Paths(root, names), np.asarray(labels, np.int32), tuple(classes))
+    def of(
+        cls, root: Path, names: Sequence[str], labels: Sequence[int | Labels], classes: Sequence[str] = ()
+    ) -> "VideoList":
+        """The list of the videos `names` below `root`, of which each has a label, or each a tuple of them."""
+        several = [label for label in labels if isinstance(label, tuple)]
+        if not several:
+            return cls(Paths(root, names), np.asarray(labels, np.int32), tuple(classes))
+        flat = np.fromiter(itertools.chain.from_iterable(several), np.int32)
+        return cls(Paths(root, names), flat, tuple(classes), _starts([len(label) for label in several]))
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def listed(self) -> list[tuple[str, int]]:
-        """(path below the data set's folder, label) of each video, in order."""
-        return list(zip(self.paths.names(), self.labels.tolist(), strict=True))
+    @property
+    def multi_label(self) -> bool:
+        """Whether a video has several labels at once."""
+        return self.starts is not None
+
+    def label(self, video: int) -> int | Labels:
+        """The label of a video, or all of them."""
+        if self.starts is None:
+            return int(self.labels[video])
+        return tuple(self.labels[self.starts[video] : self.starts[video + 1]].tolist())
+
+    def listed(self) -> list[tuple[str, int | Labels]]:
+        """(path below the data set's folder, label or labels) of each video, in order."""
+        return list(zip(self.paths.names(), map(self.label, range(len(self))), strict=True))
 
     def labels_beyond(self, other: "VideoList") -> list[str]:
         """The classes, by name or number, of which this list has videos and the other none."""
@@ -90,7 +116,16 @@ class VideoList:
 
     def take(self, videos: npt.NDArray[np.int64]) -> "VideoList":
         """Those of `videos`, in that order."""
-        return VideoList(self.paths.take(videos.tolist()), self.labels[videos], self.classes)
+        paths = self.paths.take(videos.tolist())
+        if self.starts is None:
+            return VideoList(paths, self.labels[videos], self.classes)
+        kept = [self.labels[self.starts[video] : self.starts[video + 1]] for video in videos.tolist()]
+        return VideoList(paths, np.concatenate([self.labels[:0], *kept]), self.classes, _starts(list(map(len, kept))))
+
+
+def _starts(lengths: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Where each of several runs of numbers starts, and the end of the last."""
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
 def below(path: Path, root: Path) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from nl_lightning.errors import UserError
 from nl_lightning.models.folded import Triple
 from nl_lightning.models.nonlocal_block import NonLocalBlock
+from nl_lightning.models.operation import Form, Sizes
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 
 CONV_FC = (nn.Conv3d, nn.Linear)
@@ -58,6 +59,42 @@ def complexity(config: ResNetConfig, clip: Triple = (32, 224, 224)) -> Complexit
     )
 
 
+@dataclass(frozen=True)
+class BlockCost:
+    """What a non-local block has to compare for one clip, and how it goes about it.
+
+    Attributes:
+        name: the residual block that it follows, such as ``res3.1``.
+        sizes: of its operation, over all groups of frames that it sees apart.
+        form: the form of the operation that is taken, see :mod:`nl_lightning.models.operation`.
+    """
+
+    name: str
+    sizes: Sizes
+    form: Form
+
+    @property
+    def matrix(self) -> int:
+        """Numbers in the N x N matrices of f(x_i, x_j) that the definition makes."""
+        return self.sizes.sets * self.sizes.queries * self.sizes.keys
+
+
+def block_costs(config: ResNetConfig, clip: Triple, device: str = "cpu") -> list[BlockCost]:
+    """The non-local blocks of a network, in order, for one clip of (T, H, W) on a type of device."""
+    net = _on_meta(config)
+    found: list[BlockCost] = []
+
+    def note(block: nn.Module, inputs: tuple[Tensor], name: str) -> None:
+        assert isinstance(block, NonLocalBlock)
+        found.append(BlockCost(name, block.sizes(inputs[0].shape), block.form(inputs[0].shape, device)))
+
+    for name, module in net.named_modules():
+        if isinstance(module, NonLocalBlock):
+            module.register_forward_pre_hook(partial(note, name=name.replace("non_local.", "")))
+    _call(net, clip)
+    return found
+
+
 def _on_meta(config: ResNetConfig) -> VideoResNet:
     with torch.device("meta"):
         return VideoResNet(config).eval()
@@ -78,26 +115,23 @@ def _count(net: VideoResNet, clip: Triple) -> dict[str, int]:
 
     for name, module in net.named_modules():
         module.register_forward_hook(partial(record, name=name))
+    _call(net, clip)
+    return macs
+
+
+def _call(net: VideoResNet, clip: Triple) -> None:
     try:
         with torch.no_grad():
             net(torch.empty(1, 3, *clip, device="meta"))
     except RuntimeError as error:  # nothing else can go wrong where there are only shapes
         size = "x".join(map(str, clip))
         raise UserError(f"clip: {size} (frames, height, width) is too small for this network") from error
-    return macs
 
 
 def _products(block: NonLocalBlock, x: Tensor) -> int:
     """MACs of f(x_i, x_j) and of its product with g(x_j), over all pairs, for maps x (groups of frames, C, T, H, W)."""
-    groups, channels, t, h, w = x.shape
-    h_keys, w_keys = block.pool(x).shape[3:]
-    queries, keys, sets = {
-        "spacetime": (t * h * w, t * h_keys * w_keys, 1),
-        "space": (h * w, h_keys * w_keys, t),
-        "time": (t, t, h * w),
-    }[block.sum_over]
-    if block.instantiation == "concatenation":  # w_f . [theta_i, phi_j] is a number for i plus a number for j
-        similarity = (queries + keys) * block.dim_inner
-    else:
-        similarity = queries * keys * (channels if block.instantiation == "gaussian" else block.dim_inner)
-    return int(groups * sets * (similarity + queries * keys * block.dim_inner))
+    s = block.sizes(x.shape)
+    pairs = s.queries * s.keys
+    # w_f . [theta_i, phi_j] is a number for i plus a number for j.
+    similarity = s.queries + s.keys if block.instantiation == "concatenation" else pairs
+    return s.sets * (similarity * s.channels + pairs * s.values)

@@ -6,8 +6,8 @@ the ReLU costs more than the convolution. Two identities avoid most of it.
 In testing BN is an affine map of each channel, and folds into the convolution's weights.
 
 In training, the statistics of y = W x are those of x carried through W: with S = cov(x), var(y) = diag(W S W^T).
-Where W expands few channels to many (the last 1 x 1 x 1 of a residual block, the shortcut of a stage, W_z of a non-local
-block), S is small and cheap, and BN never reads y; nor does its backward, see :class:`ExpandNorm`.
+Where W expands few channels to many (the last 1 x 1 x 1 of a residual block, the shortcut of a stage, W_z of a
+non-local block), S is small and cheap, and BN never reads y; nor does its backward, see :class:`ExpandNorm`.
 Checked in the tests against the convolution, BN, sum and ReLU of torch, one after the other.
 """
 
@@ -21,9 +21,10 @@ from torch.autograd.function import once_differentiable
 
 from nl_lightning.models.affine import Affine
 from nl_lightning.models.folded import Conv3d, from_rows, pointwise, rows
+from nl_lightning.models.precision import is_half
 
 MOST_CHANNELS = 128
-"""Up to so many input channels their covariance costs less than the passes that it saves (measured; at 256, the same)."""
+"""Up to so many input channels their covariance costs less than the passes that it saves (measured; 256: the same)."""
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 
@@ -39,17 +40,20 @@ def conv_norm(
 
     A convolution or norm that somebody watches by a hook is called as it is.
     """
+    in_place = True  # nobody else has y
     if watched(conv) or watched(norm):
         y = norm(conv(x))
+        in_place = False
     elif _is_affine(norm):
         y = convolve(x, conv, *fold(conv, norm))
+        in_place = not torch.is_grad_enabled()  # y may be a view, and changing one costs autograd a copy
     elif _expands(x, conv, norm):
         return _expand(x, conv, cast(BatchNorm, norm), shortcut, relu)
     else:
         y = norm(convolve(x, conv, conv.weight, conv.bias))  # type: ignore[arg-type]
     if shortcut is not None:
-        y = y + shortcut if y.requires_grad and y._is_view() else y.add_(shortcut)
-    return F.relu(y, inplace=not y._is_view() or not y.requires_grad) if relu else y
+        y = y.add_(shortcut) if in_place else y + shortcut
+    return F.relu(y, inplace=in_place) if relu else y
 
 
 def watched(module: nn.Module) -> bool:
@@ -85,23 +89,25 @@ def convolve(x: Tensor, conv: nn.Module, weight: Tensor, bias: Tensor | None) ->
 
 def _expands(x: Tensor, conv: nn.Module, norm: nn.Module) -> bool:
     """Whether :class:`ExpandNorm` is for this layer: on a CPU in full precision, few channels to more of them."""
-    plain = not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu") and x.device.type == "cpu"
-    if not plain or x.dtype not in (torch.float32, torch.float64) or not isinstance(norm, BatchNorm):
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or is_half(x) or not isinstance(norm, BatchNorm):
         return False
     out, channels, *kernel = cast(Tensor, conv.weight).shape
     one = set(kernel) == {1} and set(cast(tuple[int, ...], conv.stride)) == {1}
-    return one and channels < out and channels <= MOST_CHANNELS and norm.track_running_stats and bool(norm.momentum)
+    return (
+        one and channels < out and channels <= MOST_CHANNELS and norm.track_running_stats and norm.momentum is not None
+    )
 
 
 def _expand(x: Tensor, conv: nn.Module, norm: BatchNorm, shortcut: Tensor | None, relu: bool) -> Tensor:
     bias = cast(Tensor | None, conv.bias)
-    z, mean, var = ExpandNorm.apply(  # type: ignore[no-untyped-call]
+    z, mean, var = ExpandNorm.apply(
         rows(x).flatten(0, -2), cast(Tensor, conv.weight).flatten(1), norm.weight, norm.bias, norm.eps,
         None if shortcut is None else rows(shortcut).flatten(0, -2), relu, bias,
     )  # fmt: skip
     with torch.no_grad():
         count = len(z)
-        cast(Tensor, norm.num_batches_tracked).add_(1)
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.add_(1)
         cast(Tensor, norm.running_mean).lerp_(mean if bias is None else mean + bias, cast(float, norm.momentum))
         cast(Tensor, norm.running_var).lerp_(var * (count / max(1, count - 1)), cast(float, norm.momentum))
     return from_rows(z.unflatten(0, rows(x).shape[:-1]))
@@ -142,10 +148,7 @@ class ExpandNorm(torch.autograd.Function):
         var = (spread * weight).sum(1)
         inverse = (var + eps).rsqrt()
         scaled = weight * (gamma * inverse)[:, None]
-        if shortcut is None:
-            z = torch.addmm(beta, x, scaled.mT)
-        else:
-            z = torch.addmm(shortcut, x, scaled.mT).add_(beta)
+        z = torch.addmm(beta, x, scaled.mT) if shortcut is None else (shortcut + beta).addmm_(x, scaled.mT)
         if relu:
             z.relu_()
         ctx.save_for_backward(x, weight, spread, gamma, inverse, scaled, z if relu else None)
@@ -155,7 +158,7 @@ class ExpandNorm(torch.autograd.Function):
         return z, mean, var
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dz: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, spread, gamma, inverse, scaled, z = ctx.saved_tensors
         shortcut, bias = ctx.has
@@ -167,4 +170,13 @@ class ExpandNorm(torch.autograd.Function):
         dweight = s[:, None] * (p - r[:, None] * spread)
         mixed = weight.mT @ ((s * r / len(x))[:, None] * weight)
         dx = torch.addmm((s * dbeta / -len(x)) @ weight, d, scaled).addmm_(x, mixed, alpha=-1)
-        return dx, dweight, dgamma, dbeta, None, d if shortcut else None, None, torch.zeros_like(dbeta) if bias else None
+        return (
+            dx,
+            dweight,
+            dgamma,
+            dbeta,
+            None,
+            d if shortcut else None,
+            None,
+            torch.zeros_like(dbeta) if bias else None,
+        )

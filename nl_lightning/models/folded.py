@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nl_lightning.models.precision import is_half
+
 Triple = tuple[int, int, int]
 
 
@@ -33,7 +35,7 @@ def fold_places(x: Tensor) -> Tensor:
 
 def unfold_places(x: Tensor, height: int) -> Tensor:
     """(N, C, T, H W) as (N, C, T, H, W)."""
-    return x.unflatten(3, (height, -1))
+    return from_rows(rows(x).reshape(x.shape[0], x.shape[2], height, -1, x.shape[1]))
 
 
 def rows(x: Tensor) -> Tensor:
@@ -76,30 +78,27 @@ class Conv3d(nn.Conv3d):
         if (kh, kw, sh, sw) == (1, 1, 1, 1):
             y = F.conv2d(fold_places(x), weight.flatten(3), bias, (st, 1), (kt // 2, 0))
             return unfold_places(y, x.shape[3])
-        if cpu and st == 1 and self.in_channels * kt <= STACKED and _half(x):
+        if cpu and st == 1 and self.in_channels * kt <= STACKED and is_half(x):
             return stacked_frames(x, weight, bias, sh)
-        return F.conv3d(x, weight, bias, self.stride, self.padding)
+        # For one clip torch takes an algorithm that lays its output out channels-first.
+        return channels_last(F.conv3d(x, weight, bias, self.stride, self.padding))
 
 
 STACKED = 16
 """The 3 colours of 5 frames are still few channels to a convolution in half precision (measured: conv1 of I3D)."""
 
 
-def _half(x: Tensor) -> bool:
-    """Whether a convolution of x is computed in half precision."""
-    return x.dtype in (torch.bfloat16, torch.float16) or torch.is_autocast_enabled(x.device.type)
-
-
 def _shifts_pay(x: Tensor, weight: Tensor) -> bool:
     """In training, and with many channels (measured): a convolution's gradient for such a kernel is slow."""
-    return weight.requires_grad and torch.is_grad_enabled() and x.shape[1] >= (1024 if _half(x) else 256)
+    return weight.requires_grad and torch.is_grad_enabled() and x.shape[1] >= (1024 if is_half(x) else 256)
 
 
 def shifted_products(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A 3 x 1 x 1 convolution: one matrix product for the three kernels of a place, then the sum over three frames."""
     out = len(weight)
     each = F.linear(rows(x), weight.flatten(2).permute(2, 0, 1).flatten(0, 1))  # (N, T, H, W, 3 D)
-    before, same, after = F.pad(each, (0, 0, 0, 0, 0, 0, 1, 1)).split(out, dim=-1)  # a frame of zeros at either end
+    each = F.pad(each, (0, 0, 0, 0, 0, 0, 1, 1))  # a frame of zeros at either end
+    before, same, after = torch.split(each, out, dim=-1)
     y = before[:, :-2] + same[:, 1:-1] + after[:, 2:]
     return from_rows(y if bias is None else y + bias)
 

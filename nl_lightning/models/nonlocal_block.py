@@ -24,6 +24,7 @@ from nl_lightning.models.affine import Affine
 from nl_lightning.models.conv_norm import conv_norm, watched
 from nl_lightning.models.folded import MaxPool3d, from_rows, pointwise, rows
 from nl_lightning.models.operation import Form, Sizes, associated, form_of, relu_average, softmax_average
+from nl_lightning.models.precision import no_autocast
 
 
 # Keys are pooled when they are subsampled, so there may be fewer of them (K) than queries (Q).
@@ -236,10 +237,10 @@ class NonLocalBlock(nn.Module):
         g = _pointwise(self.g, keys)
         if self.rules.subsample == "after" and not isinstance(self.pool, nn.Identity):
             g = self.pool(g)
-            b = pointwise(self.pool(_pointwise(self.phi, x)), w_phi[None], None)
+            b = _projected(self.pool(_pointwise(self.phi, x)), w_phi[None], None)
         else:
-            b = pointwise(keys, *_collapsed(self.phi, w_phi))
-        a = pointwise(x, *_collapsed(self.theta, w_theta))
+            b = _projected(keys, *_collapsed(self.phi, w_phi))
+        a = _projected(x, *_collapsed(self.theta, w_theta))
         return self._sets(a), self._sets(b), self._sets(g)
 
     def _average_of_keys(self, x: Tensor) -> Tensor:
@@ -276,8 +277,15 @@ def _pointwise(conv: nn.Module, x: Tensor) -> Tensor:
     return y
 
 
+def _projected(x: Tensor, weight: Float[Tensor, "1 C"], bias: Float[Tensor, " 1"] | None) -> Tensor:
+    """One number for each position; at least in single precision, as a_i + b_j decides which pairs count at all."""
+    with no_autocast(x):
+        return pointwise(x.to(torch.promote_types(x.dtype, torch.float32)), weight, bias)
+
+
 def _collapsed(conv: nn.Module, w: Float[Tensor, " D"]) -> tuple[Tensor, Tensor]:
     """Weight (1, C) and bias (1,) of x -> w . conv(x)."""
     weight: Any = conv.weight
     bias: Any = conv.bias
-    return (w @ weight.flatten(1))[None], (w @ bias)[None]
+    with no_autocast(w):
+        return (w @ weight.flatten(1))[None], (w @ bias)[None]

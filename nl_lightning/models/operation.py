@@ -3,10 +3,10 @@
 Each form below is exact: equal to building f / C for all pairs and multiplying by g, in another order.
 
 - `attention`: the softmax of (embedded) Gaussian by ``scaled_dot_product_attention``, which goes through the keys in
-  blocks and keeps a running maximum and sum; Gaussian averages the keys themselves and embeds the average by g, because
-  the rows of a softmax sum to 1.
+  blocks and keeps a running maximum and sum; Gaussian averages the keys themselves and embeds the average by g,
+  because the rows of a softmax sum to 1.
 - `associated`: theta (phi^T g) / N instead of (theta phi^T) g / N, O(N C^2) instead of O(N^2 C).
-- `sorted`: ReLU(a_i + b_j) is a_i + b_j for the j with the largest b_j, and 0 for the others: with b sorted once, prefix
+- `sorted`: ReLU(a_i + b_j) is a_i + b_j for the j with the largest b_j, else 0: with b sorted once, prefix
   sums of g and b g answer every query by one look-up, see :mod:`nl_lightning.models.sorted_relu`.
 - `pairs`: the definition, where the matrix of all pairs is so small that nothing is cheaper.
 
@@ -30,10 +30,11 @@ FEW_KEYS = 400
 """Up to so many keys the matrix of ReLU(a_i + b_j) is cheaper than sorting (measured)."""
 
 FEW_PAIRS = {"embedded_gaussian": 1 << 20, "gaussian": 1 << 25}
-"""Up to so many pairs in all a CPU makes their matrix: one that stays in the caches costs no more than going through it in
-blocks. The Gaussian's limit is higher, as averaging keys instead of g doubles the work; see also FEW_PAIRS_OF_A_SET."""
+"""Up to so many pairs in all a CPU makes their matrix: in the caches it costs no more than going through it in blocks.
+The Gaussian's limit is higher, as averaging keys instead of g doubles the work."""
 
 FEW_PAIRS_OF_A_SET = 1 << 22
+"""And up to so many in each set."""
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,17 @@ I3D inflates kernels in time: conv1, and of every other residual block either th
 Checked against the output sizes of Table 1, the parameters of Sec. 4.1 and the cost ratios of Table 2e.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from nl_lightning.conventions import BLOCKS, INFLATE, STAGES, Conventions, Inflate, Rules, check_placement
 from nl_lightning.errors import UserError
@@ -99,7 +103,8 @@ class Bottleneck(nn.Module):
         y = conv_norm(x, self.conv1, self.bn1)
         y = conv_norm(y, self.conv2, self.bn2)
         if isinstance(self.downsample, nn.Sequential):
-            x = conv_norm(x, *self.downsample, relu=False)
+            conv, norm = self.downsample
+            x = conv_norm(x, conv, norm, relu=False)
         return conv_norm(y, self.conv3, self.bn3, shortcut=x)
 
 
@@ -113,6 +118,7 @@ class Stage(nn.Module):
             inflate = config.inflate if inflated else "none"
             self.blocks.append(Bottleneck(channels, mid, stride, inflate, config.conventions.rules))
             channels, stride = EXPANSION * mid, 1
+        self.recompute = False
         self.group = config.conventions.rules.res3_group if name == "res3" else 0
         self.non_local = nn.ModuleDict()
         if nl := config.non_local:
@@ -123,17 +129,37 @@ class Stage(nn.Module):
 
     def forward(self, x: Float[Tensor, "N C T H W"]) -> Float[Tensor, "N D T h w"]:
         for index, block in enumerate(self.blocks):
-            x = block(x)
+            x = self._call(block, x)
             if str(index) in self.non_local:
-                x = _in_groups(self.non_local[str(index)], x, self.group)
+                x = _in_groups(partial(self._call, self.non_local[str(index)]), x, self.group)
         return x
 
+    def _call(self, block: nn.Module, x: Tensor) -> Tensor:
+        if not (self.recompute and torch.is_grad_enabled()):
+            y: Tensor = block(x)
+            return y
+        again = partial(_statistics_kept, block)
+        return cast(Tensor, checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), again())))
 
-def _in_groups(block: nn.Module, x: Tensor, frames: int) -> Tensor:
+
+@contextmanager
+def _statistics_kept(block: nn.Module) -> Iterator[None]:
+    """A second forward pass over the same clips leaves the running statistics of BN as the first one did."""
+    norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
+
+
+def _in_groups(block: Callable[[Tensor], Tensor], x: Tensor, frames: int) -> Tensor:
     """`block` on each group of so many frames of x (N, C, T, H, W) by itself; 0 is all frames."""
     if frames == 0 or x.shape[2] == frames:
-        y: Tensor = block(x)
-        return y
+        return block(x)
     if x.shape[2] % frames:
         raise UserError(f"conventions.res3_group is {frames}, but res3 has {x.shape[2]} frames: no whole groups")
     groups = fold_frames(torch.unflatten(x, 2, (-1, frames)))  # (N groups, C, frames, H, W)
@@ -181,6 +207,11 @@ class VideoResNet(nn.Module):
         """Return the logits of normalised clips."""
         logits: Tensor = self.fc(self.dropout(self.features(clip).mean(dim=(2, 3, 4))))
         return logits
+
+    def recompute(self, on: bool) -> None:
+        """Whether each block computes its activations again for the backward pass instead of keeping them."""
+        for stage in (self.res2, self.res3, self.res4, self.res5):
+            stage.recompute = on
 
     def features(self, clip: Float[Tensor, "N 3 T H W"]) -> Float[Tensor, "N D t h w"]:
         """The output of res5."""

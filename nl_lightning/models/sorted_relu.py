@@ -17,12 +17,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nl_lightning.models.precision import no_autocast
+
 
 def sorted_relu(a: Float[Tensor, "*B Q"], b: Float[Tensor, "*B K"], v: Float[Tensor, "*B K V"]) -> Tensor:
     """Return the mean over j, (*B, Q, V), in the dtype of `v`; sums are at least float32, whatever autocast says."""
-    with torch.autocast(v.device.type, enabled=False):
+    with no_autocast(v):
         wide = torch.promote_types(v.dtype, torch.float32)
-        y: Tensor = SortedReLU.apply(a.to(wide), b.to(wide), v.to(wide) / v.shape[-2])  # type: ignore[no-untyped-call]
+        y: Tensor = SortedReLU.apply(a.to(wide), b.to(wide), v.to(wide) / v.shape[-2])
         return y.to(v.dtype)
 
 
@@ -36,7 +38,7 @@ class SortedReLU(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         a, b, v, over_keys = ctx.saved_tensors
         dv, over_queries = _sums(b, a, dy)

@@ -135,12 +135,12 @@ class Point:
     interval: Interval | None = None
 
 
-def scatter(name: str, points: Sequence[Point], horizontal: Axis, look: str) -> Markup:
-    """Points with labels: top-1 against FLOPs as multiples of the baseline's."""
+def scatter(name: str, points: Sequence[Point], horizontal: Axis, look: str, metric: str) -> Markup:
+    """Points with labels: a metric against FLOPs as multiples of the baseline's."""
     width, height, left, bottom, top = 380.0, 260.0, 44.0, 38.0, 14.0
     ends = [end for point in points for end in (point.interval or (point.y, point.y))]
     vertical = around(ends, 0.08, 0.08)
-    across, upward = "FLOPs, as multiples of the baseline's", "top-1, percent"
+    across, upward = "FLOPs, as multiples of the baseline's", f"{metric}, percent"
 
     def place(x: float, y: float) -> tuple[float, float]:
         right = left + (width - left - 6) * (x - horizontal.low) / (horizontal.high - horizontal.low)

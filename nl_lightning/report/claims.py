@@ -33,9 +33,9 @@ class Comparison:
     """Two variants under a claim.
 
     Attributes:
-        reported: top-1 of `variant` minus that of `than`, in points; ``cheaper``: the cost of `variant` as a share of
+        reported: score of `variant` minus that of `than`, in points; ``cheaper``: the cost of `variant` as a share of
             `than`'s. None: not reported.
-        difference: of top-1, with its noise; None for ``cheaper``, or if no seed has both.
+        difference: of the study's metric, with its noise; None for ``cheaper``, or if no seed has both.
         share: the measured cost, for ``cheaper``; None if it isn't measured.
         missing: those of the two variants that nothing is known of.
     """
@@ -90,7 +90,7 @@ class Verdict:
         reason: one sentence, with figures.
         videos_only: some comparison has one seed: the verdict is on the networks that were trained, and another
             training may differ.
-        paired: False if some comparison had to do with accuracies alone.
+        paired: False if some comparison had to do with scores alone.
     """
 
     claim: Claim
@@ -126,13 +126,13 @@ def compare_reported(study: Study, disagreement: float | None = None) -> list[Co
     """The same from the reported numbers alone: one run a row, on `reported_videos` videos.
 
     Unpaired, which is all that two accuracies allow; or as if they were paired by video, and two networks disagreed on
-    `disagreement` percent of the videos.
+    `disagreement` percent of the videos. Another metric says nothing of its own noise.
     """
     videos = study.reported_videos
 
     def difference(variant: str, than: str) -> Difference | None:
-        first, second = study.reported(variant).top1, study.reported(than).top1
-        if first is None or second is None or videos is None:
+        first, second = study.reported_score(variant), study.reported_score(than)
+        if first is None or second is None or videos is None or not study.metric.counts_videos:
             return None
         gain = study.reported_gain(variant, than)
         if disagreement is not None and gain is not None:
@@ -142,7 +142,7 @@ def compare_reported(study: Study, disagreement: float | None = None) -> list[Co
     def share(check: Check, variant: str, than: str) -> float | None:
         return _reported_share(study, check)
 
-    return _compare(study, difference, share, lambda name: study.reported(name).top1 is not None)
+    return _compare(study, difference, share, lambda name: study.reported_score(name) is not None)
 
 
 def _compare(
@@ -256,9 +256,8 @@ def statement(comparison: Comparison) -> str:
         return f"{pair} is {comparison.share:.2f}x in {cost}; claimed: below 1"
     if comparison.difference is None:
         return f"{pair}: no seed has both"
-    low, high = comparison.difference.interval()
     mean, claimed = comparison.difference.mean, expected(comparison.check)
-    return f"{pair} is {mean:+z.1f} [{low:z.1f}, {high:z.1f}]; claimed: {claimed}"
+    return f"{pair} is {mean:+z.1f} {comparison.difference.ends}; claimed: {claimed}"
 
 
 def expected(check: Check) -> str:

@@ -11,14 +11,35 @@ from typing import TypeVar
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from nl_lightning.errors import UserError
-from nl_lightning.records import RunRecord, State, load_records, record_path, state, state_by_record, unpack
-from nl_lightning.report.uncertainty import Difference, Interval, over_folds, paired, unpaired, wilson
+from nl_lightning.metrics import Metric
+from nl_lightning.records import (
+    RunRecord,
+    State,
+    load_records,
+    record_path,
+    state,
+    state_by_record,
+    unpack,
+    unpack_numbers,
+)
+from nl_lightning.report.uncertainty import (
+    Difference,
+    Interval,
+    alone,
+    mean_of_videos,
+    over_folds,
+    paired,
+    paired_numbers,
+    unpaired,
+    wilson,
+)
 from nl_lightning.study import Recipe, Row, Study
 
 VIEWS = {"num_clips": "clips a video", "num_crops": "crops a frame"}
+REPORTED_ONLY = "reported only"  # the state of a row without a variant
 VIDEOS = {"videos_expected": "videos", "videos_hash": "as the hash of its test list"}
 
 
@@ -37,17 +58,12 @@ class Runs:
         found = (self.states[name, seed].record for name in names for seed in self.seeds)
         return [record for record in found if record is not None]
 
-    def measured(self, variant: str, quantity: str) -> "pd.Series[float]":
-        """A field of the records of a variant, such as ``top1``, indexed by seed; empty if there is none."""
-        records = self.records([variant])
-        seeds = [record.seed for record in records]
-        return pd.Series([float(getattr(record, quantity)) for record in records], seeds, dtype=float)
-
     def difference(self, variant: str, than: str) -> Difference | None:
-        """Top-1 of a variant minus that of another, from the seeds that both have; None if there is none.
+        """Score of a variant minus that of another, from the seeds that both have; None if there is none.
 
-        Paired by video where the records say which videos are right, and that they are of the same test list; else
-        from the accuracies. Videos that one of the two couldn't read are left out where the records say which.
+        Paired by video where the records say which videos are right, or what each contributes to the mAP, and that they
+        are of the same test list; else from the scores alone. Videos that one of the two couldn't read are left out
+        where the records say which, and the score is of right videos.
         """
         pairs = [
             (mine, other)
@@ -55,12 +71,12 @@ class Runs:
             if (mine := self.states[variant, seed].record) and (other := self.states[than, seed].record)
         ]
         by_fold = _by_fold(pairs, self.recipe.folds, lambda pair: pair[0].seed)
-        return over_folds([_difference(fold) for fold in by_fold]) if by_fold else None
+        return over_folds([_difference(fold, self.study.metric) for fold in by_fold]) if by_fold else None
 
     def ratio(self, variant: str, than: str, quantity: str) -> float | None:
         """``params`` or ``macs`` of a variant as a multiple of another's; None if one isn't measured."""
-        mine, other = self.measured(variant, quantity), self.measured(than, quantity)
-        return None if mine.empty or other.empty else float(mine.iloc[0] / other.iloc[0])
+        costs = [getattr(record, quantity) for name in (variant, than) for record in self.records([name])[:1]]
+        return costs[0] / costs[1] if len(costs) == 2 else None
 
 
 Item = TypeVar("Item")
@@ -72,19 +88,29 @@ def _by_fold(items: Sequence[Item], folds: int, seed: Callable[[Item], int]) -> 
     return [fold for fold in by_fold if fold]
 
 
-def _difference(pairs: Sequence[tuple[RunRecord, RunRecord]]) -> Difference:
+def _difference(pairs: Sequence[tuple[RunRecord, RunRecord]], metric: Metric) -> Difference:
     first, second = zip(*pairs, strict=True)
     both = [*first, *second]
     lists = {record.videos_hash for record in both}
-    if "" in lists or len(lists) > 1 or not all(record.right_top1 for record in both):
-        one, two = (np.array([record.top1 for record in records]) for records in (first, second))
-        return unpaired(one, two, both[0].videos_expected)
+    kept = all(record.right_top1 if metric.counts_videos else record.mAP_by_video for record in both)
+    if "" in lists or len(lists) > 1 or not kept:
+        one, two = (np.array([record.score(metric) for record in records]) for records in (first, second))
+        from_scores = unpaired if metric.counts_videos else alone
+        return from_scores(one, two, both[0].videos_expected)
+    if not metric.counts_videos:
+        return paired_numbers(
+            *(np.stack([_contributions(record) for record in records]) for records in (first, second))
+        )
     won, theirs = (np.stack([_right(record) for record in records]) for records in (first, second))
     return paired(won, theirs, np.all([_read(record) for record in both], axis=0))
 
 
 def _right(record: RunRecord) -> Bool[np.ndarray, " V"]:
     return _bits(record.right_top1, record.videos_expected)
+
+
+def _contributions(record: RunRecord) -> Float[np.ndarray, " V"]:
+    return np.array(unpack_numbers(record.mAP_by_video, record.videos_expected))
 
 
 def _read(record: RunRecord) -> Bool[np.ndarray, " V"]:
@@ -138,7 +164,7 @@ def _seeds(study: Study, recipe: Recipe, records: Iterable[RunRecord]) -> list[i
 
 def _check_comparable(runs: Runs, place: Callable[[RunRecord], str]) -> None:
     for table in runs.study.tables.values():
-        rows = [row.variant for row in table.rows]
+        rows = table.variants
         _same(runs.records(rows), VIEWS, f"table {table.name}", place)
         baselines = [row.baseline for row in table.rows if row.baseline]
         _same_protocol(runs, [*rows, *baselines], f"table {table.name}", place)
@@ -148,7 +174,7 @@ def _check_comparable(runs: Runs, place: Callable[[RunRecord], str]) -> None:
 
 
 def _same_protocol(runs: Runs, variants: list[str], where: str, place: Callable[[RunRecord], str]) -> None:
-    """Refuse to compare what was tested on other videos or with other views: it moves top-1 by points.
+    """Refuse to compare what was tested on other videos or with other views: it moves a score by points.
 
     Longer clips may have fewer views of a video (one may be all of it), so views are compared within a length.
     """
@@ -174,10 +200,11 @@ def collate(runs: Runs) -> pd.DataFrame:
     """One line per row of the study's tables, in their order.
 
     Columns: ``table, label, variant, baseline`` as in the study. ``state``: ``ok`` (every seed), ``partial``,
-    ``stale`` (only records of another configuration) or ``missing``; ``note`` says why. ``n``: seeds that
-    count. ``top1, top5``: percent, mean over seeds, and ``top1_std, top5_std``, their sample standard
-    deviation (n > 1); ``top1_low, top1_high``: Wilson's interval over videos, of one seed. ``gain``: points of
-    top-1 over the baseline, from the ``gain_n`` seeds that both have, ``gain_std`` their sample standard
+    ``stale`` (only records of another configuration), ``missing``, or ``reported only``; ``note`` says why.
+    ``n``: seeds that count. ``top1, top5`` (or ``mAP``, as the study's metric has it): percent, mean over seeds, and
+    ``top1_std, top5_std``, their sample standard deviation (n > 1); ``top1_low, top1_high``: the interval over videos,
+    of one seed, Wilson's where it is of right videos. ``gain``: points of
+    the metric over the baseline, from the ``gain_n`` seeds that both have, ``gain_std`` their sample standard
     deviation, ``gain_low, gain_high`` its interval (:class:`~nl_lightning.report.uncertainty.Difference`),
     ``gain_paired`` whether it is paired by video, ``gain_dropped`` videos that one of the two couldn't read.
     ``params, macs``: of the network and of one clip, and ``params_ratio, flops_ratio``: as multiples of the
@@ -186,50 +213,75 @@ def collate(runs: Runs) -> pd.DataFrame:
     lines = [_line(runs, table.name, row) for table in runs.study.tables.values() for row in table.rows]
     frame = pd.DataFrame(lines)
     whole = ["n", "gain_n", "gain_dropped", "params", "macs"]
-    ends = ("_std", "_low", "_high", "_ratio", "gain", "top1", "top5")
+    ends = ("_std", "_low", "_high", "_ratio", "gain", *(shown.key for shown in runs.study.metric.shown))
     numbers = [name for name in map(str, frame) if name.endswith(ends)]
     types = dict.fromkeys(whole, "Int64") | dict.fromkeys(numbers, "float64") | {"gain_paired": "boolean"}
     return frame.astype(types)
 
 
 def _line(runs: Runs, table: str, row: Row) -> dict[str, object]:
-    top1, top5 = runs.measured(row.variant, "top1"), runs.measured(row.variant, "top5")
-    one = runs.records([row.variant])[0] if len(top1) == 1 else None
-    accuracy = wilson(round(one.top1 * one.videos_expected / 100), one.videos_expected) if one else None
-    gain = runs.difference(row.variant, row.baseline) if row.baseline else None
-    other = runs.measured(row.baseline or row.variant, "top1")
-    over = gain.interval() if gain else None
-    reference = row.baseline or row.variant
-    reported = row.reported
-    params, macs = runs.measured(row.variant, "params"), runs.measured(row.variant, "macs")
     return {
         "table": table,
         "label": row.label,
         "variant": row.variant,
         "baseline": row.baseline,
-        "state": _state(runs, row.variant),
-        "n": len(top1),
-        "top1": top1.mean(),
-        "top1_std": top1.std(),
-        **_ends("top1", accuracy),
-        "top5": top5.mean(),
-        "top5_std": top5.std(),
+        **_measured(runs, row),
+        **_reported(runs.study, row),
+        "note": _note(runs, row.variant) if row.variant else "",
+    }
+
+
+def _measured(runs: Runs, row: Row) -> dict[str, object]:
+    """What was measured of a row; nothing of what others report."""
+    records = runs.records([row.variant]) if row.variant else []
+    others = runs.records([row.baseline]) if row.baseline else []
+    seeds = {record.seed for record in records} & {record.seed for record in others}
+    gain = runs.difference(row.variant, row.baseline) if row.variant and row.baseline else None
+    reference = row.baseline or row.variant
+    params, macs = (records[0].params, records[0].macs) if records else (None, None)
+    return {
+        "state": _state(runs, row.variant) if row.variant else REPORTED_ONLY,
+        "n": len(records),
+        **_scores(runs.study.metric, records),
         "gain": gain.mean if gain else None,
         "gain_std": gain.std if gain else None,
-        **_ends("gain", over),
-        "gain_n": len(top1.index.intersection(other.index)) if row.baseline else None,
+        **_ends("gain", gain.interval() if gain and gain.bounded else None),
+        "gain_n": len(seeds) if row.baseline else None,
         "gain_paired": gain.paired if gain else None,
         "gain_dropped": gain.dropped if gain else None,
-        "params": None if params.empty else int(params.iloc[0]),
-        "macs": None if macs.empty else int(macs.iloc[0]),
-        "params_ratio": runs.ratio(row.variant, reference, "params"),
-        "flops_ratio": runs.ratio(row.variant, reference, "macs"),
-        "reported_top1": reported.top1,
-        "reported_top5": reported.top5,
-        "reported_gain": runs.study.reported_gain(row.variant, row.baseline) if row.baseline else None,
-        "reported_params_ratio": reported.params_ratio,
-        "reported_flops_ratio": reported.flops_ratio,
-        "note": _note(runs, row.variant),
+        "params": params,
+        "macs": macs,
+        "params_ratio": runs.ratio(row.variant, reference, "params") if row.variant and reference else None,
+        "flops_ratio": runs.ratio(row.variant, reference, "macs") if row.variant and reference else None,
+    }
+
+
+def _scores(metric: Metric, records: Sequence[RunRecord]) -> dict[str, object]:
+    """Means and spreads of the metric, with the interval of a single record, and of what is shown beside it."""
+    found: dict[str, object] = {}
+    for shown in metric.shown:
+        of_seeds = pd.Series([record.score(shown) for record in records], dtype=float)
+        found |= {shown.key: of_seeds.mean(), f"{shown.key}_std": of_seeds.std()}
+        if shown is metric:
+            found |= _ends(metric.key, over_videos(records[0], metric) if len(records) == 1 else None)
+    return found
+
+
+def over_videos(record: RunRecord, metric: Metric) -> Interval | None:
+    """The interval of one record's score over test videos, in percent; None if the record can't tell."""
+    if metric.counts_videos:
+        right = round(record.score(metric) * record.videos_expected / 100)
+        return wilson(right, record.videos_expected)
+    return mean_of_videos(_contributions(record)) if record.mAP_by_video else None
+
+
+def _reported(study: Study, row: Row) -> dict[str, object]:
+    gain = study.reported_gain(row.variant, row.baseline) if row.variant and row.baseline else None
+    return {
+        **{f"reported_{shown.key}": getattr(row.reported, shown.key) for shown in study.metric.shown},
+        "reported_gain": gain,
+        "reported_params_ratio": row.reported.params_ratio,
+        "reported_flops_ratio": row.reported.flops_ratio,
     }
 
 

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from nl_lightning.records import RunRecord, record_path, write_atomically
 from nl_lightning.report.charts import Axis, Line, Point, around, axis_for, curves, forest, forest_axis, scatter
 from nl_lightning.report.claims import Comparison, Verdict, compare, judge
-from nl_lightning.report.collate import Runs, collate
+from nl_lightning.report.collate import Runs, collate, over_videos
 from nl_lightning.report.tables import (
     Grid,
     comparison_grid,
@@ -33,7 +33,7 @@ from nl_lightning.report.tables import (
     summary,
     verdict_legend,
 )
-from nl_lightning.report.uncertainty import Interval, wilson
+from nl_lightning.report.uncertainty import NO_INTERVAL, Interval, ends
 from nl_lightning.study import Check, Table
 
 WORDS = {"holds": "✓", "fails": "✗", "undecided": "?"}  # beside the word, for eyes that don't tell red from green
@@ -147,7 +147,12 @@ def _table(runs: Runs, table: Table, frame: pd.DataFrame, links: _Links) -> dict
         column = cells.header.index(name)
         header.append(Cell(name))
         for shown, row, line in zip(rows, cells.rows, lines, strict=True):
-            shown.append(Cell(row[column], links.variant(line["variant"]) if name in measured and row[column] else ""))
+            shown.append(
+                Cell(
+                    row[column],
+                    links.variant(line["variant"]) if name in measured and line["n"] and row[column] else "",
+                )
+            )
         if name == "gain":
             header.append(Cell("", picture=forest_axis(axis)))
             for shown, line in zip(rows, lines, strict=True):
@@ -165,6 +170,8 @@ def _gain_forest(axis: Axis, line: dict[str, Any]) -> Markup:
     if line["gain"] != line["gain"]:  # NaN: the baseline's own row, or nothing measured
         return forest(axis)
     reported = None if line["reported_gain"] != line["reported_gain"] else line["reported_gain"]
+    if line["gain_low"] != line["gain_low"]:
+        return forest(axis, reported=reported)
     return forest(axis, (line["gain"], Interval(line["gain_low"], line["gain_high"])), reported)
 
 
@@ -180,14 +187,15 @@ def _census(runs: Runs, links: _Links) -> list[dict[str, Any]]:
     found = []
     for name in runs.study.variants:
         for i, record in enumerate(runs.records([name])):
-            right = round(record.top1 * record.videos_expected / 100)
+            interval, metric = over_videos(record, runs.study.metric), runs.study.metric
+            kept = record.right_top1 if metric.counts_videos else record.mAP_by_video
             found.append(
                 {
                     "id": f"run-{name}" if i == 0 else "",
                     "record": record,
                     "href": links.record(record),
-                    "interval": wilson(right, record.videos_expected),
-                    "paired": bool(record.right_top1 and record.videos_hash),
+                    "score": f"{record.score(metric):.1f} {ends(*interval) if interval else NO_INTERVAL}",
+                    "paired": bool(kept and record.videos_hash),
                 }
             )
     return found
@@ -197,7 +205,7 @@ def _census(runs: Runs, links: _Links) -> list[dict[str, Any]]:
 
 
 def _verdict(verdict: Verdict) -> dict[str, Any]:
-    differences = [c.difference for c in verdict.comparisons if c.difference is not None]
+    differences = [c.difference for c in verdict.comparisons if c.difference is not None and c.difference.bounded]
     axis = axis_for(
         [end for difference in differences for end in difference.interval()]
         + [c.reported for c in verdict.comparisons if c.reported is not None and not c.check.cost]
@@ -226,7 +234,7 @@ def _says(cells: Grid, column: int) -> bool:
 
 
 def _claim_forest(axis: Axis, comparison: Comparison) -> Markup:
-    if comparison.difference is None:
+    if comparison.difference is None or not comparison.difference.bounded:
         return Markup("")
     difference, claimed = comparison.difference, _claimed(comparison.check, axis)
     return forest(axis, (difference.mean, difference.interval()), comparison.reported, claimed)
@@ -246,19 +254,19 @@ def _curves(runs: Runs) -> list[dict[str, Any]]:
     baselines: dict[str, str | None] = {}
     for table in runs.study.tables.values():
         for row in table.rows:
-            baselines[row.variant] = baselines.get(row.variant) or row.baseline
+            if row.variant is not None:
+                baselines[row.variant] = baselines.get(row.variant) or row.baseline
     first = {name: records[0] for name in baselines if (records := runs.records([name])) and records[0].curve}
-    if not first:
+    metric = runs.study.metric.key
+    errors = [point for record in first.values() for line in _lines("", record, metric) for point in line.points]
+    if not errors:
         return []
-    errors = [
-        point for record in first.values() for key in ("train/top1", "val/top1") for point in _errors(record, key)
-    ]
     upward = Axis(0.0, 1.05 * max(error for _, error in errors))
     across = Axis(0.0, float(max(step for step, _ in errors)))
     panels = []
     for name, record in first.items():
         baseline = first.get(baselines[name] or "")
-        lines = [*(_lines("below", baseline) if baseline else []), *_lines("above", record)]
+        lines = [*(_lines("below", baseline, metric) if baseline else []), *_lines("above", record, metric)]
         panels.append(
             {
                 "name": name,
@@ -269,13 +277,15 @@ def _curves(runs: Runs) -> list[dict[str, Any]]:
     return panels
 
 
-def _lines(look: str, record: RunRecord) -> list[Line]:
-    return [Line(f"{look} train", _errors(record, "train/top1")), Line(f"{look} val", _errors(record, "val/top1"))]
+def _lines(look: str, record: RunRecord, metric: str) -> list[Line]:
+    """Training, then validation, where there is anything of it: a batch has no mAP."""
+    lines = [Line(f"{look} {part}", _errors(record, part, metric)) for part in ("train", "val")]
+    return [line for line in lines if line.points]
 
 
-def _errors(record: RunRecord, key: str) -> list[tuple[float, float]]:
+def _errors(record: RunRecord, part: str, metric: str) -> list[tuple[float, float]]:
     """(iterations, error in percent), where it was measured: a point may repeat what an earlier one measured."""
-    loss = key.replace("top1", "loss")
+    key, loss = f"{part}/{metric}", f"{part}/loss"
     points, before = [], None
     for point in record.curve:
         if key in point and (point[key], point.get(loss)) != before:
@@ -286,28 +296,29 @@ def _errors(record: RunRecord, key: str) -> list[tuple[float, float]]:
 
 def _costs(runs: Runs, frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Accuracy against cost, measured beside reported, for each table that reports a cost."""
-    found = []
+    found, metric = [], runs.study.metric
     for table in runs.study.tables.values():
         lines = lines_of(table, frame)
         reported = [
-            Point(line["label"], line["reported_flops_ratio"], line["reported_top1"])
+            Point(line["label"], line["reported_flops_ratio"], line[f"reported_{metric.key}"])
             for line in lines
             if line["reported_flops_ratio"] == line["reported_flops_ratio"]
         ]
         measured = [
-            Point(line["label"], line["flops_ratio"], line["top1"], _accuracy_interval(line))
+            Point(line["label"], line["flops_ratio"], line[metric.key], _score_interval(line, metric.key))
             for line in lines
             if line["n"]
         ]
         if len(reported) > 1 and measured:
             axis = around([point.x for point in (*measured, *reported)], 0.1, 0.3)  # room for labels, to the right
             figures = {
-                word: scatter(f"Table {table.name}, {word}", points, axis, look)
+                word: scatter(f"Table {table.name}, {word}", points, axis, look, metric.name)
                 for word, points, look in (("measured", measured, "mean"), ("reported", reported, "reported"))
             }
             found.append({"name": table.name} | figures)
     return found
 
 
-def _accuracy_interval(line: dict[str, Any]) -> Interval | None:
-    return Interval(line["top1_low"], line["top1_high"]) if line["top1_low"] == line["top1_low"] else None
+def _score_interval(line: dict[str, Any], key: str) -> Interval | None:
+    low, high = line[f"{key}_low"], line[f"{key}_high"]
+    return Interval(low, high) if low == low else None

@@ -98,9 +98,12 @@ def seeds_needed(
 def plan_of(runs: Runs, videos: int | None, disagreement: float | None, seed_noise: float | None) -> Plan:
     """What is given; else what the records of the compared variants show; else what is usual on Kinetics.
 
-    UserError if the study has nothing to decide, or nobody says how many videos there are.
+    UserError if the study has nothing to decide, compares by something else than accuracy, or nobody says how many
+    videos there are.
     """
     study = runs.study
+    if not study.metric.counts_videos:
+        raise UserError(f"{study.path}: networks are compared by {study.metric.name}, whose noise can't be foreseen")
     if not any(not check.cost for claim in study.claims for check in claim.checks):
         raise UserError(f"{study.path}: no claim compares accuracies: there is nothing to decide")
     comparisons = compare(runs)

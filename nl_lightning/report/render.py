@@ -15,9 +15,7 @@ from nl_lightning.records import write_atomically
 from nl_lightning.report.claims import Verdict, compare, judge
 from nl_lightning.report.collate import Runs, collate
 from nl_lightning.report.tables import (
-    MISSING,
-    NO_BASELINE,
-    STALE,
+    HOLES,
     Grid,
     comparison_grid,
     grid,
@@ -60,7 +58,7 @@ def markdown_table(cells: Grid) -> str:
 
 def _markdown(cell: str) -> str:
     cell = cell.replace("|", "\\|")
-    return f"*{cell}*" if cell in (MISSING, STALE, NO_BASELINE) else cell
+    return f"*{cell}*" if cell in HOLES else cell
 
 
 def claims_markdown(runs: Runs, verdicts: Sequence[Verdict]) -> str:
@@ -80,9 +78,9 @@ def claims_markdown(runs: Runs, verdicts: Sequence[Verdict]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def table_markdown(runs: Runs, table: Table, frame: pd.DataFrame, top5: bool = True) -> str:
+def table_markdown(runs: Runs, table: Table, frame: pd.DataFrame, beside: bool = True) -> str:
     """One table, with its remarks below it."""
-    parts = [markdown_table(grid(runs, table, frame, top5))]
+    parts = [markdown_table(grid(runs, table, frame, beside))]
     notes = remarks(runs, table, frame)
     if notes:
         parts.append("\n".join(f"- {note}" for note in notes))
@@ -154,7 +152,7 @@ _LATEX = {
 
 
 def _latex(text: str) -> str:
-    if text in (MISSING, STALE, NO_BASELINE):
+    if text in HOLES:
         return rf"\emph{{{text}}}"
     escaped = "".join(_LATEX.get(character, character) for character in text)
     return re.sub(r"(?<!\w)-(?=\d)", "$-$", escaped)
@@ -190,11 +188,11 @@ def _stem(study: str, table: str) -> str:
 
 
 def readme_block(runs: Runs) -> str:
-    """The results for a README: tables without top-5, groups of classes, how many claims hold, provenance."""
+    """The results for a README: tables of the metric alone, groups of classes, how many claims hold, provenance."""
     frame = collate(runs)
     parts = [heading(runs), legend(runs, frame)]
     for table in runs.study.tables.values():
-        parts += [f"### {title(table)}", table_markdown(runs, table, frame, top5=False)]
+        parts += [f"### {title(table)}", table_markdown(runs, table, frame, beside=False)]
     groups = groups_grid(runs)
     if groups is not None:
         parts += ["### Top-1 by group of classes", markdown_table(groups)]
@@ -229,19 +227,19 @@ def print_grid(console: "Console", cells: Grid, name: str = "") -> None:
     for i, header in enumerate(cells.header):
         shown.add_column(header.replace(" ", "\n"), justify="left" if i < cells.labels else "right", no_wrap=True)
     for row in cells.rows:
-        shown.add_row(*(Text(cell, "yellow" if cell in (MISSING, STALE, NO_BASELINE) else "") for cell in row))
+        shown.add_row(*(Text(cell, "yellow" if cell in HOLES else "") for cell in row))
     console.print(shown)
 
 
 def print_study(console: "Console", runs: Runs, tables: Sequence[str] | None = None) -> None:
-    """Print tables (default: all) without top-5 and costs, for 80 columns; :func:`write_tables` has it all."""
+    """Print tables (default: all) of the metric alone, for 80 columns; :func:`write_tables` has it all."""
     from rich.text import Text
 
     frame = collate(runs)
     console.print(Text(heading(runs).replace("`", "")))
     for name in tables if tables is not None else runs.study.tables:
         table = runs.study.table(name)
-        cells = grid(runs, table, frame, top5=False, costs=False)
+        cells = grid(runs, table, frame, beside=False, costs=False)
         console.print()
         print_grid(console, cells, title(table))
         for remark in remarks(runs, table, frame):

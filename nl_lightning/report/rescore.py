@@ -13,7 +13,6 @@ import numpy as np
 
 from nl_lightning.errors import UserError
 from nl_lightning.predictions import (
-    Prediction,
     Protocol,
     Scores,
     Views,
@@ -79,18 +78,24 @@ class Rescored:
 
 
 def rescore(path: Path) -> Rescored:
-    """Score a file of predictions under all protocols, in one pass. UserError if it can't be read."""
+    """Score a file of predictions under all protocols, in one pass.
+
+    UserError if it can't be read, or its videos have several labels each.
+    """
     protocol = read_protocol(path)
+    if protocol.multi_label:
+        raise UserError(f"{path}: its videos have several classes each; top-1 and top-5 are of videos with one")
     chosen = subsets(protocol)
     scores = [Score(name, rule) for name in chosen for rule in RULES]
     right: dict[int, list[bool]] = {1: [], 5: []}
     videos = unreadable = 0
     for prediction in read_predictions(path):
-        videos += 1
+        videos, label = videos + 1, prediction.label
+        assert isinstance(label, int)
         unreadable += prediction.views is None
-        ranks = _ranks(prediction, list(chosen.values()))
+        ranks = _ranks(prediction.views, label, list(chosen.values()))
         for score, found in zip(scores, ranks, strict=True):
-            score.ranks[prediction.label].append(found)
+            score.ranks[label].append(found)
         for k, kept in right.items():
             kept.append(ranks[0] <= k)
     return Rescored(protocol, videos, unreadable, right, scores)
@@ -111,12 +116,12 @@ def subsets(protocol: Protocol) -> dict[str, list[int]]:
     return {name: list(kept) for kept, name in reversed(distinct.items())}
 
 
-def _ranks(prediction: Prediction, subsets: list[list[int]]) -> list[float]:
+def _ranks(views: Views | None, label: int, subsets: list[list[int]]) -> list[float]:
     """The rank of a video's label under every protocol."""
-    if prediction.views is None:
+    if views is None:
         return [float("inf")] * (len(RULES) * len(subsets))
-    chosen = [prediction.views[kept] for kept in subsets]
-    return [rank(combine(views), prediction.label) for views in chosen for combine in RULES.values()]
+    chosen = [views[kept] for kept in subsets]
+    return [rank(combine(views), label) for views in chosen for combine in RULES.values()]
 
 
 def lines(rescored: Rescored) -> list[tuple[str, str, float, float]]:

@@ -8,11 +8,14 @@ from typing import Any
 import pandas as pd
 
 from nl_lightning.report.claims import ASSUMED_DISAGREEMENT, Comparison, Verdict, compare_reported, expected, judge
-from nl_lightning.report.collate import Runs
+from nl_lightning.report.collate import REPORTED_ONLY, Runs
+from nl_lightning.report.uncertainty import NO_INTERVAL, ends
 from nl_lightning.study import Row, Study, Table
 
 # Words in the place of numbers; set in italics, so that a hole in a table isn't overlooked.
 MISSING, STALE, NO_BASELINE = "missing", "stale", "baseline missing"
+HOLES = (MISSING, STALE, NO_BASELINE)
+NOT_RUN = "-"  # in rows that are only reported
 
 GAIN = "+z.1f"  # points, signed; z: never -0.0
 UNPAIRED = "†"  # beside an interval that had to do with accuracies alone
@@ -27,23 +30,27 @@ class Grid:
     labels: int = 1
 
 
-def grid(runs: Runs, table: Table, frame: pd.DataFrame, top5: bool = True, costs: bool = True) -> Grid:
+def grid(runs: Runs, table: Table, frame: pd.DataFrame, beside: bool = True, costs: bool = True) -> Grid:
     """The cells of one table; `frame` is :func:`~nl_lightning.report.collate.collate`'s.
 
     Columns of which the study says nothing in this table (gains, reported numbers, costs) are left out, and
-    so are top-5 and costs if they aren't wanted.
+    so are costs and what is shown beside the metric, such as top-5, if they aren't wanted.
     """
-    lines = lines_of(table, frame)
-    columns: dict[str, list[str]] = {
-        "": [row.label for row in table.rows],
-        "top-1": [_accuracy(line, "top1") for line in lines],
-        "top-5": [_accuracy(line, "top5") if line["n"] else "" for line in lines],
-        _count(runs): [_seeds(line["n"], len(runs.seeds)) for line in lines],
+    lines, metric = lines_of(table, frame), runs.study.metric
+    scores = metric.shown if beside else (metric,)
+    columns: dict[str, list[str]] = {"": [row.label for row in table.rows]}
+    for shown in scores:
+        columns[shown.name] = [_score(line, shown.key) if line["n"] or shown is metric else "" for line in lines]
+    columns |= {
+        _count(runs): [
+            _seeds(line["n"], len(runs.seeds)) if row.variant else ""
+            for row, line in zip(table.rows, lines, strict=True)
+        ],
         "gain": [_gain(row, line) for row, line in zip(table.rows, lines, strict=True)],
         "reported gain": [number(line["reported_gain"], GAIN) for line in lines],
-        "reported top-1": [number(line["reported_top1"], ".1f") for line in lines],
-        "reported top-5": [number(line["reported_top5"], ".1f") for line in lines],
     }
+    for shown in scores:
+        columns[f"reported {shown.name}"] = [number(line[f"reported_{shown.key}"], ".1f") for line in lines]
     for name, key in (("params", "params_ratio"), ("FLOPs", "flops_ratio")):
         reported = [number(line[f"reported_{key}"], ".1f", "x") for line in lines]
         if costs and any(reported):
@@ -55,9 +62,7 @@ def grid(runs: Runs, table: Table, frame: pd.DataFrame, top5: bool = True, costs
     kept = {
         name: cells
         for name, cells in columns.items()
-        if (any(cells) or not name.startswith("reported"))
-        and (has_baselines or name != "gain")
-        and (top5 or not name.endswith("top-5"))
+        if (any(cells) or not name.startswith("reported")) and (has_baselines or name != "gain")
     }
     return Grid(list(kept), [list(cells) for cells in zip(*kept.values(), strict=True)])
 
@@ -76,10 +81,10 @@ def _spread(mean: float, std: float, form: str) -> str:
     return number(mean, form) + (f" ± {number(std, '.1f')}" if std == std else "")
 
 
-def _accuracy(line: dict[str, Any], key: str) -> str:
+def _score(line: dict[str, Any], key: str) -> str:
     if line["n"]:
         return _spread(line[key], line[f"{key}_std"], ".1f")
-    return str(line["state"])  # missing or stale
+    return NOT_RUN if line["state"] == REPORTED_ONLY else str(line["state"])  # missing or stale
 
 
 def _gain(row: Row, line: dict[str, Any]) -> str:
@@ -91,7 +96,7 @@ def _gain(row: Row, line: dict[str, Any]) -> str:
 
 
 def _ends(low: float, high: float, paired: bool) -> str:
-    return f"[{low:z.1f}, {high:z.1f}]{'' if paired else UNPAIRED}"
+    return f"{ends(low, high)}{'' if paired or low != low else UNPAIRED}"
 
 
 def _seeds(n: int, expected: int) -> str:
@@ -107,18 +112,23 @@ def _count(runs: Runs) -> str:
 
 def legend(runs: Runs, frame: pd.DataFrame) -> str:
     """What the numbers are, and what their intervals are over."""
-    folds = runs.recipe.folds
+    metric, folds = runs.study.metric, runs.recipe.folds
     over = "n seeds" if folds == 1 else f"the {folds} official splits of the data, each trained with a seed of its own"
     both, one = ("seeds", "seed") if folds == 1 else ("splits", "split")
     how = "paired by video" if folds == 1 else "over splits"
     said = [
-        f"Accuracies are percent of the test videos: means over {over}, ± their sample standard deviation. Gains are "
-        f"points of top-1 over the row's own baseline, from the {both} that both have, with 95 % intervals, {how}."
+        f"{metric.meaning}: means over {over}, ± their sample standard deviation. Gains are points of {metric.name} "
+        f"over the row's own baseline, from the {both} that both have, with 95 % intervals, {how}."
     ]
+    lone = frame["gain_paired"] == False  # noqa: E712
     if (frame["gain_n"] == 1).any():
         said.append(f"With one {one} an interval is over videos only: another training may differ by more.")
-    if (frame["gain_paired"] == False).any():  # noqa: E712
+    if (lone & frame["gain_low"].notna()).any():
         said.append(f"{UNPAIRED} from accuracies alone, since the records don't say which videos were right: too wide.")
+    if (lone & frame["gain_low"].isna()).any():
+        said.append(f"{NO_INTERVAL[1:-1].capitalize()} where the records don't say what each video contributes.")
+    if not frame["variant"].notna().all():
+        said.append(f"{NOT_RUN} stands where a number is only reported, and nothing is run.")
     return " ".join(said)
 
 
@@ -137,7 +147,7 @@ def heading(runs: Runs) -> str:
 
 def remarks(runs: Runs, table: Table, frame: pd.DataFrame) -> list[str]:
     """What is to be said about rows: baselines from outside the table, which seeds are missing and why."""
-    here = {row.variant for row in table.rows}
+    here = set(table.variants)
     outside = [f"{row.label} over `{row.baseline}`" for row in table.rows if row.baseline and row.baseline not in here]
     found = [f"Gains are over runs outside this table: {'; '.join(outside)}"] if outside else []
     for row, line in zip(table.rows, lines_of(table, frame), strict=True):
@@ -200,7 +210,8 @@ def _comparison_row(comparison: Comparison) -> list[str]:
     start = [comparison.claim.name, what, expected(check), _or_empty(comparison.reported, GAIN)]
     if difference is None:
         return [*start, MISSING, "0", "", word]
-    measured = f"{difference.mean:{GAIN}} {_ends(*difference.interval(), difference.paired)}"
+    mark = UNPAIRED if difference.bounded and not difference.paired else ""
+    measured = f"{difference.mean:{GAIN}} {difference.ends}{mark}"
     exact = "" if difference.mcnemar is None else p_value(difference.mcnemar)
     return [*start, measured, str(difference.seeds), exact, word]
 

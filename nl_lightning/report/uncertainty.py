@@ -1,4 +1,4 @@
-"""How sure a number is: intervals of accuracies and of differences, and p-values, from which videos are right.
+"""How sure a number is: intervals of scores and of differences, and p-values, from which videos are right.
 
 A difference between two networks has two sources of noise, crossed: training (seeds) and testing (videos), with the
 same videos under every seed. :class:`Difference` keeps the two apart, in points:
@@ -11,6 +11,9 @@ The two half-widths add in squares. Resampling seeds, then videos (:func:`bootst
 worse with few seeds: what flips by chance is drawn twice, so its intervals are too wide, and three seeds resampled look
 more alike than they are, so they are too narrow where seeds differ. ``docs/uncertainty.md`` has both by simulation,
 with the command that makes it.
+
+Where the score is an mAP, what each video contributes to it (:mod:`~nl_lightning.average_precision`) stands in the
+place of right and wrong.
 """
 
 from collections.abc import Sequence
@@ -22,6 +25,7 @@ from jaxtyping import Bool, Float
 from scipy.special import bdtr, ndtri, stdtrit  # scipy.stats says the same and takes a second to import
 
 LEVEL = 0.95
+NO_INTERVAL = "(no interval)"
 
 
 class Interval(NamedTuple):
@@ -31,16 +35,21 @@ class Interval(NamedTuple):
     high: float
 
 
+def ends(low: float, high: float) -> str:
+    """An interval as text; what isn't known is NaN."""
+    return NO_INTERVAL if low != low else f"[{low:z.1f}, {high:z.1f}]"
+
+
 @dataclass(frozen=True)
 class Difference:
-    """A difference of two accuracies, in points, with what is known of its noise.
+    """A difference of two scores, in points, with what is known of its noise.
 
     Attributes:
         mean: as measured. The interval's `centre` is a trifle nearer to zero, see :func:`paired`.
-        seed_se, video_se: standard errors of `mean`, in points, by the source of the noise.
+        seed_se, video_se: standard errors of `mean`, in points, by the source of the noise; infinite: not known.
         seeds: what both have. With one, noise of training isn't known and isn't in the interval.
         videos: on which both were tested.
-        paired: by video. False: from the two accuracies alone, as if they came from different videos.
+        paired: by video. False: from the two scores alone, as if they came from different videos.
         dropped: videos that were left out because one of the two couldn't read them.
         disagreement: percent of the videos on which just one of the two is right; None if not paired.
         std: sample standard deviation of the seeds' differences, in points; None with one seed.
@@ -59,10 +68,20 @@ class Difference:
     std: float | None = None
     mcnemar: float | None = None
 
+    @property
+    def bounded(self) -> bool:
+        """Whether anything is known of its noise; else its interval is everything, and it decides nothing."""
+        return bool(np.isfinite(self.video_se))
+
     def interval(self, level: float = LEVEL) -> Interval:
         """Where the difference lies: between the networks that were trained (one seed), or of such trainings."""
         half = half_width((1 - level) / 2, self.seed_se, self.video_se, self.seeds)
         return Interval(max(self.centre - half, -100.0), min(self.centre + half, 100.0))
+
+    @property
+    def ends(self) -> str:
+        """The interval as text."""
+        return ends(*self.interval()) if self.bounded else NO_INTERVAL
 
     def p_above(self, bound: float) -> float:
         """One-sided p-value against "at most `bound`": small if the difference is surely above it."""
@@ -135,18 +154,45 @@ def paired(
     )
 
 
-def _variances(signs: Float[np.ndarray, "S V"]) -> tuple[float, float]:
+def paired_numbers(first: Float[np.ndarray, "S V"], second: Float[np.ndarray, "S V"]) -> Difference:
+    """The same from what each of V videos contributes to the two scores under each of S seeds, in percent."""
+    differences = first - second
+    seeds, videos = differences.shape
+    seed_var, video_var = _variances(differences)
+    mean = float(differences.mean())
+    return Difference(
+        mean=mean,
+        centre=mean,
+        seed_se=float(np.sqrt(seed_var)),
+        video_se=float(np.sqrt(video_var)),
+        seeds=seeds,
+        videos=videos,
+        std=_std(differences.mean(axis=1)),
+    )
+
+
+def mean_of_videos(numbers: Float[np.ndarray, " V"], level: float = LEVEL) -> Interval:
+    """The interval over videos of one score, from what each of them contributes to it, in percent."""
+    half = -float(ndtri((1 - level) / 2)) * float(numbers.std(ddof=1)) / len(numbers) ** 0.5
+    return Interval(max(float(numbers.mean()) - half, 0.0), min(float(numbers.mean()) + half, 100.0))
+
+
+def _variances(numbers: Float[np.ndarray, "S V"]) -> tuple[float, float]:
     """Variance of the mean by what changes with the seed and by what stays, from a two-way analysis of variance."""
-    seeds, videos = signs.shape
-    by_video = signs.mean(axis=0)
+    seeds, videos = numbers.shape
+    by_video = numbers.mean(axis=0)
     video_square = seeds * float(by_video.var(ddof=1))
     if seeds == 1:
         return 0.0, video_square / videos
-    by_seed = signs.mean(axis=1)
+    by_seed = numbers.mean(axis=1)
     seed_square = videos * float(by_seed.var(ddof=1))
     # What neither explains, by the sums of squares: quicker than the table of residuals.
-    squares = np.count_nonzero(signs) - seeds * float((by_video**2).sum()) - videos * float((by_seed**2).sum())
-    rest_square = (squares + seeds * videos * float(signs.mean()) ** 2) / ((seeds - 1) * (videos - 1))
+    squares = (
+        float((numbers.astype(np.float64) ** 2).sum())
+        - seeds * float((by_video**2).sum())
+        - videos * float((by_seed**2).sum())
+    )
+    rest_square = (squares + seeds * videos * float(numbers.mean()) ** 2) / ((seeds - 1) * (videos - 1))
     return seed_square / (seeds * videos), max(video_square - rest_square, 0.0) / (seeds * videos)
 
 
@@ -169,6 +215,12 @@ def unpaired(first: Float[np.ndarray, " S"], second: Float[np.ndarray, " S"], vi
         paired=False,
         std=std,
     )
+
+
+def alone(first: Float[np.ndarray, " S"], second: Float[np.ndarray, " S"], videos: int) -> Difference:
+    """The same from two scores of which nothing says how noisy they are, in percent, one a seed."""
+    mean = float((first - second).mean())
+    return Difference(mean, mean, 0.0, float("inf"), len(first), videos, paired=False, std=_std(first - second))
 
 
 def over_folds(parts: Sequence[Difference]) -> Difference:

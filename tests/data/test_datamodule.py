@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_charades import write_tiny_charades
 
-from nl_lightning.data.datamodule import EpochShuffle, VideoDataModule
+from nl_lightning.data.datamodule import VideoDataModule
 from nl_lightning.errors import UserError
 
 SMALL: dict[str, Any] = {
@@ -25,18 +26,6 @@ def root(tmp_path: Path, small_videos: Path) -> Path:
 def module(root: Path, **kwargs: Any) -> VideoDataModule:
     lists = {"train_list": "train.txt", "val_list": "val.txt", "test_list": "test.txt"}
     return VideoDataModule(str(root), **{**SMALL, **lists, **kwargs})
-
-
-def test_an_epochs_order_depends_on_seed_and_epoch_alone() -> None:
-    sampler, again = EpochShuffle(20, seed=3), EpochShuffle(20, seed=3)
-    first = list(sampler)
-    assert first == list(sampler) == list(again)
-    assert sorted(first) == [(0, video) for video in range(20)]
-    sampler.set_epoch(1)
-    second = list(sampler)
-    assert [video for _, video in second] != [video for _, video in first]
-    assert {epoch for epoch, _ in second} == {1}
-    assert list(EpochShuffle(20, seed=4)) != first
 
 
 def test_training_batches_do_not_depend_on_the_workers(root: Path) -> None:
@@ -83,6 +72,22 @@ def test_splits_with_other_classes_are_refused(root: Path) -> None:
     data = module(root, train_list=None, val_list=None, test_list=None)
     with pytest.raises(UserError, match="classes of train and val differ: glance, look_0"):
         data.setup("fit")
+
+
+def test_how_many_labels_a_video_has_is_said_alike_by_data_and_model(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"videos of train have one label each: set model\.multi_label"):
+        module(root, multi_label=True).setup("fit")
+    write_tiny_charades(tmp_path)
+    lists = {"train_list": "Charades_v1_train.csv", "val_list": "Charades_v1_test.csv", "test_list": None}
+    several = module(tmp_path / "charades", multi_label=True, num_classes=4, **lists)
+    several.setup("fit")
+    batch = next(iter(several.train_dataloader()))
+    labels = [several.videos("train").label(video) for video in batch.video.tolist()]
+    assert [tuple(row.nonzero()[:, 0].tolist()) for row in batch.label] == labels
+    with pytest.raises(UserError, match=r"videos of train have several labels each: set model\.multi_label"):
+        module(tmp_path / "charades", **lists).setup("fit")
+    with pytest.raises(UserError, match=r"has 4 classes, but the network 5: set model\.net\.num_classes"):
+        module(tmp_path / "charades", multi_label=True, num_classes=5, **lists).setup("fit")
 
 
 def test_labels_beyond_the_networks_classes_are_refused(root: Path) -> None:

@@ -88,6 +88,18 @@ def test_mirrored_samples_have_the_label_of_the_other_side() -> None:
         assert {(sample.label, row == sorted(row)) for sample, row in zip(samples, rows, strict=True)} == seen
 
 
+def test_several_labels_are_mirrored_together_or_not_at_all() -> None:
+    for labels, classes, seen in (
+        ((0, 1), ("to the left", "up", "to the right"), {(1, 1, 0), (0, 1, 1)}),
+        ((0, 1), ("to the left", "up", "right hook"), {(1, 1, 0)}),
+        ((1, 2), ("down", "up", "round"), {(0, 1, 1)}),
+    ):
+        listed = VideoList.of(Path("/videos"), ["0.mp4"], [labels], classes)
+        clips = datasets.TrainClips(listed, Painted(), 8, 2, TrainView((HEIGHT, HEIGHT), 10, True), 0)
+        samples = [clips[epoch, 0] for epoch in range(20)]
+        assert {tuple(sample.label.tolist()) for sample in samples if not isinstance(sample.label, int)} == seen
+
+
 @pytest.mark.parametrize("spread", ["paper", "release"])
 def test_test_samples(spread: sampling.Spread) -> None:
     """All views of a video, clip by clip and crop by crop, by one read of the file."""

@@ -53,6 +53,18 @@ def test_a_list_is_known_by_names_and_labels() -> None:
     assert below(Path("/elsewhere/y.mp4"), ROOT) == "/elsewhere/y.mp4"
 
 
+def test_videos_may_have_several_labels_each() -> None:
+    index = VideoList.of(ROOT, ["a.mp4", "b.mp4", "c.mp4"], [(0, 2), (1,), (0, 1, 2)], ("x", "y", "z"))
+    assert index.multi_label
+    assert not videos().multi_label
+    assert index.listed() == [("a.mp4", (0, 2)), ("b.mp4", (1,)), ("c.mp4", (0, 1, 2))]
+    assert index.take(np.array([2, 0])).listed() == [("c.mp4", (0, 1, 2)), ("a.mp4", (0, 2))]
+    assert index.take(np.array([], np.int64)).listed() == []
+    assert index.labels_beyond(index.take(np.array([0]))) == ["y"]
+    one = VideoList.of(ROOT, ["a.mp4", "b.mp4", "c.mp4"], [(0, 2), (1,), (0, 1)], ("x", "y", "z"))
+    assert videos_hash(index.listed()) != videos_hash(one.listed())
+
+
 def test_every_fifth_of_a_class_is_for_validation() -> None:
     labels = np.random.default_rng(0).permutation([0] * 11 + [1] * 4 + [2] * 5)
     index = VideoList.of(ROOT, [f"{i}.mp4" for i in range(20)], labels, ("a", "b", "c"))

@@ -15,8 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nl_lightning.conventions import Conventions
 from nl_lightning.errors import UserError
-from nl_lightning.models.complexity import Complexity, complexity
-from nl_lightning.models.nonlocal_block import NonLocalConfig
+from nl_lightning.models.complexity import Complexity, block_costs, complexity
+from nl_lightning.models.nonlocal_block import NonLocalBlock, NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.study import Study, Variant, load_study
 
@@ -30,6 +30,15 @@ Counts = dict[str, dict[str, Complexity]]
 
 def table2() -> Study:
     return load_study(ROOT / "experiments" / "table2.yaml")
+
+
+def every_variant() -> dict[str, Variant]:
+    """The variants of all studies; a name stands for one network in all of them."""
+    found: dict[str, Variant] = {}
+    for path in sorted((ROOT / "experiments").glob("*.yaml"), key=lambda path: path.stem):
+        for name, variant in load_study(path).variants.items():
+            assert found.setdefault(name, variant) == variant, f"{path}: {name} is another network elsewhere"
+    return found
 
 
 def network(variant: Variant, **conventions: Any) -> ResNetConfig:
@@ -53,15 +62,15 @@ def counts() -> Counts:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-@pytest.mark.parametrize("variant", table2().variants.values(), ids=lambda variant: variant.name)
+@pytest.mark.parametrize("variant", every_variant().values(), ids=lambda variant: variant.name)
 def test_golden(variant: Variant, profile: str, counts: Counts) -> None:
     assert counts[profile][variant.name] == count(variant, profile)
 
 
-def test_golden_is_of_table_2(counts: Counts) -> None:
+def test_golden_is_of_every_study(counts: Counts) -> None:
     assert len(table2().variants) == 29
     for profile in PROFILES:
-        assert counts[profile].keys() == table2().variants.keys()
+        assert counts[profile].keys() == every_variant().keys()
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -159,7 +168,8 @@ def test_long_clips_cost_four_times_as_much_but_for_pairs(profile: str, counts: 
 def test_agrees_with_torchs_counter(instantiation: Any, sum_over: Any, profile: Any) -> None:
     """torch counts two operations a MAC of what is really computed; odd sizes on purpose.
 
-    (Not for concatenation: torch leaves out products with a vector, here w_f.)
+    (Not for concatenation: torch leaves out products with a vector, here w_f.) What is counted is the definition, so a
+    hook has every block compute by definition.
     """
     blocks = NonLocalConfig({"res2": [0], "res3": [1, 3], "res4": [4]}, instantiation, sum_over)
     conventions = Conventions(profile=profile)
@@ -167,6 +177,9 @@ def test_agrees_with_torchs_counter(instantiation: Any, sum_over: Any, profile: 
     clip = (20, 76, 100)
     with torch.device("meta"), torch.no_grad():
         net = VideoResNet(config).eval()
+        for block in net.modules():
+            if isinstance(block, NonLocalBlock):
+                block.g.register_forward_hook(lambda *_: None)
         with FlopCounterMode(display=False) as counter:
             net(torch.empty(1, 3, *clip))
     counted = complexity(config, clip)
@@ -213,7 +226,16 @@ def test_a_clip_that_is_too_small_is_refused() -> None:
 
 if __name__ == "__main__":
     golden = {
-        profile: {name: asdict(count(variant, profile)) for name, variant in table2().variants.items()}
+        profile: {name: asdict(count(variant, profile)) for name, variant in every_variant().items()}
         for profile in PROFILES
     }
     GOLDEN.write_text(json.dumps(golden, indent=1) + "\n")
+
+
+def test_forms_of_the_blocks_of_a_network() -> None:
+    config = ResNetConfig(50, "none", NonLocalConfig({"res2": [1], "res4": [4]}, "dot_product"))
+    res2, res4 = block_costs(config, (32, 224, 224))
+    assert (res2.name, res2.sizes.queries, res2.sizes.keys, res2.form) == ("res2.1", 25088, 6272, "associated")
+    assert (res4.name, res4.sizes.queries, res4.sizes.keys, res4.form) == ("res4.4", 784, 196, "pairs")
+    assert res2.matrix == 25088 * 6272
+    assert block_costs(ResNetConfig(50), (32, 224, 224)) == []

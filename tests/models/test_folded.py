@@ -5,7 +5,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nl_lightning.models.folded import Conv3d, MaxPool3d, Triple, channels_last, fold_frames, unfold_frames
+from nl_lightning.models.folded import (
+    Conv3d,
+    MaxPool3d,
+    Triple,
+    channels_last,
+    fold_frames,
+    shifted_products,
+    stacked_frames,
+    unfold_frames,
+)
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last_3d]
 # Every kind of kernel of Table 1's networks, with their strides in (T, H, W).
@@ -106,3 +115,40 @@ def test_channels_last_stays(kernel: Triple, stride: Triple) -> None:
 def test_channels_last_stays_after_pooling(kernel: Triple, stride: Triple, padded: bool) -> None:
     x = channels_last(torch.zeros(2, 4, 5, 9, 7))
     assert MaxPool3d(kernel, stride, padded)(x).is_contiguous(memory_format=torch.channels_last_3d)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("frames", [1, 2, 5])
+def test_shifted_products(frames: int, bias: bool) -> None:
+    x, weight = clip(torch.channels_last_3d, 2, 4, frames, 3, 5), torch.randn(6, 4, 3, 1, 1, dtype=torch.float64)
+    added = torch.randn(6, dtype=torch.float64) if bias else None
+    torch.testing.assert_close(shifted_products(x, weight, added), F.conv3d(x, weight, added, padding=(1, 0, 0)))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("frames", "stride"), [(1, 1), (3, 2), (8, 2)])
+def test_stacked_frames(frames: int, stride: int, bias: bool) -> None:
+    x, weight = clip(torch.channels_last_3d, 2, 3, frames, 9, 8), torch.randn(6, 3, 5, 7, 7, dtype=torch.float64)
+    added = torch.randn(6, dtype=torch.float64) if bias else None
+    expected = F.conv3d(x, weight, added, (1, stride, stride), (2, 3, 3))
+    torch.testing.assert_close(stacked_frames(x, weight, added, stride), expected)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_forms_that_pay_in_training_only(precision: torch.dtype) -> None:
+    """256 and 1,024 channels, and conv1 of I3D: the forms above are taken, and are the convolution."""
+    for channels, out, kernel, stride in [(1024, 2, (3, 1, 1), (1, 1, 1)), (3, 4, (5, 7, 7), (1, 2, 2))]:
+        conv = Conv3d(channels, out, kernel, stride)  # type: ignore[arg-type]
+        x = channels_last(torch.randn(1, channels, 4, 6, 6))
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+            mine = conv(x)
+        theirs = F.conv3d(x, conv.weight, None, conv.stride, conv.padding)
+        close = {torch.float32: 1e-5, torch.bfloat16: 2e-2}[precision] * theirs.abs().max().item()
+        torch.testing.assert_close(mine.float(), theirs, rtol=0, atol=close)
+
+
+def test_the_layout_of_one_clip_is_known_to_torch() -> None:
+    """torch takes a map for channels-first when the stride of a single clip is made up, and then copies it."""
+    for kernel in [(1, 1, 1), (1, 3, 3), (3, 1, 1), (3, 3, 3)]:
+        y = Conv3d(4, 6, kernel)(channels_last(torch.zeros(1, 4, 5, 9, 7)))
+        assert y.is_contiguous(memory_format=torch.channels_last_3d), kernel

@@ -1,5 +1,6 @@
 """VideoResNet against Table 1, Sec. 3.3 and Sec. 4."""
 
+import copy
 from typing import Any
 
 import jaxtyping
@@ -303,3 +304,34 @@ def test_the_classifier_at_every_place_of_a_larger_frame() -> None:
         torch.testing.assert_close(net.logits_at_places(square, 2)[:, 0], net(square))
         with pytest.raises(ValueError, match="test_pool is 3, but res5 is 2 x 4 here"):
             net.logits_at_places(clip, 3)
+
+
+def trained(net: VideoResNet, clip: Tensor) -> list[Tensor]:
+    """The gradients of one step, and the state of BN after it."""
+    net.zero_grad()
+    net.train()(clip).square().sum().backward()
+    return [*(p.grad for p in net.parameters() if p.grad is not None), *net.buffers()]
+
+
+def test_recomputed_activations_change_nothing() -> None:
+    """Gradients and BN's statistics are those of keeping everything, bit for bit."""
+    blocks = NonLocalConfig({"res3": [1]})
+    clip = channels_last(torch.randn(2, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0)))
+    found = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        net = build(50, "3x1x1", blocks, device="cpu", width=0.0625, dropout=0.0)
+        net.recompute(recompute)
+        found.append(trained(net, clip))
+    torch.testing.assert_close(*found, rtol=0, atol=0)
+
+
+def test_a_compiled_network_is_the_same() -> None:
+    torch.manual_seed(0)
+    net = build(50, "3x1x1", NonLocalConfig({"res3": [1], "res4": [4]}), device="cpu", width=0.0625, dropout=0.0)
+    net, clip = net.double(), channels_last(torch.randn(2, 3, 4, 32, 32, dtype=torch.float64))
+    compiled = copy.deepcopy(net)
+    compiled.compile(backend="aot_eager", fullgraph=True)
+    assert compiled.state_dict().keys() == net.state_dict().keys()
+    torch.testing.assert_close(compiled.eval()(clip), net.eval()(clip))
+    torch.testing.assert_close(trained(compiled, clip), trained(net, clip))

@@ -5,12 +5,15 @@ from scipy import stats
 from benchmarks.coverage import covered, networks, verdicts
 from nl_lightning.report.uncertainty import (
     Difference,
+    alone,
     assumed,
     bootstrap,
     holm,
     mcnemar,
+    mean_of_videos,
     over_folds,
     paired,
+    paired_numbers,
     unpaired,
     wilson,
 )
@@ -89,6 +92,29 @@ def test_variances_by_a_table_of_residuals() -> None:
     found = paired(first, second)
     assert found.seed_se == pytest.approx(100 * padded.mean(axis=1).std(ddof=1) / np.sqrt(seeds))
     assert found.video_se == pytest.approx(100 * np.sqrt(max(video_square - rest, 0) / (seeds * videos)))
+
+
+def test_contributions_count_as_right_and_wrong_do() -> None:
+    """100 for a right video and 0 for a wrong one: the same, but for the two made-up videos of right and wrong."""
+    generator = np.random.default_rng(0)
+    first, second = generator.random((2, 3, 5000)) < np.array([[[0.7]], [[0.65]]])
+    theirs, found = paired(first, second), paired_numbers(100.0 * first, 100.0 * second)
+    assert (found.mean, found.seeds, found.videos, found.paired) == (pytest.approx(theirs.mean), 3, 5000, True)
+    assert found.interval() == pytest.approx(theirs.interval(), abs=0.05)
+    assert found.std == pytest.approx(theirs.std)
+    one = paired_numbers(100.0 * first[:1], 100.0 * second[:1])
+    assert one.video_se == pytest.approx(100 * (first[0].astype(float) - second[0]).std(ddof=1) / np.sqrt(5000))
+    low, high = mean_of_videos(100.0 * first[0])
+    assert (low, high) == pytest.approx(wilson(int(first[0].sum()), 5000), abs=0.05)
+
+
+def test_scores_of_which_nothing_is_known_decide_nothing() -> None:
+    found = alone(np.array([90.0]), np.array([10.0]), 600)
+    assert (found.mean, found.bounded, found.paired) == (80.0, False, False)
+    assert found.interval() == (-100.0, 100.0)
+    assert found.ends == "(no interval)"
+    assert found.p_above(0) == pytest.approx(0.5)
+    assert found.p_below(0) == pytest.approx(0.5)
 
 
 def test_videos_that_one_could_not_read_are_left_out_and_counted() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from nl_lightning.errors import UserError
 from nl_lightning.models.weights.file import read_header
 
-OF_THE_MODEL = ("mean", "std", "test_pool")
+OF_THE_MODEL = ("mean", "std", "test_pool", "multi_label")
 """Input settings that are arguments of the classifier; the others are the data's."""
 OF_THE_WEIGHTS = ("num_frames", "frame_stride")
 """What a network was trained on, which no recipe changes; how it is tested, a recipe may."""
@@ -35,7 +35,7 @@ def with_weights(arguments: Sequence[str]) -> list[str]:
         name: f"--{'model' if name in OF_THE_MODEL else 'data'}.{name}={_word(value)}"
         for name, value in asdict(header.input).items()
     }
-    fixed = {name: words.pop(name) for name in (*OF_THE_WEIGHTS, "mean", "std")}
+    fixed = {name: words.pop(name) for name in (*OF_THE_WEIGHTS, "mean", "std", "multi_label")}
     network = json.dumps(json.loads(header.to_json())["net"])
     return [
         arguments[0],

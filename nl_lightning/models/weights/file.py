@@ -38,6 +38,7 @@ class InputSettings:
         num_clips, num_crops: views of a video.
         clip_starts: one of :data:`nl_lightning.data.sampling.Spread`.
         test_pool: side of the window that testing pools at every place of res5, or none for one global pool.
+        multi_label: whether its scores are sigmoids, of several classes at once, not a softmax.
     """
 
     num_frames: int
@@ -50,6 +51,7 @@ class InputSettings:
     num_crops: int = 3
     clip_starts: str = "paper"
     test_pool: int | None = None
+    multi_label: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,135 @@
+"""Every form of the non-local operation against its definition, and the choice among them."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from nl_lightning.conventions import INSTANTIATIONS, Conventions
+from nl_lightning.models import operation
+from nl_lightning.models.nonlocal_block import NonLocalBlock
+from nl_lightning.models.operation import Sizes, form_of
+
+PROFILES = ("paper", "release")
+MODES = ("spacetime", "space", "time")
+
+
+@pytest.fixture
+def few_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The forms for large maps are taken for small ones too."""
+    monkeypatch.setattr(operation, "FEW_KEYS", 0)
+    monkeypatch.setattr(operation, "FEW_PAIRS_OF_A_SET", 0)
+    monkeypatch.setattr(operation, "costs", lambda sizes: {"associated": 0, "pairs": 1})
+
+
+def block(instantiation: Any, sum_over: Any, subsample: bool, profile: Any, channels: int = 6) -> NonLocalBlock:
+    torch.manual_seed(0)
+    made = NonLocalBlock(channels, instantiation, sum_over, subsample, conventions=Conventions(profile=profile))
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return made
+
+
+def assert_same(made: NonLocalBlock, x: Tensor, **close: Any) -> None:
+    """Same y, and same gradients for x and every parameter that y depends on."""
+    x = x.detach().requires_grad_()
+    wanted = [x, *(p for name, p in made.named_parameters() if not name.startswith(("W_z", "bn")))]
+    found = []
+    for y in (made.operation(x), made.definition(x)):
+        weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=y.dtype)
+        found.append((y.detach(), *torch.autograd.grad((y * weights).sum(), wanted)))
+    torch.testing.assert_close(*found, **close)
+
+
+@pytest.mark.usefixtures("few_is_none")
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("subsample", [False, True])
+@pytest.mark.parametrize("sum_over", MODES)
+@pytest.mark.parametrize("instantiation", INSTANTIATIONS)
+@settings(max_examples=5, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 2), st.integers(1, 4), st.integers(2, 5), st.integers(2, 5)),
+    layout=st.sampled_from(["contiguous", "channels-last", "strided"]),
+)
+def test_is_the_definition(
+    instantiation: Any, sum_over: Any, subsample: bool, profile: Any, size: tuple[int, ...], layout: str
+) -> None:
+    n, t, h, w = size
+    x = torch.randn(n, 6, t, h, 2 * w, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = x[..., ::2] if layout == "strided" else x[..., :w].contiguous()
+    if layout == "channels-last":
+        x = x.contiguous(memory_format=torch.channels_last_3d)
+    assert_same(block(instantiation, sum_over, subsample, profile).double(), x)
+
+
+@pytest.mark.usefixtures("few_is_none")
+@pytest.mark.parametrize("instantiation", INSTANTIATIONS)
+def test_one_position(instantiation: Any) -> None:
+    assert_same(block(instantiation, "spacetime", False, "paper").double(), torch.randn(1, 6, 1, 1, 1).double())
+
+
+@pytest.mark.usefixtures("few_is_none")
+@pytest.mark.parametrize("size", [0.0, 1e-30, 1e3], ids=["zero", "tiny", "huge"])
+@pytest.mark.parametrize("instantiation", INSTANTIATIONS)
+def test_extreme_inputs(instantiation: Any, size: float) -> None:
+    x = size * torch.randn(1, 6, 2, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    made = block(instantiation, "spacetime", True, "release").double()
+    y = made.operation(x)
+    assert y.isfinite().all()
+    torch.testing.assert_close(y, made.definition(x))
+
+
+@pytest.mark.usefixtures("few_is_none")
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize("instantiation", INSTANTIATIONS)
+def test_is_as_exact_in_lower_precision(instantiation: Any, dtype: torch.dtype, tolerance: float, profile: Any) -> None:
+    """Relative to the largest value; the reference is the definition in double precision."""
+    x = torch.randn(1, 6, 2, 8, 8, generator=torch.Generator().manual_seed(0)).relu()
+    made = block(instantiation, "spacetime", True, profile)
+    exact = copy.deepcopy(made).double().definition(x.double())
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        y = made.operation(x)
+    error = ((y.double() - exact).abs().max() / exact.abs().max()).item()
+    assert error < tolerance
+
+
+def test_same_input_same_bits() -> None:
+    made = block("concatenation", "spacetime", True, "release")
+    x = torch.randn(1, 6, 4, 24, 24)
+    assert made.form(x.shape) == "sorted"
+    assert torch.equal(made(x), copy.deepcopy(made)(x))
+
+
+@pytest.mark.parametrize(
+    ("instantiation", "sizes", "cpu", "cuda"),
+    [
+        # One clip of 32 frames of 224 x 224, subsampled: res2, res3 and res4.
+        ("embedded_gaussian", Sizes(1, 25088, 6272, 128, 128), "attention", "attention"),
+        ("embedded_gaussian", Sizes(1, 784, 196, 512, 512), "pairs", "attention"),
+        ("gaussian", Sizes(1, 25088, 6272, 256, 128), "attention", "attention"),
+        ("gaussian", Sizes(1, 3136, 784, 512, 256), "pairs", "attention"),
+        ("dot_product", Sizes(1, 3136, 784, 256, 256), "associated", "associated"),
+        ("dot_product", Sizes(1, 784, 196, 512, 512), "pairs", "pairs"),
+        ("concatenation", Sizes(1, 3136, 784, 256, 256), "sorted", "sorted"),
+        ("concatenation", Sizes(1, 784, 196, 512, 512), "pairs", "pairs"),
+    ],
+)
+def test_form(instantiation: Any, sizes: Sizes, cpu: str, cuda: str) -> None:
+    assert form_of(instantiation, sizes, "cpu") == cpu
+    assert form_of(instantiation, sizes, "cuda") == cuda
+
+
+@pytest.mark.parametrize("subsample", [False, True])
+@pytest.mark.parametrize("sum_over", MODES)
+@pytest.mark.parametrize("instantiation", INSTANTIATIONS)
+def test_sizes_are_those_of_the_maps(instantiation: Any, sum_over: Any, subsample: bool) -> None:
+    made = block(instantiation, sum_over, subsample, "paper")
+    x = torch.randn(2, 6, 3, 5, 4)
+    theta, phi, g = map(made._sets, made.embed(x))
+    n, sets, queries, channels = theta.shape
+    assert made.sizes(x.shape) == Sizes(n * sets, queries, phi.shape[2], channels, g.shape[3])
