@@ -9,8 +9,6 @@ library allocates is in it; what a library keeps from a call before is not.
 import contextlib
 import ctypes
 import gc
-import importlib
-import importlib.util
 import multiprocessing
 import re
 import resource
@@ -26,6 +24,8 @@ from typing import Any
 import psutil
 import torch
 from torch import Tensor
+
+from nl_lightning.memory import keep_freed_memory
 
 Call = Callable[[], Any]
 Figures = list[dict[str, Any]]
@@ -185,14 +185,8 @@ def _begin(settings: Settings) -> None:
         torch.set_num_threads(1)
         most = int(SPARE * memory_at_hand("cpu")) + _resident("VmRSS")
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-    if keeps_freed_memory():
-        importlib.import_module("nl_lightning.memory").keep_freed_memory()
+        keep_freed_memory()
     torch.manual_seed(0)
-
-
-def keeps_freed_memory() -> bool:
-    """Whether every contestant runs with the allocator that training has."""
-    return importlib.util.find_spec("nl_lightning.memory") is not None
 
 
 def said(error: BaseException) -> str:

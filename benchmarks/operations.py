@@ -133,6 +133,7 @@ class Entrant:
             make = {"pytorchvideo": peers.pytorchvideo, "mmcv": peers.mmcv, "all pairs": peers.all_pairs}[name]
             block = make(ours, case.channels, case.subsample)
         shape = (1, case.channels, case.frames, case.side, case.side)
+        torch.manual_seed(1)
         x, dz = torch.randn(shape).mul_(case.channels**-0.25), torch.randn(shape)
         if block is ours:
             x, dz = channels_last(x), channels_last(dz)
@@ -163,7 +164,7 @@ def _randomise(block: NonLocalBlock) -> None:
             parameter.uniform_(0.5, 1.5)
         elif parameter.ndim > 1:
             parameter.normal_(std=math.sqrt(1 / parameter[0].numel()))
-        else:
+        elif name != "W_z.bias":  # zero, as mmcv has none
             parameter.normal_(std=0.1)
 
 

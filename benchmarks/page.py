@@ -29,7 +29,7 @@ from benchmarks.ratios import (
     seconds,
     total,
 )
-from benchmarks.store import Store
+from benchmarks.store import Store, failures
 from benchmarks.targets import share, targets, times
 from nl_lightning.conventions import INSTANTIATIONS
 from nl_lightning.records import write_atomically
@@ -67,13 +67,10 @@ def write(folder: Path, step_seconds: float | None = None) -> None:
 
 
 def _section(title: str, entries: list[Entry], render: Any) -> list[str]:
-    failed = [
-        f"- not measured: {_words(entry['case'])}: {figure['skipped']}"
-        for entry in entries
-        for figure in entry["figures"]
-        if figure["name"] == "all" and "skipped" in figure
-    ]
-    return ["\n\n".join([f"## {title}", render(entries), *(["\n".join(failed)] if failed else [])])] if entries else []
+    if not entries:
+        return []
+    failed = "\n".join(f"- {_words(entry['case'])}: {reason}" for entry in entries for reason in failures(entry))
+    return ["\n\n".join([f"## {title}", render(entries), *([failed] if failed else [])])]
 
 
 def _words(case: dict[str, Any]) -> str:
@@ -84,10 +81,9 @@ def _about(folder: Path, entries: list[Entry]) -> str:
     last = max(entries, key=lambda entry: str(entry["finished"]))
     setting = last["setting"]
     cpu = f"{machine.processor()}, {machine.cores()} cores" if folder.name == machine.label() else folder.name
-    allocator = "keeps freed memory, as in training" if setting["keeps_freed_memory"] else "as the system has it"
     lines = [
         "# Speed",
-        "Written by `python -m benchmarks.run`; figures, ratios and verdicts are computed from the JSON files beside it.",
+        "Written by `python -m benchmarks.run`: figures, ratios and verdicts are computed from the JSON files beside it.",
         f"- machine: {cpu}; device: {setting['device']}; torch {last['torch']}",
         f"- measured: {min(e['finished'] for e in entries)[:10]} to {last['finished'][:10]}, "
         f"code {', '.join(sorted({entry['commit'] for entry in entries}))}",
@@ -95,7 +91,7 @@ def _about(folder: Path, entries: list[Entry]) -> str:
         + ("seconds of CPU time of one thread" if setting["device"] == "cpu" else "seconds between CUDA events"),
         "- memory: peak above what is there before the call (input, weights); what libraries keep from an earlier call "
         "isn't counted",
-        f"- allocator, the same for all: {allocator}",
+        "- allocator, the same for all: keeps freed memory, as in training",
     ]
     return "\n\n".join(lines[:2]) + "\n\n" + "\n".join(lines[2:])
 
@@ -307,10 +303,10 @@ COLOURS = dict(zip(INSTANTIATIONS, ("tab:blue", "tab:orange", "tab:green", "tab:
 
 def draw(folder: Path, parts: dict[str, list[Entry]]) -> None:
     with rc_context({"svg.hashsalt": "nl-lightning", "font.size": 8}):
-        if parts["operations"]:
+        if any(figures(entry) for entry in parts["operations"]):
             _draw_operations(parts["operations"]).savefig(folder / "operations.svg", metadata={"Date": None})
-        if parts["growth"]:
-            _draw_growth(growths(parts["growth"])).savefig(folder / "growth.svg", metadata={"Date": None})
+        if curves := growths(parts["growth"]):
+            _draw_growth(curves).savefig(folder / "growth.svg", metadata={"Date": None})
 
 
 def _draw_operations(entries: Sequence[Entry]) -> Drawing:

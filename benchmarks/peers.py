@@ -93,8 +93,9 @@ def pytorchvideo(ours: NonLocalBlock, channels: int, subsample: bool) -> nn.Modu
 def _take(ours: NonLocalBlock, **theirs: Any) -> None:
     """Give modules of a peer the weights of those of ours that have the argument's name."""
     for name, module in theirs.items():
-        for key, tensor in getattr(ours, name).state_dict().items():
-            _fill(module.state_dict()[key], tensor)
+        state = getattr(ours, name).state_dict()
+        for key, tensor in module.state_dict().items():  # mmcv has no bias before its BN
+            _fill(tensor, state[key])
 
 
 @torch.no_grad()

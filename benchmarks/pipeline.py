@@ -66,17 +66,18 @@ def contest(variant: str, settings: Settings) -> Contest:
 
 
 class Held:
-    """A reader of videos that have been decoded already, and lie in memory."""
+    """A reader that has some videos in memory, decoded, and gives them for all the others too."""
 
     def __init__(self, module: VideoDataModule) -> None:
-        self.videos = {path: _decoded(path) for path in module.videos("train").paths[: 2 * module.batch_size]}
-        self.all = list(self.videos.values())
+        paths = module.videos("train").paths
+        self.some = [_decoded(path) for path in paths[: 2 * module.batch_size]]
+        self.row = {path: index % len(self.some) for index, path in enumerate(paths)}
 
     def num_frames(self, path: Path) -> int:
-        return len(self.all[hash(path) % len(self.all)])
+        return len(self.some[self.row[path]])
 
     def frames(self, path: Path, indices: npt.NDArray[np.int64]) -> Frames:
-        return np.asarray(self.all[hash(path) % len(self.all)][indices])
+        return np.asarray(self.some[self.row[path]][indices])
 
 
 def _decoded(path: Path) -> Frames:
@@ -100,7 +101,7 @@ class Decoding:
 
 
 class Batches:
-    """Batches of training clips and labels, as the data module's loader makes them; of other frames if there is a reader."""
+    """Batches of training clips and labels, as the data module's loader makes them; with another reader if one is given."""
 
     def __init__(self, module: VideoDataModule, reader: Held | None = None) -> None:
         self.module = module

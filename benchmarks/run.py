@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from benchmarks import machine, networks, operations, page, pipeline, study_cost
-from benchmarks.contest import Figures, Settings, alone, keeps_freed_memory, memory_at_hand
-from benchmarks.store import REPOSITORY, Store
+from benchmarks.contest import Figures, Settings, alone, memory_at_hand
+from benchmarks.store import REPOSITORY, Store, failure
 
 PARTS = {
     "operations": operations.cases,
@@ -79,7 +79,8 @@ def checkout(commit: str | None) -> Iterator[Path | None]:
     with tempfile.TemporaryDirectory() as folder:
         command = ["git", "-C", str(REPOSITORY), "archive", commit, "nl_lightning", "experiments"]
         packed = subprocess.run(command, capture_output=True, check=True).stdout
-        tarfile.open(fileobj=io.BytesIO(packed)).extractall(folder, filter="data")
+        with tarfile.open(fileobj=io.BytesIO(packed)) as files:
+            files.extractall(folder, filter="data")
         yield Path(folder)
 
 
@@ -90,13 +91,13 @@ def _measure(
     store = Store(folder, part)
     waiting = [(case, work) for case, work in cases if again or not store.has(case)]
     said = {"repeats": settings.repeats, "memory": settings.memory, "device": settings.device}
-    said |= {"precision": settings.precision, "keeps_freed_memory": keeps_freed_memory()}
+    said |= {"precision": settings.precision}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip
     with Progress(*columns, console=console, speed_estimate_period=600) as bar:
         task = bar.add_task(part, total=len(cases), completed=len(cases) - len(waiting))
         for case, work in waiting:
-            bar.update(task, description=f"{part}: {' '.join(str(value) for value in case.values())[:60]}")
+            bar.update(task, description=f"{part}: {' '.join(str(value) for value in case.values())[:45]}")
             store.add(case, _figures(work, settings), said)
             bar.advance(task)
 
@@ -105,8 +106,8 @@ def _figures(work: Any, settings: Settings) -> Figures:
     """What a case gives; a case that fails says so, and the others go on."""
     try:
         return alone(work, settings)
-    except Exception as error:  # noqa: BLE001 - whatever it is, hours of other cases must not be lost by it
-        return [{"name": "all", "skipped": f"failed: {' '.join(str(error).split())[:200]}"}]
+    except Exception as error:  # whatever it is, hours of other cases must not be lost by it
+        return [failure(error)]
 
 
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:

@@ -4,6 +4,7 @@ Takes the arguments of ``nl-lightning fit`` and writes JSON to the file named fi
 an older one can be measured by it: whichever comes first on the path.
 """
 
+import itertools
 import json
 import sys
 import tempfile
@@ -45,9 +46,8 @@ class Clock(Callback):
     def steps(self, phase: str) -> list[tuple[float, float]]:
         """Without the first training step, which loads what the first step loads."""
         marks = self.marks[phase]
-        pairs = (
-            zip(marks[1:-1], marks[2:], strict=True) if phase == "train" else zip(marks[::2], marks[1::2], strict=True)
-        )
+        pairs = list(itertools.pairwise(marks))  # in testing a batch, then what lies between two of them
+        pairs = pairs[1:] if phase == "train" else pairs[::2]
         return [(end[0] - begin[0], end[1] - begin[1]) for begin, end in pairs]
 
 

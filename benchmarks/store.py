@@ -26,7 +26,7 @@ class Store:
     def has(self, case: Mapping[str, Any]) -> bool:
         """Whether a case has been measured with the code as it is."""
         code = code_hash()
-        return any(entry["code"] == code and entry["case"] == _plain(case) for entry in self.entries)
+        return any(e["code"] == code and e["case"] == _plain(case) and not failures(e) for e in self.entries)
 
     def add(self, case: Mapping[str, Any], figures: list[dict[str, Any]], setting: Mapping[str, Any]) -> None:
         entry = {"case": dict(case), "figures": figures, "setting": dict(setting), "code": code_hash()}
@@ -36,8 +36,23 @@ class Store:
         write_atomically(self.path, f"[\n{lines}\n]\n")
 
     def newest(self) -> list[Entry]:
-        """Of each case the entry that was added last, in the order in which cases were first measured."""
-        return list({json.dumps(entry["case"], sort_keys=True): entry for entry in self.entries}.values())
+        """Of each case the entry that was added last, or the last one that didn't fail; in the order of the first ones."""
+        found: dict[str, Entry] = {}
+        for entry in self.entries:
+            key = json.dumps(entry["case"], sort_keys=True)
+            if key not in found or not failures(entry):
+                found[key] = entry
+        return list(found.values())
+
+
+def failure(error: Exception) -> dict[str, Any]:
+    """The figure of a case that failed."""
+    return {"name": "all", "skipped": f"failed: {' '.join(str(error).split())[:200]}"}
+
+
+def failures(entry: Entry) -> list[str]:
+    """Why a case has no figures, if it failed."""
+    return [figure["skipped"] for figure in entry["figures"] if figure["name"] == "all"]
 
 
 def _plain(case: Mapping[str, Any]) -> Any:
