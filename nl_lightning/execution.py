@@ -29,7 +29,8 @@ from lightning.pytorch.loggers import WandbLogger
 from nl_lightning import tracking
 from nl_lightning.claims import Claim
 from nl_lightning.classifier import VideoClassifier
-from nl_lightning.data.datamodule import UnreadableVideos, VideoDataModule, below
+from nl_lightning.data.datamodule import UnreadableVideos, VideoDataModule
+from nl_lightning.data.videos import below
 from nl_lightning.errors import UserError, nearest
 from nl_lightning.models.complexity import Complexity, complexity
 from nl_lightning.models.folded import Triple

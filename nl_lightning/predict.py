@@ -10,9 +10,11 @@ import torch
 
 from nl_lightning.classifier import VideoClassifier
 from nl_lightning.data import decoding
-from nl_lightning.data.datasets import SUFFIXES, TestVideos, VideoList
+from nl_lightning.data.datasets import TestVideos
+from nl_lightning.data.folders import SUFFIXES
 from nl_lightning.data.sampling import Spread
 from nl_lightning.data.transforms import TestViews
+from nl_lightning.data.videos import VideoList
 from nl_lightning.errors import UserError
 from nl_lightning.models.weights.file import InputSettings, WeightsHeader, read_header
 
@@ -66,7 +68,7 @@ def _videos(path: Path) -> list[Path]:
 
 def _dataset(videos: tuple[Path, ...], seen: InputSettings) -> TestVideos:
     views = TestViews(seen.test_short_side, seen.test_crop, seen.num_crops)
-    unlabelled = VideoList(videos, (0,) * len(videos), ())
+    unlabelled = VideoList.of(Path(), [str(video) for video in videos], [0] * len(videos))
     spread = cast(Spread, seen.clip_starts)
     return TestVideos(unlabelled, decoding, seen.num_frames, seen.frame_stride, views, seen.num_clips, spread)
 

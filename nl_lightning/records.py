@@ -95,7 +95,7 @@ _OPTIONAL = {f.name for f in fields(RunRecord) if f.default_factory is not MISSI
 def videos_hash(videos: Iterable[tuple[str, int]]) -> str:
     """12 hexadecimal digits of a test list: (path below the data set's folder, label) of each video, in order."""
     lines = "".join(f"{path} {label}\n" for path, label in videos)
-    return hashlib.sha256(lines.encode()).hexdigest()[:12]
+    return hashlib.sha256(os.fsencode(lines)).hexdigest()[:12]
 
 
 def pack(right: Sequence[bool]) -> str:

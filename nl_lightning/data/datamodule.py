@@ -16,17 +16,14 @@ from nl_lightning.data.datasets import (
     Sample,
     TestVideos,
     TrainClips,
-    VideoList,
-    every_fifth,
-    read_classes,
-    read_list,
-    same_classes,
-    scan_folder,
 )
 from nl_lightning.data.decoded_copy import DecodedCopy
+from nl_lightning.data.folders import scan_folder
+from nl_lightning.data.lists import read_classes, read_list
 from nl_lightning.data.longrange import LongRange
 from nl_lightning.data.sampling import Spread
 from nl_lightning.data.transforms import TestViews, TrainView
+from nl_lightning.data.videos import VideoList, every_fifth, same_classes
 from nl_lightning.errors import UserError
 
 
@@ -164,7 +161,7 @@ class VideoDataModule(L.LightningDataModule):
         splits = ("train", "val") if stage == "fit" else ("val", "test")
         for split in splits:
             same_classes(self.videos(splits[0]), self.videos(split), split)
-            most = max(self.videos(split).labels)
+            most = self.videos(split).labels.max()
             if self.num_classes is not None and most >= self.num_classes:
                 raise UserError(
                     f"{self.root}: {split} has the label {most}, but the network {self.num_classes} classes, "
@@ -179,21 +176,20 @@ class VideoDataModule(L.LightningDataModule):
 
     def listed(self, split: str) -> list[tuple[str, int]]:
         """(path, label) of each video of a split, in order; paths are below `root`, the same on every machine."""
-        videos = self.videos(split)
-        return [(below(path, self.root), label) for path, label in zip(videos.paths, videos.labels, strict=True)]
+        return self.videos(split).listed()
 
     def _find_videos(self, split: str) -> VideoList:
         listed = self.lists[split]
         if listed is not None:
-            return read_list(self.root / listed, read_classes(self.root / "classes.txt"))
+            return read_list(self.root / listed, self.root, read_classes(self.root / "classes.txt"))
         if split == "test" and not (self.root / split).is_dir():
             return self.videos("val")
         if self.lists["train"] is None and not (self.root / "train").is_dir():
-            train, val = every_fifth(scan_folder(self.root))
+            train, val = every_fifth(scan_folder(self.root, self.root))
             if not len(val):
                 raise UserError(f"{self.root}: fewer than five videos in each class leave none to validate on")
             return train if split == "train" else val
-        return scan_folder(self.root / split)
+        return scan_folder(self.root / split, self.root)
 
     def _copy(self, split: str) -> DecodedCopy:
         return DecodedCopy(self.root / "decoded" / f"{split}.npy", self.videos(split).paths)
@@ -232,11 +228,6 @@ class VideoDataModule(L.LightningDataModule):
     def on_after_batch_transfer(self, batch: Sample, dataloader_idx: int) -> Sample:
         """Views as (N, V, 3, T, H, W): no copy, so that the clips are channels-last in memory."""
         return batch._replace(views=batch.views.permute(0, 1, 5, 2, 3, 4))
-
-
-def below(path: Path, root: Path) -> str:
-    """A path below the data set's folder: the same on every machine."""
-    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 
 class UnreadableVideos(Callback):

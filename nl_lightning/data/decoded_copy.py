@@ -6,6 +6,7 @@ decoder, and made again when a file of the set has changed.
 
 import json
 import os
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ class DecodedCopy:
         paths: the videos, in the array's order.
     """
 
-    def __init__(self, file: Path, paths: tuple[Path, ...]) -> None:
+    def __init__(self, file: Path, paths: Sequence[Path]) -> None:
         self.file, self.index, self.paths = file, file.with_suffix(".json"), paths
         self.row = {path: row for row, path in enumerate(paths)}
         self.array: Frames | None = None

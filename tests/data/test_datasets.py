@@ -1,4 +1,4 @@
-"""Lists, class folders and samples: what is read, what is refused, and that a broken file is never an exception."""
+"""Samples: what is in them, and that a broken file is never an exception."""
 
 from pathlib import Path
 
@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from nl_lightning.data import datasets, decoding, longrange, sampling
-from nl_lightning.data.datasets import VideoList
+from nl_lightning.data.lists import read_classes, read_list
 from nl_lightning.data.transforms import Frames, TestViews, TrainView
-from nl_lightning.errors import UserError
+from nl_lightning.data.videos import VideoList
 
 LENGTH, HEIGHT, WIDTH = 40, 12, 16
 
@@ -39,76 +39,12 @@ class Painted:
 
 def videos(count: int = 6) -> VideoList:
     """Return a list of videos that don't exist."""
-    return VideoList(
-        tuple(Path(f"/videos/{i}.mp4") for i in range(count)), tuple(i % 3 for i in range(count)), ("a", "b", "c")
-    )
+    return VideoList.of(Path("/videos"), [f"{i}.mp4" for i in range(count)], [i % 3 for i in range(count)])
 
 
 def train_clips(reader: datasets.Reader, seed: int = 0) -> datasets.TrainClips:
     """Return training clips of 8 frames at stride 2, cropped to 10 pixels."""
     return datasets.TrainClips(videos(), reader, 8, 2, TrainView((HEIGHT, HEIGHT), 10, True), seed)
-
-
-def test_a_list_file(tmp_path: Path) -> None:
-    """Paths are relative to the list and may hold spaces; the label follows the last space; blank lines don't count."""
-    (tmp_path / "list.txt").write_text("a b/c d.mp4 1\n\n/abs/x.mp4 0\n")
-    found = datasets.read_list(tmp_path / "list.txt", ("first", "second"))
-    assert found.paths == (tmp_path / "a b/c d.mp4", Path("/abs/x.mp4"))
-    assert found.labels == (1, 0)
-    assert found.classes == ("first", "second")
-    assert len(found) == 2
-    assert datasets.read_list(tmp_path / "list.txt").classes == ()
-
-
-@pytest.mark.parametrize("line", ["x.mp4", "x.mp4 one", "x.mp4 -1", " 3", "x.mp4 1.0"])
-def test_a_bad_line_is_named_by_file_and_number(line: str, tmp_path: Path) -> None:
-    """Neither skipped nor guessed."""
-    (tmp_path / "list.txt").write_text(f"a.mp4 0\n{line}\n")
-    with pytest.raises(UserError, match=r"list\.txt:2: expected 'path label'"):
-        datasets.read_list(tmp_path / "list.txt", ("a", "b"))
-
-
-def test_other_bad_lists(tmp_path: Path) -> None:
-    """A label without a class, an empty list and no list."""
-    (tmp_path / "list.txt").write_text("a.mp4 2\n")
-    with pytest.raises(UserError, match=r"list\.txt:1: label 2, but there are 2 classes, 0 to 1"):
-        datasets.read_list(tmp_path / "list.txt", ("a", "b"))
-    (tmp_path / "empty.txt").write_text("\n")
-    with pytest.raises(UserError, match=r"empty\.txt: the list of videos is empty"):
-        datasets.read_list(tmp_path / "empty.txt")
-    with pytest.raises(UserError, match=r"none\.txt: no list of videos"):
-        datasets.read_list(tmp_path / "none.txt")
-
-
-def test_class_names(tmp_path: Path) -> None:
-    """One a line, names may hold spaces; no file, no names."""
-    (tmp_path / "classes.txt").write_text("riding a bike\nabseiling\n")
-    assert datasets.read_classes(tmp_path / "classes.txt") == ("riding a bike", "abseiling")
-    assert datasets.read_classes(tmp_path / "none.txt") == ()
-
-
-def test_class_folders(tmp_path: Path) -> None:
-    """Sorted classes and videos, known endings in any case, other files left alone."""
-    for name in ("b/2.MP4", "b/1.webm", "a/x.avi", "a/notes.txt", "loose.mp4"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    found = datasets.scan_folder(tmp_path)
-    assert found.classes == ("a", "b")
-    assert found.paths == (tmp_path / "a/x.avi", tmp_path / "b/1.webm", tmp_path / "b/2.MP4")
-    assert found.labels == (0, 1, 1)
-    for empty in (tmp_path / "a", tmp_path / "none"):
-        with pytest.raises(UserError, match="expected class folders"):
-            datasets.scan_folder(empty)
-
-
-def test_splits_with_other_classes_are_refused() -> None:
-    """The classes that only one split has are named; another order is a difference too."""
-    train, val = videos(), VideoList((Path("x"),), (0,), ("a", "b", "d"))
-    datasets.same_classes(train, videos(2), "val")
-    with pytest.raises(UserError, match="the classes of train and val differ: c, d"):
-        datasets.same_classes(train, val, "val")
-    with pytest.raises(UserError, match="their order"):
-        datasets.same_classes(train, VideoList((Path("x"),), (0,), ("b", "a", "c")), "val")
 
 
 def test_training_samples() -> None:
@@ -174,7 +110,7 @@ def test_a_file_that_cannot_be_read_is_a_sample_that_says_so(broken: bool) -> No
 def test_real_files(tmp_path: Path) -> None:
     """From list file to batch, through the real decoder and two workers: the same as without workers."""
     longrange.generate(tmp_path, longrange.LongRange(train=11, val=3, test=3), progress=False)
-    listed = datasets.read_list(tmp_path / "train.txt", datasets.read_classes(tmp_path / "classes.txt"))
+    listed = read_list(tmp_path / "train.txt", tmp_path, read_classes(tmp_path / "classes.txt"))
     listed.paths[2].write_bytes(b"")
     assert listed.classes == longrange.CLASSES
     clips = datasets.TrainClips(listed, decoding, 8, 2, TrainView((36, 36), 32, True), 7)
@@ -187,6 +123,6 @@ def test_real_files(tmp_path: Path) -> None:
     first = batches[0][0]
     assert first.views.shape == (2, 1, 8, 32, 32, 3)
     assert first.video.tolist() == [3, 2]
-    assert first.label.tolist() == [listed.labels[3], listed.labels[2]]
+    assert first.label.tolist() == listed.labels[[3, 2]].tolist()
     assert first.readable.tolist() == [True, False]
     assert list(first.error) == ["", f"{listed.paths[2]}: the file is empty"]

@@ -1,0 +1,77 @@
+"""The index: that it is what it was made from, below the data set's folder, and that it keeps no objects."""
+
+import gc
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nl_lightning.data.videos import Paths, VideoList, below, every_fifth, same_classes
+from nl_lightning.errors import UserError
+from nl_lightning.records import videos_hash
+
+ROOT = Path("/data/set")
+NAMES = ["a b/c.mp4", "-x.mp4", "\u00fc/\u4e2d.mp4", os.fsdecode(b"\xff.mp4"), "", "/elsewhere/y.mp4"]
+
+
+def videos(count: int = 6, classes: tuple[str, ...] = ("a", "b", "c")) -> VideoList:
+    return VideoList.of(ROOT, [f"{i}.mp4" for i in range(count)], [i % 3 for i in range(count)], classes)
+
+
+def test_paths_are_those_that_went_in() -> None:
+    """Whatever characters they have, those that aren't Unicode included; and after a journey to another process."""
+    for paths in (Paths(ROOT, NAMES), pickle.loads(pickle.dumps(Paths(ROOT, NAMES)))):
+        assert list(paths) == [ROOT / name for name in NAMES]
+        assert list(paths.names()) == NAMES
+        assert [paths.name(i) for i in range(-6, 0)] == NAMES
+        assert list(paths[4:0:-2]) == [ROOT / NAMES[4], ROOT / NAMES[2]]
+        assert len(paths) == 6
+        for outside in (6, -7):
+            with pytest.raises(IndexError):
+                paths[outside]
+    assert list(Paths(ROOT, [])) == []
+
+
+def test_no_object_is_kept_for_a_video() -> None:
+    """Workers would copy each of them: looking at an object writes its reference count."""
+    gc.collect()
+    before = len(gc.get_objects())
+    index = VideoList.of(ROOT, [f"{i}.mp4" for i in range(10_000)], range(10_000))
+    gc.collect()
+    assert len(gc.get_objects()) - before < 100
+    assert len(pickle.dumps(index)) < 10_000 * 30
+
+
+def test_a_list_is_known_by_names_and_labels() -> None:
+    """The same wherever the data set lies, and as records of older versions have it."""
+    found = videos(2)
+    assert found.listed() == [("0.mp4", 0), ("1.mp4", 1)]
+    assert videos_hash(found.listed()) == videos_hash([(below(path, ROOT), k) for k, path in enumerate(found.paths)])
+    assert videos_hash([(NAMES[3], 0)]) != videos_hash([(NAMES[2], 0)])
+    assert below(Path("/elsewhere/y.mp4"), ROOT) == "/elsewhere/y.mp4"
+
+
+def test_every_fifth_of_a_class_is_for_validation() -> None:
+    labels = np.random.default_rng(0).permutation([0] * 11 + [1] * 4 + [2] * 5)
+    index = VideoList.of(ROOT, [f"{i}.mp4" for i in range(20)], labels, ("a", "b", "c"))
+    train, val = every_fifth(index)
+    assert sorted(train.listed() + val.listed(), key=index.listed().index) == index.listed()
+    assert val.listed() == sorted(val.listed(), key=index.listed().index)
+    assert val.labels.tolist().count(0) == 2
+    assert set(val.labels) == {0, 2}
+    assert val.classes == train.classes == ("a", "b", "c")
+    for name, _ in val.listed():
+        video = int(name.removesuffix(".mp4"))
+        assert (labels[: video + 1] == labels[video]).sum() % 5 == 0
+
+
+def test_splits_with_other_classes_are_refused() -> None:
+    """The classes that only one split has are named; another order is a difference too."""
+    train, val = videos(), videos(1, ("a", "b", "d"))
+    same_classes(train, videos(2), "val")
+    with pytest.raises(UserError, match="the classes of train and val differ: c, d"):
+        same_classes(train, val, "val")
+    with pytest.raises(UserError, match="their order"):
+        same_classes(train, videos(1, ("b", "a", "c")), "val")
