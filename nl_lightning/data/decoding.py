@@ -48,8 +48,13 @@ Found = Iterator[tuple[int, Frames]]
 DECODERS = ("pyav", "decord", "torchcodec")
 
 
+def fresh(shape: Shape) -> Frames:
+    """Return an array to fill."""
+    return np.empty(shape, np.uint8)
+
+
 def named(decoder: Decoder) -> str:
-    """Return the decoder that reads, for ``auto`` too; UserError if there is none of this name, or it isn't installed."""
+    """Return the decoder that reads, for ``auto`` too; UserError if there is none of this name, or not installed."""
     if decoder not in ("auto", *DECODERS):
         raise UserError(f"data.decoder is '{decoder}'" + nearest(decoder, ("auto", *DECODERS)))
     if decoder in ("decord", "torchcodec"):
@@ -61,7 +66,7 @@ def frames(
     path: str | Path,
     indices: Sequence[int] | npt.NDArray[Any],
     decoder: Decoder = "auto",
-    allocate: Callable[[Shape], Frames] = functools.partial(np.empty, dtype=np.uint8),
+    allocate: Callable[[Shape], Frames] = fresh,
 ) -> Frames:
     """Return the shown frames `indices` of a video, uint8 RGB (T, H, W, 3), upright as a player shows them.
 
@@ -164,15 +169,13 @@ def sources(path: str | Path, wanted: npt.NDArray[np.int64], index: Index, reads
         yield by_count(path, wanted.tolist())
 
 
-def fill(
-    source: Found, back: npt.NDArray[np.intp], allocate: Callable[[Shape], Frames]
-) -> tuple[Frames, int]:
+def fill(source: Found, back: npt.NDArray[np.intp], allocate: Callable[[Shape], Frames]) -> tuple[Frames, int]:
     """Put each picture where `back` wants it; return the array and how many places are left over."""
     filled: Frames | None = None
     missing = set(back.tolist())
     for place, picture in source:
         if filled is None:
-            filled = allocate((len(back), *picture.shape))  # type: ignore[arg-type]
+            filled = allocate((len(back), *picture.shape))
         filled[back == place] = picture
         missing.discard(place)
     return np.empty((0, 0, 0, 3), np.uint8) if filled is None else filled, len(missing)
@@ -215,6 +218,6 @@ def upright(frame: av.VideoFrame, convert: VideoReformatter) -> Frames:
     """Return a frame as RGB (H, W, 3), turned as its container says (the other decoders do so by themselves)."""
     converted = convert.reformat(frame, format="rgb24")
     plane = converted.planes[0]
-    lines = np.frombuffer(plane, np.uint8).reshape(converted.height, plane.line_size)  # padded
+    lines = np.frombuffer(memoryview(plane), np.uint8).reshape(converted.height, plane.line_size)  # padded
     picture = lines[:, : 3 * converted.width].reshape(converted.height, converted.width, 3)
     return np.rot90(picture, frame.rotation // 90)
