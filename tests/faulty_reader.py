@@ -12,7 +12,7 @@ import numpy as np
 from nl_lightning.data import decoding
 
 
-def num_frames(path: str | Path) -> int:
+def num_frames(path: str | Path, known: Any = None) -> int:
     """As the real one, but ``hang`` in a file's name hangs, and ``crash`` crashes."""
     if "hang" in Path(path).name:
         time.sleep(1000)
@@ -21,10 +21,10 @@ def num_frames(path: str | Path) -> int:
     return decoding.num_frames(path)
 
 
-def frames(path: str | Path, indices: Any, decoder: Any, allocate: Callable[..., Any]) -> Any:
+def frames(path: str | Path, indices: Any, decoder: Any, known: Any, allocate: Callable[..., Any]) -> Any:
     """As the real one, with the same faults."""
     num_frames(path)
-    return decoding.frames(path, indices, decoder, allocate)
+    return decoding.frames(path, indices, decoder, known, allocate)
 
 
 def process_id(path: str | Path) -> int:

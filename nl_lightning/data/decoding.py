@@ -36,7 +36,7 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
-from nl_lightning.data.packets import DecodeError, Index, index_of, reason, version_of, video_stream
+from nl_lightning.data.packets import DecodeError, Index, Known, index_of, reason, version_of, video_stream
 from nl_lightning.errors import UserError, nearest
 
 Decoder = Literal["auto", "pyav", "decord", "torchcodec"]
@@ -66,6 +66,7 @@ def frames(
     path: str | Path,
     indices: Sequence[int] | npt.NDArray[Any],
     decoder: Decoder = "auto",
+    known: Known | None = None,
     allocate: Callable[[Shape], Frames] = fresh,
 ) -> Frames:
     """Return the shown frames `indices` of a video, uint8 RGB (T, H, W, 3), upright as a player shows them.
@@ -74,6 +75,7 @@ def frames(
         path: video file, or a stretch of one.
         indices: 0-based in presentation order; in any order, repeats allowed.
         decoder: who reads; ``decord`` and ``torchcodec`` refuse files on which they would be wrong.
+        known: what a census found about the file.
         allocate: gives the array to fill.
 
     Raises:
@@ -81,14 +83,14 @@ def frames(
         UserError: there is no such decoder.
     """
     reads = named(decoder)
-    index = index_of(path)
+    index = index_of(path, known)
     wanted, back = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)  # ascending, each once
     if len(wanted) == 0:
         raise ValueError("no indices given")
     if wanted[0] < 0 or wanted[-1] >= index.count:
         outside = wanted[0] if wanted[0] < 0 else wanted[-1]
         raise DecodeError(f"{path}: no frame {outside}, the video has {index.count} (0 to {index.count - 1})")
-    if refusal := objection(path, reads):
+    if refusal := objection(path, index, reads):
         raise DecodeError(f"{path}: {reads} would be wrong on this file: {refusal}")
     try:
         for source in sources(path, wanted, index, reads):
@@ -102,14 +104,13 @@ def frames(
     raise DecodeError(f"{path}: {left} of {len(wanted)} wanted frames could not be decoded")
 
 
-def num_frames(path: str | Path) -> int:
+def num_frames(path: str | Path, known: Known | None = None) -> int:
     """Return how many frames of a video are shown; DecodeError if it cannot be read."""
-    return index_of(path).count
+    return index_of(path, known).count
 
 
-def objection(path: str | Path, reads: str) -> str:
-    """Return why a decoder may not read this file, empty if it may; DecodeError if no decoder can."""
-    index = index_of(path)
+def objection(path: str | Path, index: Index, reads: str) -> str:
+    """Return why a decoder may not read this file, empty if it may."""
     if reads == "decord":
         return index.objection or miscount(str(path), reads, index.count, *version_of(path))
     if reads == "torchcodec":

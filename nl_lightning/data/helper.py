@@ -11,6 +11,7 @@ A helper ends with its parent, however that ends: Linux kills it, elsewhere it r
 import contextlib
 import ctypes
 import importlib
+import itertools
 import math
 import mmap
 import os
@@ -19,7 +20,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import weakref
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -33,6 +37,10 @@ Frames = npt.NDArray[np.uint8]
 
 TRIES = 3
 """Deaths over one file after which it counts as the file's fault: a helper may be killed for something else."""
+
+
+class DangerousFile(DecodeError):
+    """A file that hangs or crashes who reads it."""
 
 
 class Helper:
@@ -58,7 +66,7 @@ class Helper:
             function: ``module.name``, imported over there.
 
         Raises:
-            DecodeError: the file takes too long, or the process dies of it time and again.
+            DangerousFile: the file takes too long, or the process dies of it time and again.
             Exception: what the function raises.
         """
         return self._answer((function, (path, *arguments), False))
@@ -67,7 +75,7 @@ class Helper:
         """Return ``function(path, *arguments, allocate=...)``, in an array that is valid until the next call.
 
         Raises:
-            DecodeError, Exception: as from :meth:`ask`.
+            DangerousFile, Exception: as from :meth:`ask`.
         """
         shape = self._answer((function, (path, *arguments), True))
         return self._running().memory.array(shape)
@@ -80,7 +88,7 @@ class Helper:
                 connection.send(request)
                 if not connection.poll(self.seconds):
                     self.end()
-                    raise DecodeError(f"{path}: not read within {self.seconds:g} seconds (data.decode_seconds)")
+                    raise DangerousFile(f"{path}: not read within {self.seconds:g} seconds (data.decode_seconds)")
                 good, value = connection.recv()
             except (EOFError, ConnectionError):
                 died = self.end()
@@ -88,7 +96,7 @@ class Helper:
             if good:
                 return value
             raise value
-        raise DecodeError(f"{path}: the process that reads it dies of it ({died})")
+        raise DangerousFile(f"{path}: the process that reads it dies of it ({died})")
 
     def end(self) -> str:
         """End the process; return how it ended, in words."""
@@ -100,6 +108,39 @@ class Helper:
         if me not in self._processes:
             self._processes[me] = _Process()
         return self._processes[me]
+
+
+def by_helpers(
+    function: str, requests: Sequence[tuple[Any, ...]], workers: int, seconds: float
+) -> Iterator[tuple[int, Any]]:
+    """Call a function on many files, `workers` at a time, each in a helper; give (place, answer) as they come.
+
+    The answer for a file that hangs or crashes its helper is the error. Any other error ends it.
+    """
+    mine = threading.local()
+
+    def answer(request: tuple[Any, ...]) -> Any:
+        if not hasattr(mine, "helper"):
+            mine.helper = Helper(seconds)
+        try:
+            return mine.helper.ask(function, *request)
+        except DecodeError as error:
+            return error
+
+    with ThreadPoolExecutor(workers) as pool:  # a thread only waits for its helper
+        waiting: dict[Future[Any], int] = {}
+        left = iter(enumerate(requests))
+        try:
+            while True:
+                for place, request in itertools.islice(left, 2 * workers - len(waiting)):
+                    waiting[pool.submit(answer, request)] = place
+                if not waiting:
+                    return
+                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield waiting.pop(future), future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _Process:

@@ -37,10 +37,28 @@ class Index:
     objection: str
 
 
-def index_of(path: str | Path) -> Index:
-    """Return the index of a file, from memory if the file has not changed since; DecodeError if it cannot be read."""
+@dataclass(frozen=True)
+class Known:
+    """What was found before about a file: of which version of it, its index, and why it can't be read, if it can't."""
+
+    version: tuple[int, int]
+    index: Index | None
+    error: str = ""
+
+
+def index_of(path: str | Path, known: Known | None = None) -> Index:
+    """Return the index of a file, from memory or `known` if the file has not changed since.
+
+    Raises:
+        DecodeError: the file cannot be read.
+    """
     try:
         size, mtime_ns = version_of(path)
+        if known is not None and known.version == (size, mtime_ns):
+            if known.error:
+                raise ValueError(known.error)
+            if known.index is not None:
+                return known.index
         if size == 0:
             raise ValueError("the file is empty")
         return read_index(str(path), mtime_ns, size)

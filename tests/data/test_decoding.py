@@ -184,7 +184,7 @@ OBJECTIONS = {
 def test_why_decord_is_not_asked(kind: str, videos: dict[str, Path]) -> None:
     """The reason is the one that holds, and files without sure times are the ones that are counted from the start."""
     index = packets.index_of(videos[kind])
-    assert objection(videos[kind], "decord") == index.objection == OBJECTIONS.get(kind, "")
+    assert objection(videos[kind], index, "decord") == index.objection == OBJECTIONS.get(kind, "")
     assert (index.times is None) == (kind in ("avi", "ts", "444"))
 
 
@@ -269,7 +269,7 @@ def test_missing_frames_after_a_jump_are_looked_for_from_the_start(
     assert index.times is not None
     off = packets.Index(index.count, index.times + 1, index.keys, index.objection)  # no frame has such a time
     assert list(decoding.by_time(videos["plain"], off.times[[7, 30]].tolist(), off.keys)) == []
-    monkeypatch.setattr(decoding, "index_of", lambda path: off)
+    monkeypatch.setattr(decoding, "index_of", lambda path, known: off)
     assert numbers(frames(videos["plain"], [30, 7])) == [30, 7]
 
 
