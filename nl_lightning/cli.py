@@ -4,6 +4,7 @@ Each command is one verb and can be repeated at any time on half-finished work. 
 """
 
 import argparse
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -178,9 +179,41 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--json", action="store_true", help="print JSON")
     predict.set_defaults(command=_predict)
 
+    _data(commands.add_parser("data", help="data sets: check every file, make a copy that decodes fast, pack shards"))
+
     for name, purpose in LIGHTNING.items():
         commands.add_parser(name, help=purpose)
     return parser
+
+
+def _data(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    check = verbs.add_parser("check", help="read every file once, and write down what is there and what is wrong")
+    _data_set(check)
+    check.add_argument("--hash", action="store_true", help="also hash the bytes of each file")
+    check.add_argument(
+        "--out", type=Path, metavar="FILE", help="the manifest (default: ROOT/census.parquet)"
+    )
+    check.set_defaults(command=_data_check)
+    copy = verbs.add_parser("prepare", help="make a copy at short side 256 with a key frame every 16 frames")
+    _data_set(copy)
+    copy.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the copy goes")
+    copy.set_defaults(command=_data_prepare)
+    shards = verbs.add_parser("shards", help="pack a data set into tar files, as WebDataset has them")
+    _data_set(shards)
+    shards.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the shards go")
+    shards.add_argument(
+        "--shard-mb", type=_at_least_one, default=1000, metavar="MB", help="of a shard, about (default 1000)"
+    )
+    shards.set_defaults(command=_data_shards)
+
+
+def _data_set(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", help="whose data: a recipe's name or path")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="the data set's folder (default: the recipe's)")
+    parser.add_argument(
+        "--workers", type=_at_least_one, default=os.cpu_count(), metavar="N", help="processes (default: a core each)"
+    )
 
 
 def _where(parser: argparse.ArgumentParser) -> None:
@@ -494,6 +527,51 @@ def _predict(options: argparse.Namespace) -> int:
     if options.json:
         print(as_json(found))
     return 1 if any(prediction.error for prediction in found) else 0
+
+
+def _data_check(options: argparse.Namespace) -> int:
+    from nl_lightning.data.census import by_error, counts, take_census  # takes seconds: torch
+    from nl_lightning.data.manifest import NAME
+    from nl_lightning.execution import data_of
+
+    data = data_of(load_recipe(options.recipe), options.root)
+    splits, file = data.splits(), options.out or data.root / NAME
+    rows = take_census(splits, data.root, file, options.workers, options.hash)
+    table = Table("", "expected", "present", "decodable", box=None, header_style="bold")
+    for count in counts(rows):
+        table.add_row(count.split, str(count.expected), str(count.present), str(count.decodable))
+    console = Console()
+    console.print(table)
+    for error, number, example in by_error(rows):
+        console.print(f"{number} x {error} ({example})", highlight=False, markup=False)
+    console.print(f"written to {file}", highlight=False)
+    return 0
+
+
+def _data_prepare(options: argparse.Namespace) -> int:
+    from nl_lightning.data.prepare import prepare  # takes seconds: torch
+    from nl_lightning.execution import data_of
+
+    data = data_of(load_recipe(options.recipe), options.root)
+    lists = [name for name in data.lists.values() if name is not None]
+    made = prepare(data.splits(), lists, data.root, options.out, options.workers)
+    for name, error in made.as_they_are.items():
+        print(f"{error} (copied as it is: {name})")
+    print(
+        f"{made.made} videos copied, {made.there} were there, {len(made.as_they_are)} copied as they are, "
+        f"{len(made.absent)} absent; train with --data.root={options.out}"
+    )
+    return 0
+
+
+def _data_shards(options: argparse.Namespace) -> int:
+    from nl_lightning.data.shards import pack  # takes seconds: torch
+    from nl_lightning.execution import data_of
+
+    data = data_of(load_recipe(options.recipe), options.root)
+    packed, absent = pack(data.splits(), data.root, options.out, options.shard_mb * 1_000_000)
+    print(f"{packed} videos packed, {len(absent)} absent; train with --data.shards={options.out}")
+    return 0
 
 
 def _complexity(options: argparse.Namespace) -> int:

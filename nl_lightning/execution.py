@@ -29,6 +29,7 @@ from lightning.pytorch.loggers import WandbLogger
 from nl_lightning import tracking
 from nl_lightning.claims import Claim
 from nl_lightning.classifier import VideoClassifier
+from nl_lightning.data import longrange
 from nl_lightning.data.datamodule import UnreadableVideos, VideoDataModule
 from nl_lightning.data.videos import below
 from nl_lightning.errors import UserError, nearest
@@ -39,6 +40,7 @@ from nl_lightning.models.weights.arguments import with_weights
 from nl_lightning.records import RunRecord, pack, portable, videos_hash, write_record
 from nl_lightning.runner import CHECKPOINT, Run
 from nl_lightning.signals import stop_on_signals
+from nl_lightning.study import Recipe
 
 VERSIONS = ("torch", "torchvision", "lightning", "decord", "av", "numpy", "wandb")
 """Packages whose versions a record names: those that can change a number."""
@@ -233,12 +235,26 @@ def _record(run: Run, cli: VideoCLI, curve: Curve, metrics: Mapping[str, float],
         read_videos="" if all(read) else pack(read),
         curve=curve.points,
         device=_device(trainer),
-        decoder="auto",
+        decoder=data.files.decoder,
         versions={"python": platform.python_version(), **_versions()},
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         init_from=run.variant.init_from,
+        **_videos(data, scored=sum(read)),
         **_commit(),
     )
+
+
+def _videos(data: VideoDataModule, scored: int) -> dict[str, Any]:
+    """How many videos were there and decodable: as a census found, or else as testing did."""
+    present, decodable = data.found("test")
+    train = {"expected": len(data.videos("train"))}
+    if data.manifest is not None:
+        train["present"], train["decodable"] = data.manifest.counts(data.videos("train").paths)
+    return {
+        "videos_present": present,
+        "videos_decodable": scored if decodable is None else decodable,
+        "train_videos": train,
+    }
 
 
 def lightning_command(arguments: list[str]) -> int:
@@ -249,6 +265,17 @@ def lightning_command(arguments: list[str]) -> int:
             raise UserError(f"ckpt_path: no checkpoint at {path}")
     VideoCLI(args=with_weights(arguments))
     return 0
+
+
+def data_of(recipe: Recipe, root: Path | None) -> VideoDataModule:
+    """The data of a recipe, below `root` if that is given; what the recipe generates is there."""
+    arguments = [f"--config={file}" for file in recipe.files]
+    arguments += [f"--data.root={root}"] if root is not None else []
+    cli = VideoCLI(args=[*arguments, *ANY_MACHINE], run=False, trainer_defaults={"logger": False})
+    data: VideoDataModule = cli.datamodule
+    if data.longrange is not None:
+        longrange.generate(data.root, data.longrange)
+    return data
 
 
 def costs(run: Run) -> Complexity:

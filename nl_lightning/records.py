@@ -32,6 +32,9 @@ class RunRecord:
     Attributes:
         config: the merged recipe and the variant's arguments, for people; `config_hash` is what is compared.
         videos_expected: videos in the test list. All of them are in the denominator of top-1 and top-5.
+        videos_present, videos_decodable: of the test list: files that are there, and that decode, as a census found, or
+            else as testing did. None: not counted.
+        train_videos: the same of the train list: ``expected``, ``present``, ``decodable`` as far as they were counted.
         videos_scored: those that could be decoded; the others (`unreadable`, by name) count as wrong.
         num_clips, num_crops: views of a video: clips in time x crops in space.
         params: all parameters of the network.
@@ -81,6 +84,9 @@ class RunRecord:
     curve: list[dict[str, float]] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     init_from: str | None = None
+    videos_present: int | None = None
+    videos_decodable: int | None = None
+    train_videos: dict[str, int] = field(default_factory=dict)
 
     def right(self, k: Literal[1, 5]) -> list[bool] | None:
         """Whether each test video's class is among the `k` best, in the order of the test list; None if not kept."""

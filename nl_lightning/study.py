@@ -27,7 +27,8 @@ from nl_lightning.grid import AXES, Grid, placement_name, product
 
 # Settings that can't change a number: where things lie, how fast they go, what is shown. Not in a run's hash.
 NEUTRAL = {
-    "seed_everything", "data.root", "data.num_workers", "data.decoded_copy", "trainer.enable_model_summary",
+    "seed_everything", "data.root", "data.num_workers", "data.decoded_copy", "data.shards", "data.manifest",
+    "data.decode_seconds", "trainer.enable_model_summary",
     "trainer.default_root_dir", "trainer.logger", "trainer.enable_progress_bar", "trainer.accelerator",
     "trainer.log_every_n_steps",
 }  # fmt: skip

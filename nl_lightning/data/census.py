@@ -28,7 +28,7 @@ SURVEY = f"{__name__}.survey"
 
 
 def take_census(
-    splits: Mapping[str, VideoList], root: Path, file: Path, workers: int, hashes: bool, seconds: float
+    splits: Mapping[str, VideoList], root: Path, file: Path, workers: int, hashes: bool, seconds: float = 600.0
 ) -> list[Row]:
     """Read every file that has not been read in its present version, and write the manifest; return its rows.
 
@@ -38,7 +38,7 @@ def take_census(
         file: the manifest.
         workers: files read at a time.
         hashes: also hash the files' bytes.
-        seconds: after which a file is given up.
+        seconds: after which a file is given up; it is read from the first frame to the last.
 
     Raises:
         UserError: another process is at it, or the manifest can't be written.

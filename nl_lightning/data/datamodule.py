@@ -1,16 +1,18 @@
 """VideoDataModule: lists of video files -> batches of clips for training and of all views for testing."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Sampler
 
-from nl_lightning.data import decoding, longrange
+from nl_lightning.data import longrange
 from nl_lightning.data.datasets import (
     Reader,
     Sample,
@@ -18,10 +20,15 @@ from nl_lightning.data.datasets import (
     TrainClips,
 )
 from nl_lightning.data.decoded_copy import DecodedCopy
+from nl_lightning.data.decoding import Decoder
+from nl_lightning.data.files import Files
 from nl_lightning.data.folders import scan_folder
 from nl_lightning.data.lists import read_classes, read_list
 from nl_lightning.data.longrange import LongRange
+from nl_lightning.data.manifest import NAME, Manifest
 from nl_lightning.data.sampling import Spread
+from nl_lightning.data.shards import Shards
+from nl_lightning.data.shared_memory import check_room
 from nl_lightning.data.transforms import TestViews, TrainView
 from nl_lightning.data.videos import VideoList, every_fifth, same_classes
 from nl_lightning.errors import UserError
@@ -57,6 +64,11 @@ class VideoDataModule(L.LightningDataModule):
             names the classes of list files, one a line.
         train_list, val_list, test_list: names of list files (``path label`` a line).
         longrange: generate this benchmark at `root` if it isn't there.
+        shards: the folder of the same data set, packed (``nl-lightning data shards``); lists come from there as well.
+        manifest: what ``nl-lightning data check`` found; if not given, ``census.parquet`` in `root`, if it is there.
+            Videos that it found bad are left out of training; in testing they count as wrong.
+        decoder: who decodes, see :mod:`~nl_lightning.data.decoding`.
+        decode_seconds: after which a file is given up, named and set aside.
         decoded_copy: keep all frames decoded, for small sets of videos of one size and length.
         num_frames: T of a clip.
         frame_stride: frames from one to the next.
@@ -82,6 +94,10 @@ class VideoDataModule(L.LightningDataModule):
         val_list: str | None = None,
         test_list: str | None = None,
         longrange: LongRange | None = None,
+        shards: str | None = None,
+        manifest: str | None = None,
+        decoder: Decoder = "auto",
+        decode_seconds: float = 120.0,
         decoded_copy: bool = False,
         num_frames: int = 32,
         frame_stride: int = 2,
@@ -120,6 +136,18 @@ class VideoDataModule(L.LightningDataModule):
         self.batch_size, self.test_batch_size, self.num_workers = batch_size, test_batch_size, num_workers
         self.num_classes, self.max_unreadable, self.seed = num_classes, max_unreadable, seed
         self._videos: dict[str, VideoList] = {}
+        if decode_seconds <= 0:
+            raise UserError(f"data.decode_seconds is {decode_seconds:g}: expected more than 0")
+        self.shards = None if shards is None else Shards(Path(shards), self.root)
+        self.manifest = self._find_manifest(manifest)
+        self.files = Files(self.root, decoder, decode_seconds, self.manifest, self.shards)
+
+    def _find_manifest(self, named: str | None) -> Manifest | None:
+        """The manifest that was named, or that lies beside the lists; none for shards, whose files are others."""
+        if named is not None:
+            return Manifest(Path(named))
+        file = self.root / NAME
+        return Manifest(file) if self.shards is None and file.is_file() else None
 
     @property
     def clip_shape(self) -> tuple[int, int, int]:
@@ -159,7 +187,9 @@ class VideoDataModule(L.LightningDataModule):
                 f"data.batch_size is {self.batch_size}, but {self.root} has {len(self.videos('train'))} videos"
             )
         splits = ("train", "val") if stage == "fit" else ("val", "test")
+        check_room(self.num_workers, self._batch_bytes(stage))
         for split in splits:
+            self._check_census(split)
             same_classes(self.videos(splits[0]), self.videos(split), split)
             most = self.videos(split).labels.max()
             if self.num_classes is not None and most >= self.num_classes:
@@ -168,17 +198,58 @@ class VideoDataModule(L.LightningDataModule):
                     f"0 to {self.num_classes - 1}: set model.net.num_classes"
                 )
 
+    def _batch_bytes(self, stage: str) -> int:
+        """What a batch takes in memory; of whole frames, about."""
+        if stage == "fit":
+            return 3 * self.batch_size * math.prod(self.clip_shape)
+        views = self.num_clips * self.num_crops
+        return 3 * self.test_batch_size * views * self.num_frames * self.test_views.side**2
+
     def videos(self, split: str) -> VideoList:
         """The videos of ``train``, ``val`` or ``test``; without test videos, those of val."""
         if split not in self._videos:
             self._videos[split] = self._find_videos(split)
         return self._videos[split]
 
+    def splits(self) -> dict[str, VideoList]:
+        """All lists of the data set, by split."""
+        return {split: self.videos(split) for split in self.lists}
+
+    def training_videos(self) -> VideoList:
+        """The videos to train on: those of train without those that a census found bad."""
+        videos = self.videos("train")
+        if self.manifest is None:
+            return videos
+        bad = list(self.manifest.bad(videos.paths))
+        return videos.take(np.delete(np.arange(len(videos)), bad))
+
+    def _check_census(self, split: str) -> None:
+        """Say what a census found bad; UserError if it is more than may be."""
+        if self.manifest is None or not (bad := self.manifest.bad(self.videos(split).paths)):
+            return
+        first = next(iter(bad))
+        said = (
+            f"{len(bad)} of {len(self.videos(split))} {split} videos can't be used, "
+            f"{self.videos(split).paths.name(first)} among them ({bad[first]}); {self.manifest.file} names all"
+        )
+        if len(bad) > self.max_unreadable * len(self.videos(split)):
+            raise UserError(f"{said}. More than {self.max_unreadable:.0%} (data.max_unreadable)")
+        rank_zero_warn(f"{said}: {'left out' if split == 'train' else 'counted as wrong'}")
+
+    def found(self, split: str) -> tuple[int, int | None]:
+        """How many videos of a split are present, and how many decodable, if a census has looked."""
+        videos = self.videos(split)
+        if self.manifest is not None:
+            return self.manifest.counts(videos.paths)
+        return sum(map(self.files.is_present, videos.paths)), None
+
     def listed(self, split: str) -> list[tuple[str, int]]:
         """(path, label) of each video of a split, in order; paths are below `root`, the same on every machine."""
         return self.videos(split).listed()
 
     def _find_videos(self, split: str) -> VideoList:
+        if self.shards is not None:
+            return self.shards.videos(split)
         listed = self.lists[split]
         if listed is not None:
             return read_list(self.root / listed, self.root, read_classes(self.root / "classes.txt"))
@@ -195,10 +266,10 @@ class VideoDataModule(L.LightningDataModule):
         return DecodedCopy(self.root / "decoded" / f"{split}.npy", self.videos(split).paths)
 
     def _reader(self, split: str) -> Reader:
-        return self._copy(split).open() if self.decoded_copy else decoding
+        return self._copy(split).open() if self.decoded_copy else self.files
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        videos = self.videos("train")
+        videos = self.training_videos()
         clips = TrainClips(
             videos, self._reader("train"), self.num_frames, self.frame_stride, self.train_view, self.seed
         )

@@ -56,6 +56,10 @@ class Files:
         found: Frames = self._guarded(path, lambda: self.helper.pictures(*request))
         return found
 
+    def is_present(self, path: Path) -> bool:
+        """Whether there is such a file, or a place in the shards."""
+        return path.is_file() if self.shards is None else self.shards.has(path)
+
     def _find(self, path: Path) -> tuple[Path | str, Known | None]:
         """Where a file lies, and what is known about it."""
         if path in self.aside:

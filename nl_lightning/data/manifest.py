@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nl_lightning.data.names import Names
-from nl_lightning.data.packets import Index, Known
+from nl_lightning.data.packets import Index, Known, version_of
+from nl_lightning.data.videos import Paths
 from nl_lightning.errors import UserError
 from nl_lightning.records import write_atomically
 
@@ -115,12 +116,14 @@ class Manifest:
 
     def __init__(self, file: Path) -> None:
         table = _read(file)
+        self.file = file
         self._names = Names(path.as_py() for path in table["path"])
         self._bytes, self._mtimes = table["bytes"].to_numpy(), table["mtime_ns"].to_numpy()
         self._frames, self._counted = table["frames"].to_numpy().astype(np.int32), table["counted"].to_numpy()
         self._plain = pc.equal(table["objection"], "").to_numpy()
         self._times, self._keys = _Lists(table["times"]), _Lists(table["keys"])
-        self._errors = {row: error.as_py() for row, error in enumerate(table["error"]) if error.as_py()}
+        bad = table.filter(pc.not_equal(table["error"], ""))
+        self._errors = dict(zip(bad["path"].to_pylist(), bad["error"].to_pylist(), strict=True))
 
     def knows(self, name: str) -> Known | None:
         """What is known of the file that lies here, below the data set's folder; None if it wasn't looked at."""
@@ -128,12 +131,23 @@ class Manifest:
         if row is None:
             return None
         version = (int(self._bytes[row]), int(self._mtimes[row]))
-        return Known(version, self._index(row), self._errors.get(row, ""))
+        return Known(version, self._index(row), self._errors.get(name, ""))
 
-    def counts(self, names: Iterable[str]) -> tuple[int, int]:
-        """How many of these files are present, and how many decodable."""
-        found = [known for known in map(self.knows, names) if known is not None]
-        return sum(known.version != (0, 0) for known in found), sum(not known.error for known in found)
+    def bad(self, paths: Paths) -> dict[int, str]:
+        """Which of these can't be used, by number, and why; those whose files have changed since aren't among them."""
+        found = {}
+        for video, name in enumerate(paths.names()):
+            if error := self._errors.get(name):
+                known = self.knows(name)
+                if known is not None and known.version == _version(paths[video]):
+                    found[video] = error
+        return found
+
+    def counts(self, paths: Paths) -> tuple[int, int]:
+        """How many of these files were present, and how many decodable."""
+        rows = [row for row in map(self._names.row, paths.names()) if row is not None]
+        bad = sum(name in self._errors for name in paths.names())
+        return int((self._mtimes[rows] != 0).sum()), len(rows) - bad
 
     def _index(self, row: int) -> Index | None:
         count = int(self._frames[row])
@@ -145,6 +159,13 @@ class Manifest:
             return None
         first, step = times.tolist()
         return Index(count, first + step * np.arange(count), first + step * self._keys[row], objection)
+
+
+def _version(path: Path) -> tuple[int, int]:
+    try:
+        return version_of(path)
+    except OSError:
+        return 0, 0
 
 
 class _Lists:

@@ -133,14 +133,15 @@ def _encoded(source: Path) -> bytes:
         stream = video_stream(old)
         rate = stream.average_rate or Fraction(25)
         copy = new.add_stream("libx264", rate=rate, options=X264)
-        copy.codec_context.time_base = stream.time_base if times is not None and stream.time_base else 1 / rate
         copy.pix_fmt = "yuv420p"
+        tick = copy.codec_context.time_base = 1 / rate if times is None else Fraction(stream.time_base or 1 / rate)
         for number, frame in enumerate(old.decode(stream)):
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(upright(frame, turn)), format="rgb24")
-            copy.height, copy.width = copied_size(picture.height, picture.width)
+            if number == 0:
+                copy.height, copy.width = copied_size(picture.height, picture.width)
             small = shrink.reformat(picture, copy.width, copy.height, "yuv420p", interpolation=Interpolation.AREA)
             small.pts = number if times is None or frame.pts is None else frame.pts - int(times[0])
-            small.time_base = copy.codec_context.time_base
+            small.time_base = tick
             new.mux(copy.encode(small))
         new.mux(copy.encode())
     return file.getvalue()

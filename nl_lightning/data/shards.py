@@ -118,11 +118,18 @@ class Shards:
             raise UserError(f"data.shards: {self.folder} has no split '{split}'")
         return VideoList.of(self.root, rows["path"].to_pylist(), rows["label"].to_pylist(), classes)
 
+    def has(self, path: Path) -> bool:
+        """Whether a video was there when the set was packed."""
+        return self._find(path) is not None
+
     def place(self, path: Path) -> str:
         """Where a video lies, as FFmpeg opens it; DecodeError if it was absent when the set was packed."""
-        row = self._names.row(below(path, self.root))
-        shard = "" if row is None else self._table["shard"][row].as_py()
-        if not shard:
+        row = self._find(path)
+        if row is None:
             raise DecodeError(f"{path}: not in the shards in {self.folder}")
-        start, size = (self._table[column][row].as_py() for column in ("start", "size"))
+        shard, start, size = (self._table[column][row].as_py() for column in ("shard", "start", "size"))
         return stretch(self.folder / shard, start, size)
+
+    def _find(self, path: Path) -> int | None:
+        row = self._names.row(below(path, self.root))
+        return row if row is not None and self._table["shard"][row].as_py() else None
