@@ -22,6 +22,7 @@ from nl_lightning.signals import Stopped
 from nl_lightning.study import Recipe, Study, find_study, load_recipe, load_study
 
 if TYPE_CHECKING:
+    from nl_lightning.data.datamodule import VideoDataModule
     from nl_lightning.report.collate import Runs
 
 LIGHTNING = {
@@ -191,9 +192,7 @@ def _data(parser: argparse.ArgumentParser) -> None:
     check = verbs.add_parser("check", help="read every file once, and write down what is there and what is wrong")
     _data_set(check)
     check.add_argument("--hash", action="store_true", help="also hash the bytes of each file")
-    check.add_argument(
-        "--out", type=Path, metavar="FILE", help="the manifest (default: ROOT/census.parquet)"
-    )
+    check.add_argument("--out", type=Path, metavar="FILE", help="the manifest (default: ROOT/census.parquet)")
     check.set_defaults(command=_data_check)
     copy = verbs.add_parser("prepare", help="make a copy at short side 256 with a key frame every 16 frames")
     _data_set(copy)
@@ -529,12 +528,21 @@ def _predict(options: argparse.Namespace) -> int:
     return 1 if any(prediction.error for prediction in found) else 0
 
 
+def _data_of(options: argparse.Namespace) -> "VideoDataModule":
+    from nl_lightning.execution import data_of  # takes seconds: torch
+
+    recipe = load_recipe(options.recipe)
+    root = [f"--data.root={options.root}"] if options.root is not None else []
+    data = data_of([*(f"--config={file}" for file in recipe.files), *root])
+    data.generate()
+    return data
+
+
 def _data_check(options: argparse.Namespace) -> int:
     from nl_lightning.data.census import by_error, counts, take_census  # takes seconds: torch
     from nl_lightning.data.manifest import NAME
-    from nl_lightning.execution import data_of
 
-    data = data_of(load_recipe(options.recipe), options.root)
+    data = _data_of(options)
     splits, file = data.splits(), options.out or data.root / NAME
     rows = take_census(splits, data.root, file, options.workers, options.hash)
     table = Table("", "expected", "present", "decodable", box=None, header_style="bold")
@@ -550,9 +558,8 @@ def _data_check(options: argparse.Namespace) -> int:
 
 def _data_prepare(options: argparse.Namespace) -> int:
     from nl_lightning.data.prepare import prepare  # takes seconds: torch
-    from nl_lightning.execution import data_of
 
-    data = data_of(load_recipe(options.recipe), options.root)
+    data = _data_of(options)
     lists = [name for name in data.lists.values() if name is not None]
     made = prepare(data.splits(), lists, data.root, options.out, options.workers)
     for name, error in made.as_they_are.items():
@@ -566,9 +573,8 @@ def _data_prepare(options: argparse.Namespace) -> int:
 
 def _data_shards(options: argparse.Namespace) -> int:
     from nl_lightning.data.shards import pack  # takes seconds: torch
-    from nl_lightning.execution import data_of
 
-    data = data_of(load_recipe(options.recipe), options.root)
+    data = _data_of(options)
     packed, absent = pack(data.splits(), data.root, options.out, options.shard_mb * 1_000_000)
     print(f"{packed} videos packed, {len(absent)} absent; train with --data.shards={options.out}")
     return 0

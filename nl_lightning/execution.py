@@ -8,6 +8,7 @@ Everything a run needs is in its arguments, and everything it leaves lies in its
 import argparse
 import contextlib
 import importlib.metadata
+import logging
 import math
 import platform
 import re
@@ -29,7 +30,6 @@ from lightning.pytorch.loggers import WandbLogger
 from nl_lightning import tracking
 from nl_lightning.claims import Claim
 from nl_lightning.classifier import VideoClassifier
-from nl_lightning.data import longrange
 from nl_lightning.data.datamodule import UnreadableVideos, VideoDataModule
 from nl_lightning.data.videos import below
 from nl_lightning.errors import UserError, nearest
@@ -40,7 +40,6 @@ from nl_lightning.models.weights.arguments import with_weights
 from nl_lightning.records import RunRecord, pack, portable, videos_hash, write_record
 from nl_lightning.runner import CHECKPOINT, Run
 from nl_lightning.signals import stop_on_signals
-from nl_lightning.study import Recipe
 
 VERSIONS = ("torch", "torchvision", "lightning", "decord", "av", "numpy", "wandb")
 """Packages whose versions a record names: those that can change a number."""
@@ -267,14 +266,13 @@ def lightning_command(arguments: list[str]) -> int:
     return 0
 
 
-def data_of(recipe: Recipe, root: Path | None) -> VideoDataModule:
-    """The data of a recipe, below `root` if that is given; what the recipe generates is there."""
-    arguments = [f"--config={file}" for file in recipe.files]
-    arguments += [f"--data.root={root}"] if root is not None else []
+def data_of(arguments: Sequence[str]) -> VideoDataModule:
+    """The data that these arguments describe, on any machine, without a word; nothing of it is made yet."""
+    for logger in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(logger).setLevel(logging.WARNING)  # seeds and devices are no news here
+    warnings.filterwarnings("ignore", "The `srun` command is available")  # Lightning's advice where jobs are submitted
     cli = VideoCLI(args=[*arguments, *ANY_MACHINE], run=False, trainer_defaults={"logger": False})
     data: VideoDataModule = cli.datamodule
-    if data.longrange is not None:
-        longrange.generate(data.root, data.longrange)
     return data
 
 

@@ -5,10 +5,8 @@ job; the options are theirs. The claim is taken before anything slow is imported
 together all but one are gone at once.
 """
 
-import logging
 import os
 import sys
-import warnings
 
 from nl_lightning.claims import Claim, claim
 from nl_lightning.errors import UserError, mistake
@@ -74,13 +72,10 @@ def _execute(run: Run, held: Claim | None) -> int:
 
 def _prepare(files: list[str]) -> int:
     """Make a recipe's data and check its lists."""
-    from nl_lightning.execution import ANY_MACHINE, VideoCLI  # takes seconds: torch
+    from nl_lightning.execution import data_of  # takes seconds: torch
 
-    for logger in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(logger).setLevel(logging.WARNING)  # seeds and devices are no news here
-    warnings.filterwarnings("ignore", "The `srun` command is available")  # Lightning's advice where jobs are submitted
     try:
-        data = VideoCLI(args=[*files, *ANY_MACHINE], run=False, trainer_defaults={"logger": False}).datamodule
+        data = data_of(files)
         data.prepare_data()
         for stage in ("fit", "test"):
             data.setup(stage)

@@ -4,26 +4,33 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nl_lightning.data import decoding
+from nl_lightning.data.census import survey
 
 
-def num_frames(path: str | Path, known: Any = None) -> int:
-    """As the real one, but ``hang`` in a file's name hangs, and ``crash`` crashes."""
+def fault(path: str | Path) -> None:
+    """Hang or crash if a file is named so."""
     if "hang" in Path(path).name:
         time.sleep(1000)
     if "crash" in Path(path).name:
         os.kill(os.getpid(), signal.SIGSEGV)
-    return decoding.num_frames(path)
+
+
+def num_frames(path: str | Path, known: Any = None) -> int:
+    """As the real one, with faults."""
+    fault(path)
+    return decoding.num_frames(path, known)
 
 
 def frames(path: str | Path, indices: Any, decoder: Any, known: Any, allocate: Callable[..., Any]) -> Any:
     """As the real one, with the same faults."""
-    num_frames(path)
+    fault(path)
     return decoding.frames(path, indices, decoder, known, allocate)
 
 
@@ -50,3 +57,9 @@ def whole_numbers(path: str | Path, rows: int, allocate: Callable[..., Any]) -> 
     array = allocate((rows, 5))
     array[:] = np.arange(5 * rows).reshape(rows, 5) % 256
     return array
+
+
+def mark(path: str | Path, row: Any, hashes: bool) -> Any:
+    """As a census's survey, with the same faults; it says that it was here."""
+    fault(path)
+    return replace(survey(Path(path), row, hashes), codec="read again")

@@ -168,10 +168,14 @@ class VideoDataModule(L.LightningDataModule):
         """The group of each class, where the data set has groups; else nothing."""
         return tuple(map(longrange.group_of, longrange.CLASSES)) if self.longrange is not None else ()
 
+    def generate(self) -> None:
+        """Generate the benchmark that the recipe asks for, if it does."""
+        if self.longrange is not None and self.shards is None:
+            longrange.generate(self.root, self.longrange)
+
     def prepare_data(self) -> None:
         """Generate and decode what the recipe asks for, with progress; nothing if that has been done."""
-        if self.longrange is not None:
-            longrange.generate(self.root, self.longrange)
+        self.generate()
         if self.decoded_copy:
             for split in self.lists:
                 self._copy(split).make()

@@ -88,7 +88,7 @@ class Helper:
                 connection.send(request)
                 if not connection.poll(self.seconds):
                     self.end()
-                    raise DangerousFile(f"{path}: not read within {self.seconds:g} seconds (data.decode_seconds)")
+                    raise DangerousFile(f"{path}: not read within {self.seconds:g} seconds")
                 good, value = connection.recv()
             except (EOFError, ConnectionError):
                 died = self.end()

@@ -48,7 +48,10 @@ def pack(splits: Mapping[str, VideoList], root: Path, folder: Path, shard_bytes:
             raise UserError(f"{folder}: holds a packed data set already; name another folder, or delete this one")
         for half in folder.glob("*.tar"):  # of a packing that was stopped
             half.unlink()
-        labels = {name: label for videos in splits.values() for name, label in videos.listed()}
+        labels: dict[str, int] = {}
+        for videos in splits.values():
+            for name, label in videos.listed():
+                labels.setdefault(name, label)
         present = {name: label for name, label in labels.items() if (root / name).is_file()}
         _write_shards(present, root, folder, shard_bytes)
         _write_index(index, splits, _places(folder, list(present)))

@@ -56,7 +56,7 @@ def test_arrays_of_any_size_come_in_shared_memory(helper: Helper) -> None:
 def test_a_hanging_file_is_given_up(helper: Helper) -> None:
     process = helper.ask("faulty_reader.process_id", "x")
     helper.seconds = 0.3
-    with pytest.raises(DecodeError, match=r"^hang\.mp4: not read within 0\.3 seconds \(data\.decode_seconds\)$"):
+    with pytest.raises(DecodeError, match=r"^hang\.mp4: not read within 0\.3 seconds$"):
         helper.ask("faulty_reader.num_frames", "hang.mp4")
     assert gone(process)
     helper.seconds = 60
