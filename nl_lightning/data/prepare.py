@@ -34,7 +34,7 @@ from nl_lightning.records import write_atomically
 
 SHORT_SIDE = 256
 KEY_EVERY = 16
-X264 = {"preset": "veryfast", "tune": "fastdecode", "crf": "20", "threads": "1", "g": str(KEY_EVERY)}
+X264 = {"preset": "veryfast", "tune": "fastdecode", "crf": "23", "threads": "1", "g": str(KEY_EVERY)}
 LISTS = {".txt", ".csv", ".json", ".yaml", ".yml"}
 """Suffixes of what lists and describes videos."""
 SECONDS = 3600.0
