@@ -93,7 +93,7 @@ def claim(what: Path) -> Claim | None:
             return None
     except OSError as error:
         raise UserError(
-            f"{what}: can't be claimed: {error.strerror}; take a folder that can be written (--results)"
+            f"{what}: can't be claimed: {error.strerror}; take a folder that can be written (--results, --data.root)"
         ) from error
     if _newest(what) != mine:  # it looked before another one took it and cleared the older ones away
         mine.unlink(missing_ok=True)

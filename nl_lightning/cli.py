@@ -193,6 +193,7 @@ def _data(parser: argparse.ArgumentParser) -> None:
     _data_set(check)
     check.add_argument("--hash", action="store_true", help="also hash the bytes of each file")
     check.add_argument("--out", type=Path, metavar="FILE", help="the manifest (default: ROOT/census.parquet)")
+    check.add_argument("--compare", type=Path, metavar="LIST", help="also say how many ids each split shares with it")
     check.set_defaults(command=_data_check)
     copy = verbs.add_parser("prepare", help="make a copy at short side 256 with a key frame every 16 frames")
     _data_set(copy)
@@ -539,7 +540,9 @@ def _data_of(options: argparse.Namespace) -> "VideoDataModule":
 
 
 def _data_check(options: argparse.Namespace) -> int:
+    from nl_lightning.data.annotations import read_annotation
     from nl_lightning.data.census import by_error, counts, take_census  # takes seconds: torch
+    from nl_lightning.data.known import overlap, said_of
     from nl_lightning.data.manifest import NAME
 
     data = _data_of(options)
@@ -552,6 +555,15 @@ def _data_check(options: argparse.Namespace) -> int:
     console.print(table)
     for error, number, example in by_error(rows):
         console.print(f"{number} x {error} ({example})", highlight=False, markup=False)
+    for split, videos in splits.items():
+        console.print(said_of(len(videos), split), highlight=False)
+        if options.compare is not None:
+            other = read_annotation(str(options.compare.resolve()), data.root, split)
+            shared = overlap(videos.paths.names(), other.paths.names())
+            console.print(
+                f"{split} and {options.compare}: {shared.both} ids in both, {shared.first_only} in {split} only, "
+                f"{shared.second_only} in the list only, {shared.without_id} names without an id", highlight=False,
+            )  # fmt: skip
     console.print(f"written to {file}", highlight=False)
     return 0
 

@@ -27,10 +27,9 @@ from nl_lightning.grid import AXES, Grid, placement_name, product
 
 # Settings that can't change a number: where things lie, how fast they go, what is shown. Not in a run's hash.
 NEUTRAL = {
-    "seed_everything", "data.root", "data.num_workers", "data.decoded_copy", "data.shards", "data.manifest",
-    "data.decode_seconds", "trainer.enable_model_summary",
-    "trainer.default_root_dir", "trainer.logger", "trainer.enable_progress_bar", "trainer.accelerator",
-    "trainer.log_every_n_steps",
+    "seed_everything", "data.root", "data.allow_outside", "data.shards", "data.manifest", "data.decode_seconds",
+    "data.num_workers", "data.decoded_copy", "trainer.enable_model_summary", "trainer.default_root_dir",
+    "trainer.logger", "trainer.enable_progress_bar", "trainer.accelerator", "trainer.log_every_n_steps",
 }  # fmt: skip
 # A batch is per process, so these change a number unless they are 1, which is the same as not saying it.
 NEUTRAL_IF_ONE = {"trainer.devices", "trainer.num_nodes"}
@@ -544,6 +543,11 @@ class Recipe:
         lines = self.files[0].read_text(encoding="utf-8").splitlines()
         opening = "\n".join(line[1:] for line in itertools.takewhile(lambda line: line.startswith("#"), lines))
         return [" ".join(line.split()) for line in re.sub(r"\n  +", " ", opening).splitlines()]
+
+    @property
+    def folds(self) -> int:
+        """Official splits of its data, which the seeds stand for in turn (``data.folds``); 1 where there are none."""
+        return int(self.config.get("data", {}).get("folds", 1))
 
     def overlay(self, clip: str) -> Path:
         """The file that changes this recipe for variants of this clip; it need not exist."""

@@ -13,6 +13,7 @@ import torch
 from nl_lightning.cli import _parser, main
 from nl_lightning.conventions import Conventions
 from nl_lightning.data import longrange
+from nl_lightning.data.datamodule import VideoDataModule
 from nl_lightning.execution import ANY_MACHINE, VideoCLI
 from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
@@ -86,6 +87,20 @@ def test_the_papers_schedule_is_in_the_papers_recipe() -> None:
     assert long.model.optimizer.init_args.lr == 0.01 / 4
     assert (long.data.num_frames, long.data.frame_stride) == (128, 1)
     assert long.model.freeze_bn
+
+
+@pytest.mark.parametrize(
+    ("recipe", "first", "last"),
+    [
+        ("ucf101", "ucfTrainTestlist/testlist01.txt", "ucfTrainTestlist/testlist03.txt"),
+        ("hmdb51", "testTrainMulti_7030_splits/*_test_split1.txt", "testTrainMulti_7030_splits/*_test_split3.txt"),
+    ],
+)
+def test_seeds_are_official_splits_in_the_recipes_of_small_sets(recipe: str, first: str, last: str) -> None:
+    assert load_recipe(recipe).folds == 3
+    data = understand([f"--config={file}" for file in load_recipe(recipe).files]).data
+    for seed, listed in ((0, first), (2, last)):
+        assert VideoDataModule("data", test_list=data.test_list, folds=data.folds, seed=seed).lists["test"] == listed
 
 
 def shown(file: str) -> list[list[str]]:

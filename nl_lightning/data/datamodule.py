@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Sampler
 
 from nl_lightning.data import longrange
+from nl_lightning.data.annotations import read_annotation
 from nl_lightning.data.datasets import (
     Reader,
     Sample,
@@ -22,8 +23,7 @@ from nl_lightning.data.datasets import (
 from nl_lightning.data.decoded_copy import DecodedCopy
 from nl_lightning.data.decoding import Decoder
 from nl_lightning.data.files import Files
-from nl_lightning.data.folders import scan_folder
-from nl_lightning.data.lists import read_classes, read_list
+from nl_lightning.data.folders import refuse_outside, scan_folder
 from nl_lightning.data.longrange import LongRange
 from nl_lightning.data.manifest import NAME, Manifest
 from nl_lightning.data.sampling import Spread
@@ -60,9 +60,12 @@ class VideoDataModule(L.LightningDataModule):
     Where `root` itself holds the class folders, every fifth video of a class is for validation.
 
     Args:
-        root: folder of the data set. List files lie in it, and paths in them are relative to it; ``classes.txt`` in it
-            names the classes of list files, one a line.
-        train_list, val_list, test_list: names of list files (``path label`` a line).
+        root: folder of the data set. Lists lie in it, and paths in them are relative to it; ``classes.txt`` in it names
+            the classes, one a line, where the list doesn't.
+        train_list, val_list, test_list: names of list files, of any kind that
+            :mod:`~nl_lightning.data.annotations` knows. ``{fold}`` in them is the number of the official split.
+        folds: official splits of the data set; with 3, the seeds 0, 1, 2, 3 ... take the splits 1, 2, 3, 1 ...
+        allow_outside: take videos that lie outside of `root`, be it by a path or a symbolic link.
         longrange: generate this benchmark at `root` if it isn't there.
         shards: the folder of the same data set, packed (``nl-lightning data shards``); lists come from there as well.
         manifest: what ``nl-lightning data check`` found; if not given, ``census.parquet`` in `root`, if it is there.
@@ -93,6 +96,8 @@ class VideoDataModule(L.LightningDataModule):
         train_list: str | None = None,
         val_list: str | None = None,
         test_list: str | None = None,
+        folds: int = 1,
+        allow_outside: bool = False,
         longrange: LongRange | None = None,
         shards: str | None = None,
         manifest: str | None = None,
@@ -118,13 +123,16 @@ class VideoDataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         self.root, self.longrange, self.decoded_copy = Path(root), longrange, decoded_copy
-        self.lists = {"train": train_list, "val": val_list, "test": test_list}
-        if longrange is not None:
-            self.lists = {split: f"{split}.txt" for split in self.lists}
-        counts = {"num_frames": num_frames, "frame_stride": frame_stride, "num_clips": num_clips}
+        self.allow_outside = allow_outside
+        counts = {"num_frames": num_frames, "frame_stride": frame_stride, "num_clips": num_clips, "folds": folds}
         for name, count in {**counts, "batch_size": batch_size, "test_batch_size": test_batch_size}.items():
             if count < 1:
                 raise UserError(f"data.{name} is {count}: expected at least 1")
+        lists = {"train": train_list, "val": val_list, "test": test_list}
+        fold = str(seed % folds + 1)
+        self.lists = {split: name and name.replace("{fold}", fold) for split, name in lists.items()}
+        if longrange is not None:
+            self.lists = {split: f"{split}.txt" for split in self.lists}
         self.num_frames, self.frame_stride = num_frames, frame_stride
         self.train_view = TrainView(short_side, crop, flip)
         whole = test_crop == "whole"
@@ -138,6 +146,8 @@ class VideoDataModule(L.LightningDataModule):
         self._videos: dict[str, VideoList] = {}
         if decode_seconds <= 0:
             raise UserError(f"data.decode_seconds is {decode_seconds:g}: expected more than 0")
+        if shards is not None and folds > 1:
+            raise UserError(f"data.shards hold the lists of one official split, and data.folds is {folds}: set it to 1")
         self.shards = None if shards is None else Shards(Path(shards), self.root)
         self.manifest = self._find_manifest(manifest)
         self.files = Files(self.root, decoder, decode_seconds, self.manifest, self.shards)
@@ -201,6 +211,10 @@ class VideoDataModule(L.LightningDataModule):
                     f"{self.root}: {split} has the label {most}, but the network {self.num_classes} classes, "
                     f"0 to {self.num_classes - 1}: set model.net.num_classes"
                 )
+        if stage == "fit" and (absent := self.videos("val").labels_beyond(self.videos("train"))):
+            rank_zero_warn(
+                f"{self.root}: no video to train on of {len(absent)} classes that val has, {absent[0]} among them"
+            )
 
     def _batch_bytes(self, stage: str) -> int:
         """What a batch takes in memory; of whole frames, about."""
@@ -212,7 +226,10 @@ class VideoDataModule(L.LightningDataModule):
     def videos(self, split: str) -> VideoList:
         """The videos of ``train``, ``val`` or ``test``; without test videos, those of val."""
         if split not in self._videos:
-            self._videos[split] = self._find_videos(split)
+            videos = self._find_videos(split)
+            if not self.allow_outside:
+                refuse_outside(videos.paths)
+            self._videos[split] = videos
         return self._videos[split]
 
     def splits(self) -> dict[str, VideoList]:
@@ -256,7 +273,7 @@ class VideoDataModule(L.LightningDataModule):
             return self.shards.videos(split)
         listed = self.lists[split]
         if listed is not None:
-            return read_list(self.root / listed, self.root, read_classes(self.root / "classes.txt"))
+            return read_annotation(listed, self.root, split)
         if split == "test" and not (self.root / split).is_dir():
             return self.videos("val")
         if self.lists["train"] is None and not (self.root / "train").is_dir():

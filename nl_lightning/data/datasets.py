@@ -16,8 +16,8 @@ from torch.utils.data import Dataset
 
 from nl_lightning.data.packets import DecodeError
 from nl_lightning.data.sampling import Spread, clip_indices, test_starts, train_start
-from nl_lightning.data.transforms import Frames, TestViews, TrainView
-from nl_lightning.data.videos import VideoList
+from nl_lightning.data.transforms import Frames, TestViews, TrainView, mirror
+from nl_lightning.data.videos import VideoList, mirrored_labels
 
 
 class Reader(Protocol):
@@ -52,9 +52,12 @@ class Videos(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.videos)
 
-    def sample(self, video: int, views: Sequence[Frames], error: str = "") -> Sample:
+    def sample(self, video: int, views: Sequence[Frames], label: int, error: str = "") -> Sample:
         stacked = torch.from_numpy(np.stack(views))  # (V, T, H, W, 3)
-        return Sample(stacked, int(self.videos.labels[video]), video, not error, str(self.videos.paths[video]), error)
+        return Sample(stacked, label, video, not error, str(self.videos.paths[video]), error)
+
+    def label(self, video: int) -> int:
+        return int(self.videos.labels[video])
 
     def black(self, crop: int) -> Frames:
         return np.zeros((self.num_frames, crop, crop, 3), np.uint8)
@@ -63,7 +66,8 @@ class Videos(Dataset[Sample]):
 class TrainClips(Videos):
     """One random clip a video. An index is (epoch, video): all randomness comes from (seed, epoch, video).
 
-    So neither the number of workers nor the point at which a run was resumed changes a sample.
+    So neither the number of workers nor the point at which a run was resumed changes a sample. In a mirrored clip left
+    is right: where the names of classes tell the two apart, its label is that of the other one.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class TrainClips(Videos):
     ) -> None:
         super().__init__(videos, reader, num_frames, stride)
         self.view, self.seed = view, seed
+        self.mirrored = dict(enumerate(mirrored_labels(videos.classes).tolist()))
 
     def __getitem__(self, index: tuple[int, int]) -> Sample:
         epoch, video = index
@@ -81,8 +86,11 @@ class TrainClips(Videos):
             start = train_start(rng, length, self.num_frames, self.stride)
             frames = self.reader.frames(path, clip_indices(start, length, self.num_frames, self.stride))
         except DecodeError as error:
-            return self.sample(video, [self.black(self.view.crop)], str(error))
-        return self.sample(video, [self.view(frames, rng)])
+            return self.sample(video, [self.black(self.view.crop)], self.label(video), str(error))
+        view, label = self.view(frames, rng), self.label(video)
+        if self.view.mirrors(rng) and (mirrored := self.mirrored.get(label, label)) >= 0:
+            view, label = mirror(view), mirrored
+        return self.sample(video, [view], label)
 
 
 class TestVideos(Videos):
@@ -114,6 +122,6 @@ class TestVideos(Videos):
             frames = self.views.scaled(self.reader.frames(path, wanted))[place]  # (clips T, H, W, 3)
         except DecodeError as error:
             count = self.clips * self.views.crops
-            return self.sample(video, [self.black(self.views.side)] * count, str(error))
+            return self.sample(video, [self.black(self.views.side)] * count, self.label(video), str(error))
         views = [view for clip in np.split(frames, self.clips) for view in self.views.cropped(clip)]
-        return self.sample(video, views)
+        return self.sample(video, views, self.label(video))

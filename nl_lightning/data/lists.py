@@ -1,27 +1,23 @@
-"""List files: ``path label`` a line."""
+"""List files without a header: ``path label`` a line, as of PySlowFast, mmaction2 and the released code."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from nl_lightning.data.videos import VideoList
+from nl_lightning.data.entries import Entries, read_text
 from nl_lightning.errors import UserError
 
 
-def read_list(file: Path, root: Path, classes: Sequence[str] = ()) -> VideoList:
-    """Read a list file: ``path label`` a line, the path relative to `root`, the label from 0.
+def read_list(file: Path, classes: Sequence[str] = ()) -> Entries:
+    """Read a list file: a path, a space or a comma, a label from 0 a line. Paths may hold both, and stand in quotes.
 
     Raises:
-        UserError: the file is missing or empty, or a line has no label or one that no class has.
+        UserError: a line has no label, or one that no class has.
     """
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: no list of videos can be read here: {error}") from None
     names, labels = [], []
-    for number, line in enumerate(lines, 1):
-        name, _, label = line.strip().rpartition(" ")
+    for number, line in enumerate(read_text(file).splitlines(), 1):
         if not line.strip():
             continue
+        name, label = _parted(line)
         if not name or not label.isdecimal():
             raise UserError(f"{file}:{number}: expected 'path label' with the label a whole number, not '{line}'")
         if classes and int(label) >= len(classes):
@@ -30,13 +26,11 @@ def read_list(file: Path, root: Path, classes: Sequence[str] = ()) -> VideoList:
             )
         names.append(name)
         labels.append(int(label))
-    if not names:
-        raise UserError(f"{file}: the list of videos is empty")
-    return VideoList.of(root, names, labels, classes)
+    return Entries(names, labels, tuple(classes))
 
 
-def read_classes(file: Path) -> tuple[str, ...]:
-    """The class names in a file, one a line, in the order of the labels; none if there is no such file."""
-    if not file.exists():
-        return ()
-    return tuple(line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+def _parted(line: str) -> tuple[str, str]:
+    name, _, label = line.strip().replace("\t", " ").rpartition(" ")
+    if not name or not label.isdecimal():
+        name, _, label = line.strip().rpartition(",")
+    return name.strip().removesuffix(",").strip('"'), label.strip()

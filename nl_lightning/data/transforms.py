@@ -57,8 +57,16 @@ class TrainView:
 
     def __call__(self, frames: Frames, rng: np.random.Generator) -> Frames:
         frames = resize(frames, short_side(rng, *self.short_side))
-        frames = crop_at(frames, *random_crop(rng, *_size(frames), self.crop), self.crop)
-        return frames[:, :, ::-1] if self.flip and rng.random() < 0.5 else frames
+        return crop_at(frames, *random_crop(rng, *_size(frames), self.crop), self.crop)
+
+    def mirrors(self, rng: np.random.Generator) -> bool:
+        """Whether to mirror the clip: what it shows may depend on it, so the caller has to know."""
+        return self.flip and rng.random() < 0.5
+
+
+def mirror(frames: Frames) -> Frames:
+    """Left and right exchanged."""
+    return frames[:, :, ::-1]
 
 
 @dataclass(frozen=True)

@@ -23,23 +23,94 @@ def unfold_frames(x: Tensor, frames: int) -> Tensor:
     return x.view(-1, frames, *x.shape[1:]).transpose(1, 2)
 
 
+def fold_places(x: Tensor) -> Tensor:
+    """(N, C, T, H, W) as (N, C, T, H W); a view if x is channels-last in memory.
+
+    Not by ``x.flatten(3)``: for one clip it makes a stride of N up, by which torch no longer knows the layout.
+    """
+    return from_rows(rows(x).reshape(x.shape[0], x.shape[2], -1, x.shape[1]))
+
+
+def unfold_places(x: Tensor, height: int) -> Tensor:
+    """(N, C, T, H W) as (N, C, T, H, W)."""
+    return x.unflatten(3, (height, -1))
+
+
+def rows(x: Tensor) -> Tensor:
+    """(N, C, ...) as (N, ..., C), a row of channels for each position; a view."""
+    return x.movedim(1, -1)
+
+
+def from_rows(x: Tensor) -> Tensor:
+    """(N, ..., C) as (N, C, ...), channels-last in memory if the rows are contiguous; a view."""
+    return x.movedim(-1, 1)
+
+
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A convolution by a kernel of one position, (D, C, 1, ...): a matrix product of its rows."""
+    return from_rows(F.linear(rows(x), weight.flatten(1), bias))
+
+
 class Conv3d(nn.Conv3d):
-    """A convolution without bias, padded by half its kernel, computed over folded axes where the kernel allows."""
+    """A convolution padded by half its kernel, computed over folded axes where the kernel allows. It has no bias."""
 
     def __init__(self, channels: int, out: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> None:
         kt, kh, kw = kernel
         super().__init__(channels, out, kernel, stride, (kt // 2, kh // 2, kw // 2), bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.convolve(x, self.weight, None)
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """This convolution with another weight and bias of the same shape."""
         (kt, kh, kw), (st, sh, sw) = self.kernel_size, self.stride
+        cpu, stays = x.device.type == "cpu", (st, sh, sw) == (1, 1, 1)
+        if cpu and stays and (kt, kh, kw) == (1, 1, 1):
+            return pointwise(x, weight, bias)
         if kt == 1:
             x = x[:, :, ::st]
-            y = F.conv2d(fold_frames(x), self.weight.squeeze(2), None, (sh, sw), (kh // 2, kw // 2))
+            y = F.conv2d(fold_frames(x), weight.squeeze(2), bias, (sh, sw), (kh // 2, kw // 2))
             return unfold_frames(y, x.shape[2])
-        if kh == kw == sh == sw == 1:
-            y = F.conv2d(x.flatten(3), self.weight.flatten(3), None, (st, 1), (kt // 2, 0))
-            return y.view(*y.shape[:3], *x.shape[3:])
-        return super().forward(x)
+        if cpu and stays and (kt, kh, kw) == (3, 1, 1) and _shifts_pay(x, weight):
+            return shifted_products(x, weight, bias)
+        if (kh, kw, sh, sw) == (1, 1, 1, 1):
+            y = F.conv2d(fold_places(x), weight.flatten(3), bias, (st, 1), (kt // 2, 0))
+            return unfold_places(y, x.shape[3])
+        if cpu and st == 1 and self.in_channels * kt <= STACKED and _half(x):
+            return stacked_frames(x, weight, bias, sh)
+        return F.conv3d(x, weight, bias, self.stride, self.padding)
+
+
+STACKED = 16
+"""The 3 colours of 5 frames are still few channels to a convolution in half precision (measured: conv1 of I3D)."""
+
+
+def _half(x: Tensor) -> bool:
+    """Whether a convolution of x is computed in half precision."""
+    return x.dtype in (torch.bfloat16, torch.float16) or torch.is_autocast_enabled(x.device.type)
+
+
+def _shifts_pay(x: Tensor, weight: Tensor) -> bool:
+    """In training, and with many channels (measured): a convolution's gradient for such a kernel is slow."""
+    return weight.requires_grad and torch.is_grad_enabled() and x.shape[1] >= (1024 if _half(x) else 256)
+
+
+def shifted_products(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A 3 x 1 x 1 convolution: one matrix product for the three kernels of a place, then the sum over three frames."""
+    out = len(weight)
+    each = F.linear(rows(x), weight.flatten(2).permute(2, 0, 1).flatten(0, 1))  # (N, T, H, W, 3 D)
+    before, same, after = F.pad(each, (0, 0, 0, 0, 0, 0, 1, 1)).split(out, dim=-1)  # a frame of zeros at either end
+    y = before[:, :-2] + same[:, 1:-1] + after[:, 2:]
+    return from_rows(y if bias is None else y + bias)
+
+
+def stacked_frames(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
+    """A k x h x w convolution as a 2-D one of the channels of k frames; only in space it has a stride."""
+    frames, (k, side) = x.shape[2], weight.shape[2:4]
+    padded = F.pad(rows(x), (0, 0, 0, 0, 0, 0, k // 2, k // 2))
+    stacked = torch.cat([padded[:, i : i + frames] for i in range(k)], dim=-1)  # (N, T, H, W, k C)
+    kernel = weight.transpose(1, 2).flatten(1, 2)
+    return unfold_frames(F.conv2d(fold_frames(from_rows(stacked)), kernel, bias, stride, side // 2), frames)
 
 
 class MaxPool3d(nn.Module):
@@ -61,8 +132,7 @@ class MaxPool3d(nn.Module):
         if (kh, kw) != (1, 1):
             x = unfold_frames(F.max_pool2d(fold_frames(x), (kh, kw), (sh, sw), (ph, pw)), x.shape[2])
         if (kt, st) != (1, 1):
-            y = F.max_pool2d(x.flatten(3), (kt, 1), (st, 1), (pt, 0))
-            x = y.view(*y.shape[:3], *x.shape[3:])
+            x = unfold_places(F.max_pool2d(fold_places(x), (kt, 1), (st, 1), (pt, 0)), x.shape[3])
         return x
 
     def extra_repr(self) -> str:

@@ -8,46 +8,53 @@ instantiations of f are four functions below, each returning f(x_i, x_j) / C(x) 
 Checked in the tests against the double loop over i and j in float64, for every instantiation, mode and dimension.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from nl_lightning.conventions import INSTANTIATIONS, SUM_OVER, Conventions, Instantiation, SumOver
 from nl_lightning.errors import UserError
 from nl_lightning.models.affine import Affine
+from nl_lightning.models.conv_norm import conv_norm, watched
+from nl_lightning.models.folded import MaxPool3d, from_rows, pointwise, rows
+from nl_lightning.models.operation import Form, Sizes, associated, form_of, relu_average, softmax_average
 
 
 # Keys are pooled when they are subsampled, so there may be fewer of them (K) than queries (Q).
-def gaussian(x: Float[Tensor, "B Q C"], keys: Float[Tensor, "B K C"], scale: float) -> Float[Tensor, "B Q K"]:
+def gaussian(x: Float[Tensor, "*B Q C"], keys: Float[Tensor, "*B K C"], scale: float) -> Float[Tensor, "*B Q K"]:
     """f = exp(x_i . x_j), C = sum over j of f: Eq. (2). Together: a softmax over j."""
     return torch.softmax(scale * x @ keys.mT, dim=-1)
 
 
 def embedded_gaussian(
-    theta: Float[Tensor, "B Q C"], phi: Float[Tensor, "B K C"], scale: float
-) -> Float[Tensor, "B Q K"]:
+    theta: Float[Tensor, "*B Q C"], phi: Float[Tensor, "*B K C"], scale: float
+) -> Float[Tensor, "*B Q K"]:
     """f = exp(theta_i . phi_j), C = sum over j of f: Eq. (3), the self-attention of a Transformer."""
     return gaussian(theta, phi, scale)
 
 
-def dot_product(theta: Float[Tensor, "B Q C"], phi: Float[Tensor, "B K C"]) -> Float[Tensor, "B Q K"]:
+def dot_product(theta: Float[Tensor, "*B Q C"], phi: Float[Tensor, "*B K C"]) -> Float[Tensor, "*B Q K"]:
     """f = theta_i . phi_j, C = N, the number of positions j: Eq. (4)."""
-    return theta @ phi.mT / phi.shape[1]
+    return theta @ phi.mT / phi.shape[-2]
 
 
 def concatenation(
-    theta: Float[Tensor, "B Q C"], phi: Float[Tensor, "B K C"], w_f: Float[Tensor, "2*C"]
-) -> Float[Tensor, "B Q K"]:
+    theta: Float[Tensor, "*B Q C"], phi: Float[Tensor, "*B K C"], w_f: Float[Tensor, "2*C"]
+) -> Float[Tensor, "*B Q K"]:
     """f = ReLU(w_f . [theta_i, phi_j]), C = N: Eq. (5).
 
     w_f . [theta_i, phi_j] is a sum of one number for i and one for j, so the pairs of vectors are never built.
     """
     w_theta, w_phi = w_f.chunk(2)
-    a = theta @ w_theta  # (B, Q)
-    b = phi @ w_phi  # (B, K)
-    return torch.relu(a[:, :, None] + b[:, None, :]) / phi.shape[1]
+    a = theta @ w_theta  # (*B, Q)
+    b = phi @ w_phi  # (*B, K)
+    return torch.relu(a[..., :, None] + b[..., None, :]) / phi.shape[-2]
 
 
 @dataclass(frozen=True)
@@ -105,9 +112,9 @@ class NonLocalBlock(nn.Module):
         if sum_over == "time" and dimensions != 3:
             raise UserError(f"sum_over: a block over {dimensions}-D input has no time to sum over")
         conv, norm, pool = {
-            1: (nn.Conv1d, nn.BatchNorm1d, nn.MaxPool1d),
-            2: (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d),
-            3: (nn.Conv3d, nn.BatchNorm3d, nn.MaxPool3d),
+            1: (nn.Conv1d, nn.BatchNorm1d, nn.MaxPool1d(2)),
+            2: (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d(2)),
+            3: (nn.Conv3d, nn.BatchNorm3d, MaxPool3d((1, 2, 2), (1, 2, 2), padded=False)),
         }[dimensions]
         self.instantiation, self.sum_over, self.rules = instantiation, sum_over, conventions.rules
         self.dim_inner = max(1, channels // 2)
@@ -121,9 +128,7 @@ class NonLocalBlock(nn.Module):
         self.W_z = conv(self.dim_inner, channels, 1)
         norms = {"batch": norm, "affine": Affine, "none": nn.Identity}
         self.bn: nn.Module = norms[self.rules.nonlocal_norm](channels)
-        pools = subsample and sum_over != "time"
-        kernel: int | tuple[int, ...] = (1, 2, 2) if dimensions == 3 else 2
-        self.pool: nn.Module = pool(kernel) if pools else nn.Identity()
+        self.pool: nn.Module = pool if subsample and sum_over != "time" else nn.Identity()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -145,22 +150,69 @@ class NonLocalBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "N C *positions"]) -> Float[Tensor, "N C *positions"]:
         """Return z of Eq. (6)."""
-        theta, phi, g = self.embed(x)
-        pairs = self.pairwise(self._positions(theta), self._positions(phi))  # (B, Q, K)
-        y = self._restore(pairs @ self._positions(g), x)  # (N, C / 2, ...)
-        z: Tensor = x + self.bn(self.W_z(y))
-        return z
+        return conv_norm(self.operation(x), self.W_z, self.bn, shortcut=x, relu=False)
+
+    def operation(self, x: Float[Tensor, "N C *positions"]) -> Float[Tensor, "N D *positions"]:
+        """Return y of Eq. (1), by the cheapest exact form for these sizes, see :mod:`nl_lightning.models.operation`.
+
+        By definition if somebody watches a layer of the block by a hook: the other forms don't make every map.
+        """
+        if any(map(watched, self.children())):
+            return self.definition(x)
+        form = self.form(x.shape, x.device.type)
+        if self.instantiation == "concatenation":
+            a, b, g = self._projections(x)
+            y = relu_average(a.squeeze(-1), b.squeeze(-1), g, form)
+        elif form == "pairs":
+            theta, phi, g = map(self._sets, self.embed(x))
+            y = self.pairwise(theta, phi) @ g
+        elif self.instantiation == "dot_product":
+            y = associated(*map(self._sets, self.embed(x)))
+        elif self.instantiation == "embedded_gaussian":
+            theta, phi, g = map(self._sets, self.embed(x))
+            y = softmax_average(theta, phi, g, self._scale(theta))
+        else:
+            y = self._average_of_keys(x)
+        return self._restore(y, x)
+
+    def definition(self, x: Float[Tensor, "N C *positions"]) -> Float[Tensor, "N D *positions"]:
+        """The same y, with f(x_i, x_j) / C(x) built for all pairs: what every fast form is checked against."""
+        theta, phi, g = map(self._sets, self.embed(x))
+        return self._restore(self.pairwise(theta, phi) @ g, x)
+
+    def form(self, shape: Sequence[int], device: str = "cpu") -> Form:
+        """The form of the operation that is taken for an input of this shape on a type of device."""
+        return form_of(self.instantiation, self.sizes(shape), device)
+
+    def sizes(self, shape: Sequence[int]) -> Sizes:
+        """How many positions are compared for an input (N, C, ...) of this shape."""
+        n, channels, *positions = shape
+        pooled = [1, 2, 2][-len(positions) :] if not isinstance(self.pool, nn.Identity) else [1] * len(positions)
+        keys = [size // factor for size, factor in zip(positions, pooled, strict=True)]
+        sets = 1
+        if self.sum_over == "space" and len(positions) == 3:
+            sets, positions, keys = positions[0], positions[1:], keys[1:]
+        elif self.sum_over == "time":
+            sets, positions, keys = positions[1] * positions[2], positions[:1], keys[:1]
+        inner = channels if self.instantiation == "gaussian" else self.dim_inner
+        return Sizes(n * sets, math.prod(positions), math.prod(keys), inner, self.dim_inner)
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """theta(x), phi(x) and g(x), the last two subsampled."""
-        keys = self.pool(x) if self.rules.subsample == "before" else x
-        embedded = self.instantiation != "gaussian"
-        theta = self.theta(x) if embedded else x
-        phi = self.phi(keys) if embedded else keys
-        g = self.g(keys)
+        keys = self._keys(x)
+        if self.instantiation == "gaussian":
+            theta, phi = x, keys
+        else:
+            theta, phi = _pointwise(self.theta, x), _pointwise(self.phi, keys)
+        g = _pointwise(self.g, keys)
         if self.rules.subsample == "after":
             phi, g = self.pool(phi), self.pool(g)
         return theta, phi, g
+
+    def _keys(self, x: Tensor) -> Tensor:
+        """What phi and g are given: x, subsampled if that comes first."""
+        pooled: Tensor = self.pool(x) if self.rules.subsample == "before" else x
+        return pooled
 
     def pairwise(self, theta: Tensor, phi: Tensor) -> Tensor:
         """f(x_i, x_j) / C(x) for the queries and keys of each of B independent sets of positions."""
@@ -168,22 +220,64 @@ class NonLocalBlock(nn.Module):
             return dot_product(theta, phi)
         if self.instantiation == "concatenation":
             return concatenation(theta, phi, self.w_f)
-        scale = theta.shape[-1] ** -0.5 if self.rules.scale else 1.0
-        return embedded_gaussian(theta, phi, scale)
+        return embedded_gaussian(theta, phi, self._scale(theta))
 
-    def _positions(self, x: Tensor) -> Tensor:
-        """(N, C, ...) as (B, positions, C): B sets of positions that are compared among themselves."""
+    def _scale(self, theta: Tensor) -> float:
+        return float(theta.shape[-1] ** -0.5) if self.rules.scale else 1.0
+
+    def _projections(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """a_i = w_theta . theta_i and b_j = w_phi . phi_j, of one channel each, and g.
+
+        w_theta . (W_theta x_i + bias) is one vector times x_i, so that the map theta is never made; nor is phi, unless
+        a maximum is taken over it.
+        """
+        w_theta, w_phi = self.w_f.chunk(2)
+        keys = self._keys(x)
+        g = _pointwise(self.g, keys)
+        if self.rules.subsample == "after" and not isinstance(self.pool, nn.Identity):
+            g = self.pool(g)
+            b = pointwise(self.pool(_pointwise(self.phi, x)), w_phi[None], None)
+        else:
+            b = pointwise(keys, *_collapsed(self.phi, w_phi))
+        a = pointwise(x, *_collapsed(self.theta, w_theta))
+        return self._sets(a), self._sets(b), self._sets(g)
+
+    def _average_of_keys(self, x: Tensor) -> Tensor:
+        """The Gaussian's y without pairs: the average of keys, then g; of g itself where it was pooled after."""
+        keys = self._keys(x)
+        theta = self._sets(x)
+        if self.rules.subsample == "after" and not isinstance(self.pool, nn.Identity):
+            phi, g = self._sets(self.pool(keys)), self._sets(self.pool(_pointwise(self.g, keys)))
+            wide = F.pad(g, (0, theta.shape[-1] - g.shape[-1]))  # the kernels want as many values as channels
+            return softmax_average(theta, phi, wide, self._scale(theta))[..., : g.shape[-1]]
+        phi = self._sets(keys)
+        average = softmax_average(theta, phi, phi, self._scale(theta))
+        return F.linear(average, self.g.weight.flatten(1), self.g.bias)
+
+    def _sets(self, x: Tensor) -> Float[Tensor, "N S P C"]:
+        """(N, C, ...) as S sets of P positions that are compared among themselves; a view of a channels-last map."""
+        channels = rows(x)  # (N, ..., C)
         if self.sum_over == "space" and x.ndim == 5:
-            return x.permute(0, 2, 3, 4, 1).flatten(2, 3).flatten(0, 1)  # (N T, H W, C)
+            return channels.flatten(2, 3)  # (N, T, H W, C)
         if self.sum_over == "time":
-            return x.permute(0, 3, 4, 2, 1).flatten(0, 2)  # (N H W, T, C)
-        return x.flatten(2).mT  # (N, T H W, C)
+            return channels.flatten(2, 3).transpose(1, 2)  # (N, H W, T, C)
+        return channels.flatten(1, -2)[:, None]  # (N, 1, T H W, C)
 
-    def _restore(self, y: Tensor, like: Tensor) -> Tensor:
-        """Undo :meth:`_positions` for a map of the size of `like`."""
-        n, positions = like.shape[0], like.shape[2:]
-        if self.sum_over == "space" and like.ndim == 5:
-            return y.view(n, *positions, -1).permute(0, 4, 1, 2, 3)
+    def _restore(self, y: Float[Tensor, "N S P C"], like: Tensor) -> Tensor:
+        """Undo :meth:`_sets` for a map of the size of `like`."""
         if self.sum_over == "time":
-            return y.view(n, *positions[1:], positions[0], -1).permute(0, 4, 3, 1, 2)
-        return y.mT.view(n, -1, *positions)
+            y = y.transpose(1, 2)
+        return from_rows(y.reshape(like.shape[0], *like.shape[2:], y.shape[-1]))
+
+
+def _pointwise(conv: nn.Module, x: Tensor) -> Tensor:
+    """A 1 x 1 x 1 convolution of any number of dimensions."""
+    y: Tensor = conv(x) if watched(conv) else pointwise(x, conv.weight, conv.bias)  # type: ignore[arg-type]
+    return y
+
+
+def _collapsed(conv: nn.Module, w: Float[Tensor, " D"]) -> tuple[Tensor, Tensor]:
+    """Weight (1, C) and bias (1,) of x -> w . conv(x)."""
+    weight: Any = conv.weight
+    bias: Any = conv.bias
+    return (w @ weight.flatten(1))[None], (w @ bias)[None]

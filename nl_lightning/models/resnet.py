@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from nl_lightning.conventions import BLOCKS, INFLATE, STAGES, Conventions, Inflate, Rules, check_placement
 from nl_lightning.errors import UserError
 from nl_lightning.models.affine import Affine
+from nl_lightning.models.conv_norm import conv_norm
 from nl_lightning.models.folded import Conv3d, MaxPool3d, fold_frames, unfold_frames
 from nl_lightning.models.nonlocal_block import NonLocalBlock, NonLocalConfig
 
@@ -90,16 +91,16 @@ class Bottleneck(nn.Module):
         self.conv3 = Conv3d(mid, out, (1, 1, 1))
         self.bn3 = norm(out)
         nn.init.constant_(self.bn3.weight, rules.residual_gamma)
-        self.relu = nn.ReLU(inplace=True)
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or channels != out:
             self.downsample = nn.Sequential(Conv3d(channels, out, (1, 1, 1), (1, stride, stride)), norm(out))
 
     def forward(self, x: Float[Tensor, "N C T H W"]) -> Float[Tensor, "N D T h w"]:
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.relu(self.bn2(self.conv2(y)))
-        z: Tensor = self.relu(self.bn3(self.conv3(y)) + self.downsample(x))
-        return z
+        y = conv_norm(x, self.conv1, self.bn1)
+        y = conv_norm(y, self.conv2, self.bn2)
+        if isinstance(self.downsample, nn.Sequential):
+            x = conv_norm(x, *self.downsample, relu=False)
+        return conv_norm(y, self.conv3, self.bn3, shortcut=x)
 
 
 class Stage(nn.Module):
@@ -161,7 +162,6 @@ class VideoResNet(nn.Module):
 
         self.conv1 = Conv3d(3, mids[0], (1 if config.inflate == "none" else 5, 7, 7), (t_conv1, s_conv1, s_conv1))
         self.bn1 = NORMS[config.conventions.rules.norm](mids[0])
-        self.relu = nn.ReLU(inplace=True)
         time1 = 1 if max_pool == "padded_in_space" else _pool_kernel(t_pool1, max_pool)
         self.pool1 = MaxPool3d((time1, 3, 3), (t_pool1, s_pool1, s_pool1), max_pool != "unpadded")
         self.pool2 = MaxPool3d((_pool_kernel(t_pool2, max_pool), 1, 1), (t_pool2, 1, 1), max_pool == "padded")
@@ -184,7 +184,7 @@ class VideoResNet(nn.Module):
 
     def features(self, clip: Float[Tensor, "N 3 T H W"]) -> Float[Tensor, "N D t h w"]:
         """The output of res5."""
-        x = self.pool1(self.relu(self.bn1(self.conv1(clip))))
+        x = self.pool1(conv_norm(clip, self.conv1, self.bn1))
         x = self.pool2(self.res2(x))
         features: Tensor = self.res5(self.res4(self.res3(x)))
         return features

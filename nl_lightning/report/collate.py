@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from jaxtyping import Bool
 
 from nl_lightning.errors import UserError
 from nl_lightning.records import RunRecord, State, load_records, record_path, state, state_by_record, unpack
-from nl_lightning.report.uncertainty import Difference, Interval, paired, unpaired, wilson
+from nl_lightning.report.uncertainty import Difference, Interval, over_folds, paired, unpaired, wilson
 from nl_lightning.study import Recipe, Row, Study
 
 VIEWS = {"num_clips": "clips a video", "num_crops": "crops a frame"}
@@ -53,21 +54,33 @@ class Runs:
             for seed in self.seeds
             if (mine := self.states[variant, seed].record) and (other := self.states[than, seed].record)
         ]
-        if not pairs:
-            return None
-        first, second = zip(*pairs, strict=True)
-        both = [*first, *second]
-        lists = {record.videos_hash for record in both}
-        if "" in lists or len(lists) > 1 or not all(record.right_top1 for record in both):
-            one, two = (np.array([record.top1 for record in records]) for records in (first, second))
-            return unpaired(one, two, both[0].videos_expected)
-        won, theirs = (np.stack([_right(record) for record in records]) for records in (first, second))
-        return paired(won, theirs, np.all([_read(record) for record in both], axis=0))
+        by_fold = _by_fold(pairs, self.recipe.folds, lambda pair: pair[0].seed)
+        return over_folds([_difference(fold) for fold in by_fold]) if by_fold else None
 
     def ratio(self, variant: str, than: str, quantity: str) -> float | None:
         """``params`` or ``macs`` of a variant as a multiple of another's; None if one isn't measured."""
         mine, other = self.measured(variant, quantity), self.measured(than, quantity)
         return None if mine.empty or other.empty else float(mine.iloc[0] / other.iloc[0])
+
+
+Item = TypeVar("Item")
+
+
+def _by_fold(items: Sequence[Item], folds: int, seed: Callable[[Item], int]) -> list[list[Item]]:
+    """What there is of each official split of the data; only within one are the test videos the same."""
+    by_fold = [[item for item in items if seed(item) % folds == fold] for fold in range(folds)]
+    return [fold for fold in by_fold if fold]
+
+
+def _difference(pairs: Sequence[tuple[RunRecord, RunRecord]]) -> Difference:
+    first, second = zip(*pairs, strict=True)
+    both = [*first, *second]
+    lists = {record.videos_hash for record in both}
+    if "" in lists or len(lists) > 1 or not all(record.right_top1 for record in both):
+        one, two = (np.array([record.top1 for record in records]) for records in (first, second))
+        return unpaired(one, two, both[0].videos_expected)
+    won, theirs = (np.stack([_right(record) for record in records]) for records in (first, second))
+    return paired(won, theirs, np.all([_read(record) for record in both], axis=0))
 
 
 def _right(record: RunRecord) -> Bool[np.ndarray, " V"]:
@@ -95,7 +108,7 @@ def collect(study: Study, recipe: Recipe, results: Path, seeds: Sequence[int] | 
         UserError: a record is broken, or some that were tested differently would be compared.
     """
     if seeds is None:
-        seeds = _seeds(study, load_records(results, recipe.name))
+        seeds = _seeds(study, recipe, load_records(results, recipe.name))
     states = {(name, seed): state(results, study, recipe, name, seed) for name in study.variants for seed in seeds}
     runs = Runs(study, recipe, tuple(seeds), states)
     _check_comparable(runs, lambda record: str(record_path(results, record.recipe, record.variant, record.seed)))
@@ -109,7 +122,7 @@ def collect_records(
 
     `records` is by variant and seed; `place` says where a record is, for a message. UserError as above.
     """
-    seeds = _seeds(study, records.values())
+    seeds = _seeds(study, recipe, records.values())
     keys = [(name, seed) for name in study.variants for seed in seeds]
     states = {key: state_by_record(study, recipe, *key, records.get(key)) for key in keys}
     runs = Runs(study, recipe, tuple(seeds), states)
@@ -117,8 +130,10 @@ def collect_records(
     return runs
 
 
-def _seeds(study: Study, records: Iterable[RunRecord]) -> list[int]:
-    return sorted({record.seed for record in records if record.variant in study.variants}) or [0]
+def _seeds(study: Study, recipe: Recipe, records: Iterable[RunRecord]) -> list[int]:
+    """Those of the records; of official splits all, as only the mean of them is what others report."""
+    found = {record.seed for record in records if record.variant in study.variants}
+    return sorted(found | set(range(recipe.folds)) if recipe.folds > 1 else found) or [0]
 
 
 def _check_comparable(runs: Runs, place: Callable[[RunRecord], str]) -> None:
@@ -137,7 +152,8 @@ def _same_protocol(runs: Runs, variants: list[str], where: str, place: Callable[
 
     Longer clips may have fewer views of a video (one may be all of it), so views are compared within a length.
     """
-    _same(runs.records(variants), VIDEOS, where, place)
+    for records in _by_fold(runs.records(variants), runs.recipe.folds, lambda record: record.seed):
+        _same(records, VIDEOS, where, place)
     for clip in {runs.study.variants[name].clip for name in variants}:
         of_clip = [name for name in variants if runs.study.variants[name].clip == clip]
         _same(runs.records(of_clip), VIEWS, where, place)
@@ -181,6 +197,7 @@ def _line(runs: Runs, table: str, row: Row) -> dict[str, object]:
     one = runs.records([row.variant])[0] if len(top1) == 1 else None
     accuracy = wilson(round(one.top1 * one.videos_expected / 100), one.videos_expected) if one else None
     gain = runs.difference(row.variant, row.baseline) if row.baseline else None
+    other = runs.measured(row.baseline or row.variant, "top1")
     over = gain.interval() if gain else None
     reference = row.baseline or row.variant
     reported = row.reported
@@ -200,7 +217,7 @@ def _line(runs: Runs, table: str, row: Row) -> dict[str, object]:
         "gain": gain.mean if gain else None,
         "gain_std": gain.std if gain else None,
         **_ends("gain", over),
-        "gain_n": (gain.seeds if gain else 0) if row.baseline else None,
+        "gain_n": len(top1.index.intersection(other.index)) if row.baseline else None,
         "gain_paired": gain.paired if gain else None,
         "gain_dropped": gain.dropped if gain else None,
         "params": None if params.empty else int(params.iloc[0]),

@@ -39,7 +39,7 @@ def grid(runs: Runs, table: Table, frame: pd.DataFrame, top5: bool = True, costs
         "": [row.label for row in table.rows],
         "top-1": [_accuracy(line, "top1") for line in lines],
         "top-5": [_accuracy(line, "top5") if line["n"] else "" for line in lines],
-        "n": [_seeds(line["n"], len(runs.seeds)) for line in lines],
+        _count(runs): [_seeds(line["n"], len(runs.seeds)) for line in lines],
         "gain": [_gain(row, line) for row, line in zip(table.rows, lines, strict=True)],
         "reported gain": [number(line["reported_gain"], GAIN) for line in lines],
         "reported top-1": [number(line["reported_top1"], ".1f") for line in lines],
@@ -99,15 +99,25 @@ def _seeds(n: int, expected: int) -> str:
     return f"{n}" if n == expected else f"{n} of {expected}"
 
 
+def _count(runs: Runs) -> str:
+    """What a mean is over."""
+    if runs.recipe.folds == 1:
+        return "n"
+    return "splits" if len(runs.seeds) <= runs.recipe.folds else "splits x seeds"
+
+
 def legend(runs: Runs, frame: pd.DataFrame) -> str:
     """What the numbers are, and what their intervals are over."""
+    folds = runs.recipe.folds
+    over = "n seeds" if folds == 1 else f"the {folds} official splits of the data, each trained with a seed of its own"
+    both, one = ("seeds", "seed") if folds == 1 else ("splits", "split")
+    how = "paired by video" if folds == 1 else "over splits"
     said = [
-        "Accuracies are percent of the test videos: means over n seeds, ± their sample standard deviation. Gains are "
-        "points of top-1 over the row's own baseline, from the seeds that both have, with 95 % intervals, paired by "
-        "video."
+        f"Accuracies are percent of the test videos: means over {over}, ± their sample standard deviation. Gains are "
+        f"points of top-1 over the row's own baseline, from the {both} that both have, with 95 % intervals, {how}."
     ]
     if (frame["gain_n"] == 1).any():
-        said.append("With one seed an interval is over videos only: another training may differ by more.")
+        said.append(f"With one {one} an interval is over videos only: another training may differ by more.")
     if (frame["gain_paired"] == False).any():  # noqa: E712
         said.append(f"{UNPAIRED} from accuracies alone, since the records don't say which videos were right: too wide.")
     return " ".join(said)
@@ -135,7 +145,7 @@ def remarks(runs: Runs, table: Table, frame: pd.DataFrame) -> list[str]:
         if line["note"]:
             found.append(f"{row.label}: {line['note']}")
         if row.baseline and 0 < line["gain_n"] < line["n"]:
-            seeds = f"{line['gain_n']} of its {line['n']} seeds"
+            seeds = f"{line['gain_n']} of its {line['n']} {'seeds' if runs.recipe.folds == 1 else 'splits'}"
             found.append(f"{row.label}: gain from the {seeds} that `{row.baseline}` has too")
         if row.baseline and line["gain_n"] and line["gain_dropped"]:
             found.append(f"{row.label}: gain without {line['gain_dropped']} videos that one of the two couldn't read")
@@ -263,7 +273,7 @@ def provenance(runs: Runs) -> list[str]:
     """What a reader needs to weigh the numbers: runs, videos, views, decoder, versions, code, device, time."""
     records = runs.records()
     lines = [
-        f"recipe: {runs.recipe.name}; seeds: {', '.join(map(str, runs.seeds))}",
+        f"recipe: {runs.recipe.name}; seeds: {', '.join(map(str, runs.seeds))}{_splits(runs)}",
         f"runs: {progress(runs)}",
     ]
     if not records:
@@ -293,6 +303,13 @@ def _counted(records: list[RunRecord]) -> str:
     if any(None in count for count in counts):
         return ""
     return f"{_several(f'{present} present, {decodable} decodable' for present, decodable in counts)}, "
+
+
+def _splits(runs: Runs) -> str:
+    folds = runs.recipe.folds
+    if folds == 1:
+        return ""
+    return f", which are the official splits {', '.join(str(seed % folds + 1) for seed in runs.seeds)}"
 
 
 def progress(runs: Runs) -> str:

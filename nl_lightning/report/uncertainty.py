@@ -13,6 +13,7 @@ more alike than they are, so they are too narrow where seeds differ. ``docs/unce
 with the command that makes it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -167,6 +168,30 @@ def unpaired(first: Float[np.ndarray, " S"], second: Float[np.ndarray, " S"], vi
         videos=videos,
         paired=False,
         std=std,
+    )
+
+
+def over_folds(parts: Sequence[Difference]) -> Difference:
+    """The mean of the differences under several official splits of a data set, each with test videos of its own.
+
+    Splits differ by the luck of their videos, of their training, and by being other splits; how much, is seen from
+    them alone, so the interval is Student's t over the splits, which stand in the place of seeds.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    means, centres = (np.array([getattr(part, name) for part in parts]) for name in ("mean", "centre"))
+    disagreements = [part.disagreement for part in parts if part.disagreement is not None]
+    return Difference(
+        mean=float(means.mean()),
+        centre=float(centres.mean()),
+        seed_se=float(centres.std(ddof=1) / np.sqrt(len(parts))),
+        video_se=0.0,
+        seeds=len(parts),
+        videos=sum(part.videos for part in parts),
+        paired=all(part.paired for part in parts),
+        dropped=sum(part.dropped for part in parts),
+        disagreement=float(np.mean(disagreements)) if disagreements else None,
+        std=_std(means),
     )
 
 

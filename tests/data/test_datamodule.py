@@ -232,3 +232,55 @@ def test_too_little_shared_memory_is_said_before_workers_start(root: Path, monke
     module(root).setup("fit")
     with pytest.raises(UserError, match="/dev/shm has room for 0 MB, and 2 workers"):
         module(root, num_workers=2).setup("fit")
+
+
+def test_a_seed_stands_for_an_official_split(root: Path) -> None:
+    """Splits in turn, as the number in the names of the lists; the test list is that of the same split."""
+    for fold in (1, 2, 3):
+        for side in ("train", "test"):
+            (root / f"{side}list0{fold}.txt").write_text(f"{side}/look_0/{fold}.mp4 8\n")
+    lists = {
+        "train_list": "trainlist0{fold}.txt",
+        "val_list": "testlist0{fold}.txt",
+        "test_list": "testlist0{fold}.txt",
+    }
+    for seed, fold in enumerate((1, 2, 3, 1)):
+        data = module(root, **lists, folds=3, seed=seed)
+        assert data.listed("train") == [(f"train/look_0/{fold}.mp4", 8)]
+        assert data.listed("test") == [(f"test/look_0/{fold}.mp4", 8)]
+    with pytest.raises(UserError, match=r"data\.folds is 0: expected at least 1"):
+        module(root, folds=0)
+
+
+def test_videos_outside_of_the_root_are_taken_only_if_that_is_allowed(root: Path, tmp_path: Path) -> None:
+    """Listed or in class folders."""
+    (root / "val" / "classes.txt").write_text((root / "classes.txt").read_text())
+    (root / "val" / "train.txt").write_text("../train/look_0/x.mp4 0\n")
+    listed = module(root / "val")
+    (tmp_path / "linked").mkdir()
+    for split in ("train", "val"):
+        (tmp_path / "linked" / split).symlink_to(root / split)
+    folders = module(tmp_path / "linked", train_list=None, val_list=None, test_list=None)
+    for data in (listed, folders):
+        with pytest.raises(UserError, match="lies outside of .* set data.allow_outside to true"):
+            data.videos("train")
+        data.allow_outside = True
+        assert len(data.videos("train"))
+
+
+def test_nothing_is_written_to_a_data_set_that_is_there(root: Path) -> None:
+    """So that it may be read-only: neither indices nor copies are kept in it unless they are asked for."""
+    before = sorted((path, path.stat().st_mtime_ns) for path in root.rglob("*"))
+    data = module(root)
+    data.prepare_data()
+    data.setup("fit")
+    next(iter(data.train_dataloader()))
+    next(iter(data.test_dataloader()))
+    assert sorted((path, path.stat().st_mtime_ns) for path in root.rglob("*")) == before
+
+
+def test_classes_without_a_video_to_train_on_are_named(root: Path) -> None:
+    lines = (root / "train.txt").read_text().splitlines(keepends=True)
+    (root / "train.txt").write_text("".join(line for line in lines if "look_0" not in line))
+    with pytest.warns(UserWarning, match="no video to train on of 1 classes that val has, look_0 among them"):
+        module(root).setup("fit")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nl_lightning.data import datasets, decoding, longrange, packets, sampling
-from nl_lightning.data.lists import read_classes, read_list
+from nl_lightning.data.annotations import read_annotation
 from nl_lightning.data.transforms import Frames, TestViews, TrainView
 from nl_lightning.data.videos import VideoList
 
@@ -74,6 +74,20 @@ def test_training_samples_depend_on_seed_epoch_and_video_alone() -> None:
     assert not any(torch.equal(other, first) for other in others)
 
 
+def test_mirrored_samples_have_the_label_of_the_other_side() -> None:
+    """Left and right as the columns of the painted frames have it; a class without counterpart is never mirrored."""
+    one, two = ("to the left", "up", "right hook"), ("to the left", "up", "to the right")
+    for classes, label, seen in (
+        (one, 0, {(0, True)}), (one, 1, {(1, True), (1, False)}), (one, 2, {(2, True)}),
+        (two, 0, {(0, True), (2, False)}), (two, 1, {(1, True), (1, False)}), (two, 2, {(2, True), (0, False)}),
+    ):  # fmt: skip
+        listed = VideoList.of(Path("/videos"), ["0.mp4"], [label], classes)
+        clips = datasets.TrainClips(listed, Painted(), 8, 2, TrainView((HEIGHT, HEIGHT), 10, True), 0)
+        samples = [clips[epoch, 0] for epoch in range(40)]
+        rows = [sample.views[0, 0, 0, :, 1].tolist() for sample in samples]
+        assert {(sample.label, row == sorted(row)) for sample, row in zip(samples, rows, strict=True)} == seen
+
+
 @pytest.mark.parametrize("spread", ["paper", "release"])
 def test_test_samples(spread: sampling.Spread) -> None:
     """All views of a video, clip by clip and crop by crop, by one read of the file."""
@@ -110,7 +124,7 @@ def test_a_file_that_cannot_be_read_is_a_sample_that_says_so(broken: bool) -> No
 def test_real_files(tmp_path: Path) -> None:
     """From list file to batch, through the real decoder and two workers: the same as without workers."""
     longrange.generate(tmp_path, longrange.LongRange(train=11, val=3, test=3), progress=False)
-    listed = read_list(tmp_path / "train.txt", tmp_path, read_classes(tmp_path / "classes.txt"))
+    listed = read_annotation("train.txt", tmp_path, "train")
     listed.paths[2].write_bytes(b"")
     assert listed.classes == longrange.CLASSES
     clips = datasets.TrainClips(listed, decoding, 8, 2, TrainView((36, 36), 32, True), 7)

@@ -325,7 +325,6 @@ def test_broken_files(fault: str, tmp_path: Path, videos: dict[str, Path]) -> No
         sound(path)
     for question in (
         num_frames,
-        lambda p: objection(p, "decord"),
         lambda p: frames(p, [0]),
         lambda p: frames(p, [59], "pyav"),
     ):

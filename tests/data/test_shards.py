@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from nl_lightning.data import decoding
+from nl_lightning.data.annotations import read_annotation
 from nl_lightning.data.files import Files
-from nl_lightning.data.lists import read_list
 from nl_lightning.data.packets import DecodeError
 from nl_lightning.data.shards import Shards, pack
 from nl_lightning.data.videos import VideoList
@@ -20,7 +20,7 @@ from nl_lightning.errors import UserError
 @pytest.fixture
 def splits(small_videos: Path) -> dict[str, VideoList]:
     """Three splits, with an absent video, and two splits that are one."""
-    val = read_list(small_videos / "val.txt", small_videos, ["a", "b"] * 6)
+    val = read_annotation("val.txt", small_videos, "val")
     train = VideoList.of(small_videos, [*list(val.paths.names())[:3], "no/such.mp4"], [1, 2, 3, 4])
     return {"train": train, "val": val, "test": val}
 

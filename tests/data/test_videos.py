@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nl_lightning.data.videos import Paths, VideoList, below, every_fifth, same_classes
+from nl_lightning.data.videos import Paths, VideoList, below, every_fifth, mirrored_labels, same_classes
 from nl_lightning.errors import UserError
 from nl_lightning.records import videos_hash
 
@@ -75,3 +75,19 @@ def test_splits_with_other_classes_are_refused() -> None:
         same_classes(train, val, "val")
     with pytest.raises(UserError, match="their order"):
         same_classes(train, videos(1, ("b", "a", "c")), "val")
+
+
+def test_a_mirrored_video_is_of_the_class_with_the_other_side() -> None:
+    """As of Something-Something v2; a class whose counterpart nobody asked for isn't to be mirrored."""
+    classes = (
+        "Pulling something from left to right", "Holding something", "Pulling something from right to left",
+        "Turning the camera left", "turn_right", "turn_left", "right hook", "leftover bright",
+    )  # fmt: skip
+    assert mirrored_labels(classes).tolist() == [2, 1, 0, -1, 5, 4, -1, 7]
+    assert mirrored_labels(()).tolist() == []
+
+
+def test_classes_that_only_another_list_has() -> None:
+    assert videos(6).labels_beyond(videos(2)) == ["c"]
+    assert videos(6, ()).labels_beyond(videos(1, ())) == ["1", "2"]
+    assert videos(2).labels_beyond(videos(6)) == []

@@ -3,6 +3,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -10,7 +11,9 @@ from nl_lightning.claims import claim
 from nl_lightning.errors import UserError
 from nl_lightning.records import RunRecord, marker_path, pack, record_path
 from nl_lightning.report.collate import collate, collect
-from nl_lightning.study import Recipe, Study
+from nl_lightning.report.render import table_markdown
+from nl_lightning.report.tables import legend, provenance
+from nl_lightning.study import Recipe, Study, run_hash
 
 Measure = Callable[..., RunRecord]
 
@@ -252,3 +255,45 @@ def test_a_broken_record_is_named(study: Study, recipe: Recipe, results: Path, m
     path.write_text(path.read_text().replace('"top1": 60.0', '"top1": "60"'))
     with pytest.raises(UserError, match=f"{path}: top1: expected float, got '60'"):
         collect(study, recipe, results)
+
+
+@pytest.fixture
+def folds(recipe: Recipe) -> Recipe:
+    return replace(recipe, config={**recipe.config, "data": {**recipe.config.get("data", {}), "folds": 3}})
+
+
+def test_official_splits_are_averaged(study: Study, folds: Recipe, results: Path, measure: Measure) -> None:
+    """Paired within each split, whose test videos differ in number and hash; a split that isn't there is missed."""
+    plain, block = ("1100110000", "11001100", "110000"), ("1111110000", "11101100", "110100")
+    for seed, (one, other) in enumerate(zip(plain, block, strict=True)):
+        for variant, right in (("plain", one), ("block", other)):
+            split = {"config_hash": run_hash(study, folds, variant, seed), "videos_hash": f"0123456789a{seed}"}
+            measure(variant, seed, percent(right), **(bits(right) | split))
+    of_split = {"config_hash": run_hash(study, folds, "i3d", 1), "videos_hash": "0123456789a1"}
+    measure("i3d", 1, 50.0, videos_expected=8, videos_scored=8, **of_split)
+    frame = collate(runs := collect(study, folds, results))
+    found = line(frame, "block")
+    gains = np.array([percent(b) - percent(p) for p, b in zip(plain, block, strict=True)])
+    assert runs.seeds == (0, 1, 2)
+    assert found["top1"] == pytest.approx(np.mean([percent(b) for b in block]))
+    assert found["top1_std"] == pytest.approx(np.std([percent(b) for b in block], ddof=1))
+    assert (found["gain"], found["gain_std"]) == (pytest.approx(gains.mean()), pytest.approx(gains.std(ddof=1)))
+    assert (found["n"], found["gain_n"], found["gain_paired"]) == (3, 3, True)
+    assert (line(frame, "i3d")["state"], line(frame, "i3d")["n"]) == ("partial", 1)
+    text = table_markdown(runs, study.tables["a"], frame)
+    assert "| splits |" in text
+    assert "1 of 3" in text
+    said = legend(runs, frame)
+    assert "means over the 3 official splits of the data, each trained with a seed of its own, ±" in said
+    assert "from the splits that both have, with 95 % intervals, over splits." in said
+    assert provenance(runs)[0] == "recipe: quick; seeds: 0, 1, 2, which are the official splits 1, 2, 3"
+
+
+def test_official_splits_are_each_tested_on_one_list(
+    study: Study, folds: Recipe, results: Path, measure: Measure
+) -> None:
+    """Two seeds of one split as much as two variants."""
+    for seed, digest in ((1, "0123456789ab"), (4, "ba9876543210")):
+        measure("plain", seed, 60.0, videos_hash=digest, config_hash=run_hash(study, folds, "plain", seed))
+    with pytest.raises(UserError, match="as the hash of its test list"):
+        collect(study, folds, results)

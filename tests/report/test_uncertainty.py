@@ -3,7 +3,17 @@ import pytest
 from scipy import stats
 
 from benchmarks.coverage import covered, networks, verdicts
-from nl_lightning.report.uncertainty import Difference, assumed, bootstrap, holm, mcnemar, paired, unpaired, wilson
+from nl_lightning.report.uncertainty import (
+    Difference,
+    assumed,
+    bootstrap,
+    holm,
+    mcnemar,
+    over_folds,
+    paired,
+    unpaired,
+    wilson,
+)
 from nl_lightning.study import Check
 
 
@@ -115,6 +125,18 @@ def test_what_a_paired_comparison_could_tell() -> None:
     low, high = assumed(1.0, 19_761, 10.0).interval()
     assert (high - low) / 2 == pytest.approx(0.44, abs=0.003)
     assert assumed(30.0, 1000, 10.0).video_se == assumed(30.0, 1000, 30.0).video_se  # they split on 30 % at least
+
+
+def test_official_splits_by_hand() -> None:
+    """Student's t over the splits, whatever their videos say of themselves; one split is as it is."""
+    parts = [assumed(mean, 1000, 10.0) for mean in (1.0, 2.0, 6.0)]
+    found = over_folds(parts)
+    half = stats.t.ppf(0.975, 2) * (7 / 3) ** 0.5
+    assert found.mean == found.centre == pytest.approx(3.0)
+    assert found.std == pytest.approx(7**0.5)
+    assert found.interval() == pytest.approx((3 - half, 3 + half))
+    assert (found.seeds, found.videos, found.disagreement) == (3, 3000, None)
+    assert over_folds(parts[:1]) is parts[0]
 
 
 @pytest.mark.parametrize("bound", [-3.0, 0.0, 0.7, 5.0])

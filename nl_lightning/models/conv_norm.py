@@ -1,0 +1,179 @@
+"""A convolution, its BN, a shortcut and a ReLU as one operation: the same numbers in fewer passes over memory.
+
+On a CPU a narrow or an early layer is bound by memory: reading and writing its output a dozen times for BN, the sum and
+the ReLU costs more than the convolution. Two identities avoid most of it.
+
+In testing BN is an affine map of each channel, and folds into the convolution's weights.
+
+In training, the statistics of y = W x are those of x carried through W: with S = cov(x), var(y) = diag(W S W^T).
+Where W expands few channels to many (the last 1 x 1 x 1 of a residual block, the shortcut of a stage, W_z of a non-local
+block), S is small and cheap, and BN never reads y; nor does its backward, see :class:`ExpandNorm`.
+Checked in the tests against the convolution, BN, sum and ReLU of torch, one after the other.
+"""
+
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from nl_lightning.models.affine import Affine
+from nl_lightning.models.folded import Conv3d, from_rows, pointwise, rows
+
+MOST_CHANNELS = 128
+"""Up to so many input channels their covariance costs less than the passes that it saves (measured; at 256, the same)."""
+
+BatchNorm = nn.modules.batchnorm._BatchNorm
+
+
+def conv_norm(
+    x: Float[Tensor, "N C T H W"],
+    conv: nn.Module,
+    norm: nn.Module,
+    shortcut: Float[Tensor, "N D t h w"] | None = None,
+    relu: bool = True,
+) -> Float[Tensor, "N D t h w"]:
+    """``relu(norm(conv(x)) + shortcut)``, by the cheapest exact form.
+
+    A convolution or norm that somebody watches by a hook is called as it is.
+    """
+    if watched(conv) or watched(norm):
+        y = norm(conv(x))
+    elif _is_affine(norm):
+        y = convolve(x, conv, *fold(conv, norm))
+    elif _expands(x, conv, norm):
+        return _expand(x, conv, cast(BatchNorm, norm), shortcut, relu)
+    else:
+        y = norm(convolve(x, conv, conv.weight, conv.bias))  # type: ignore[arg-type]
+    if shortcut is not None:
+        y = y + shortcut if y.requires_grad and y._is_view() else y.add_(shortcut)
+    return F.relu(y, inplace=not y._is_view() or not y.requires_grad) if relu else y
+
+
+def watched(module: nn.Module) -> bool:
+    """Whether somebody has hung a hook on the module, and so wants it called."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _is_affine(norm: nn.Module) -> bool:
+    """Whether the norm is the same map whatever it is given."""
+    fixed = isinstance(norm, BatchNorm) and not norm.training and norm.track_running_stats
+    return fixed or isinstance(norm, Affine | nn.Identity)
+
+
+def fold(conv: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of the convolution that does what `conv` and a norm that is an affine map do."""
+    weight, bias = cast(Tensor, conv.weight), cast(Tensor | None, conv.bias)
+    if isinstance(norm, nn.Identity):
+        return weight, bias
+    if isinstance(norm, BatchNorm):
+        mean, var = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+        scale = norm.weight * (var + norm.eps).rsqrt()
+        shift = norm.bias - mean * scale
+    else:
+        scale, shift = cast(Tensor, norm.weight), cast(Tensor, norm.bias)
+    weight = weight * scale.view(-1, *(1,) * (weight.ndim - 1))
+    return weight, shift if bias is None else shift + scale * bias
+
+
+def convolve(x: Tensor, conv: nn.Module, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`conv` with other weights: a convolution of the network, or a 1 x 1 x 1 of a non-local block."""
+    return conv.convolve(x, weight, bias) if isinstance(conv, Conv3d) else pointwise(x, weight, bias)
+
+
+def _expands(x: Tensor, conv: nn.Module, norm: nn.Module) -> bool:
+    """Whether :class:`ExpandNorm` is for this layer: on a CPU in full precision, few channels to more of them."""
+    plain = not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu") and x.device.type == "cpu"
+    if not plain or x.dtype not in (torch.float32, torch.float64) or not isinstance(norm, BatchNorm):
+        return False
+    out, channels, *kernel = cast(Tensor, conv.weight).shape
+    one = set(kernel) == {1} and set(cast(tuple[int, ...], conv.stride)) == {1}
+    return one and channels < out and channels <= MOST_CHANNELS and norm.track_running_stats and bool(norm.momentum)
+
+
+def _expand(x: Tensor, conv: nn.Module, norm: BatchNorm, shortcut: Tensor | None, relu: bool) -> Tensor:
+    bias = cast(Tensor | None, conv.bias)
+    z, mean, var = ExpandNorm.apply(  # type: ignore[no-untyped-call]
+        rows(x).flatten(0, -2), cast(Tensor, conv.weight).flatten(1), norm.weight, norm.bias, norm.eps,
+        None if shortcut is None else rows(shortcut).flatten(0, -2), relu, bias,
+    )  # fmt: skip
+    with torch.no_grad():
+        count = len(z)
+        cast(Tensor, norm.num_batches_tracked).add_(1)
+        cast(Tensor, norm.running_mean).lerp_(mean if bias is None else mean + bias, cast(float, norm.momentum))
+        cast(Tensor, norm.running_var).lerp_(var * (count / max(1, count - 1)), cast(float, norm.momentum))
+    return from_rows(z.unflatten(0, rows(x).shape[:-1]))
+
+
+class ExpandNorm(torch.autograd.Function):
+    """z = relu(BN(x W^T) + shortcut) for rows x (M, C) and W (D, C), D > C, with BN's statistics of these M rows.
+
+    With x centred and S = x^T x / M: y = x W^T has mean 0 and variance v = diag(W S W^T), so that
+
+        z = relu(x (s W)^T + beta + shortcut),  s = gamma / sqrt(v + eps)
+
+    is one matrix product. For d, the gradient of what the ReLU was given, and P = d^T x (which the gradient of W needs
+    anyway), BN's own backward becomes products of small matrices; r / M is gamma's gradient over sqrt(v + eps) and M:
+
+        dbeta = sum of d,  dgamma = diag(P W^T) / sqrt(v + eps),  dW = s (P - r W S)
+        dx = d (s W) - x (W^T (s r / M) W) - (s dbeta / M) W
+
+    A bias of the convolution is taken away by BN: its gradient is 0.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Float[Tensor, "M C"],
+        weight: Float[Tensor, "D C"],
+        gamma: Float[Tensor, " D"],
+        beta: Float[Tensor, " D"],
+        eps: float,
+        shortcut: Float[Tensor, "M D"] | None,
+        relu: bool,
+        bias: Float[Tensor, " D"] | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return z, and the mean (without the bias) and variance (over M) of y."""
+        mean = x.mean(0)
+        x = x - mean
+        spread = weight @ (x.mT @ x / len(x))  # W S
+        var = (spread * weight).sum(1)
+        inverse = (var + eps).rsqrt()
+        scaled = weight * (gamma * inverse)[:, None]
+        if shortcut is None:
+            z = torch.addmm(beta, x, scaled.mT)
+        else:
+            z = torch.addmm(shortcut, x, scaled.mT).add_(beta)
+        if relu:
+            z.relu_()
+        ctx.save_for_backward(x, weight, spread, gamma, inverse, scaled, z if relu else None)
+        ctx.has = shortcut is not None, bias is not None
+        mean = weight @ mean
+        ctx.mark_non_differentiable(mean, var)
+        return z, mean, var
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, dz: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, spread, gamma, inverse, scaled, z = ctx.saved_tensors
+        shortcut, bias = ctx.has
+        d = dz if z is None else torch.ops.aten.threshold_backward(dz, z, 0.0)
+        p = d.mT @ x
+        dbeta = d.sum(0)
+        dgamma = inverse * (p * weight).sum(1)
+        s, r = gamma * inverse, inverse * dgamma
+        dweight = s[:, None] * (p - r[:, None] * spread)
+        mixed = weight.mT @ ((s * r / len(x))[:, None] * weight)
+        dx = torch.addmm((s * dbeta / -len(x)) @ weight, d, scaled).addmm_(x, mixed, alpha=-1)
+        return (
+            dx,
+            dweight,
+            dgamma,
+            dbeta,
+            None,
+            d if shortcut else None,
+            None,
+            torch.zeros_like(dbeta) if bias else None,
+        )
