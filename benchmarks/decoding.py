@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--machine", help="the folder of the figures (default: after the processor)")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    turns, files, clips = (3, 6, 300) if options.quick else (15, 40, 10_000)
+    turns, files, clips = (3, 6, 300) if options.quick else (11, 20, 10_000)
     where = RESULTS / options.machine if options.machine else folder()
     with tempfile.TemporaryDirectory() as made:
         videos = [write(Path(made) / f"{height}.mp4", height, width) for height, width in SIZES]
@@ -51,7 +51,7 @@ def main() -> None:
             ("Clips a second, one core", decoders(videos, turns)),
             ("The helper process against decoding in the same process", helper(videos, turns)),
             ("Prepared copies against their originals", copies(videos, turns)),
-            (f"Census of {files * len(videos)} files against bare decoders", census(videos, files, min(turns, 5))),
+            (f"Census of {files * len(videos)} files against bare decoders", census(videos, files, 3)),
             (f"Memory of a helper over {clips:,} clips", memory(Path(made), clips)),
         ]
     page = "\n".join([*heading(), *(f"## {title}\n\n{table(rows)}\n" for title, rows in parts)])

@@ -167,13 +167,4 @@ class ExpandNorm(torch.autograd.Function):
         dweight = s[:, None] * (p - r[:, None] * spread)
         mixed = weight.mT @ ((s * r / len(x))[:, None] * weight)
         dx = torch.addmm((s * dbeta / -len(x)) @ weight, d, scaled).addmm_(x, mixed, alpha=-1)
-        return (
-            dx,
-            dweight,
-            dgamma,
-            dbeta,
-            None,
-            d if shortcut else None,
-            None,
-            torch.zeros_like(dbeta) if bias else None,
-        )
+        return dx, dweight, dgamma, dbeta, None, d if shortcut else None, None, torch.zeros_like(dbeta) if bias else None
