@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, Stopped) as stopped:
         again = "with --ckpt_path it goes on from a checkpoint" if trains_one else "the same command goes on from here"
         return _say(f"stopped; {again}", stopped.exit_code if isinstance(stopped, Stopped) else 130)
-    except (UserError, OSError) as error:
+    except (UserError, OSError, RuntimeError) as error:
         line = mistake(error)
         if line is None:
             raise
