@@ -30,6 +30,8 @@ from nl_lightning.data.transforms import resize
 from nl_lightning.data.videos import VideoList
 from nl_lightning.errors import UserError
 
+PAGE = Path(__file__).parent.parent / "docs" / "data.md"
+START, END = "<!-- decoding:start -->", "<!-- decoding:end -->"
 SIZES = ((256, 340), (360, 640), (720, 1280))
 FRAMES, STRIDE, LENGTH, RATE = 32, 2, 300, 30
 SHORT_SIDE = 256
@@ -57,7 +59,15 @@ def main() -> None:
     page = "\n".join([*heading(), *(f"## {title}\n\n{table(rows)}\n" for title, rows in parts)])
     where.mkdir(parents=True, exist_ok=True)
     (where / "decoding.md").write_text(page)
+    if not options.quick:
+        publish(page.partition("\n\n")[2])
     print(page)
+
+
+def publish(tables: str) -> None:
+    """Put the figures into the documentation."""
+    before, _, rest = PAGE.read_text().partition(START)
+    PAGE.write_text(f"{before}{START}\n{tables.replace('## ', '### ')}{END}{rest.partition(END)[2]}")
 
 
 def heading() -> Iterator[str]:
