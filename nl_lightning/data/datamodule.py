@@ -1,5 +1,6 @@
 """VideoDataModule: lists of video files -> batches of clips for training and of all views for testing."""
 
+import functools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from nl_lightning.data.datasets import (
     TrainClips,
 )
 from nl_lightning.data.decoded_copy import DecodedCopy
-from nl_lightning.data.decoding import Decoder
+from nl_lightning.data.decoding import Decoder, named
 from nl_lightning.data.files import Files
 from nl_lightning.data.folders import refuse_outside, scan_folder
 from nl_lightning.data.longrange import LongRange
@@ -148,16 +149,28 @@ class VideoDataModule(L.LightningDataModule):
             raise UserError(f"data.decode_seconds is {decode_seconds:g}: expected more than 0")
         if shards is not None and folds > 1:
             raise UserError(f"data.shards hold the lists of one official split, and data.folds is {folds}: set it to 1")
-        self.shards = None if shards is None else Shards(Path(shards), self.root)
-        self.manifest = self._find_manifest(manifest)
-        self.files = Files(self.root, decoder, decode_seconds, self.manifest, self.shards)
+        self._decoding = named(decoder), decode_seconds
+        self._places = shards, manifest
 
-    def _find_manifest(self, named: str | None) -> Manifest | None:
+    @functools.cached_property
+    def shards(self) -> Shards | None:
+        """What the videos are packed in, if they are."""
+        shards, _ = self._places
+        return None if shards is None else Shards(Path(shards), self.root)
+
+    @functools.cached_property
+    def manifest(self) -> Manifest | None:
         """The manifest that was named, or that lies beside the lists; none for shards, whose files are others."""
-        if named is not None:
-            return Manifest(Path(named))
+        _, manifest = self._places
+        if manifest is not None:
+            return Manifest(Path(manifest))
         file = self.root / NAME
         return Manifest(file) if self.shards is None and file.is_file() else None
+
+    @functools.cached_property
+    def files(self) -> Files:
+        """The videos as they lie, and who decodes them."""
+        return Files(self.root, *self._decoding, self.manifest, self.shards)
 
     @property
     def clip_shape(self) -> tuple[int, int, int]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nl_lightning.data.decoding import Decoder, Frames, named
+from nl_lightning.data.decoding import Frames
 from nl_lightning.data.helper import DangerousFile, Helper
 from nl_lightning.data.manifest import Manifest
 from nl_lightning.data.packets import DecodeError, Known
@@ -32,13 +32,13 @@ class Files:
     def __init__(
         self,
         root: Path,
-        decoder: Decoder = "auto",
+        decoder: str = "pyav",
         seconds: float = 120.0,
         manifest: Manifest | None = None,
         shards: Shards | None = None,
         module: str = DECODING,
     ) -> None:
-        self.root, self.decoder, self.manifest, self.shards = root, named(decoder), manifest, shards
+        self.root, self.decoder, self.manifest, self.shards = root, decoder, manifest, shards
         self.module = module
         self.helper = Helper(seconds)
         self.aside: dict[Path, str] = {}  # files that hung or crashed the helper, and what was said of them

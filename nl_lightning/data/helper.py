@@ -20,7 +20,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -54,6 +53,7 @@ class Helper:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
+        self.closed = False
         self._processes: dict[int, _Process] = {}  # by who started it: a forked copy must leave its parent's alone
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -83,6 +83,8 @@ class Helper:
     def _answer(self, request: tuple[str, tuple[Any, ...], bool]) -> Any:
         path, died = request[1][0], ""
         for _ in range(TRIES):
+            if self.closed:
+                break
             connection = self._running().connection
             try:
                 connection.send(request)
@@ -97,6 +99,11 @@ class Helper:
                 return value
             raise value
         raise DangerousFile(f"{path}: the process that reads it dies of it ({died})")
+
+    def close(self) -> None:
+        """End the process for good, also for a thread that waits for it."""
+        self.closed = True
+        self.end()
 
     def end(self) -> str:
         """End the process; return how it ended, in words."""
@@ -117,15 +124,17 @@ def by_helpers(
 
     The answer for a file that hangs or crashes its helper is the error. Any other error ends it.
     """
-    mine = threading.local()
+    idle = [Helper(seconds) for _ in range(workers)]
+    helpers = tuple(idle)
 
     def answer(request: tuple[Any, ...]) -> Any:
-        if not hasattr(mine, "helper"):
-            mine.helper = Helper(seconds)
+        helper = idle.pop()
         try:
-            return mine.helper.ask(function, *request)
+            return helper.ask(function, *request)
         except DecodeError as error:
             return error
+        finally:
+            idle.append(helper)
 
     with ThreadPoolExecutor(workers) as pool:  # a thread only waits for its helper
         waiting: dict[Future[Any], int] = {}
@@ -139,8 +148,10 @@ def by_helpers(
                 done, _ = wait(waiting, return_when=FIRST_COMPLETED)
                 for future in done:
                     yield waiting.pop(future), future.result()
-        finally:
+        finally:  # also when the one who asks was told to stop
             pool.shutdown(wait=False, cancel_futures=True)
+            for helper in helpers:
+                helper.close()
 
 
 class _Process:

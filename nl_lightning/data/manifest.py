@@ -108,7 +108,7 @@ def _read(file: Path) -> pa.Table:
         return pq.read_table(file, schema=SCHEMA)
     except (OSError, pa.ArrowException) as error:
         line = str(error).splitlines()[0]
-        raise UserError(f"{file}: not a manifest ({line}); make it with nl-lightning data check") from None
+        raise UserError(f"{file}: not a manifest ({line}): delete it; nl-lightning data check makes one") from None
 
 
 class Manifest:

@@ -190,17 +190,16 @@ def test_a_census_changes_no_batch(root: Path) -> None:
 def test_shards_give_the_same_batches(root: Path, tmp_path: Path) -> None:
     plain = module(root)
     pack(plain.splits(), root, tmp_path / "packed", 1_000_000)
-    for workers in (0, 2):
-        packed = module(root, shards=str(tmp_path / "packed"), num_workers=workers)
-        packed.prepare_data()
-        for stage in ("fit", "test"):
-            packed.setup(stage)
-        assert packed.listed("test") == plain.listed("test")
-        for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
-            for one, two in zip(getattr(plain, loader)(), getattr(packed, loader)(), strict=True):
-                assert torch.equal(one.views, two.views)
-                assert torch.equal(one.label, two.label)
-                assert one.path == two.path
+    packed = module(root, shards=str(tmp_path / "packed"), num_workers=1)
+    packed.prepare_data()
+    for stage in ("fit", "test"):
+        packed.setup(stage)
+    assert packed.listed("test") == plain.listed("test")
+    for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        for one, two in zip(getattr(plain, loader)(), getattr(packed, loader)(), strict=True):
+            assert torch.equal(one.views, two.views)
+            assert torch.equal(one.label, two.label)
+            assert one.path == two.path
 
 
 def test_a_killed_decoder_is_not_noticed(root: Path) -> None:
@@ -224,7 +223,7 @@ def test_a_killed_decoder_is_not_noticed(root: Path) -> None:
 )
 def test_what_cannot_be_read_with_is_refused(root: Path, wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        module(root, **wrong)
+        _ = module(root, **wrong).files
 
 
 def test_too_little_shared_memory_is_said_before_workers_start(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,5 +82,5 @@ def test_irregular_times_are_not_kept(root: Path) -> None:
 
 def test_what_is_no_manifest_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_text("path\n")
-    with pytest.raises(UserError, match=r"x\.parquet: not a manifest \(.*\); make it with nl-lightning data check"):
+    with pytest.raises(UserError, match=r"x\.parquet: not a manifest \(.*\): delete it; nl-lightning data check"):
         Manifest(tmp_path / "x.parquet")
