@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nl_lightning.data import decoding
 from nl_lightning.data.encoding import write_mp4
+from nl_lightning.data.packets import DecodeError
 from nl_lightning.data.sampling import clip_indices, test_starts
 from nl_lightning.data.transforms import Frames, TestViews
 from nl_lightning.errors import UserError
@@ -47,7 +48,7 @@ def middle_clip(video: Path, seen: InputSettings) -> Clip:
         indices = clip_indices(start, length, seen.num_frames, seen.frame_stride)
         views = TestViews(seen.test_short_side, seen.test_crop, 1)
         (frames,) = views.cropped(views.scaled(decoding.frames(video, indices)))
-    except decoding.DecodeError as error:
+    except DecodeError as error:
         raise UserError(str(error)) from None
     return Clip(frames, tuple(indices.tolist()))
 

@@ -151,9 +151,7 @@ class VideoClassifier(L.LightningModule):
         self.multi_label = multi_label
         self.objective: Objective = SeveralLabels() if multi_label else OneLabel(net.num_classes)
         self.val_loss = MeanMetric(nan_strategy="disable")  # which would leave out what is to be seen
-        self.trained: dict[
-            str, Tensor | float
-        ] = {}  # sums over the epoch so far, here
+        self.trained: dict[str, Tensor | float] = {}  # sums over the epoch so far, here
         self.tested: dict[int, VideoScores] = {}
         if freeze_bn:
             for norm in self._norms():

@@ -24,6 +24,7 @@ from nl_lightning.signals import Stopped
 from nl_lightning.study import Recipe, Study, find_study, load_recipe, load_study
 
 if TYPE_CHECKING:
+    from nl_lightning.data.datamodule import VideoDataModule
     from nl_lightning.report.collate import Runs
 
 LIGHTNING = {
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, Stopped) as stopped:
         again = "with --ckpt_path it goes on from a checkpoint" if trains_one else "the same command goes on from here"
         return _say(f"stopped; {again}", stopped.exit_code if isinstance(stopped, Stopped) else 130)
-    except (UserError, OSError) as error:
+    except (UserError, OSError, RuntimeError) as error:
         line = mistake(error)
         if line is None:
             raise
@@ -186,9 +187,40 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--json", action="store_true", help="print JSON")
     predict.set_defaults(command=_predict)
 
+    _data(commands.add_parser("data", help="data sets: check every file, make a copy that decodes fast, pack shards"))
+
     for name, purpose in LIGHTNING.items():
         commands.add_parser(name, help=purpose)
     return parser
+
+
+def _data(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    check = verbs.add_parser("check", help="read every file once, and write down what is there and what is wrong")
+    _data_set(check)
+    check.add_argument("--hash", action="store_true", help="also hash the bytes of each file")
+    check.add_argument("--out", type=Path, metavar="FILE", help="the manifest (default: ROOT/census.parquet)")
+    check.add_argument("--compare", type=Path, metavar="LIST", help="also say how many ids each split shares with it")
+    check.set_defaults(command=_data_check)
+    copy = verbs.add_parser("prepare", help="make a copy at short side 256 with a key frame every 16 frames")
+    _data_set(copy)
+    copy.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the copy goes")
+    copy.set_defaults(command=_data_prepare)
+    shards = verbs.add_parser("shards", help="pack a data set into tar files, as WebDataset has them")
+    _data_set(shards)
+    shards.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the shards go")
+    shards.add_argument(
+        "--shard-mb", type=_at_least_one, default=1000, metavar="MB", help="of a shard, about (default 1000)"
+    )
+    shards.set_defaults(command=_data_shards)
+
+
+def _data_set(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", help="whose data: a recipe's name or path")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="the data set's folder (default: the recipe's)")
+    parser.add_argument(
+        "--workers", type=_at_least_one, default=os.cpu_count(), metavar="N", help="processes (default: a core each)"
+    )
 
 
 def _where(parser: argparse.ArgumentParser) -> None:
@@ -552,6 +584,69 @@ def _explain(options: argparse.Namespace) -> int:
             sizes = (str(size) for size in (cpu.sizes.sets, cpu.sizes.queries, cpu.sizes.keys))
             table.add_row(run.variant.name, cpu.name, *sizes, f"{cpu.matrix * 4 / 2**20:.3g}", cpu.form, gpu.form)
     Console().print(table)
+    return 0
+
+
+def _data_of(options: argparse.Namespace) -> "VideoDataModule":
+    from nl_lightning.execution import data_of  # takes seconds: torch
+
+    recipe = load_recipe(options.recipe)
+    root = [f"--data.root={options.root}"] if options.root is not None else []
+    data = data_of([*(f"--config={file}" for file in recipe.files), *root])
+    data.generate()
+    return data
+
+
+def _data_check(options: argparse.Namespace) -> int:
+    from nl_lightning.data.annotations import read_annotation
+    from nl_lightning.data.census import by_error, counts, take_census  # takes seconds: torch
+    from nl_lightning.data.known import overlap, said_of
+    from nl_lightning.data.manifest import NAME
+
+    data = _data_of(options)
+    splits, file = data.splits(), options.out or data.root / NAME
+    rows = take_census(splits, data.root, file, options.workers, options.hash)
+    table = Table("", "expected", "present", "decodable", box=None, header_style="bold")
+    for count in counts(rows):
+        table.add_row(count.split, str(count.expected), str(count.present), str(count.decodable))
+    console = Console()
+    console.print(table)
+    for error, number, example in by_error(rows):
+        console.print(f"{number} x {error} ({example})", highlight=False, markup=False)
+    for split, videos in splits.items():
+        console.print(said_of(len(videos), split), highlight=False)
+        if options.compare is not None:
+            other = read_annotation(str(options.compare.resolve()), data.root, split)
+            shared = overlap(videos.paths.names(), other.paths.names())
+            console.print(
+                f"{split} and {options.compare}: {shared.both} ids in both, {shared.first_only} in {split} only, "
+                f"{shared.second_only} in the list only, {shared.without_id} names without an id", highlight=False,
+            )  # fmt: skip
+    console.print(f"written to {file}", highlight=False)
+    return 0
+
+
+def _data_prepare(options: argparse.Namespace) -> int:
+    from nl_lightning.data.prepare import prepare  # takes seconds: torch
+
+    data = _data_of(options)
+    lists = [name for name in data.lists.values() if name is not None]
+    made = prepare(data.splits(), lists, data.root, options.out, options.workers)
+    for name, error in made.as_they_are.items():
+        print(f"{error} (copied as it is: {name})")
+    print(
+        f"{made.made} videos copied, {made.there} were there, {len(made.as_they_are)} copied as they are, "
+        f"{len(made.absent)} absent; train with --data.root={options.out}"
+    )
+    return 0
+
+
+def _data_shards(options: argparse.Namespace) -> int:
+    from nl_lightning.data.shards import pack  # takes seconds: torch
+
+    data = _data_of(options)
+    packed, absent = pack(data.splits(), data.root, options.out, options.shard_mb * 1_000_000)
+    print(f"{packed} videos packed, {len(absent)} absent; train with --data.shards={options.out}")
     return 0
 
 

@@ -4,6 +4,9 @@ import difflib
 import errno
 from collections.abc import Iterable
 
+NO_SHARED_MEMORY = ("unable to allocate shared memory", "killed by signal: Bus error")
+"""What PyTorch says when a worker has died of it."""
+
 
 class UserError(ValueError):
     """A mistake in what the user gave: one line that names it, what was expected, and how to mend it.
@@ -27,4 +30,6 @@ def mistake(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
         return f"{error.filename or 'writing'}: {error.strerror}; mend it and call again"
+    if isinstance(error, RuntimeError) and any(sign in str(error) for sign in NO_SHARED_MEMORY):
+        return "/dev/shm is full, through which workers hand over batches: enlarge it, or lower data.num_workers"
     return None

@@ -8,6 +8,7 @@ Everything a run needs is in its arguments, and everything it leaves lies in its
 import argparse
 import contextlib
 import importlib.metadata
+import logging
 import math
 import platform
 import re
@@ -275,10 +276,11 @@ def _record(
         read_videos="" if all(read) else pack(read),
         curve=curve.points,
         device=_device(trainer),
-        decoder="auto",
+        decoder=data.files.decoder,
         versions={"python": platform.python_version(), **_versions()},
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         init_from=run.variant.init_from,
+        **_videos(data, scored=sum(read)),
         **_commit(),
     )
 
@@ -296,6 +298,19 @@ def _measured(model: VideoClassifier, metrics: Mapping[str, float], groups: Sequ
     }
 
 
+def _videos(data: VideoDataModule, scored: int) -> dict[str, Any]:
+    """How many videos were there and decodable: as a census found, or else as testing did."""
+    present, decodable = data.found("test")
+    train = {"expected": len(data.videos("train"))}
+    if data.manifest is not None:
+        train["present"], train["decodable"] = data.manifest.counts(data.videos("train").paths)
+    return {
+        "videos_present": present,
+        "videos_decodable": scored if decodable is None else decodable,
+        "train_videos": train,
+    }
+
+
 def lightning_command(arguments: list[str]) -> int:
     """``nl-lightning fit | validate | test``: LightningCLI with our classifier and data."""
     stop_on_signals()
@@ -304,6 +319,16 @@ def lightning_command(arguments: list[str]) -> int:
             raise UserError(f"ckpt_path: no checkpoint at {path}")
     VideoCLI(args=with_weights(arguments))
     return 0
+
+
+def data_of(arguments: Sequence[str]) -> VideoDataModule:
+    """The data that these arguments describe, on any machine, without a word; nothing of it is made yet."""
+    for logger in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(logger).setLevel(logging.WARNING)  # seeds and devices are no news here
+    warnings.filterwarnings("ignore", "The `srun` command is available")  # Lightning's advice where jobs are submitted
+    cli = VideoCLI(args=[*arguments, *ANY_MACHINE], run=False, trainer_defaults={"logger": False})
+    data: VideoDataModule = cli.datamodule
+    return data
 
 
 def costs(run: Run) -> Complexity:

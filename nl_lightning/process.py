@@ -6,10 +6,8 @@ together all but one are gone at once.
 """
 
 import contextlib
-import logging
 import os
 import sys
-import warnings
 
 from nl_lightning.claims import Claim, claim
 from nl_lightning.errors import UserError, mistake
@@ -90,13 +88,10 @@ def _exit_code(error: BaseException, held: Claim | None) -> int:
 
 def _prepare(files: list[str]) -> int:
     """Make a recipe's data and check its lists."""
-    from nl_lightning.execution import ANY_MACHINE, VideoCLI  # takes seconds: torch
+    from nl_lightning.execution import data_of  # takes seconds: torch
 
-    for logger in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(logger).setLevel(logging.WARNING)  # seeds and devices are no news here
-    warnings.filterwarnings("ignore", "The `srun` command is available")  # Lightning's advice where jobs are submitted
     try:
-        data = VideoCLI(args=[*files, *ANY_MACHINE], run=False, trainer_defaults={"logger": False}).datamodule
+        data = data_of(files)
         data.prepare_data()
         for stage in ("fit", "test"):
             data.setup(stage)

@@ -36,6 +36,9 @@ class RunRecord:
     Attributes:
         config: the merged recipe and the variant's arguments, for people; `config_hash` is what is compared.
         videos_expected: videos in the test list. All of them are in the denominator of top-1 and top-5.
+        videos_present, videos_decodable: of the test list: files that are there, and that decode, as a census found, or
+            else as testing did. None: not counted.
+        train_videos: the same of the train list: ``expected``, ``present``, ``decodable`` as far as they were counted.
         videos_scored: those that could be decoded; the others (`unreadable`, by name) count as wrong, and in the mAP as
             scored 0 in every class.
         num_clips, num_crops: views of a video: clips in time x crops in space.
@@ -93,6 +96,9 @@ class RunRecord:
     versions: dict[str, str] = field(default_factory=dict)
     init_from: str | None = None
     data_wait: float | None = None
+    videos_present: int | None = None
+    videos_decodable: int | None = None
+    train_videos: dict[str, int] = field(default_factory=dict)
 
     def right(self, k: Literal[1, 5]) -> list[bool] | None:
         """Whether each test video's class is among the `k` best, in the order of the test list; None if not kept."""

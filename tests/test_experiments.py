@@ -183,7 +183,7 @@ def test_a_command_that_is_shown_works(
         understand(words[1:] + ANY_MACHINE)
     elif verb == "run" and "--failed" not in rest:
         assert main([verb, *rest, "--dry-run"]) == 0
-    elif "--wandb" in rest or "--failed" in rest:  # there is no such project, and nothing has failed
+    elif verb == "data" or "--wandb" in rest or "--failed" in rest:  # no Kinetics, no such project, nothing has failed
         assert _parser().parse_args(command)
     else:
         assert main(command) == 0
@@ -191,7 +191,7 @@ def test_a_command_that_is_shown_works(
 
 def test_commands_are_shown() -> None:
     assert {words[0] for words in shown("README.md")} >= {
-        "run", "status", "report", "complexity", "fit", "test", "attend", "reach", "predict"
+        "run", "status", "report", "complexity", "fit", "test", "attend", "reach", "predict", "data"
     }  # fmt: skip
 
 

@@ -1,16 +1,19 @@
 """VideoDataModule: lists of video files -> batches of clips for training and of all views for testing."""
 
+import functools
+import math
 import signal
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
-from nl_lightning.data import decoding, longrange
+from nl_lightning.data import longrange
 from nl_lightning.data.annotations import read_annotation
 from nl_lightning.data.datasets import (
     Reader,
@@ -19,10 +22,15 @@ from nl_lightning.data.datasets import (
     TrainClips,
 )
 from nl_lightning.data.decoded_copy import DecodedCopy
+from nl_lightning.data.decoding import Decoder, named
+from nl_lightning.data.files import Files
 from nl_lightning.data.folders import refuse_outside, scan_folder
 from nl_lightning.data.longrange import LongRange
+from nl_lightning.data.manifest import NAME, Manifest
 from nl_lightning.data.samplers import EpochShuffle, Turns
 from nl_lightning.data.sampling import Spread
+from nl_lightning.data.shards import Shards
+from nl_lightning.data.shared_memory import check_room
 from nl_lightning.data.transforms import TestViews, TrainView
 from nl_lightning.data.videos import Labels, VideoList, every_fifth, same_classes
 from nl_lightning.errors import UserError
@@ -46,6 +54,11 @@ class VideoDataModule(L.LightningDataModule):
         folds: official splits of the data set; with 3, the seeds 0, 1, 2, 3 ... take the splits 1, 2, 3, 1 ...
         allow_outside: take videos that lie outside of `root`, be it by a path or a symbolic link.
         longrange: generate this benchmark at `root` if it isn't there.
+        shards: the folder of the same data set, packed (``nl-lightning data shards``); lists come from there as well.
+        manifest: what ``nl-lightning data check`` found; if not given, ``census.parquet`` in `root`, if it is there.
+            Videos that it found bad are left out of training; in testing they count as wrong.
+        decoder: who decodes, see :mod:`~nl_lightning.data.decoding`.
+        decode_seconds: after which a file is given up, named and set aside.
         decoded_copy: keep all frames decoded, for small sets of videos of one size and length.
         num_frames: T of a clip.
         frame_stride: frames from one to the next.
@@ -74,6 +87,10 @@ class VideoDataModule(L.LightningDataModule):
         folds: int = 1,
         allow_outside: bool = False,
         longrange: LongRange | None = None,
+        shards: str | None = None,
+        manifest: str | None = None,
+        decoder: Decoder = "auto",
+        decode_seconds: float = 120.0,
         decoded_copy: bool = False,
         num_frames: int = 32,
         frame_stride: int = 2,
@@ -119,6 +136,12 @@ class VideoDataModule(L.LightningDataModule):
         self._videos: dict[str, VideoList] = {}
         self._place = {"epoch": 0, "batches": 0}  # where training begins
         self.allow_zero_length_dataloader_with_multiple_devices = True  # in testing, a process may have nothing to do
+        if decode_seconds <= 0:
+            raise UserError(f"data.decode_seconds is {decode_seconds:g}: expected more than 0")
+        if shards is not None and folds > 1:
+            raise UserError(f"data.shards hold the lists of one official split, and data.folds is {folds}: set it to 1")
+        self._decoding = named(decoder), decode_seconds
+        self._places = shards, manifest
 
     def state_dict(self) -> dict[str, int]:
         """Where training stands: the epoch, and the batches that each process has read of it."""
@@ -142,6 +165,26 @@ class VideoDataModule(L.LightningDataModule):
         """Which process of the run this is, from 0, and of how many."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
+    @functools.cached_property
+    def shards(self) -> Shards | None:
+        """What the videos are packed in, if they are."""
+        shards, _ = self._places
+        return None if shards is None else Shards(Path(shards), self.root)
+
+    @functools.cached_property
+    def manifest(self) -> Manifest | None:
+        """The manifest that was named, or that lies beside the lists; none for shards, whose files are others."""
+        _, manifest = self._places
+        if manifest is not None:
+            return Manifest(Path(manifest))
+        file = self.root / NAME
+        return Manifest(file) if self.shards is None and file.is_file() else None
+
+    @functools.cached_property
+    def files(self) -> Files:
+        """The videos as they lie, and who decodes them."""
+        return Files(self.root, *self._decoding, self.manifest, self.shards)
+
     @property
     def clip_shape(self) -> tuple[int, int, int]:
         """(T, H, W) of a training clip."""
@@ -161,10 +204,14 @@ class VideoDataModule(L.LightningDataModule):
         """The group of each class, where the data set has groups; else nothing."""
         return tuple(map(longrange.group_of, longrange.CLASSES)) if self.longrange is not None else ()
 
+    def generate(self) -> None:
+        """Generate the benchmark that the recipe asks for, if it does."""
+        if self.longrange is not None and self.shards is None:
+            longrange.generate(self.root, self.longrange)
+
     def prepare_data(self) -> None:
         """Generate and decode what the recipe asks for, with progress; nothing if that has been done."""
-        if self.longrange is not None:
-            longrange.generate(self.root, self.longrange)
+        self.generate()
         if self.decoded_copy:
             for split in self.lists:
                 self._copy(split).make()
@@ -176,7 +223,9 @@ class VideoDataModule(L.LightningDataModule):
             UserError: a list is missing or broken, the splits have different classes, or more than the network has.
         """
         splits = ("train", "val") if stage == "fit" else ("val", "test")
+        check_room(self.num_workers, self._batch_bytes(stage))
         for split in splits:
+            self._check_census(split)
             same_classes(self.videos(splits[0]), self.videos(split), split)
             self._check_labels(split)
         if stage == "fit" and (absent := self.videos("val").labels_beyond(self.videos("train"))):
@@ -215,6 +264,13 @@ class VideoDataModule(L.LightningDataModule):
                 "model.net.num_classes"
             )
 
+    def _batch_bytes(self, stage: str) -> int:
+        """What a batch takes in memory; of whole frames, about."""
+        if stage == "fit":
+            return 3 * self.batch_size * math.prod(self.clip_shape)
+        views = self.num_clips * self.num_crops
+        return 3 * self.test_batch_size * views * self.num_frames * self.test_views.side**2
+
     def videos(self, split: str) -> VideoList:
         """The videos of ``train``, ``val`` or ``test``; without test videos, those of val."""
         if split not in self._videos:
@@ -224,11 +280,45 @@ class VideoDataModule(L.LightningDataModule):
             self._videos[split] = videos
         return self._videos[split]
 
+    def splits(self) -> dict[str, VideoList]:
+        """All lists of the data set, by split."""
+        return {split: self.videos(split) for split in self.lists}
+
+    def training_videos(self) -> VideoList:
+        """The videos to train on: those of train without those that a census found bad."""
+        videos = self.videos("train")
+        if self.manifest is None:
+            return videos
+        bad = list(self.manifest.bad(videos.paths))
+        return videos.take(np.delete(np.arange(len(videos)), bad))
+
+    def _check_census(self, split: str) -> None:
+        """Say what a census found bad; UserError if it is more than may be."""
+        if self.manifest is None or not (bad := self.manifest.bad(self.videos(split).paths)):
+            return
+        first = next(iter(bad))
+        said = (
+            f"{len(bad)} of {len(self.videos(split))} {split} videos can't be used, "
+            f"{self.videos(split).paths.name(first)} among them ({bad[first]}); {self.manifest.file} names all"
+        )
+        if len(bad) > self.max_unreadable * len(self.videos(split)):
+            raise UserError(f"{said}. More than {self.max_unreadable:.0%} (data.max_unreadable)")
+        rank_zero_warn(f"{said}: {'left out' if split == 'train' else 'counted as wrong'}")
+
+    def found(self, split: str) -> tuple[int, int | None]:
+        """How many videos of a split are present, and how many decodable, if a census has looked."""
+        videos = self.videos(split)
+        if self.manifest is not None:
+            return self.manifest.counts(videos.paths)
+        return sum(map(self.files.is_present, videos.paths)), None
+
     def listed(self, split: str) -> list[tuple[str, int | Labels]]:
         """(path, label or labels) of each video of a split, in order; paths are below `root`, as on every machine."""
         return self.videos(split).listed()
 
     def _find_videos(self, split: str) -> VideoList:
+        if self.shards is not None:
+            return self.shards.videos(split)
         listed = self.lists[split]
         if listed is not None:
             return read_annotation(listed, self.root, split)
@@ -245,10 +335,10 @@ class VideoDataModule(L.LightningDataModule):
         return DecodedCopy(self.root / "decoded" / f"{split}.npy", self.videos(split).paths)
 
     def _reader(self, split: str) -> Reader:
-        return self._copy(split).open() if self.decoded_copy else decoding
+        return self._copy(split).open() if self.decoded_copy else self.files
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        videos = self.videos("train")
+        videos = self.training_videos()
         clips = TrainClips(
             videos, self._reader("train"), self.num_frames, self.frame_stride, self.train_view, self.seed
         )

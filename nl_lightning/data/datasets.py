@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from nl_lightning.data.decoding import DecodeError
+from nl_lightning.data.packets import DecodeError
 from nl_lightning.data.sampling import Spread, clip_indices, test_starts, train_start
 from nl_lightning.data.transforms import Frames, TestViews, TrainView, mirror
 from nl_lightning.data.videos import Labels, VideoList, mirrored_labels

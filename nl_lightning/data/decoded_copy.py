@@ -18,7 +18,7 @@ from rich.progress import track
 
 from nl_lightning.claims import waiting_for
 from nl_lightning.data import decoding
-from nl_lightning.data.decoding import DecodeError
+from nl_lightning.data.packets import DecodeError
 from nl_lightning.data.transforms import Frames
 from nl_lightning.errors import UserError
 from nl_lightning.records import whole_file, write_atomically

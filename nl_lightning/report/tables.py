@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from nl_lightning.records import RunRecord
 from nl_lightning.report.claims import ASSUMED_DISAGREEMENT, Comparison, Verdict, compare_reported, expected, judge
 from nl_lightning.report.collate import REPORTED_ONLY, Runs
 from nl_lightning.report.uncertainty import NO_INTERVAL, ends
@@ -294,7 +295,8 @@ def provenance(runs: Runs) -> list[str]:
     unreadable = list(dict.fromkeys(name for record in records for name in record.unreadable))
     lines += [
         f"test videos: {_several(r.videos_expected for r in records)} expected, "
-        f"{_several(r.videos_scored for r in records)} scored"
+        + _counted(records)
+        + f"{_several(r.videos_scored for r in records)} scored"
         + (f"; unreadable, counted as wrong: {_listed(unreadable)}" if unreadable else ""),
         f"views of a video (clips x crops): {_several(f'{r.num_clips} x {r.num_crops}' for r in records)}",
         f"decoder: {_several(r.decoder for r in records)}",
@@ -304,6 +306,14 @@ def provenance(runs: Runs) -> list[str]:
         f"time in all: {_hours(seconds[0])} of training, {_hours(seconds[1])} of testing",
     ]
     return lines
+
+
+def _counted(records: list[RunRecord]) -> str:
+    """How many test videos were present and decodable, if all records say so."""
+    counts = [(record.videos_present, record.videos_decodable) for record in records]
+    if any(None in count for count in counts):
+        return ""
+    return f"{_several(f'{present} present, {decodable} decodable' for present, decodable in counts)}, "
 
 
 def _splits(runs: Runs) -> str:

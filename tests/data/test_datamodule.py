@@ -1,14 +1,19 @@
 """Order, splits, classes, views in memory, and what is said of unreadable videos."""
 
+import os
 import shutil
+import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from tiny_charades import write_tiny_charades
 
+from nl_lightning.data.census import take_census
 from nl_lightning.data.datamodule import VideoDataModule
+from nl_lightning.data.shards import pack
 from nl_lightning.errors import UserError
 
 SMALL: dict[str, Any] = {
@@ -148,6 +153,89 @@ def test_whole_frames_are_one_view_a_clip(root: Path) -> None:
 def test_whole_frames_go_with_one_crop_and_one_video(root: Path, wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         module(root, test_crop="whole", **wrong)
+
+
+def census(root: Path) -> None:
+    data = module(root)
+    take_census(data.splits(), root, root / "census.parquet", 1, False)
+
+
+def test_a_census_leaves_bad_videos_out_of_training(root: Path) -> None:
+    """The others are trained on in whole batches; in testing a bad one still counts, without being opened again."""
+    broken = module(root).videos("train").paths[3], module(root).videos("test").paths[5]
+    for path in broken:
+        path.write_bytes(b"nothing")
+    census(root)
+    with pytest.raises(UserError, match=r"1 of 33 train videos can't be used, train/.* names all\. More than 1%"):
+        module(root).setup("fit")
+    data = module(root, max_unreadable=0.1)
+    with pytest.warns(UserWarning, match=r"1 of 33 train videos can't be used, .*: left out"):
+        data.setup("fit")
+    batches = list(data.train_dataloader())
+    assert all(batch.readable.all() for batch in batches)
+    assert str(broken[0]) not in [path for batch in batches for path in batch.path]
+    assert data.found("train") == (33, 32)
+    with pytest.warns(UserWarning, match=r"1 of 22 test videos can't be used, .*: counted as wrong"):
+        data.setup("test")
+    readable = torch.cat([batch.readable for batch in data.test_dataloader()])
+    assert readable.sum() == 21
+    assert not readable[5]
+
+
+def test_a_census_changes_no_batch(root: Path) -> None:
+    plain, known = module(root), root / "elsewhere.parquet"
+    census(root)
+    (root / "census.parquet").rename(known)
+    for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        one, two = (next(iter(getattr(m, loader)())) for m in (plain, module(root, manifest=str(known))))
+        assert torch.equal(one.views, two.views)
+        assert one.path == two.path
+
+
+def test_shards_give_the_same_batches(root: Path, tmp_path: Path) -> None:
+    plain = module(root)
+    pack(plain.splits(), root, tmp_path / "packed", 1_000_000)
+    packed = module(root, shards=str(tmp_path / "packed"), num_workers=1)
+    packed.prepare_data()
+    for stage in ("fit", "test"):
+        packed.setup(stage)
+    assert packed.listed("test") == plain.listed("test")
+    for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        for one, two in zip(getattr(plain, loader)(), getattr(packed, loader)(), strict=True):
+            assert torch.equal(one.views, two.views)
+            assert torch.equal(one.label, two.label)
+            assert one.path == two.path
+
+
+def test_a_killed_decoder_is_not_noticed(root: Path) -> None:
+    plain, killed = module(root), module(root)
+    batches = []
+    for batch in killed.train_dataloader():
+        batches.append(batch)
+        os.kill(killed.files.helper.ask("faulty_reader.process_id", "x"), signal.SIGKILL)
+    for one, two in zip(plain.train_dataloader(), batches, strict=True):
+        assert torch.equal(one.views, two.views)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"decoder": "pyva"}, "data.decoder is 'pyva'; did you mean 'pyav'"),
+        ({"decode_seconds": 0}, "data.decode_seconds is 0: expected more than 0"),
+        ({"shards": "none"}, "data.shards: no packed data set in none"),
+        ({"manifest": "none"}, "none: not a manifest"),
+    ],
+)
+def test_what_cannot_be_read_with_is_refused(root: Path, wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        _ = module(root, **wrong).files
+
+
+def test_too_little_shared_memory_is_said_before_workers_start(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda place: SimpleNamespace(f_bavail=0, f_frsize=1))
+    module(root).setup("fit")
+    with pytest.raises(UserError, match="/dev/shm has room for 0 MB, and 2 workers"):
+        module(root, num_workers=2).setup("fit")
 
 
 def test_a_seed_stands_for_an_official_split(root: Path) -> None:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from nl_lightning.data import datasets, decoding, longrange, sampling
+from nl_lightning.data import datasets, decoding, longrange, packets, sampling
 from nl_lightning.data.annotations import read_annotation
 from nl_lightning.data.transforms import Frames, TestViews, TrainView
 from nl_lightning.data.videos import VideoList
@@ -24,12 +24,12 @@ class Painted:
 
     def num_frames(self, path: Path) -> int:
         if path in self.broken:
-            raise decoding.DecodeError(f"{path}: the file is empty")
+            raise packets.DecodeError(f"{path}: the file is empty")
         return LENGTH
 
     def frames(self, path: Path, indices: npt.NDArray[np.int64]) -> Frames:
         if path in self.unfinished:
-            raise decoding.DecodeError(f"{path}: the last frames are missing")
+            raise packets.DecodeError(f"{path}: the last frames are missing")
         self.reads.append(indices.tolist())
         out = np.zeros((len(indices), HEIGHT, WIDTH, 3), np.uint8)
         out[..., 0] = indices[:, None, None]

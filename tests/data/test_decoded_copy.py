@@ -8,7 +8,7 @@ import pytest
 
 from nl_lightning.data import decoding, longrange
 from nl_lightning.data.decoded_copy import DecodedCopy
-from nl_lightning.data.decoding import DecodeError
+from nl_lightning.data.packets import DecodeError
 from nl_lightning.errors import UserError
 
 

@@ -1,5 +1,6 @@
 """Frames by index: the right ones on every kind of file, one clear error on every broken one."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,8 +10,9 @@ import av
 import numpy as np
 import pytest
 
-from nl_lightning.data import decoding
-from nl_lightning.data.decoding import DecodeError, choose, frames, num_frames
+from nl_lightning.data import decoding, packets
+from nl_lightning.data.decoding import frames, num_frames, objection
+from nl_lightning.data.packets import DecodeError
 from nl_lightning.errors import UserError
 
 BLOCK = 16  # pixels of a bar
@@ -102,6 +104,11 @@ def hide(source: Path, path: Path) -> Path:
     return path
 
 
+def together(found: decoding.Found) -> decoding.Frames:
+    """Return pictures as one array."""
+    return np.stack([picture.copy() for _, picture in found])
+
+
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return a video of every kind, by name."""
@@ -122,33 +129,45 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-KINDS = {  # who reads it, which frames are shown
-    "plain": ("decord", range(60)),
-    "matroska": ("decord", range(60)),
-    "cut": ("pyav", range(31, 60)),
-    "open": ("pyav", range(60)),
-    "pauses": ("decord", range(60)),
-    "unsteady": ("decord", range(60)),
-    "avi": ("pyav", range(60)),
-    "ts": ("pyav", range(60)),
-    "444": ("pyav", range(60)),
-    "hidden": ("pyav", range(60)),
+KINDS = {  # which frames are shown, and who else than PyAV is right
+    "plain": (range(60), ("decord", "torchcodec")),
+    "matroska": (range(60), ("decord", "torchcodec")),
+    "cut": (range(31, 60), ("torchcodec",)),
+    "open": (range(60), ("torchcodec",)),
+    "pauses": (range(60), ("decord", "torchcodec")),
+    "unsteady": (range(60), ("decord", "torchcodec")),
+    "avi": (range(60), ()),
+    "ts": (range(60), ()),
+    "444": (range(60), ()),
+    "hidden": (range(60), ()),
 }
+PAIRS = [(kind, decoder) for kind in KINDS for decoder in ("auto", "pyav", "decord", "torchcodec")]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_right_to_the_frame(kind: str, videos: dict[str, Path]) -> None:
+def skip_without(decoder: str) -> None:
+    """Skip a test, with the reason, where TorchCodec or FFmpeg's libraries are missing."""
+    try:
+        decoding.named(decoder)  # type: ignore[arg-type]
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize(("kind", "decoder"), PAIRS)
+def test_right_to_the_frame_or_refused(kind: str, decoder: decoding.Decoder, videos: dict[str, Path]) -> None:
     """All frames at once, in random order with repeats, and each start of a strided clip on a reader of its own."""
-    path, (decoder, shown) = videos[kind], KINDS[kind]
+    skip_without(decoder)
+    path, (shown, right) = videos[kind], KINDS[kind]
     n = len(shown)
     assert num_frames(path) == n
-    assert choose(path) == decoder
-    for way in ("auto", "pyav"):
-        assert numbers(frames(path, range(n), way)) == list(shown)
-        mixed = np.random.default_rng(0).integers(n, size=2 * n)
-        assert numbers(frames(path, mixed, way)) == [shown[i] for i in mixed]
-        for start in range(0, n - 8, 3):
-            assert numbers(frames(path, list(range(start, start + 8, 2)), way)) == list(shown[start : start + 8 : 2])
+    if decoder not in ("auto", "pyav", *right):
+        with pytest.raises(DecodeError, match=f"{decoder} would be wrong on this file: "):
+            frames(path, [0], decoder)
+        return
+    assert numbers(frames(path, range(n), decoder)) == list(shown)
+    mixed = np.random.default_rng(0).integers(n, size=2 * n)
+    assert numbers(frames(path, mixed, decoder)) == [shown[i] for i in mixed]
+    for start in range(0, n - 8, 3):
+        assert numbers(frames(path, list(range(start, start + 8, 2)), decoder)) == list(shown[start : start + 8 : 2])
 
 
 OBJECTIONS = {
@@ -164,41 +183,43 @@ OBJECTIONS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_why_decord_is_not_asked(kind: str, videos: dict[str, Path]) -> None:
     """The reason is the one that holds, and files without sure times are the ones that are counted from the start."""
-    index = decoding.index_of(videos[kind])
-    assert index.objection == OBJECTIONS.get(kind, "")
+    index = packets.index_of(videos[kind])
+    assert objection(videos[kind], index, "decord") == index.objection == OBJECTIONS.get(kind, "")
     assert (index.times is None) == (kind in ("avi", "ts", "444"))
 
 
 @pytest.mark.parametrize("kind", ["plain", "matroska", "cut", "open", "pauses", "unsteady", "hidden"])
 def test_decoding_from_a_key_frame_finds_all_frames(kind: str, videos: dict[str, Path]) -> None:
     """Where times are sure, no frame has to be looked for from the start, wherever the clip begins."""
-    index, shown = decoding.index_of(videos[kind]), KINDS[kind][1]
+    index, shown = packets.index_of(videos[kind]), KINDS[kind][0]
     assert index.times is not None
     for start in range(len(shown)):
         wanted = range(start, min(start + 7, len(shown)), 3)
-        found = decoding.by_time(videos[kind], index.times[wanted].tolist(), index)
-        assert numbers(np.stack(found)) == [shown[i] for i in wanted]
+        found = decoding.by_time(videos[kind], index.times[wanted].tolist(), index.keys)
+        assert numbers(together(found)) == [shown[i] for i in wanted]
 
 
-@pytest.mark.parametrize("kind", [kind for kind, (decoder, _) in KINDS.items() if decoder == "decord"])
-def test_both_decoders_give_the_same_pixels(kind: str, videos: dict[str, Path]) -> None:
-    """Where decord is right, PyAV's frames are equal to its frames."""
-    indices = [0, 13, 14, 40, 59]
-    by_decord, by_pyav = (frames(videos[kind], indices, way) for way in ("decord", "pyav"))
-    assert by_decord.shape == (5, 32, 128, 3)
-    assert by_decord.dtype == by_pyav.dtype == np.uint8
-    difference = np.abs(by_decord.astype(int) - by_pyav)
+@pytest.mark.parametrize(("kind", "decoder"), [(kind, name) for kind, (_, right) in KINDS.items() for name in right])
+def test_all_decoders_give_the_same_pixels(kind: str, decoder: decoding.Decoder, videos: dict[str, Path]) -> None:
+    """So that a record need not say who read which file."""
+    skip_without(decoder)
+    indices = [0, 13, 14, 28]
+    theirs, by_pyav = (frames(videos[kind], indices, way) for way in (decoder, "pyav"))
+    assert theirs.shape == (4, 32, 128, 3)
+    assert theirs.dtype == by_pyav.dtype == np.uint8
+    difference = np.abs(theirs.astype(int) - by_pyav)
     assert difference.max() <= 2, (difference.max(), difference.mean())
 
 
 @pytest.mark.parametrize("kind", ["cut", "open", "avi", "ts"])
 def test_decord_is_wrong_on_what_is_kept_from_it(kind: str, videos: dict[str, Path]) -> None:
     """The detour is needed: decord by itself gives other frames there, and is refused if asked for by name."""
-    path, shown = videos[kind], KINDS[kind][1]
+    path, shown = videos[kind], KINDS[kind][0]
     wrong = 0
     for start in range(0, len(shown) - 8, 3):
         indices = np.arange(start, start + 8, 2)
-        wrong += numbers(decoding.read_decord(path, indices)) != [shown[i] for i in indices]
+        found = next(decoding.sources(path, indices, packets.index_of(path), "decord"))
+        wrong += numbers(together(found)) != [shown[i] for i in indices]
     assert wrong > 0
     with pytest.raises(DecodeError, match="decord would be wrong on this file: "):
         frames(path, [0], "decord")
@@ -206,9 +227,13 @@ def test_decord_is_wrong_on_what_is_kept_from_it(kind: str, videos: dict[str, Pa
 
 def test_a_lying_frame_count_is_an_objection(videos: dict[str, Path]) -> None:
     """decord is refused where it believes in another number of frames, or cannot open the file at all."""
-    assert decoding.miscount(str(videos["plain"]), 60) == ""
-    assert decoding.miscount(str(videos["cut"]), 29) == "decord counts 36 of 29 frames"
-    assert decoding.miscount(str(videos["plain"]) + "x", 60).startswith("decord cannot read it: ")
+    for name, count, said in (
+        ("plain", 60, "$"),
+        ("cut", 29, "it counts 36 of 29 frames"),
+        ("none", 1, "it cannot read"),
+    ):
+        path = videos.get(name, Path("none.mp4"))
+        assert re.match(said, decoding.miscount(str(path), "decord", count, 0, 0))
 
 
 @pytest.mark.parametrize("width", [16, 24, 48, 72])
@@ -227,21 +252,25 @@ def test_widths_that_decord_cannot_read(width: int, tmp_path: Path) -> None:
     assert np.abs(clip.mean(axis=(1, 2, 3)) - [180, 60]).max() < 5
 
 
-def test_turned_videos_are_upright(videos: dict[str, Path]) -> None:
+@pytest.mark.parametrize("decoder", decoding.DECODERS)
+def test_turned_videos_are_upright(decoder: decoding.Decoder, videos: dict[str, Path]) -> None:
     """A video marked as turned comes turned, whoever reads it."""
-    for way in ("decord", "pyav"):
-        turned = frames(videos["turned"], [5, 37], way)
-        assert turned.shape == (2, 128, 32, 3)
-        assert numbers(np.rot90(turned, -1, axes=(1, 2))) == [5, 37]
+    skip_without(decoder)
+    turned = frames(videos["turned"], [5, 37], decoder)
+    assert turned.shape == (2, 128, 32, 3)
+    assert numbers(np.rot90(turned, -1, axes=(1, 2))) == [5, 37]
 
 
-def test_missing_frames_after_a_jump_are_looked_for_from_the_start(videos: dict[str, Path]) -> None:
+def test_missing_frames_after_a_jump_are_looked_for_from_the_start(
+    videos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """If decoding from a key frame does not give all frames, they are counted from the first frame on."""
-    index = decoding.index_of(videos["plain"])
+    index = packets.index_of(videos["plain"])
     assert index.times is not None
-    off = decoding.Index(index.count, index.times + 1, index.keys, index.objection)  # no frame has such a time
-    assert decoding.by_time(videos["plain"], off.times[[7, 30]].tolist(), off) == []
-    assert numbers(decoding.read_pyav(videos["plain"], np.array([7, 30]), off)) == [7, 30]
+    off = packets.Index(index.count, index.times + 1, index.keys, index.objection)  # no frame has such a time
+    assert list(decoding.by_time(videos["plain"], off.times[[7, 30]].tolist(), off.keys)) == []
+    monkeypatch.setattr(decoding, "index_of", lambda path, known: off)
+    assert numbers(frames(videos["plain"], [30, 7])) == [30, 7]
 
 
 @pytest.mark.parametrize("index", [-1, 60, 1000])
@@ -254,7 +283,7 @@ def test_index_outside(index: int, decoder: decoding.Decoder, videos: dict[str, 
 
 def test_wrong_arguments(videos: dict[str, Path]) -> None:
     """An unknown decoder is named with the nearest one; no indices at all is a mistake of the caller."""
-    with pytest.raises(UserError, match="decoder is 'pyva'; did you mean 'pyav'"):
+    with pytest.raises(UserError, match="data.decoder is 'pyva'; did you mean 'pyav'"):
         frames(videos["plain"], [0], "pyva")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no indices"):
         frames(videos["plain"], [])
@@ -294,7 +323,11 @@ def test_broken_files(fault: str, tmp_path: Path, videos: dict[str, Path]) -> No
         path.mkdir()
     elif fault == "sound":
         sound(path)
-    for question in (num_frames, choose, lambda p: frames(p, [0]), lambda p: frames(p, [59], "pyav")):
+    for question in (
+        num_frames,
+        lambda p: frames(p, [0]),
+        lambda p: frames(p, [59], "pyav"),
+    ):
         with pytest.raises(DecodeError) as caught:
             question(path)
         text = str(caught.value)
@@ -317,7 +350,7 @@ def test_errors_while_decoding(
     def fail(*_: object) -> None:
         raise DECORDError("first line\nstack trace")
 
-    monkeypatch.setattr(decoding, f"read_{decoder}", fail)
+    monkeypatch.setattr(decoding, "sources", fail)
     with pytest.raises(DecodeError, match=r"plain\.mp4: first line$"):
         frames(videos["plain"], [0], decoder)
 
@@ -336,22 +369,36 @@ def test_a_replaced_file_is_read_anew(tmp_path: Path) -> None:
 def test_packets_are_read_once(videos: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Asking again costs no second pass over the file."""
     frames(videos["plain"], [0])
-    misses = decoding.read_index.cache_info().misses
+    misses = packets.read_index.cache_info().misses
     frames(videos["plain"], [1])
     num_frames(str(videos["plain"]))
-    assert decoding.read_index.cache_info().misses == misses
+    assert packets.read_index.cache_info().misses == misses
 
 
-def test_without_decord_all_files_are_read(videos: dict[str, Path]) -> None:
-    """decord is not imported before it is needed, and a machine without it decodes everything by PyAV."""
+@pytest.mark.parametrize("decoder", ["decord", "torchcodec"])
+def test_a_decoder_that_is_not_there(decoder: str, videos: dict[str, Path]) -> None:
+    """One line for who asks for it; nobody else needs it, and it isn't imported."""
+    module = "torchcodec.decoders" if decoder == "torchcodec" else decoder
     program = (
-        "import importlib.util, sys\n"
+        "import sys\n"
+        f"sys.modules[{module!r}] = None\n"
         "from nl_lightning.data import decoding\n"
-        "assert 'decord' not in sys.modules\n"
-        "find = importlib.util.find_spec\n"
-        "importlib.util.find_spec = lambda name: None if name == 'decord' else find(name)\n"
-        f"print(decoding.choose({str(videos['plain'])!r}), decoding.frames({str(videos['plain'])!r}, [3, 1]).shape)\n"
-        "assert 'decord' not in sys.modules\n"
+        f"print(decoding.frames({str(videos['plain'])!r}, [3, 1]).shape)\n"
+        f"decoding.frames({str(videos['plain'])!r}, [3, 1], {decoder!r})\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "pyav (2, 32, 128, 3)\n"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "(2, 32, 128, 3)\n"
+    assert f"UserError: data.decoder is {decoder}, which can't be loaded here (" in done.stderr
+    assert f"it needs pip install {decoder}" in done.stderr
+
+
+def test_a_stretch_of_a_larger_file_is_a_file(videos: dict[str, Path], tmp_path: Path) -> None:
+    """As in a tar shard: every decoder reads it there, and a cut one is found out by its own size."""
+    content = videos["plain"].read_bytes()
+    file = tmp_path / "some, file.tar"
+    file.write_bytes(b"x" * 1000 + content + b"y" * 1000)
+    inside = packets.stretch(file, 1000, len(content))
+    for decoder in ("pyav", "decord"):
+        assert np.array_equal(frames(inside, [31, 5], decoder), frames(videos["plain"], [31, 5]))  # type: ignore[arg-type]
+    with pytest.raises(DecodeError):
+        frames(packets.stretch(file, 1000, len(content) // 2), [0])

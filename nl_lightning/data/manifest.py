@@ -1,0 +1,180 @@
+"""What a census found about each file of a data set, as a table (Parquet) and in a reading process's memory.
+
+A row holds for one version of its file, told by bytes and time of change: a file that has changed is looked at anew.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from nl_lightning.data.names import Names
+from nl_lightning.data.packets import Index, Known, version_of
+from nl_lightning.data.videos import Paths
+from nl_lightning.errors import UserError
+from nl_lightning.records import write_atomically
+
+NAME = "census.parquet"
+"""Where a manifest lies if nothing else is said: in the data set's folder, beside its lists."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One file.
+
+    Attributes:
+        path: below the data set's folder.
+        id: the file's name without its suffix.
+        labels: in the first split that lists it; one, but where videos have several.
+        splits: that list it, parted by commas.
+        bytes, mtime_ns: the file's version; 0 if it is absent.
+        sha256: of its bytes, if asked for.
+        codec, fps, width, height: as the file's header has them.
+        header_frames: as the header has it, 0 if it doesn't say.
+        frames: shown, counted by packets.
+        decoded: of them, those that decode.
+        decoder: the one that ``auto`` takes.
+        objection: why decord would be wrong on the file, empty if it is plain.
+        error: why the file can't be used, empty if it can.
+        times: first time and step in units of the stream's time base, where the frames are that regular; else nothing.
+        keys: the key frames, in steps from the first time.
+        counted: frames have to be counted, as times can't be trusted.
+    """
+
+    path: str
+    id: str
+    labels: tuple[int, ...]
+    splits: str
+    bytes: int = 0
+    mtime_ns: int = 0
+    sha256: str = ""
+    codec: str = ""
+    fps: float = 0.0
+    width: int = 0
+    height: int = 0
+    header_frames: int = 0
+    frames: int = 0
+    decoded: int = 0
+    decoder: str = ""
+    objection: str = ""
+    error: str = ""
+    times: tuple[int, ...] = ()
+    keys: tuple[int, ...] = ()
+    counted: bool = False
+
+
+TYPES: dict[Any, pa.DataType] = {
+    str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(), tuple[int, ...]: pa.list_(pa.int64()),
+}  # fmt: skip
+SCHEMA = pa.schema([(f.name, TYPES[f.type]) for f in fields(Row)])
+
+
+def regular(index: Index) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The `times` and `keys` of a row; nothing where frames aren't equally far apart."""
+    if index.times is None or len(index.times) < 2:
+        return (), ()
+    steps = np.diff(index.times)
+    step, first = int(steps[0]), int(index.times[0])
+    if (steps != step).any() or ((index.keys - first) % step).any():
+        return (), ()
+    return (first, step), tuple(((index.keys - first) // step).tolist())
+
+
+def write_manifest(file: Path, rows: Iterable[Row]) -> None:
+    """Write a manifest, whole or not at all."""
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], SCHEMA), buffer)
+    write_atomically(file, buffer.getvalue().to_pybytes())
+
+
+def read_rows(file: Path) -> list[Row]:
+    """The rows of a manifest; UserError if it isn't one."""
+    return [row_of(row) for row in _read(file).to_pylist()]
+
+
+def row_of(said: dict[str, Any]) -> Row:
+    """The row that was written as a dictionary."""
+    return Row(**{**said, **{name: tuple(said[name]) for name in ("labels", "times", "keys")}})
+
+
+def _read(file: Path) -> pa.Table:
+    try:
+        return pq.read_table(file, schema=SCHEMA)
+    except (OSError, pa.ArrowException) as error:
+        line = str(error).splitlines()[0]
+        raise UserError(f"{file}: not a manifest ({line}): delete it; nl-lightning data check makes one") from None
+
+
+class Manifest:
+    """A manifest in memory: arrays, and no Python object for a file that is well. 650,000 files take some 60 MB."""
+
+    def __init__(self, file: Path) -> None:
+        table = _read(file)
+        self.file = file
+        self._names = Names(path.as_py() for path in table["path"])
+        self._bytes, self._mtimes = table["bytes"].to_numpy(), table["mtime_ns"].to_numpy()
+        self._frames, self._counted = table["frames"].to_numpy().astype(np.int32), table["counted"].to_numpy()
+        self._plain = pc.equal(table["objection"], "").to_numpy()
+        self._times, self._keys = _Lists(table["times"]), _Lists(table["keys"])
+        bad = table.filter(pc.not_equal(table["error"], ""))
+        self._errors = dict(zip(bad["path"].to_pylist(), bad["error"].to_pylist(), strict=True))
+
+    def knows(self, name: str) -> Known | None:
+        """What is known of the file that lies here, below the data set's folder; None if it wasn't looked at."""
+        row = self._names.row(name)
+        if row is None:
+            return None
+        version = (int(self._bytes[row]), int(self._mtimes[row]))
+        return Known(version, self._index(row), self._errors.get(name, ""))
+
+    def bad(self, paths: Paths) -> dict[int, str]:
+        """Which of these can't be used, by number, and why; those whose files have changed since aren't among them."""
+        found = {}
+        for video, name in enumerate(paths.names()):
+            if error := self._errors.get(name):
+                known = self.knows(name)
+                if known is not None and known.version == _version(paths[video]):
+                    found[video] = error
+        return found
+
+    def counts(self, paths: Paths) -> tuple[int, int]:
+        """How many of these files were present, and how many decodable."""
+        rows = [row for row in map(self._names.row, paths.names()) if row is not None]
+        bad = sum(name in self._errors for name in paths.names())
+        return int((self._mtimes[rows] != 0).sum()), len(rows) - bad
+
+    def _index(self, row: int) -> Index | None:
+        count = int(self._frames[row])
+        objection = "" if self._plain[row] else "the census found that it isn't plain"
+        if self._counted[row]:
+            return Index(count, None, np.empty(0, np.int64), objection)
+        times = self._times[row]
+        if not len(times):
+            return None
+        first, step = times.tolist()
+        return Index(count, first + step * np.arange(count), first + step * self._keys[row], objection)
+
+
+def _version(path: Path) -> tuple[int, int]:
+    try:
+        return version_of(path)
+    except OSError:
+        return 0, 0
+
+
+class _Lists:
+    """A column of lists of numbers, as two arrays."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        lists = column.combine_chunks()
+        self._ends, self._values = lists.offsets.to_numpy(), lists.values.to_numpy()
+
+    def __getitem__(self, row: int) -> npt.NDArray[np.int64]:
+        values: npt.NDArray[np.int64] = self._values[self._ends[row] : self._ends[row + 1]]
+        return values

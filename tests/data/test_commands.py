@@ -1,0 +1,53 @@
+"""``nl-lightning data check | prepare | shards``, as typed."""
+
+from pathlib import Path
+
+import pytest
+from tiny_study import write_tiny_study
+
+from nl_lightning.cli import main
+from nl_lightning.data.datamodule import VideoDataModule
+
+
+@pytest.fixture
+def folder(tmp_path: Path, small_videos: Path) -> Path:
+    write_tiny_study(tmp_path, small_videos)
+    return tmp_path
+
+
+def test_check(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "videos" / "val.txt").write_text("no/such.mp4 0\n")
+    assert main(["data", "check", str(folder / "tiny.yaml"), "--workers", "1"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[1:5] == [
+        ["train", "33", "33", "33"], ["val", "1", "0", "0"], ["test", "22", "22", "22"],
+        ["all", "files", "56", "55", "55"],
+    ]  # fmt: skip
+    assert " ".join(lines[5]) == "1 x No such file or directory (no/such.mp4)"
+    assert (folder / "videos" / "census.parquet").is_file()
+
+
+def test_prepare_and_shards(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both are data sets that the recipe's data module takes."""
+    recipe, copy, packed = str(folder / "tiny.yaml"), folder / "copy", folder / "packed"
+    assert main(["data", "prepare", recipe, "--workers", "1", "--out", str(copy)]) == 0
+    assert f"66 videos copied, 0 were there, 0 copied as they are, 0 absent; train with --data.root={copy}" in (
+        capsys.readouterr().out
+    )
+    assert main(["data", "shards", recipe, "--out", str(packed), "--root", str(copy)]) == 0
+    assert f"66 videos packed, 0 absent; train with --data.shards={packed}" in capsys.readouterr().out
+    lists = {"train_list": "train.txt", "val_list": "val.txt", "test_list": "test.txt"}
+    original, *others = (
+        VideoDataModule(str(folder / "videos"), **lists),
+        VideoDataModule(str(copy), **lists),
+        VideoDataModule("nowhere", shards=str(packed)),
+    )
+    for data in others:
+        assert data.listed("test") == original.listed("test")
+        video = data.videos("train").paths[0]
+        assert data.files.num_frames(video) == 32
+
+
+def test_a_mistake_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "check", str(folder / "tiny.yaml"), "--root", str(folder / "none")]) == 2
+    assert capsys.readouterr().err.startswith(f"nl-lightning: {folder / 'none' / 'train.txt'}: ")

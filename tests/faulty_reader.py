@@ -1,0 +1,65 @@
+"""A reader for a helper's process that does to it what its files' names say."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nl_lightning.data import decoding
+from nl_lightning.data.census import survey
+
+
+def fault(path: str | Path) -> None:
+    """Hang or crash if a file is named so."""
+    if "hang" in Path(path).name:
+        time.sleep(1000)
+    if "crash" in Path(path).name:
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def num_frames(path: str | Path, known: Any = None) -> int:
+    """As the real one, with faults."""
+    fault(path)
+    return decoding.num_frames(path, known)
+
+
+def frames(path: str | Path, indices: Any, decoder: Any, known: Any, allocate: Callable[..., Any]) -> Any:
+    """As the real one, with the same faults."""
+    fault(path)
+    return decoding.frames(path, indices, decoder, known, allocate)
+
+
+def process_id(path: str | Path) -> int:
+    """Whoever answers."""
+    return os.getpid()
+
+
+def die_the_first_time(path: Path) -> str:
+    """Be killed if `path` is not there yet, and leave it there."""
+    if not path.exists():
+        path.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "alive"
+
+
+def fail(path: str | Path) -> None:
+    """Raise what is no fault of the file."""
+    raise OSError(28, "No space left on device", str(path))
+
+
+def whole_numbers(path: str | Path, rows: int, allocate: Callable[..., Any]) -> Any:
+    """An array of so many rows, 0, 1, 2 and so on."""
+    array = allocate((rows, 5))
+    array[:] = np.arange(5 * rows).reshape(rows, 5) % 256
+    return array
+
+
+def mark(path: str | Path, row: Any, hashes: bool) -> Any:
+    """As a census's survey, with the same faults; it says that it was here."""
+    fault(path)
+    return replace(survey(Path(path), row, hashes), codec="read again")
