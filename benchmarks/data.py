@@ -1,4 +1,4 @@
-"""The generated videos that the pipeline and the study are measured with: the recipe's own, or a few for a quick look."""
+"""The generated videos of the pipeline and the study: the recipe's own, or a few for a quick look."""
 
 import getpass
 import json

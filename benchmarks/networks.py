@@ -1,8 +1,8 @@
-"""Whole networks, ResNet-50 on 8 frames of 224 pixels: ours beside pytorchvideo's with the same blocks at the same places.
+"""Whole networks, ResNet-50 on 8 frames of 224 pixels: ours beside pytorchvideo's, with blocks at the same places.
 
-Like with like: our networks take the conventions of the released code, and the pools of pytorchvideo's builders, so that
-every map has the same size. The machine's own ceiling is measured in the same rounds: a large matrix product and a large
-convolution in both precisions.
+Like with like: our networks take the conventions of the released code, and the pools of pytorchvideo's builders, so
+that every map has the same size. The machine's own ceiling is measured in the same rounds: a large matrix product and
+a large convolution in both precisions.
 """
 
 import math

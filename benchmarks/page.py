@@ -1,7 +1,8 @@
-"""The page and the plots of a machine's figures: ``speed.md`` and log-log SVGs, from all that has been measured on it."""
+"""The page and the plots of a machine's figures, ``speed.md`` and log-log SVGs, from all that has been measured."""
 
 import statistics
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from benchmarks import machine
 from benchmarks.networks import OURS, SETTINGS
 from benchmarks.pipeline import STAGES
 from benchmarks.ratios import (
+    LIKE,
     Entry,
     Figure,
     Growth,
@@ -39,6 +41,7 @@ from nl_lightning.study import find_study, load_study
 
 PARTS = ("operations", "networks", "growth", "pipeline", "study")
 NOTHING = "-"
+QUICK = "quick"
 BLOCKS = (
     "ours, pool before", "plain, pool before", "pytorchvideo",
     "ours, pool after", "plain, pool after", "mmcv", "all pairs",
@@ -60,10 +63,15 @@ def write(folder: Path, step_seconds: float | None = None) -> None:
         *_section("Growth with N", parts["growth"], _growth),
         *_section("The pipeline", parts["pipeline"], _pipeline),
     ]
-    if parts["study"]:
-        sections.append("## The whole of Table 2\n\n" + _study(parts["study"], _machines(folder, parts, step_seconds)))
+    machines = _machines(folder, parts, step_seconds)
+    sections += _section("The whole of Table 2", parts["study"], partial(_study, machines=machines))
     draw(folder, parts)
     write_atomically(folder / "speed.md", "\n\n".join(sections) + "\n")
+
+
+def home(folder: Path) -> Path:
+    """The machine's folder; that of a quick look lies in it."""
+    return folder.parent if folder.name == QUICK else folder
 
 
 def _section(title: str, entries: list[Entry], render: Any) -> list[str]:
@@ -80,11 +88,12 @@ def _words(case: dict[str, Any]) -> str:
 def _about(folder: Path, entries: list[Entry]) -> str:
     last = max(entries, key=lambda entry: str(entry["finished"]))
     setting = last["setting"]
-    cpu = f"{machine.processor()}, {machine.cores()} cores" if folder.name == machine.label() else folder.name
+    name = home(folder).name
+    what = f"{machine.processor()}, {machine.cores()} cores" if name == machine.label() else name
     lines = [
         "# Speed",
-        "Written by `python -m benchmarks.run`: figures, ratios and verdicts are computed from the JSON files beside it.",
-        f"- machine: {cpu}; device: {setting['device']}; torch {last['torch']}",
+        "Written by `python -m benchmarks.run`: every ratio and verdict is computed from the JSON files beside it.",
+        f"- machine: {what}; device: {setting['device']}; torch {last['torch']}",
         f"- measured: {min(e['finished'] for e in entries)[:10]} to {last['finished'][:10]}, "
         f"code {', '.join(sorted({entry['commit'] for entry in entries}))}",
         f"- time: medians of up to {setting['repeats']} rounds in which every contestant has a turn; "
@@ -111,9 +120,10 @@ def _operations(entries: list[Entry]) -> str:
     header = ["map", "instantiation", "", *BLOCKS, "faster", "memory", "error"]
     rows = [_operation_row(entry) for entry in there]
     text = (
-        "Milliseconds / MiB of one block on one clip's map. *faster* and *memory*: ours against the best peer that pools "
-        "where ours does, the worse of the two. *error*: the largest difference of ours from the definition, as a share of "
-        "the largest number, gradients included. ![time of a block](operations.svg)"
+        "Milliseconds / MiB of one block on one clip's map. *faster* and *memory*: ours against the best peer that "
+        "pools where ours does, the worse of the two. *error*: the largest difference of ours from the definition (in "
+        "float64, where there is room for it), as a share of the largest number; in training of the input's gradient, "
+        "too. ![time of a block](operations.svg)"
     )
     return f"{text}\n\n{markdown_table(Grid(header, rows, labels=3))}"
 
@@ -129,7 +139,7 @@ def _operation_row(entry: Entry) -> list[str]:
     queries = case["frames"] * case["side"] ** 2
     keys = case["frames"] * (case["side"] // 2) ** 2 if case["subsample"] else queries
     by_name = {figure["name"]: figure for figure in entry["figures"]}
-    errors = [found[name]["error"] for name in LIKE_NAMES if name in found and found[name]["error"] is not None]
+    errors = [found[name]["error"] for name in LIKE if name in found and found[name]["error"] is not None]
     return [
         f"{case['place']}, {case['clip_frames']} frames of {case['pixels']}: {queries:,} x {keys:,}",
         case["instantiation"].replace("_", " "),
@@ -139,9 +149,6 @@ def _operation_row(entry: Entry) -> list[str]:
         NOTHING if ratio.memory is None else share(ratio.memory),
         f"{max(errors):.0e}" if errors else NOTHING,
     ]
-
-
-LIKE_NAMES = ("ours, pool before", "ours, pool after")
 
 
 def _cell(figure: Figure | None) -> str:
@@ -174,9 +181,9 @@ def _networks(entries: list[Entry]) -> str:
             ]
         )
     text = (
-        "Milliseconds / MiB, and the share of the ceiling that is reached: of the faster of a large matrix product and a "
-        "large convolution in the same precision, measured in the same rounds. A training step is a forward, a backward "
-        "(counted as twice the multiply-adds) and SGD."
+        "Milliseconds / MiB, and the share of the ceiling that is reached: of the faster of a large matrix product and "
+        "a large convolution in the same precision, measured in the same rounds. A training step is a forward, a "
+        "backward (counted as twice the multiply-adds) and SGD."
     )
     return f"{text}\n\n{markdown_table(Grid(header, rows))}"
 
@@ -233,9 +240,9 @@ def _pipeline(entries: list[Entry]) -> str:
 def _machines(folder: Path, parts: dict[str, list[Entry]], step_seconds: float | None) -> dict[str, Rates]:
     """The rates of this machine, of others with figures of networks, and of one whose step was given."""
     found = {"here": rates(parts["networks"])} if parts["networks"] else {}
-    home = folder.parent.parent if folder.name == "quick" else folder.parent
-    for other in sorted(home.glob("*/networks.json")):
-        if other.parent not in (folder, folder.parent):
+    own = home(folder)
+    for other in sorted(own.parent.glob("*/networks.json")):
+        if other.parent != own:
             found[other.parent.name] = rates(Store(other.parent, "networks").newest())
     if step_seconds is not None and (of := scaled(parts["networks"], step_seconds)) is not None:
         found[f"a step of {step_seconds:g} s"] = of
@@ -260,9 +267,9 @@ def _study(entries: list[Entry], machines: dict[str, Rates]) -> str:
     rows.append([f"all {len(variants)}", "", *(_hours(total(hours.values())) for hours in columns.values())])
     text = (
         "Hours of one core (of one GPU). `longrange`: the measured steps, times the recipe's counts of training steps, "
-        "validated and tested views, and the start of each process. *As the paper*: Kinetics-400, 32 and 128 frames, all "
-        "clips of 400k iterations and the test, by their multiply-adds and the rate that the most similar measured network "
-        "reaches on that machine, of all that the machine has been measured with; decoding is not in it."
+        "validated and tested views, and the start of each process. *As the paper*: Kinetics-400, 32 and 128 frames, "
+        "all clips of 400k iterations and the test, by their multiply-adds and the rate that the most similar measured "
+        "network reaches on that machine; decoding is not in it."
     )
     grid = Grid(["hours", "step, ms", *columns], rows)
     return f"{text}\n\n{markdown_table(grid)}\n\n{_where_time_goes(laptop.values())}"
@@ -292,8 +299,8 @@ def _where_time_goes(entries: Iterable[Entry]) -> str:
         whole += 3600 * hours
     if not whole:
         return ""
-    rest = whole - train - start
-    return f"Where the time goes: training {train / whole:.0%}, validating and testing {rest / whole:.0%}, start {start / whole:.0%}."
+    shares = {"training": train, "validating and testing": whole - train - start, "start": start}
+    return f"Where the time goes: {', '.join(f'{what} {part / whole:.0%}' for what, part in shares.items())}."
 
 
 # ---------------------------------------------------------------------------------------------------------- plots
@@ -315,9 +322,7 @@ def _draw_operations(entries: Sequence[Entry]) -> Drawing:
     for ax, phase in zip(drawing.subplots(1, 2, sharey=True), ("forward", "training"), strict=True):
         for instantiation, colour in COLOURS.items():
             there = [e for e in entries if (e["case"]["instantiation"], e["case"]["phase"]) == (instantiation, phase)]
-            _points(
-                ax, there, [n for n in BLOCKS if n.startswith("ours")], instantiation.replace("_", " "), colour, colour
-            )
+            _points(ax, there, [*LIKE], instantiation.replace("_", " "), colour, colour)
             peers = [name for name in BLOCKS if not name.startswith(("ours", "plain"))]
             _points(ax, there, peers, None, colour, "none")
         _logarithmic(ax, "pairs of positions", f"{phase}, seconds (dots: ours; rings: best peer)")

@@ -1,7 +1,7 @@
 """The non-local block as others have it, with the weights of ours: pytorchvideo's, mmcv's, and the plain N x N form.
 
-All of them hold the matrix of all pairs. pytorchvideo pools x before phi and g, as the released code does; the others pool
-phi and g, as the paper says.
+All of them hold the matrix of all pairs. pytorchvideo pools x before phi and g, as the released code does; the others
+pool phi and g, as the paper says.
 """
 
 from typing import Any, cast

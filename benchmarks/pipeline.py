@@ -20,7 +20,6 @@ from benchmarks.contest import Contest, Figures, Settings, measure
 from nl_lightning.classifier import VideoClassifier
 from nl_lightning.data import decoding
 from nl_lightning.data.datamodule import VideoDataModule
-from nl_lightning.data.datasets import TrainClips
 from nl_lightning.data.sampling import clip_indices, train_start
 from nl_lightning.data.transforms import Frames
 from nl_lightning.execution import ANY_MACHINE, VideoCLI
@@ -101,16 +100,13 @@ class Decoding:
 
 
 class Batches:
-    """Batches of training clips and labels, as the data module's loader makes them; with another reader if one is given."""
+    """Batches of training clips and labels, as the data module's loader makes them, from this reader or its own."""
 
     def __init__(self, module: VideoDataModule, reader: Held | None = None) -> None:
-        self.module = module
-        self.loader = module.train_dataloader()
+        self.module, self.loader = module, module.train_dataloader()
         if reader is not None:
-            clips = TrainClips(
-                module.videos("train"), reader, module.num_frames, module.frame_stride, module.train_view, module.seed
-            )
-            self.loader = module._loader(clips, module.batch_size, sampler=self.loader.sampler, drop_last=True)
+            clips: Any = self.loader.dataset
+            clips.reader = reader
         self.batches = iter(self.loader)
 
     def __call__(self) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""What follows from figures: ratios to the best peer, rates, exponents, hours. All from the stored JSON, without torch."""
+"""What follows from figures: ratios to the best peer, rates, exponents, hours. All from the stored JSON."""
 
 import itertools
 import math

@@ -56,7 +56,7 @@ def main(words: Sequence[str] | None = None) -> None:
 def results(name: str | None, settings: Settings) -> Path:
     """The machine's folder; a quick look has its own below, so that its figures are never taken for others."""
     folder = machine.RESULTS / (name or label(settings.device))
-    folder = folder / "quick" if settings.quick else folder
+    folder = folder / page.QUICK if settings.quick else folder
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -118,9 +118,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few cases and repeats, in a folder of their own")
     parser.add_argument("--part", choices=tuple(PARTS), nargs="+", help="only these")
     parser.add_argument("--repeats", type=int, help="rounds of each contest at most (9)")
-    parser.add_argument(
-        "--seconds", type=float, default=60.0, help="for the rounds of a contest; three are always done"
-    )
+    parser.add_argument("--seconds", type=float, default=60.0, help="for the rounds of a contest (60); three are done")
     parser.add_argument("--memory", type=float, help="GiB that a contestant may need (0.6 of what is free)")
     parser.add_argument("--machine", help="name of the machine's folder")
     parser.add_argument("--again", action="store_true", help="measure also what has been measured with this code")
@@ -128,7 +126,8 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--step-seconds",
         type=float,
-        help="of a training step of C2D with 5 blocks on one clip of 8 x 224 x 224 on another machine: what Table 2 takes there",
+        metavar="S",
+        help="of a training step of C2D with 5 blocks (one clip, 8 x 224 x 224) elsewhere: what Table 2 takes there",
     )
     return parser.parse_args(words)
 

@@ -1,7 +1,7 @@
 """Seconds of a training step and of a test batch of one network, in a process of its own: ``python -P steps.py``.
 
-Takes the arguments of ``nl-lightning fit`` and writes JSON to the file named first. It uses little of the package, so that
-an older one can be measured by it: whichever comes first on the path.
+Takes the arguments of ``nl-lightning fit`` and writes JSON to the file named first. It uses little of the package, so
+that an older one can be measured by it: whichever comes first on the path.
 """
 
 import itertools
@@ -21,7 +21,7 @@ from nl_lightning.execution import VideoCLI  # noqa: E402
 
 
 class Clock(Callback):
-    """(seconds, seconds of the CPU) from the start of each batch to that of the next, with the data that it waits for."""
+    """(seconds, seconds of the CPU) from the start of each batch to that of the next, waiting for data included."""
 
     def __init__(self) -> None:
         self.marks: dict[str, list[tuple[float, float]]] = {"train": [], "test": []}

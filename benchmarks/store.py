@@ -1,5 +1,6 @@
 """What has been measured on a machine: a JSON file a part, to which a run adds and from which nothing is taken."""
 
+import functools
 import hashlib
 import json
 import subprocess
@@ -36,7 +37,7 @@ class Store:
         write_atomically(self.path, f"[\n{lines}\n]\n")
 
     def newest(self) -> list[Entry]:
-        """Of each case the entry that was added last, or the last one that didn't fail; in the order of the first ones."""
+        """Of each case the entry that was added last; one that failed only if there is no other."""
         found: dict[str, Entry] = {}
         for entry in self.entries:
             key = json.dumps(entry["case"], sort_keys=True)
@@ -60,6 +61,7 @@ def _plain(case: Mapping[str, Any]) -> Any:
     return json.loads(json.dumps(case))
 
 
+@functools.cache  # what has been imported stays, whatever becomes of the files
 def code_hash() -> str:
     """Of the code that is measured: the networks."""
     digest = hashlib.sha256()
@@ -68,6 +70,7 @@ def code_hash() -> str:
     return digest.hexdigest()[:12]
 
 
+@functools.cache
 def commit() -> str:
     try:
         command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--exclude=*"]

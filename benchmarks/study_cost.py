@@ -79,11 +79,8 @@ def _together(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _steps(tree: Path, variant: Variant, settings: Settings) -> dict[str, Any]:
-    recipes = tree / "experiments" / "recipes"
-    files = [
-        recipes / f"{data.RECIPE}.yaml",
-        *([recipes / f"{data.RECIPE}_{variant.clip}.yaml"] if variant.clip else []),
-    ]
+    names = [data.RECIPE, *([f"{data.RECIPE}_{variant.clip}"] if variant.clip else [])]
+    files = [tree / "experiments" / "recipes" / f"{name}.yaml" for name in names]
     count = 3 if settings.quick else STEPS
     with tempfile.TemporaryDirectory() as folder:
         arguments = [f"--config={file}" for file in files] + variant.arguments()

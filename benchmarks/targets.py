@@ -103,13 +103,13 @@ def _every_shape(entries: list[Entry]) -> Target:
     largest, where = max(timed, key=lambda pair: pair[0].memory or 0.0)
     bad = [r for r, _ in timed if (r.faster or 0.0) < 0.95 or (r.memory or 0.0) > 1]
     measured = f"{times(slowest.faster or 0.0)}, memory {share(largest.memory)}"
-    note = f"worst in time: {_name(at)}; in memory: {_name(where)}; {len(timed) - len(bad)} of {len(timed)} cases are within"
+    note = f"worst in time: {_name(at)}; in memory: {_name(where)}; {len(timed) - len(bad)} of {len(timed)} within"
     return Target(what, wanted, measured, not bad, note)
 
 
 def _name(case: Mapping[str, Any]) -> str:
-    keys = "subsampled" if case["subsample"] else "all keys"
-    return f"{case['instantiation']} {case['place']} {case['pixels']} px {case['clip_frames']} frames {keys} {case['phase']}"
+    size = f"{case['clip_frames']} frames of {case['pixels']}, {'subsampled' if case['subsample'] else 'all keys'}"
+    return f"{case['instantiation']} {case['place']} {size}, {case['phase']}"
 
 
 # ------------------------------------------------------------------------------------------------------- networks

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import data, machine, networks, operations, run
+from benchmarks import machine, networks, operations, run
 
 MACHINE = "tiny"
 
@@ -37,8 +37,7 @@ def test_blocks(tiny: Path) -> None:
         assert ("pytorchvideo" in names) == (entry["case"]["instantiation"] in ("embedded_gaussian", "dot_product"))
         for figure in entry["figures"]:
             assert len(figure["seconds"]) == 1
-            if not figure["name"].startswith("plain"):
-                assert figure["error"] < 1e-3, (entry["case"], figure["name"])
+            assert figure["error"] < 1e-3, (entry["case"], figure["name"])
     page = (tiny / "speed.md").read_text()
     assert "| any instantiation at any shape " in page
     assert (tiny / "operations.svg").stat().st_size
@@ -56,4 +55,4 @@ def test_other_parts(tiny: Path) -> None:
     print(page)
     for title in ("Targets", "Whole networks", "Growth with N", "The pipeline", "The whole of Table 2"):
         assert f"## {title}\n" in page
-    assert "not measured: " not in page
+    assert "failed: " not in page
