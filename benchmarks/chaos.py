@@ -164,7 +164,7 @@ class Chaos:
 
     def strike(self) -> None:
         """One fault, if there is something that it can strike now."""
-        often = [self.kill, self.terminate, self.kill_reader, self.spoil]
+        often = [self.kill, self.terminate, self.kill_worker, self.kill_decoder, self.spoil]
         kinds = [*often, *often, self.kill_runner, self.cut_wandb, self.truncate]
         if self.small_disk:
             kinds.append(self.fill_disk)
@@ -218,15 +218,21 @@ class Chaos:
         """SIGTERM, SIGUSR1 or SIGUSR2 to a run's process"""
         return self.send(self.dice.choice([signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]))
 
-    def kill_reader(self) -> bool:
-        """kill -9 of a process that reads for a run"""
+    def kill_worker(self) -> bool:
+        """kill -9 of a worker that reads for a run, which fails and is resumed"""
+        return self.kill_child("nl_lightning.process")
+
+    def kill_decoder(self) -> bool:
+        """kill -9 of a process that decodes for a worker, which starts another"""
+        return self.kill_child("nl_lightning.data.helper")
+
+    def kill_child(self, program: str) -> bool:
         if (target := self.one_at_work()) is None:
             return False
         with contextlib.suppress(psutil.NoSuchProcess):
             children = target[1].children(recursive=True)
-            readers = [child for child in children if "nl_lightning.process" in " ".join(child.cmdline())]
-            if readers:
-                self.dice.choice(readers).kill()
+            if found := [child for child in children if program in " ".join(child.cmdline())]:
+                self.dice.choice(found).kill()
                 return True
         return False
 

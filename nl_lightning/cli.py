@@ -577,8 +577,9 @@ def _explain(options: argparse.Namespace) -> int:
     """How each non-local block of the variants computes Eq. (1), for one clip of the recipe."""
     from nl_lightning.execution import block_costs_of  # takes seconds: torch
 
-    columns = ("variant", "block", "sets", "queries", "keys", "N x N in MiB", "form on a CPU", "form on a GPU")
-    table = Table(*columns, box=None, header_style="bold")
+    table = Table(box=None, header_style="bold")
+    for column in ("variant", "block", "sets", "queries", "keys", "MiB", "on a CPU", "on a GPU"):
+        table.add_column(column, no_wrap=True)
     for run in _planned(options):
         for cpu, gpu in zip(block_costs_of(run, "cpu"), block_costs_of(run, "cuda"), strict=True):
             sizes = (str(size) for size in (cpu.sizes.sets, cpu.sizes.queries, cpu.sizes.keys))

@@ -322,13 +322,17 @@ def lightning_command(arguments: list[str]) -> int:
 
 
 def data_of(arguments: Sequence[str]) -> VideoDataModule:
-    """The data that these arguments describe, on any machine, without a word; nothing of it is made yet."""
+    """The data that these arguments describe; nothing of it is made yet."""
+    data: VideoDataModule = _described(arguments).datamodule
+    return data
+
+
+def _described(arguments: Sequence[str]) -> VideoCLI:
+    """Network and data of these arguments, as on any machine, without a word."""
     for logger in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(logger).setLevel(logging.WARNING)  # seeds and devices are no news here
     warnings.filterwarnings("ignore", "The `srun` command is available")  # Lightning's advice where jobs are submitted
-    cli = VideoCLI(args=[*arguments, *ANY_MACHINE], run=False, trainer_defaults={"logger": False})
-    data: VideoDataModule = cli.datamodule
-    return data
+    return VideoCLI(args=[*arguments, *ANY_MACHINE], run=False, trainer_defaults={"logger": False})
 
 
 def costs(run: Run) -> Complexity:
@@ -345,7 +349,7 @@ def block_costs_of(run: Run, device: str) -> list[BlockCost]:
 
 def network(run: Run) -> tuple[VideoResNet, Triple]:
     """A run's network as it starts, but for weights from files, and (T, H, W) of the clips of its recipe."""
-    cli = VideoCLI(args=[*run.arguments(), *ANY_MACHINE], run=False, trainer_defaults={"logger": False})
+    cli = _described(run.arguments())
     return cli.model.net, cli.datamodule.clip_shape
 
 
