@@ -12,6 +12,7 @@ Checked in the tests against the convolution, BN, sum and ReLU of torch, one aft
 """
 
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from nl_lightning.models.affine import Affine
 from nl_lightning.models.folded import Conv3d, from_rows, pointwise, rows
-from nl_lightning.models.precision import is_half
+from nl_lightning.models.precision import is_half, product_dtype
 
 MOST_CHANNELS = 128
 """Up to so many input channels their covariance costs less than the passes that it saves (measured; 256: the same)."""
@@ -45,11 +46,13 @@ def conv_norm(
         y = norm(conv(x))
         in_place = False
     elif _is_affine(norm):
-        y = convolve(x, conv, *fold(conv, norm))
+        y = convolve(x, conv, *folded(x, conv, norm))
         in_place = not torch.is_grad_enabled()  # y may be a view, and changing one costs autograd a copy
     elif _expands(x, conv, norm):
+        KEPT.pop(conv, None)
         return _expand(x, conv, cast(BatchNorm, norm), shortcut, relu)
     else:
+        KEPT.pop(conv, None)
         y = norm(convolve(x, conv, conv.weight, conv.bias))  # type: ignore[arg-type]
     if shortcut is not None:
         y = y.add_(shortcut) if in_place else y + shortcut
@@ -65,6 +68,25 @@ def _is_affine(norm: nn.Module) -> bool:
     """Whether the norm is the same map whatever it is given."""
     fixed = isinstance(norm, BatchNorm) and not norm.training and norm.track_running_stats
     return fixed or isinstance(norm, Affine | nn.Identity)
+
+
+KEPT: WeakKeyDictionary[nn.Module, tuple[object, tuple[Tensor, Tensor | None]]] = WeakKeyDictionary()
+"""Folded weights of convolutions, and of which tensors in which versions they were made: in testing they are the same
+for all clips, and making them takes as long as a tenth of a clip. A second copy of the weights, until training."""
+
+
+def folded(x: Tensor, conv: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """:func:`fold`, in the precision of a product with x; made once where no gradient is asked for."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return fold(conv, norm)
+    dtype = product_dtype(x)
+    tensors = [*conv.parameters(), *norm.parameters(), *norm.buffers()]
+    made_of = (dtype, id(norm), *((t.data_ptr(), t._version) for t in tensors))
+    if conv not in KEPT or KEPT[conv][0] != made_of:
+        with torch.inference_mode(False), torch.no_grad():
+            weight, bias = fold(conv, norm)
+            KEPT[conv] = made_of, (weight.to(dtype), None if bias is None else bias.to(dtype))
+    return KEPT[conv][1]
 
 
 def fold(conv: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor | None]:

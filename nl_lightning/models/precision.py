@@ -6,10 +6,17 @@ import torch
 from torch import Tensor
 
 
+def product_dtype(x: Tensor) -> torch.dtype:
+    """The type of products with x; torch.compile sees x's own only."""
+    kind = x.device.type
+    if torch.compiler.is_compiling() or not torch.amp.is_autocast_available(kind):
+        return x.dtype
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
 def is_half(x: Tensor) -> bool:
-    """Whether a product with x is computed in half precision; torch.compile sees its dtype only."""
-    half = x.dtype in (torch.bfloat16, torch.float16)
-    return half or (not torch.compiler.is_compiling() and torch.is_autocast_enabled(x.device.type))
+    """Whether a product with x is computed in half precision."""
+    return product_dtype(x) in (torch.bfloat16, torch.float16)
 
 
 def no_autocast(x: Tensor) -> AbstractContextManager[object]:

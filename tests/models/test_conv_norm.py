@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nl_lightning.models.affine import Affine
-from nl_lightning.models.conv_norm import ExpandNorm, conv_norm
+from nl_lightning.models.conv_norm import KEPT, ExpandNorm, conv_norm, folded
 from nl_lightning.models.folded import Conv3d
 
 KERNELS = [(1, 1, 1), (1, 3, 3), (3, 1, 1)]
@@ -108,3 +108,34 @@ def test_in_testing_the_weights_are_not_changed() -> None:
     with torch.inference_mode():
         conv_norm(torch.randn(1, 3, 2, 5, 5, dtype=torch.float64), conv.eval(), bn.eval())
     torch.testing.assert_close((conv.state_dict(), bn.state_dict()), before, rtol=0, atol=0)
+
+
+def test_folded_weights_follow_what_they_are_made_of() -> None:
+    conv, bn = layer(3, 8, (1, 3, 3))
+    x = torch.randn(1, 3, 2, 5, 5, dtype=torch.float64)
+
+    @torch.no_grad()
+    def assert_current() -> None:
+        torch.testing.assert_close(conv_norm(x, conv.eval(), bn.eval()), one_by_one(x, conv, bn, None, True))
+
+    assert_current()
+    with torch.no_grad():
+        conv.weight += 1
+    assert_current()
+    bn.train()(conv(x))  # moves the running statistics
+    assert_current()
+    conv.load_state_dict({"weight": torch.randn_like(conv.weight)})
+    assert_current()
+    conv.weight.data = torch.randn_like(conv.weight)
+    assert_current()
+
+
+def test_folded_weights_are_kept_in_testing_alone() -> None:
+    conv, bn = layer(3, 8, (1, 3, 3))
+    x = torch.randn(1, 3, 2, 5, 5, dtype=torch.float64)
+    with torch.inference_mode():
+        conv_norm(x, conv.eval(), bn.eval())
+        assert folded(x, conv, bn) is folded(x, conv, bn)
+    conv_norm(x, conv.train(), bn.train())
+    assert conv not in KEPT
+    assert copy.deepcopy(conv).state_dict().keys() == {"weight"}
