@@ -73,8 +73,12 @@ def block(phase: str, **figures: tuple[float, int] | str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("peer", "measured", "met"),
-    [((50.0, 100), "50x, memory 1/100", True), ((39.0, 100), "39x, memory 1/100", False), ((50.0, 40), "50x, memory 1/40", False)],
-)  # fmt: skip
+    [
+        ((50.0, 100), "50x, memory 1/100", True),
+        ((39.0, 100), "39x, memory 1/100", False),
+        ((50.0, 40), "50x, memory 1/40", False),
+    ],
+)
 def test_a_target_is_met_in_time_and_in_memory(peer: tuple[float, int], measured: str, met: bool) -> None:
     """By medians, and against those that pool where ours does."""
     figures = {"ours, pool before": (9.0, 9), "ours, pool after": (1.0, 1), "all pairs": peer}
