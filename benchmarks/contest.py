@@ -32,7 +32,7 @@ Figures = list[dict[str, Any]]
 PRELOAD = ["benchmarks.operations", "benchmarks.networks", "benchmarks.pipeline", "benchmarks.study_cost"]
 """What the measuring processes are forked with: imports take longer than most measurements, and code stays as it is."""
 FEWEST_ROUNDS = 3
-PEAKS, LONG = 5, 2.0
+PEAKS, LONG = 3, 2.0
 """Calls by which memory is measured, and seconds of a call that is so long that one must do."""
 SPARE = 0.85
 """Of the memory at hand, the share that a measuring process may take."""
@@ -85,9 +85,7 @@ def memory_at_hand(device: str) -> int:
 def measure(build: Callable[[], Contest], settings: Settings) -> Figures:
     """A figure for each contestant of a contest, by rounds in which everyone has a turn."""
     contest = build()
-    calls, skipped = dict(contest.calls), dict(contest.skipped)
-    peaks: dict[str, int | None] = {}
-    once = 0.0
+    skipped, peaks, once = dict(contest.skipped), {}, 0.0
     for name, call in contest.calls.items():
         try:
             call()  # loads what the first call loads
@@ -96,25 +94,31 @@ def measure(build: Callable[[], Contest], settings: Settings) -> Figures:
             once += took
         except (RuntimeError, MemoryError) as error:
             skipped[name] = said(error)
-            del calls[name]
             gc.collect()
     fewest = 1 if settings.quick else FEWEST_ROUNDS
     rounds = max(fewest, min(settings.repeats, int(settings.seconds / max(once, 1e-9))))
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    turns = list(calls)
-    for _ in range(rounds):
-        for name in turns:
-            times[name].append(seconds(calls[name], settings.device))
-        turns = turns[1:] + turns[:1]  # nobody always follows the same one
+    times = in_turns({name: contest.calls[name] for name in peaks}, rounds, settings.device)
     errors: dict[str, float] = {}
     with contextlib.suppress(RuntimeError, MemoryError):  # two results at once may be more than fits
         errors = contest.errors()
     found: Figures = [
-        {"name": name, "seconds": t, "bytes": peaks[name], "error": errors.get(name)}
-        | ({"macs": calls[name].macs} if hasattr(calls[name], "macs") else {})
-        for name, t in times.items()
+        {"name": name, "seconds": times[name], "bytes": peaks[name], "error": errors.get(name)} for name in peaks
     ]
+    for figure in found:  # the work of a ceiling
+        if (macs := getattr(contest.calls[figure["name"]], "macs", None)) is not None:
+            figure["macs"] = macs
     return found + [{"name": name, "skipped": reason} for name, reason in skipped.items()]
+
+
+def in_turns(calls: Mapping[str, Call], rounds: int, device: str) -> dict[str, list[float]]:
+    """Seconds of each call in so many rounds; nobody always follows the same one."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    turns = list(calls)
+    for _ in range(rounds):
+        for name in turns:
+            times[name].append(seconds(calls[name], device))
+        turns = turns[1:] + turns[:1]
+    return times
 
 
 def seconds(call: Call, device: str) -> float:
@@ -154,22 +158,18 @@ def peak(call: Call, device: str) -> int | None:
         ctypes.CDLL(None).malloc_trim(0)
     try:
         Path("/proc/self/clear_refs").write_text("5")  # the highest mark is now what is there
-        before = _resident("VmRSS")
+        before = _account("VmRSS")
     except (OSError, AttributeError):
         before = None
     call()
-    return None if before is None else max(0, _resident("VmHWM") - before)
+    return None if before is None else max(0, _account("VmHWM") - before)
 
 
-def _resident(entry: str) -> int:
+def _account(entry: str) -> int:
+    """Bytes, from the system's account of this process."""
     found = re.search(rf"{entry}:\s*(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None
     return 1024 * int(found[1])
-
-
-def median(figure: Mapping[str, Any]) -> float:
-    """Seconds."""
-    return statistics.median(figure["seconds"])
 
 
 def difference(result: Tensor, exact: Tensor) -> float:
@@ -195,7 +195,7 @@ def _begin(settings: Settings) -> None:
     """One thread on a CPU, the allocator as in training, and no more memory than there is."""
     if settings.device == "cpu":
         torch.set_num_threads(1)
-        most = int(SPARE * memory_at_hand("cpu")) + _resident("VmRSS")
+        most = int(SPARE * memory_at_hand("cpu")) + _account("VmData")
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
         keep_freed_memory()
     torch.manual_seed(0)

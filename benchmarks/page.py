@@ -123,7 +123,7 @@ def _operations(entries: list[Entry]) -> str:
         "Milliseconds / MiB of one block on one clip's map. *faster* and *memory*: ours against the best peer that "
         "pools where ours does, the worse of the two. *error*: the largest difference of ours from the definition (in "
         "float64, where there is room for it), as a share of the largest number; in training of the input's gradient, "
-        "too. ![time of a block](operations.svg)"
+        "too. mmcv's concatenation can't train: a ReLU in place breaks its backward. ![time of a block](operations.svg)"
     )
     return f"{text}\n\n{markdown_table(Grid(header, rows, labels=3))}"
 

@@ -48,8 +48,10 @@ def main(words: Sequence[str] | None = None) -> None:
     with checkout(given.before) as before:
         for part in given.part or PARTS:
             measure = partial(study_cost.cases, before=before) if part == "study" else PARTS[part]
-            _measure(part, list(measure(settings)), settings, folder, given.again, console)
-            page.write(folder, given.step_seconds)
+            try:
+                _measure(part, list(measure(settings)), settings, folder, given.again, console)
+            finally:  # also of what an interrupted run has
+                page.write(folder, given.step_seconds)
     console.print(f"{folder / 'speed.md'}", highlight=False)
 
 
@@ -78,8 +80,10 @@ def checkout(commit: str | None) -> Iterator[Path | None]:
         return
     with tempfile.TemporaryDirectory() as folder:
         command = ["git", "-C", str(REPOSITORY), "archive", commit, "nl_lightning", "experiments"]
-        packed = subprocess.run(command, capture_output=True, check=True).stdout
-        with tarfile.open(fileobj=io.BytesIO(packed)) as files:
+        packed = subprocess.run(command, capture_output=True, check=False)
+        if packed.returncode:
+            raise SystemExit(f"--before {commit}: {packed.stderr.decode().strip()}")
+        with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as files:
             files.extractall(folder, filter="data")
         yield Path(folder)
 

@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks import machine, networks, operations, run
+from benchmarks import machine, networks, operations, ratios, run
+from benchmarks.targets import targets
 
 MACHINE = "tiny"
 
@@ -56,3 +58,45 @@ def test_other_parts(tiny: Path) -> None:
     for title in ("Targets", "Whole networks", "Growth with N", "The pipeline", "The whole of Table 2"):
         assert f"## {title}\n" in page
     assert "failed: " not in page
+
+
+def block(phase: str, **figures: tuple[float, int] | str) -> dict[str, Any]:
+    """An entry of concatenation in res4 with these (seconds, bytes), or reasons why not."""
+    case = {"place": "res4", "pixels": 224, "clip_frames": 32, "instantiation": "concatenation", "subsample": True}
+    found = [
+        {"name": name, "skipped": figure} if isinstance(figure, str) else
+        {"name": name, "seconds": [figure[0], figure[0], 99.0], "bytes": figure[1], "error": None}
+        for name, figure in figures.items()
+    ]  # fmt: skip
+    return {"case": case | {"phase": phase}, "figures": found}
+
+
+@pytest.mark.parametrize(
+    ("peer", "measured", "met"),
+    [
+        ((50.0, 100), "50x, memory 1/100", True),
+        ((39.0, 100), "39x, memory 1/100", False),
+        ((50.0, 40), "50x, memory 1/40", False),
+    ],
+)
+def test_a_target_is_met_in_time_and_in_memory(peer: tuple[float, int], measured: str, met: bool) -> None:
+    """By medians, and against those that pool where ours does."""
+    figures = {"ours, pool before": (9.0, 9), "ours, pool after": (1.0, 1), "all pairs": peer}
+    parts = {"operations": [block("training", **figures)], "networks": [], "growth": [], "study": []}
+    first = targets(parts, cuda=False)[0]
+    assert (first.measured, first.met) == (measured, met)
+
+
+def test_a_peer_that_does_not_fit_is_no_victory() -> None:
+    """Its reason is shown, and the forward, where it fits, stands beside it."""
+    training = block("training", **{"ours, pool after": (1.0, 1), "all pairs": "needs 14 GiB"})
+    forward = block("forward", **{"ours, pool after": (1.0, 1), "all pairs": (60.0, 60)})
+    parts = {"operations": [training, forward], "networks": [], "growth": [], "study": []}
+    first, second, *_ = targets(parts, cuda=False)
+    assert (first.measured, first.met, first.note) == ("no peer", None, "needs 14 GiB")
+    assert (second.what.split(", ")[-1], second.measured, second.met) == ("forward", "60x, memory 1/60", True)
+
+
+def test_exponent() -> None:
+    assert ratios.exponent([(10, 3.0), (20, 12.0), (40, 48.0)]) == pytest.approx(2)
+    assert ratios.exponent([(10, 3.0), (10, 4.0)]) is None
