@@ -33,9 +33,6 @@ FEW_PAIRS = {"embedded_gaussian": 1 << 20, "gaussian": 1 << 25}
 """Up to so many pairs in all a CPU makes their matrix: in the caches it costs no more than going through it in blocks.
 The Gaussian's limit is higher, as averaging keys instead of g doubles the work."""
 
-FEW_PAIRS_OF_A_SET = 1 << 22
-"""And up to so many in each set."""
-
 
 @dataclass(frozen=True)
 class Sizes:
@@ -62,8 +59,7 @@ def form_of(instantiation: Instantiation, sizes: Sizes, device: str = "cpu") -> 
         return "associated" if cost["associated"] <= cost["pairs"] else "pairs"
     if instantiation == "concatenation":
         return "pairs" if sizes.keys <= FEW_KEYS else "sorted"
-    pairs = sizes.queries * sizes.keys
-    few = pairs <= FEW_PAIRS_OF_A_SET and sizes.sets * pairs <= FEW_PAIRS[instantiation]
+    few = sizes.sets * sizes.queries * sizes.keys <= FEW_PAIRS[instantiation]
     return "pairs" if device == "cpu" and few else "attention"
 
 

@@ -22,7 +22,7 @@ MODES = ("spacetime", "space", "time")
 def few_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """The forms for large maps are taken for small ones too."""
     monkeypatch.setattr(operation, "FEW_KEYS", 0)
-    monkeypatch.setattr(operation, "FEW_PAIRS_OF_A_SET", 0)
+    monkeypatch.setattr(operation, "FEW_PAIRS", {"embedded_gaussian": 0, "gaussian": 0})
     monkeypatch.setattr(operation, "costs", lambda sizes: {"associated": 0, "pairs": 1})
 
 
