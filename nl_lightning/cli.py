@@ -577,14 +577,14 @@ def _explain(options: argparse.Namespace) -> int:
     """How each non-local block of the variants computes Eq. (1), for one clip of the recipe."""
     from nl_lightning.execution import block_costs_of  # takes seconds: torch
 
-    table = Table(box=None, header_style="bold")
-    for column in ("variant", "block", "sets", "queries", "keys", "MiB", "on a CPU", "on a GPU"):
-        table.add_column(column, no_wrap=True)
+    columns = ("block", "sets", "queries", "keys", "N x N, MiB", "on a CPU", "on a GPU")
     for run in _planned(options):
+        title = {"title": run.variant.name, "title_justify": "left", "title_style": "bold"}
+        table = Table(*columns, box=None, header_style="bold", **title)  # type: ignore[arg-type]
         for cpu, gpu in zip(block_costs_of(run, "cpu"), block_costs_of(run, "cuda"), strict=True):
             sizes = (str(size) for size in (cpu.sizes.sets, cpu.sizes.queries, cpu.sizes.keys))
-            table.add_row(run.variant.name, cpu.name, *sizes, f"{cpu.matrix * 4 / 2**20:.3g}", cpu.form, gpu.form)
-    Console().print(table)
+            table.add_row(cpu.name, *sizes, f"{cpu.matrix * 4 / 2**20:.3g}", cpu.form, gpu.form)
+        Console().print(table)
     return 0
 
 
