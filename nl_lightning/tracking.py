@@ -36,7 +36,10 @@ PRIVATE: dict[str, Any] = {
 """W&B's settings by which output, code, host and environment stay here; WANDB_<NAME> in the environment overrides."""
 
 PATIENCE = 30
-"""Seconds that a server has to answer before a run goes on without it, and to take what is left when the run ends."""
+"""Seconds that a server has to answer before a run goes on without it."""
+
+LAST_PATIENCE = 180
+"""Seconds that it has to take what is left when a run ends: W&B tries again at growing intervals after it was away."""
 
 
 def begin(run: Run) -> "wandb.Run":
@@ -105,7 +108,7 @@ def find_record(run: Run) -> tuple[RunRecord, str] | None:
 def _init(**kwargs: Any) -> "wandb.Run":
     asked = {key for key in PRIVATE if f"WANDB_{key.upper()}" in os.environ}
     private = {key: value for key, value in PRIVATE.items() if key not in asked}
-    timeouts: dict[str, Any] = {} if "WANDB_FINISH_TIMEOUT" in os.environ else {"finish_timeout": PATIENCE}
+    timeouts: dict[str, Any] = {} if "WANDB_FINISH_TIMEOUT" in os.environ else {"finish_timeout": LAST_PATIENCE}
     kwargs |= {"resume": "allow", "settings": wandb.Settings(silent=True, init_timeout=PATIENCE, **timeouts, **private)}
     try:
         return wandb.init(**kwargs)
