@@ -377,7 +377,7 @@ def report(chaos: Chaos, lost: list[str], minutes: float, settings: str) -> str:
         f"# {faults} faults, {len(lost)} lost",
         "",
         f"`python -m benchmarks.chaos --faults {faults} {settings}`:",
-        f"{machine.processor()}, {machine.cores()} cores, {minutes:.0f} minutes: {len(runs)} runs, two at a time.",
+        f"{machine.processor()}, {machine.cores()} core(s), {minutes:.0f} minutes: {len(runs)} runs, two at a time.",
         "",
         "| fault | times |",
         "| --- | ---: |",
