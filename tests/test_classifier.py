@@ -267,15 +267,30 @@ def test_a_recipe_names_start_weights_for_each_of_its_networks(tmp_path: Path) -
             model.setup("fit")
 
 
+def small_data(root: Path) -> VideoDataModule:
+    """Batches of 8 clips of 4 frames of 32 x 32."""
+    lists: dict[str, Any] = {f"{split}_list": f"{split}.txt" for split in ("train", "val", "test")}
+    sizes: dict[str, Any] = {"short_side": (36, 36), "crop": 32, "test_short_side": 36, "test_crop": 32}
+    return VideoDataModule(
+        str(root), **lists, **sizes, num_frames=4, num_clips=1, num_crops=1, batch_size=8, test_batch_size=11
+    )
+
+
+def test_the_learning_rate_follows_the_batch(tmp_path: Path, small_videos: Path) -> None:
+    """Two accumulated batches of 8 clips are a quarter of the paper's 64."""
+    net = ResNetConfig(**{**vars(TINY), "num_classes": 11})
+    for lr_batch, expected in ((None, 0.01), (64, 0.0025)):
+        model = VideoClassifier(net, schedule=Schedule(milestones=()), lr_batch=lr_batch)
+        run = trainer(tmp_path, max_steps=1, accumulate_grad_batches=2, limit_val_batches=0)
+        run.fit(model, datamodule=small_data(small_videos))
+        assert run.optimizers[0].param_groups[0]["lr"] == pytest.approx(expected)
+
+
 def test_statistics_are_estimated_anew_before_testing(tmp_path: Path, small_videos: Path) -> None:
     """On training batches, and only where it is asked for; the test says so in what it writes."""
     root = shutil.copytree(small_videos, tmp_path / "videos")
     net = ResNetConfig(**{**vars(TINY), "num_classes": 11})
-    lists: dict[str, Any] = {f"{split}_list": f"{split}.txt" for split in ("train", "val", "test")}
-    sizes: dict[str, Any] = {"short_side": (36, 36), "crop": 32, "test_short_side": 36, "test_crop": 32}
-    data = VideoDataModule(
-        str(root), **lists, **sizes, num_frames=4, num_clips=1, num_crops=1, batch_size=8, test_batch_size=11
-    )
+    data = small_data(root)
     for batches in (0, 2):
         path = tmp_path / f"{batches}.parquet"
         model = VideoClassifier(net, precise_bn=batches, predictions=str(path))

@@ -93,7 +93,7 @@ def test_the_papers_schedule_is_in_the_papers_recipe() -> None:
 
     long = understand([f"--config={file}" for file in load_recipe("kinetics400_paper", clip="128f").files])
     assert long.trainer.devices * long.data.batch_size == 16
-    assert long.model.optimizer.init_args.lr == 0.01 / 4
+    assert long.model.optimizer.init_args.lr * 16 / long.model.lr_batch == 0.0025
     assert (long.data.num_frames, long.data.frame_stride) == (128, 1)
     assert long.model.freeze_bn
 
