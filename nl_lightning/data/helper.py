@@ -213,9 +213,8 @@ def _unnamed_file() -> int:
 def serve(handle: int, memory: int) -> None:
     """The process itself: answer until the other end is gone."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(
-            1, signal.SIGKILL
-        )  # 1: PR_SET_PDEATHSIG; who hangs doesn't read that the pipe has ended
+        # 1 is PR_SET_PDEATHSIG: who hangs doesn't read that the pipe has ended.
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # meant for who trains, and that ends this one
         signal.signal(number, signal.SIG_IGN)
     connection, shared = Connection(handle), _Memory(memory)

@@ -158,22 +158,19 @@ class NonLocalBlock(nn.Module):
 
         By definition if somebody watches a layer of the block by a hook: the other forms don't make every map.
         """
-        if any(map(watched, self.children())):
-            return self.definition(x)
         form = self.form(x.shape, x.device.type)
+        by_pairs = form == "pairs" and self.instantiation != "concatenation"  # which has a shorter way to its pairs
+        if by_pairs or any(map(watched, self.children())):
+            return self.definition(x)
         if self.instantiation == "concatenation":
             a, b, g = self._projections(x)
             y = relu_average(a.squeeze(-1), b.squeeze(-1), g, form)
-        elif form == "pairs":
-            theta, phi, g = map(self._sets, self.embed(x))
-            y = self.pairwise(theta, phi) @ g
-        elif self.instantiation == "dot_product":
-            y = associated(*map(self._sets, self.embed(x)))
-        elif self.instantiation == "embedded_gaussian":
-            theta, phi, g = map(self._sets, self.embed(x))
-            y = softmax_average(theta, phi, g, self._scale(theta))
-        else:
+        elif self.instantiation == "gaussian":
             y = self._average_of_keys(x)
+        else:
+            theta, phi, g = map(self._sets, self.embed(x))
+            dot = self.instantiation == "dot_product"
+            y = associated(theta, phi, g) if dot else softmax_average(theta, phi, g, self._scale(theta))
         return self._restore(y, x)
 
     def definition(self, x: Float[Tensor, "N C *positions"]) -> Float[Tensor, "N D *positions"]:
@@ -210,6 +207,11 @@ class NonLocalBlock(nn.Module):
             phi, g = self.pool(phi), self.pool(g)
         return theta, phi, g
 
+    @property
+    def _pools_after(self) -> bool:
+        """Whether phi(x) and g(x) are subsampled, and not x."""
+        return self.rules.subsample == "after" and not isinstance(self.pool, nn.Identity)
+
     def _keys(self, x: Tensor) -> Tensor:
         """What phi and g are given: x, subsampled if that comes first."""
         pooled: Tensor = self.pool(x) if self.rules.subsample == "before" else x
@@ -235,7 +237,7 @@ class NonLocalBlock(nn.Module):
         w_theta, w_phi = self.w_f.chunk(2)
         keys = self._keys(x)
         g = _pointwise(self.g, keys)
-        if self.rules.subsample == "after" and not isinstance(self.pool, nn.Identity):
+        if self._pools_after:
             g = self.pool(g)
             b = _projected(self.pool(_pointwise(self.phi, x)), w_phi[None], None)
         else:
@@ -247,7 +249,7 @@ class NonLocalBlock(nn.Module):
         """The Gaussian's y without pairs: the average of keys, then g; of g itself where it was pooled after."""
         keys = self._keys(x)
         theta = self._sets(x)
-        if self.rules.subsample == "after" and not isinstance(self.pool, nn.Identity):
+        if self._pools_after:
             phi, g = self._sets(self.pool(keys)), self._sets(self.pool(_pointwise(self.g, keys)))
             wide = F.pad(g, (0, theta.shape[-1] - g.shape[-1]))  # the kernels want as many values as channels
             return softmax_average(theta, phi, wide, self._scale(theta))[..., : g.shape[-1]]

@@ -70,15 +70,12 @@ def costs(sizes: Sizes) -> dict[str, int]:
 
 
 def softmax_average(
-    theta: Float[Tensor, "*B Q C"], phi: Float[Tensor, "*B K C"], values: Float[Tensor, "*B K V"], scale: float
-) -> Float[Tensor, "*B Q V"]:
+    theta: Float[Tensor, "N S Q C"], phi: Float[Tensor, "N S K C"], values: Float[Tensor, "N S K V"], scale: float
+) -> Float[Tensor, "N S Q V"]:
     """sum over j of softmax_j(scale theta_i . phi_j) v_j: Eq. (2) and (3), never holding Q x K numbers if V = C.
 
-    `B` is one axis, or two of any strides, such as clips and places.
+    N clips of S sets of positions each, of any strides.
     """
-    if theta.ndim == 3:
-        theta, phi, values = theta[:, None], phi[:, None], values[:, None]
-        return F.scaled_dot_product_attention(theta, phi, values, scale=scale)[:, 0]
     return F.scaled_dot_product_attention(theta, phi, values, scale=scale)
 
 
