@@ -136,8 +136,12 @@ def miscount(path: str, reads: str, count: int, size: int, mtime_ns: int) -> str
 def library(name: str) -> ModuleType:
     """Import decord or TorchCodec when it is first needed; UserError in one line if that fails."""
     try:
-        return importlib.import_module("torchcodec.decoders" if name == "torchcodec" else name)
-    except (ImportError, OSError, RuntimeError) as error:  # TorchCodec raises RuntimeError without FFmpeg's libraries
+        module = importlib.import_module("torchcodec.decoders" if name == "torchcodec" else name)
+        # Without FFmpeg's libraries an older TorchCodec can't be imported, and a newer one can't open any file.
+        if name == "torchcodec" and vars(importlib.import_module(name)).get("ffmpeg_major_version", 0) is None:
+            raise ImportError("no FFmpeg")
+        return module
+    except (ImportError, OSError, RuntimeError) as error:
         needs = " and FFmpeg's shared libraries, 4 to 8 (apt-get install ffmpeg)" if name == "torchcodec" else ""
         raise UserError(
             f"data.decoder is {name}, which can't be loaded here ({reason(error)}): it needs pip install {name}{needs}"

@@ -392,6 +392,14 @@ def test_a_decoder_that_is_not_there(decoder: str, videos: dict[str, Path]) -> N
     assert f"it needs pip install {decoder}" in done.stderr
 
 
+def test_torchcodec_without_ffmpeg(videos: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can be imported, and then reads nothing: that is no fault of the file."""
+    torchcodec = pytest.importorskip("torchcodec")
+    monkeypatch.setattr(torchcodec, "ffmpeg_major_version", None, raising=False)
+    with pytest.raises(UserError, match=r"decoder is torchcodec, which can't be loaded here .*FFmpeg's shared libraries"):
+        frames(videos["plain"], [0], "torchcodec")
+
+
 def test_a_stretch_of_a_larger_file_is_a_file(videos: dict[str, Path], tmp_path: Path) -> None:
     """As in a tar shard: every decoder reads it there, and a cut one is found out by its own size."""
     content = videos["plain"].read_bytes()
