@@ -3,7 +3,8 @@
 On a CPU a narrow or an early layer is bound by memory: reading and writing its output a dozen times for BN, the sum and
 the ReLU costs more than the convolution. Two identities avoid most of it.
 
-In testing BN is an affine map of each channel, and folds into the convolution's weights.
+In testing BN is an affine map of each channel, and folds into the convolution's weights; on a CPU oneDNN then adds the
+shortcut and does the ReLU on its way out.
 
 In training, the statistics of y = W x are those of x carried through W: with S = cov(x), var(y) = diag(W S W^T).
 Where W expands few channels to many (the last 1 x 1 x 1 of a residual block, the shortcut of a stage, W_z of a
@@ -20,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from nl_lightning.models import onednn
 from nl_lightning.models.affine import Affine
 from nl_lightning.models.folded import Conv3d, from_rows, pointwise, rows
 from nl_lightning.models.precision import is_half, product_dtype
@@ -46,7 +48,10 @@ def conv_norm(
         y = norm(conv(x))
         in_place = False
     elif _is_affine(norm):
-        y = convolve(x, conv, *folded(x, conv, norm))
+        weight, bias = folded(x, conv, norm)
+        if packs(x):
+            return onednn.convolve(x, conv, weight, bias, shortcut, relu)
+        y = convolve(x, conv, weight, bias)
         in_place = not torch.is_grad_enabled()  # y may be a view, and changing one costs autograd a copy
     elif _expands(x, conv, norm):
         KEPT.pop(conv, None)
@@ -70,22 +75,32 @@ def _is_affine(norm: nn.Module) -> bool:
     return fixed or isinstance(norm, Affine | nn.Identity)
 
 
+def packs(x: Tensor) -> bool:
+    """Whether oneDNN does a layer in one pass, with a weight laid out for it: in testing on a CPU."""
+    free = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    return free and onednn.supports(x.device.type, product_dtype(x))
+
+
 KEPT: WeakKeyDictionary[nn.Module, tuple[object, tuple[Tensor, Tensor | None]]] = WeakKeyDictionary()
 """Folded weights of convolutions, and of which tensors in which versions they were made: in testing they are the same
 for all clips, and making them takes as long as a tenth of a clip. A second copy of the weights, until training."""
 
 
 def folded(x: Tensor, conv: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor | None]:
-    """:func:`fold`, in the precision of a product with x; made once where no gradient is asked for."""
+    """:func:`fold`, in the precision of a product with x, packed if oneDNN is to have it.
+
+    Made once where no gradient is asked for.
+    """
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return fold(conv, norm)
     dtype = product_dtype(x)
     tensors = [*conv.parameters(), *norm.parameters(), *norm.buffers()]
-    made_of = (dtype, id(norm), *((t.data_ptr(), t._version) for t in tensors))
+    made_of = (dtype, packs(x), id(norm), *((t.data_ptr(), t._version) for t in tensors))
     if conv not in KEPT or KEPT[conv][0] != made_of:
         with torch.inference_mode(False), torch.no_grad():
             weight, bias = fold(conv, norm)
-            KEPT[conv] = made_of, (weight.to(dtype), None if bias is None else bias.to(dtype))
+            weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
+            KEPT[conv] = made_of, (onednn.pack(conv, weight, x) if packs(x) else weight, bias)
     return KEPT[conv][1]
 
 

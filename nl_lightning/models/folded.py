@@ -6,6 +6,10 @@ former, a kernel of one place (k x 1 x 1) one of the latter. Weights keep their 
 know. Checked in the tests against torch's own 3-D convolutions and pools.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -48,6 +52,37 @@ def from_rows(x: Tensor) -> Tensor:
     return x.movedim(-1, 1)
 
 
+def fold_positions(x: Tensor) -> Tensor:
+    """(N, C, ...) as an image (1, C, positions of all clips, 1); a view if x is channels-last in memory."""
+    return from_rows(rows(x).reshape(1, -1, 1, x.shape[1]))
+
+
+def unfold_positions(x: Tensor, like: Tensor) -> Tensor:
+    """(1, D, positions, 1) as (N, D, ...) of the clips and positions of another map."""
+    return from_rows(rows(x).reshape(like.shape[0], *like.shape[2:], x.shape[1]))
+
+
+@dataclass(frozen=True)
+class Fold:
+    """How a convolution of a map (N, C, T, H, W) is one of an image.
+
+    Attributes:
+        image: of the map.
+        back: of the image that the convolution makes, given the map that went in: the map that it stands for.
+        kernel: of the weight.
+    """
+
+    image: Callable[[Tensor], Tensor]
+    back: Callable[[Tensor, Tensor], Tensor]
+    kernel: Callable[[Tensor], Tensor]
+
+
+POSITIONS = Fold(fold_positions, unfold_positions, lambda weight: weight.flatten(1)[:, :, None, None])
+FRAMES = Fold(fold_frames, lambda y, x: unfold_frames(y, x.shape[2]), lambda weight: weight.squeeze(2))
+PLACES = Fold(fold_places, lambda y, x: unfold_places(y, x.shape[3]), lambda weight: weight.flatten(3))
+VOLUME = Fold(lambda x: x, lambda y, _: y, lambda weight: weight)
+
+
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A convolution by a kernel of one position, (D, C, 1, ...): a matrix product of its rows."""
     return from_rows(F.linear(rows(x), weight.flatten(1), bias))
@@ -63,25 +98,36 @@ class Conv3d(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
         return self.convolve(x, self.weight, None)
 
+    def fold(self) -> tuple[Fold, list[int], list[int]]:
+        """The image that the kernel sees, and its stride and padding there."""
+        (kt, kh, kw), (st, sh, sw) = self.kernel_size, self.stride
+        if (kt, kh, kw, st, sh, sw) == (1,) * 6:
+            return POSITIONS, [1, 1], [0, 0]
+        if kt == 1:
+            return FRAMES, [sh, sw], [kh // 2, kw // 2]
+        if (kh, kw, sh, sw) == (1, 1, 1, 1):
+            return PLACES, [st, 1], [kt // 2, 0]
+        return VOLUME, [st, sh, sw], [kt // 2, kh // 2, kw // 2]
+
+    def kept_frames(self, x: Tensor) -> Tensor:
+        """Those that a kernel of one frame is laid upon: its stride in time."""
+        return x[:, :, :: self.stride[0]] if self.kernel_size[0] == 1 else x
+
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """This convolution with another weight and bias of the same shape."""
-        (kt, kh, kw), (st, sh, sw) = self.kernel_size, self.stride
-        cpu, stays = x.device.type == "cpu", (st, sh, sw) == (1, 1, 1)
-        if cpu and stays and (kt, kh, kw) == (1, 1, 1):
+        fold, stride, padding = self.fold()
+        cpu = x.device.type == "cpu"
+        if cpu and fold is POSITIONS:
             return pointwise(x, weight, bias)
-        if kt == 1:
-            x = x[:, :, ::st]
-            y = F.conv2d(fold_frames(x), weight.squeeze(2), bias, (sh, sw), (kh // 2, kw // 2))
-            return unfold_frames(y, x.shape[2])
-        if cpu and stays and (kt, kh, kw) == (3, 1, 1) and _shifts_pay(x, weight):
+        if cpu and self.kernel_size == (3, 1, 1) and stride == [1, 1] and _shifts_pay(x, weight):
             return shifted_products(x, weight, bias)
-        if (kh, kw, sh, sw) == (1, 1, 1, 1):
-            y = F.conv2d(fold_places(x), weight.flatten(3), bias, (st, 1), (kt // 2, 0))
-            return unfold_places(y, x.shape[3])
-        if cpu and st == 1 and self.in_channels * kt <= STACKED and is_half(x):
-            return stacked_frames(x, weight, bias, sh)
-        # For one clip torch takes an algorithm that lays its output out channels-first.
-        return channels_last(F.conv3d(x, weight, bias, self.stride, self.padding))
+        if fold is VOLUME:
+            if cpu and self.stride[0] == 1 and self.in_channels * self.kernel_size[0] <= STACKED and is_half(x):
+                return stacked_frames(x, weight, bias, self.stride[1])
+            # For one clip torch takes an algorithm that lays its output out channels-first.
+            return channels_last(F.conv3d(x, weight, bias, self.stride, self.padding))
+        x = self.kept_frames(x)
+        return fold.back(F.conv2d(fold.image(x), fold.kernel(weight), bias, stride, padding), x)
 
 
 STACKED = 16
@@ -128,6 +174,8 @@ class MaxPool3d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         (kt, kh, kw), (st, sh, sw), (pt, ph, pw) = self.kernel, self.stride, self.padding
+        if self.kernel == self.stride and not any(self.padding) and not torch.is_grad_enabled():
+            return maxima(x, self.kernel)
         if (kh, kw) != (1, 1):
             x = unfold_frames(F.max_pool2d(fold_frames(x), (kh, kw), (sh, sw), (ph, pw)), x.shape[2])
         if (kt, st) != (1, 1):
@@ -136,6 +184,14 @@ class MaxPool3d(nn.Module):
 
     def extra_repr(self) -> str:
         return f"kernel={self.kernel}, stride={self.stride}, padding={self.padding}"
+
+
+def maxima(x: Tensor, kernel: Triple) -> Tensor:
+    """A max pool over windows side by side; without noting where the maxima are, as a gradient would need it."""
+    for axis, k in enumerate(kernel, start=2):
+        count = x.shape[axis] // k
+        x = reduce(torch.maximum, x.narrow(axis, 0, count * k).unflatten(axis, (count, k)).unbind(axis + 1))
+    return x
 
 
 def channels_last(clip: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from nl_lightning.models.affine import Affine
 from nl_lightning.models.conv_norm import conv_norm, watched
 from nl_lightning.models.folded import MaxPool3d, from_rows, pointwise, rows
 from nl_lightning.models.operation import Form, Sizes, associated, form_of, relu_average, softmax_average
-from nl_lightning.models.precision import no_autocast
+from nl_lightning.models.precision import is_half, no_autocast
 
 
 # Keys are pooled when they are subsampled, so there may be fewer of them (K) than queries (Q).
@@ -158,7 +158,7 @@ class NonLocalBlock(nn.Module):
 
         By definition if somebody watches a layer of the block by a hook: the other forms don't make every map.
         """
-        form = self.form(x.shape, x.device.type)
+        form = self.form(x.shape, x.device.type, is_half(x))
         by_pairs = form == "pairs" and self.instantiation != "concatenation"  # which has a shorter way to its pairs
         if by_pairs or any(map(watched, self.children())):
             return self.definition(x)
@@ -178,9 +178,9 @@ class NonLocalBlock(nn.Module):
         theta, phi, g = map(self._sets, self.embed(x))
         return self._restore(self.pairwise(theta, phi) @ g, x)
 
-    def form(self, shape: Sequence[int], device: str = "cpu") -> Form:
-        """The form of the operation that is taken for an input of this shape on a type of device."""
-        return form_of(self.instantiation, self.sizes(shape), device)
+    def form(self, shape: Sequence[int], device: str = "cpu", half: bool = False) -> Form:
+        """The form of the operation that is taken for an input of this shape on a type of device, see `form_of`."""
+        return form_of(self.instantiation, self.sizes(shape), device, half)
 
     def sizes(self, shape: Sequence[int]) -> Sizes:
         """How many positions are compared for an input (N, C, ...) of this shape."""
@@ -273,10 +273,12 @@ class NonLocalBlock(nn.Module):
         return from_rows(y.reshape(like.shape[0], *like.shape[2:], y.shape[-1]))
 
 
+NO_NORM = nn.Identity()  # always the same one, by which a packed weight is known again
+
+
 def _pointwise(conv: nn.Module, x: Tensor) -> Tensor:
     """A 1 x 1 x 1 convolution of any number of dimensions."""
-    y: Tensor = conv(x) if watched(conv) else pointwise(x, conv.weight, conv.bias)  # type: ignore[arg-type]
-    return y
+    return conv_norm(x, conv, NO_NORM, relu=False)
 
 
 def _projected(x: Tensor, weight: Float[Tensor, "1 C"], bias: Float[Tensor, " 1"] | None) -> Tensor:

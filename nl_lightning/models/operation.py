@@ -10,7 +10,7 @@ Each form below is exact: equal to building f / C for all pairs and multiplying 
   sums of g and b g answer every query by one look-up, see :mod:`nl_lightning.models.sorted_relu`.
 - `pairs`: the definition, where the matrix of all pairs is so small that nothing is cheaper.
 
-Which one is taken is a function of the sizes alone, :func:`form_of`. Checked in the tests against the definition.
+Which one is taken is a function of the sizes, the device and the precision, :func:`form_of`. Checked in the tests against the definition.
 """
 
 from dataclasses import dataclass
@@ -33,6 +33,10 @@ FEW_PAIRS = {"embedded_gaussian": 1 << 20, "gaussian": 1 << 25}
 """Up to so many pairs in all a CPU makes their matrix: in the caches it costs no more than going through it in blocks.
 The Gaussian's limit is higher, as averaging keys instead of g doubles the work."""
 
+FEW_PAIRS_IN_HALF = 1 << 24
+"""The same for half precision, where torch goes through the blocks at half the speed of two matrix products (measured
+without AMX). Above it the matrix, 32 MiB, costs more memory than time is worth."""
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -52,14 +56,15 @@ class Sizes:
     values: int
 
 
-def form_of(instantiation: Instantiation, sizes: Sizes, device: str = "cpu") -> Form:
-    """The cheapest exact form on a type of device, ``cpu`` or ``cuda``."""
+def form_of(instantiation: Instantiation, sizes: Sizes, device: str = "cpu", half: bool = False) -> Form:
+    """The cheapest exact form on a type of device, ``cpu`` or ``cuda``, for products in single or in half precision."""
     if instantiation == "dot_product":
         cost = costs(sizes)
         return "associated" if cost["associated"] <= cost["pairs"] else "pairs"
     if instantiation == "concatenation":
         return "pairs" if sizes.keys <= FEW_KEYS else "sorted"
-    few = sizes.sets * sizes.queries * sizes.keys <= FEW_PAIRS[instantiation]
+    most = max(FEW_PAIRS[instantiation], FEW_PAIRS_IN_HALF if half else 0)
+    few = sizes.sets * sizes.queries * sizes.keys <= most
     return "pairs" if device == "cpu" and few else "attention"
 
 

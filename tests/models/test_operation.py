@@ -122,6 +122,15 @@ def test_same_input_same_bits() -> None:
 def test_form(instantiation: Any, sizes: Sizes, cpu: str, cuda: str) -> None:
     assert form_of(instantiation, sizes, "cpu") == cpu
     assert form_of(instantiation, sizes, "cuda") == cuda
+    assert form_of(instantiation, sizes, "cuda", half=True) == cuda
+
+
+def test_form_in_half_precision() -> None:
+    """On a CPU the pairs of res3 are made, and those of res2 or of long clips are not."""
+    assert form_of("embedded_gaussian", Sizes(1, 3136, 784, 256, 256), "cpu") == "attention"
+    assert form_of("embedded_gaussian", Sizes(1, 3136, 3136, 256, 256), "cpu", half=True) == "pairs"
+    assert form_of("embedded_gaussian", Sizes(1, 12544, 3136, 256, 256), "cpu", half=True) == "attention"
+    assert form_of("gaussian", Sizes(1, 25088, 6272, 256, 128), "cpu", half=True) == "attention"
 
 
 @pytest.mark.parametrize("subsample", [False, True])
