@@ -131,7 +131,7 @@ class Entrant:
         _randomise(ours)
         block: nn.Module = ours
         if name.startswith("plain"):
-            ours.operation = ours.definition  # type: ignore[method-assign]
+            ours.forward = ours.by_definition  # type: ignore[method-assign]
         elif not name.startswith("ours"):
             make = {"pytorchvideo": peers.pytorchvideo, "mmcv": peers.mmcv, "all pairs": peers.all_pairs}[name]
             block = make(ours, case.channels, case.subsample)

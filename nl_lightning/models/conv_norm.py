@@ -12,6 +12,7 @@ non-local block), S is small and cheap, and BN never reads y; nor does its backw
 Checked in the tests against the convolution, BN, sum and ReLU of torch, one after the other.
 """
 
+from collections.abc import Callable
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -62,6 +63,16 @@ def conv_norm(
     if shortcut is not None:
         y = y.add_(shortcut) if in_place else y + shortcut
     return F.relu(y, inplace=in_place) if relu else y
+
+
+def norm_of(
+    apply: Callable[[Tensor, Tensor | None], Tensor], conv: nn.Module, norm: nn.Module, shortcut: Tensor
+) -> Tensor:
+    """``norm(conv(y)) + shortcut`` where `apply` makes conv(y), given a weight and a bias, without there being a y."""
+    if _is_affine(norm):
+        return apply(*fold(conv, norm)) + shortcut
+    y: Tensor = norm(apply(conv.weight, conv.bias))  # type: ignore[arg-type]
+    return y + shortcut
 
 
 def watched(module: nn.Module) -> bool:

@@ -190,7 +190,7 @@ def maxima(x: Tensor, kernel: Triple) -> Tensor:
     """A max pool over windows side by side; without noting where the maxima are, as a gradient would need it."""
     for axis, k in enumerate(kernel, start=2):
         count = x.shape[axis] // k
-        x = reduce(torch.maximum, x.narrow(axis, 0, count * k).unflatten(axis, (count, k)).unbind(axis + 1))
+        x = reduce(torch.maximum, torch.unflatten(x.narrow(axis, 0, count * k), axis, (count, k)).unbind(axis + 1))
     return x
 
 

@@ -11,6 +11,7 @@ Checked in the tests against the double loop over i and j in float64, for every 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,9 +22,19 @@ from torch import Tensor, nn
 from nl_lightning.conventions import INSTANTIATIONS, SUM_OVER, Conventions, Instantiation, SumOver
 from nl_lightning.errors import UserError
 from nl_lightning.models.affine import Affine
-from nl_lightning.models.conv_norm import conv_norm, watched
+from nl_lightning.models.conv_norm import conv_norm, norm_of, watched
 from nl_lightning.models.folded import MaxPool3d, from_rows, pointwise, rows
-from nl_lightning.models.operation import Form, Sizes, associated, form_of, relu_average, softmax_average
+from nl_lightning.models.operation import (
+    OF_Y,
+    Form,
+    Sizes,
+    associated,
+    form_of,
+    product_map,
+    relu_average,
+    similarity_by_keys,
+    softmax_average,
+)
 from nl_lightning.models.precision import is_half, no_autocast
 
 
@@ -150,33 +161,77 @@ class NonLocalBlock(nn.Module):
             nn.init.zeros_(self.W_z.weight)
 
     def forward(self, x: Float[Tensor, "N C *positions"]) -> Float[Tensor, "N C *positions"]:
-        """Return z of Eq. (6)."""
-        return conv_norm(self.operation(x), self.W_z, self.bn, shortcut=x, relu=False)
+        """Return z of Eq. (6), by the cheapest exact form for these sizes, see :mod:`nl_lightning.models.operation`."""
+        form = self._form(x)
+        if form not in OF_Y:
+            return conv_norm(self.operation(x), self.W_z, self.bn, shortcut=x, relu=False)
+        return norm_of(partial(self._w_z_of_y, x, form), self.W_z, self.bn, shortcut=x)
+
+    def by_definition(self, x: Float[Tensor, "N C *positions"]) -> Float[Tensor, "N C *positions"]:
+        """The same z, with f(x_i, x_j) / C(x) built for all pairs: what every fast form is checked against."""
+        return conv_norm(self.definition(x), self.W_z, self.bn, shortcut=x, relu=False)
 
     def operation(self, x: Float[Tensor, "N C *positions"]) -> Float[Tensor, "N D *positions"]:
-        """Return y of Eq. (1), by the cheapest exact form for these sizes, see :mod:`nl_lightning.models.operation`.
-
-        By definition if somebody watches a layer of the block by a hook: the other forms don't make every map.
-        """
-        form = self.form(x.shape, x.device.type, is_half(x))
-        by_pairs = form == "pairs" and self.instantiation != "concatenation"  # which has a shorter way to its pairs
-        if by_pairs or any(map(watched, self.children())):
-            return self.definition(x)
+        """Return y of Eq. (1), by a form that makes y."""
+        form = self._form(x)
+        form = OF_Y.get(form, form)
+        if form == "pairs" and (self.instantiation != "concatenation" or self._is_watched):
+            return self.definition(x)  # concatenation has a shorter way to its pairs, if nobody wants every map
         if self.instantiation == "concatenation":
             a, b, g = self._projections(x)
-            y = relu_average(a.squeeze(-1), b.squeeze(-1), g, form)
+            y = relu_average(a, b, g, form)
         elif self.instantiation == "gaussian":
             y = self._average_of_keys(x)
         else:
             theta, phi, g = map(self._sets, self.embed(x))
             dot = self.instantiation == "dot_product"
-            y = associated(theta, phi, g) if dot else softmax_average(theta, phi, g, self._scale(theta))
+            y = associated(theta, phi, g) if dot else softmax_average(theta, phi, g, self._scale)
         return self._restore(y, x)
 
     def definition(self, x: Float[Tensor, "N C *positions"]) -> Float[Tensor, "N D *positions"]:
-        """The same y, with f(x_i, x_j) / C(x) built for all pairs: what every fast form is checked against."""
+        """The same y, with f(x_i, x_j) / C(x) built for all pairs."""
         theta, phi, g = map(self._sets, self.embed(x))
         return self._restore(self.pairwise(theta, phi) @ g, x)
+
+    def _w_z_of_y(self, x: Tensor, form: Form, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """W_z y, with the weight and bias of W_z, in which BN may be folded, by a form that needs no y."""
+        w_z = weight.flatten(1)
+        queries = self._sets(x)
+        if form == "map":
+            phi, g = map(self._sets, self._embedded_keys(x))
+            matrix, vector = product_map(phi, g, *self._w_theta, w_z)
+            y = queries @ matrix
+            bias = vector if bias is None else vector + bias
+        elif self.instantiation == "concatenation":
+            a, b, g = self._projections(x)
+            y = relu_average(a, b, F.linear(g, w_z), "pairs")
+        else:
+            phi, g = map(self._sets, self._embedded_keys(x))
+            y = self._pairwise_by_keys(queries, phi) @ F.linear(g, w_z)
+        return self._restore(y if bias is None else y + bias, x)
+
+    def _pairwise_by_keys(self, queries: Float[Tensor, "*B Q C"], phi: Float[Tensor, "*B K D"]) -> Tensor:
+        """:meth:`pairwise`, with W_theta carried over to the keys."""
+        if self.instantiation == "gaussian":
+            return gaussian(queries, phi, self._scale)
+        dot = self.instantiation == "dot_product"
+        scale = 1 / phi.shape[-2] if dot else self._scale
+        f = similarity_by_keys(queries, phi, *self._w_theta, scale)
+        return f if dot else torch.softmax(f, dim=-1)
+
+    @property
+    def _w_theta(self) -> tuple[Tensor, Tensor]:
+        """W_theta (D, C) and its bias."""
+        theta: Any = self.theta
+        return theta.weight.flatten(1), theta.bias
+
+    @property
+    def _is_watched(self) -> bool:
+        """Whether somebody watches a layer by a hook, and so wants every map: the definition makes them."""
+        return any(map(watched, self.children()))
+
+    def _form(self, x: Tensor) -> Form:
+        return "pairs" if self._is_watched else self.form(x.shape, x.device.type, is_half(x))
 
     def form(self, shape: Sequence[int], device: str = "cpu", half: bool = False) -> Form:
         """The form of the operation that is taken for an input of this shape on a type of device, see `form_of`."""
@@ -193,19 +248,19 @@ class NonLocalBlock(nn.Module):
         elif self.sum_over == "time":
             sets, positions, keys = positions[1] * positions[2], positions[:1], keys[:1]
         inner = channels if self.instantiation == "gaussian" else self.dim_inner
-        return Sizes(n * sets, math.prod(positions), math.prod(keys), inner, self.dim_inner)
+        return Sizes(n * sets, math.prod(positions), math.prod(keys), inner, self.dim_inner, channels)
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """theta(x), phi(x) and g(x), the last two subsampled."""
+        theta = x if self.instantiation == "gaussian" else _pointwise(self.theta, x)
+        return theta, *self._embedded_keys(x)
+
+    def _embedded_keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """phi(x) and g(x), subsampled."""
         keys = self._keys(x)
-        if self.instantiation == "gaussian":
-            theta, phi = x, keys
-        else:
-            theta, phi = _pointwise(self.theta, x), _pointwise(self.phi, keys)
+        phi = keys if self.instantiation == "gaussian" else _pointwise(self.phi, keys)
         g = _pointwise(self.g, keys)
-        if self.rules.subsample == "after":
-            phi, g = self.pool(phi), self.pool(g)
-        return theta, phi, g
+        return (self.pool(phi), self.pool(g)) if self.rules.subsample == "after" else (phi, g)
 
     @property
     def _pools_after(self) -> bool:
@@ -223,10 +278,13 @@ class NonLocalBlock(nn.Module):
             return dot_product(theta, phi)
         if self.instantiation == "concatenation":
             return concatenation(theta, phi, self.w_f)
-        return embedded_gaussian(theta, phi, self._scale(theta))
+        return embedded_gaussian(theta, phi, self._scale)
 
-    def _scale(self, theta: Tensor) -> float:
-        return float(theta.shape[-1] ** -0.5) if self.rules.scale else 1.0
+    @property
+    def _scale(self) -> float:
+        """Of the exponent: 1, or one over the root of theta's channels."""
+        channels = self.W_z.weight.shape[0] if self.instantiation == "gaussian" else self.dim_inner
+        return float(channels**-0.5) if self.rules.scale else 1.0
 
     def _projections(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """a_i = w_theta . theta_i and b_j = w_phi . phi_j, of one channel each, and g.
@@ -243,7 +301,7 @@ class NonLocalBlock(nn.Module):
         else:
             b = _projected(keys, *_collapsed(self.phi, w_phi))
         a = _projected(x, *_collapsed(self.theta, w_theta))
-        return self._sets(a), self._sets(b), self._sets(g)
+        return self._sets(a).squeeze(-1), self._sets(b).squeeze(-1), self._sets(g)
 
     def _average_of_keys(self, x: Tensor) -> Tensor:
         """The Gaussian's y without pairs: the average of keys, then g; of g itself where it was pooled after."""
@@ -252,9 +310,9 @@ class NonLocalBlock(nn.Module):
         if self._pools_after:
             phi, g = self._sets(self.pool(keys)), self._sets(self.pool(_pointwise(self.g, keys)))
             wide = F.pad(g, (0, theta.shape[-1] - g.shape[-1]))  # the kernels want as many values as channels
-            return softmax_average(theta, phi, wide, self._scale(theta))[..., : g.shape[-1]]
+            return softmax_average(theta, phi, wide, self._scale)[..., : g.shape[-1]]
         phi = self._sets(keys)
-        average = softmax_average(theta, phi, phi, self._scale(theta))
+        average = softmax_average(theta, phi, phi, self._scale)
         return F.linear(average, self.g.weight.flatten(1), self.g.bias)
 
     def _sets(self, x: Tensor) -> Float[Tensor, "N S P C"]:

@@ -19,7 +19,7 @@ OPERATORS = ("_convolution_pointwise", "_reorder_convolution_weight", "_is_mkldn
 @functools.cache
 def supports(device: str, dtype: torch.dtype) -> bool:
     """Whether the operators are there for a type of device, ``cpu`` or another, and a precision."""
-    if device != "cpu" or not torch.backends.mkldnn.is_available():
+    if device != "cpu" or not torch._C._has_mkldnn:
         return False
     if not all(hasattr(torch.ops.mkldnn, name) for name in OPERATORS):
         return False

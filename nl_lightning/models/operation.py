@@ -10,7 +10,15 @@ Each form below is exact: equal to building f / C for all pairs and multiplying 
   sums of g and b g answer every query by one look-up, see :mod:`nl_lightning.models.sorted_relu`.
 - `pairs`: the definition, where the matrix of all pairs is so small that nothing is cheaper.
 
-Which one is taken is a function of the sizes, the device and the precision, :func:`form_of`. Checked in the tests against the definition.
+Two more compute W_z y of Eq. (6) at once, because W_theta and W_z are linear:
+
+- `keys`: pairs, with both matrices carried over to the keys, of which subsampling leaves a quarter:
+  theta_i . phi_j = x_i . (W_theta^T phi_j) + b_theta . phi_j, and W_z sum over j of f g_j = sum over j of f (W_z g_j).
+- `map`: the dot product's W_z y_i = (W_z g^T phi W_theta / N) x_i, a 1 x 1 x 1 convolution of x whose weight is a
+  function of x.
+
+Which one is taken is a function of the sizes, the device and the precision, :func:`form_of`. Checked in the tests
+against the definition.
 """
 
 from dataclasses import dataclass
@@ -24,7 +32,10 @@ from torch import Tensor
 from nl_lightning.conventions import Instantiation
 from nl_lightning.models.sorted_relu import sorted_relu
 
-Form = Literal["pairs", "attention", "associated", "sorted"]
+Form = Literal["pairs", "keys", "attention", "associated", "map", "sorted"]
+
+OF_Y: dict[Form, Form] = {"keys": "pairs", "map": "associated"}
+"""The forms that compute W_z y, and what each is without W_z."""
 
 FEW_KEYS = 400
 """Up to so many keys the matrix of ReLU(a_i + b_j) is cheaper than sorting (measured)."""
@@ -47,6 +58,7 @@ class Sizes:
         queries, keys: positions i and j of each set.
         channels: of theta and phi.
         values: channels of g.
+        features: channels of x.
     """
 
     sets: int
@@ -54,24 +66,35 @@ class Sizes:
     keys: int
     channels: int
     values: int
+    features: int
 
 
 def form_of(instantiation: Instantiation, sizes: Sizes, device: str = "cpu", half: bool = False) -> Form:
     """The cheapest exact form on a type of device, ``cpu`` or ``cuda``, for products in single or in half precision."""
+    cost = costs(instantiation, sizes)
+    if instantiation == "concatenation" and sizes.keys > FEW_KEYS:
+        return "sorted"
+    if instantiation in FEW_PAIRS:
+        most = max(FEW_PAIRS[instantiation], FEW_PAIRS_IN_HALF if half else 0)
+        if device != "cpu" or sizes.sets * sizes.queries * sizes.keys > most:
+            return "attention"
+    return min(cost, key=cost.__getitem__)
+
+
+def costs(instantiation: Instantiation, sizes: Sizes) -> dict[Form, int]:
+    """Multiply-adds of theta, f, the average of g and W_z, in the forms that are nothing but matrix products."""
+    q, k, d, c = sizes.queries, sizes.keys, sizes.values, sizes.features
+    embeds = instantiation in ("embedded_gaussian", "dot_product")
+    f = 0 if instantiation == "concatenation" else sizes.channels
+    f_of_keys = 0 if instantiation == "concatenation" else c
+    found: dict[Form, int] = {
+        "pairs": q * c * d * embeds + q * k * (f + d) + q * d * c,
+        "keys": k * d * c * embeds + q * k * (f_of_keys + c) + k * d * c,
+    }
     if instantiation == "dot_product":
-        cost = costs(sizes)
-        return "associated" if cost["associated"] <= cost["pairs"] else "pairs"
-    if instantiation == "concatenation":
-        return "pairs" if sizes.keys <= FEW_KEYS else "sorted"
-    most = max(FEW_PAIRS[instantiation], FEW_PAIRS_IN_HALF if half else 0)
-    few = sizes.sets * sizes.queries * sizes.keys <= most
-    return "pairs" if device == "cpu" and few else "attention"
-
-
-def costs(sizes: Sizes) -> dict[str, int]:
-    """Multiply-adds of the matrix products of dot product's two forms."""
-    q, k, c, v = sizes.queries, sizes.keys, sizes.channels, sizes.values
-    return {"pairs": sizes.sets * q * k * (c + v), "associated": sizes.sets * (q + k) * c * v}
+        found["associated"] = q * c * d + (q + k) * d * d + q * d * c
+        found["map"] = k * d * d + c * d * d + c * d * c + q * c * c
+    return {form: sizes.sets * cost for form, cost in found.items()}
 
 
 def softmax_average(
@@ -89,6 +112,30 @@ def associated(
 ) -> Float[Tensor, "*B Q V"]:
     """theta (phi^T g) / N: Eq. (4) by associativity. 1 / N goes on the smallest factor."""
     return theta @ (phi.mT @ g / phi.shape[-2])
+
+
+def similarity_by_keys(
+    x: Float[Tensor, "*B Q C"],
+    phi: Float[Tensor, "*B K D"],
+    weight: Float[Tensor, "D C"],
+    bias: Float[Tensor, " D"],
+    scale: float,
+) -> Float[Tensor, "*B Q K"]:
+    """scale theta_i . phi_j without theta = weight x + bias."""
+    phi = scale * phi
+    return x @ (phi @ weight).mT + (phi @ bias)[..., None, :]
+
+
+def product_map(
+    phi: Float[Tensor, "*B K D"],
+    g: Float[Tensor, "*B K D"],
+    weight: Float[Tensor, "D C"],
+    bias: Float[Tensor, " D"],
+    w_z: Float[Tensor, "C D"],
+) -> tuple[Float[Tensor, "*B C C"], Float[Tensor, "*B 1 C"]]:
+    """The matrix M and the vector m by which W_z y_i = x_i M + m, for the dot product and theta = weight x + bias."""
+    rest = (phi.mT @ g / phi.shape[-2]) @ w_z.mT  # (*B, D, C)
+    return weight.mT @ rest, bias[None] @ rest
 
 
 def relu_average(

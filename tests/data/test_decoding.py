@@ -396,7 +396,9 @@ def test_torchcodec_without_ffmpeg(videos: dict[str, Path], monkeypatch: pytest.
     """It can be imported, and then reads nothing: that is no fault of the file."""
     torchcodec = pytest.importorskip("torchcodec")
     monkeypatch.setattr(torchcodec, "ffmpeg_major_version", None, raising=False)
-    with pytest.raises(UserError, match=r"decoder is torchcodec, which can't be loaded here .*FFmpeg's shared libraries"):
+    with pytest.raises(
+        UserError, match=r"decoder is torchcodec, which can't be loaded here .*FFmpeg's shared libraries"
+    ):
         frames(videos["plain"], [0], "torchcodec")
 
 

@@ -235,7 +235,7 @@ if __name__ == "__main__":
 def test_forms_of_the_blocks_of_a_network() -> None:
     config = ResNetConfig(50, "none", NonLocalConfig({"res2": [1], "res4": [4]}, "dot_product"))
     res2, res4 = block_costs(config, (32, 224, 224))
-    assert (res2.name, res2.sizes.queries, res2.sizes.keys, res2.form) == ("res2.1", 25088, 6272, "associated")
-    assert (res4.name, res4.sizes.queries, res4.sizes.keys, res4.form) == ("res4.4", 784, 196, "pairs")
+    assert (res2.name, res2.sizes.queries, res2.sizes.keys, res2.form) == ("res2.1", 25088, 6272, "map")
+    assert (res4.name, res4.sizes.queries, res4.sizes.keys, res4.form) == ("res4.4", 784, 196, "keys")
     assert res2.matrix == 25088 * 6272
     assert block_costs(ResNetConfig(50), (32, 224, 224)) == []

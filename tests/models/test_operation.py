@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from nl_lightning.conventions import INSTANTIATIONS, Conventions
 from nl_lightning.models import operation
+from nl_lightning.models.conv_norm import fold
 from nl_lightning.models.nonlocal_block import NonLocalBlock
 from nl_lightning.models.operation import Sizes, form_of
 
@@ -23,7 +24,7 @@ def few_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """The forms for large maps are taken for small ones too."""
     monkeypatch.setattr(operation, "FEW_KEYS", 0)
     monkeypatch.setattr(operation, "FEW_PAIRS", {"embedded_gaussian": 0, "gaussian": 0})
-    monkeypatch.setattr(operation, "costs", lambda sizes: {"associated": 0, "pairs": 1})
+    monkeypatch.setattr(operation, "costs", lambda instantiation, sizes: {"associated": 0, "pairs": 1})
 
 
 def block(instantiation: Any, sum_over: Any, subsample: bool, profile: Any, channels: int = 6) -> NonLocalBlock:
@@ -64,6 +65,62 @@ def test_is_the_definition(
     if layout == "channels-last":
         x = x.contiguous(memory_format=torch.channels_last_3d)
     assert_same(block(instantiation, sum_over, subsample, profile).double(), x)
+
+
+CARRIED = [*((instantiation, "keys") for instantiation in INSTANTIATIONS), ("dot_product", "map")]
+
+
+@pytest.fixture
+def only(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    """A form that makes no y is taken, whatever it costs."""
+    monkeypatch.setattr(operation, "costs", lambda instantiation, sizes: {form: 0})
+
+
+@pytest.mark.usefixtures("only")
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("subsample", [False, True])
+@pytest.mark.parametrize("sum_over", MODES)
+@pytest.mark.parametrize(("instantiation", "form"), CARRIED)
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    size=st.tuples(st.integers(1, 2), st.integers(1, 4), st.integers(2, 5), st.integers(2, 5)),
+    channels_last=st.booleans(),
+    training=st.booleans(),
+)
+def test_w_z_of_y_is_that_of_the_definition(
+    instantiation: Any, form: str, sum_over: Any, subsample: bool, profile: Any, size: Any, channels_last: bool,
+    training: bool,
+) -> None:  # fmt: skip
+    """The whole block: z, all gradients, and BN's running statistics."""
+    n, *positions = size
+    x = torch.randn(n, 6, *positions, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = x.contiguous(memory_format=torch.channels_last_3d) if channels_last else x
+    made = block(instantiation, sum_over, subsample, profile).double().train(training)
+    assert made.form(x.shape) == form
+    found: list[Any] = []
+    for way in ("forward", "by_definition"):
+        one, given = copy.deepcopy(made), x.detach().clone().requires_grad_()
+        z = getattr(one, way)(given)
+        weights = torch.randn(z.shape, generator=torch.Generator().manual_seed(1), dtype=z.dtype)
+        gradients = torch.autograd.grad((z * weights).sum(), [given, *one.parameters()], allow_unused=True)
+        found.append((z.detach(), [g for g in gradients if g is not None], one.state_dict()))
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.usefixtures("only")
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize(("instantiation", "form"), CARRIED)
+def test_w_z_of_y_is_as_exact_in_lower_precision(
+    instantiation: Any, form: str, dtype: torch.dtype, tolerance: float, profile: Any
+) -> None:
+    """What is added to x, relative to its largest value; the reference is the definition in double precision."""
+    x = torch.randn(1, 6, 2, 8, 8, generator=torch.Generator().manual_seed(0)).relu()
+    made = block(instantiation, "spacetime", True, profile).eval()
+    exact = copy.deepcopy(made).double().by_definition(x.double()) - x.double()
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        added = made._w_z_of_y(x, form, *fold(made.W_z, made.bn))
+    assert ((added.double() - exact).abs().max() / exact.abs().max()).item() < tolerance
 
 
 @pytest.mark.usefixtures("few_is_none")
@@ -108,15 +165,21 @@ def test_same_input_same_bits() -> None:
 @pytest.mark.parametrize(
     ("instantiation", "sizes", "cpu", "cuda"),
     [
-        # One clip of 32 frames of 224 x 224, subsampled: res2, res3 and res4.
-        ("embedded_gaussian", Sizes(1, 25088, 6272, 128, 128), "attention", "attention"),
-        ("embedded_gaussian", Sizes(1, 784, 196, 512, 512), "pairs", "attention"),
-        ("gaussian", Sizes(1, 25088, 6272, 256, 128), "attention", "attention"),
-        ("gaussian", Sizes(1, 3136, 784, 512, 256), "pairs", "attention"),
-        ("dot_product", Sizes(1, 3136, 784, 256, 256), "associated", "associated"),
-        ("dot_product", Sizes(1, 784, 196, 512, 512), "pairs", "pairs"),
-        ("concatenation", Sizes(1, 3136, 784, 256, 256), "sorted", "sorted"),
-        ("concatenation", Sizes(1, 784, 196, 512, 512), "pairs", "pairs"),
+        # One clip of 32 frames of 224 x 224: res2, res3 and res4, subsampled, then all keys.
+        ("embedded_gaussian", Sizes(1, 25088, 6272, 128, 128, 256), "attention", "attention"),
+        ("embedded_gaussian", Sizes(1, 784, 196, 512, 512, 1024), "keys", "attention"),
+        ("gaussian", Sizes(1, 25088, 6272, 256, 128, 256), "attention", "attention"),
+        ("gaussian", Sizes(1, 3136, 784, 512, 256, 512), "pairs", "attention"),
+        ("gaussian", Sizes(1, 784, 196, 1024, 512, 1024), "keys", "attention"),
+        ("dot_product", Sizes(1, 25088, 6272, 128, 128, 256), "map", "map"),
+        ("dot_product", Sizes(1, 3136, 784, 256, 256, 512), "map", "map"),
+        ("dot_product", Sizes(1, 784, 196, 512, 512, 1024), "keys", "keys"),
+        ("concatenation", Sizes(1, 3136, 784, 256, 256, 512), "sorted", "sorted"),
+        ("concatenation", Sizes(1, 784, 196, 512, 512, 1024), "keys", "keys"),
+        ("embedded_gaussian", Sizes(1, 784, 784, 512, 512, 1024), "pairs", "attention"),
+        ("dot_product", Sizes(1, 3136, 3136, 256, 256, 512), "map", "map"),
+        ("dot_product", Sizes(1, 784, 784, 512, 512, 1024), "associated", "associated"),
+        ("dot_product", Sizes(784, 4, 4, 512, 512, 1024), "pairs", "pairs"),  # time only
     ],
 )
 def test_form(instantiation: Any, sizes: Sizes, cpu: str, cuda: str) -> None:
@@ -127,10 +190,10 @@ def test_form(instantiation: Any, sizes: Sizes, cpu: str, cuda: str) -> None:
 
 def test_form_in_half_precision() -> None:
     """On a CPU the pairs of res3 are made, and those of res2 or of long clips are not."""
-    assert form_of("embedded_gaussian", Sizes(1, 3136, 784, 256, 256), "cpu") == "attention"
-    assert form_of("embedded_gaussian", Sizes(1, 3136, 3136, 256, 256), "cpu", half=True) == "pairs"
-    assert form_of("embedded_gaussian", Sizes(1, 12544, 3136, 256, 256), "cpu", half=True) == "attention"
-    assert form_of("gaussian", Sizes(1, 25088, 6272, 256, 128), "cpu", half=True) == "attention"
+    assert form_of("embedded_gaussian", Sizes(1, 3136, 784, 256, 256, 512), "cpu") == "attention"
+    assert form_of("embedded_gaussian", Sizes(1, 3136, 3136, 256, 256, 512), "cpu", half=True) == "pairs"
+    assert form_of("embedded_gaussian", Sizes(1, 12544, 3136, 256, 256, 512), "cpu", half=True) == "attention"
+    assert form_of("gaussian", Sizes(1, 25088, 6272, 256, 128, 256), "cpu", half=True) == "attention"
 
 
 @pytest.mark.parametrize("subsample", [False, True])
@@ -141,4 +204,4 @@ def test_sizes_are_those_of_the_maps(instantiation: Any, sum_over: Any, subsampl
     x = torch.randn(2, 6, 3, 5, 4)
     theta, phi, g = map(made._sets, made.embed(x))
     n, sets, queries, channels = theta.shape
-    assert made.sizes(x.shape) == Sizes(n * sets, queries, phi.shape[2], channels, g.shape[3])
+    assert made.sizes(x.shape) == Sizes(n * sets, queries, phi.shape[2], channels, g.shape[3], 6)
