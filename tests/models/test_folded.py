@@ -152,3 +152,12 @@ def test_the_layout_of_one_clip_is_known_to_torch() -> None:
     for kernel in [(1, 1, 1), (1, 3, 3), (3, 1, 1), (3, 3, 3)]:
         y = Conv3d(4, 6, kernel)(channels_last(torch.zeros(1, 4, 5, 9, 7)))
         assert y.is_contiguous(memory_format=torch.channels_last_3d), kernel
+
+
+@pytest.mark.parametrize("kernel", [(2, 1, 1), (1, 2, 2), (2, 2, 2)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_maxima_without_their_places(kernel: Triple, layout: torch.memory_format) -> None:
+    x = torch.randn(2, 3, 5, 7, 6).contiguous(memory_format=layout)
+    with torch.no_grad():
+        y = MaxPool3d(kernel, kernel, padded=False)(x)
+    assert torch.equal(y, F.max_pool3d(x, kernel))
