@@ -342,9 +342,10 @@ def costs(run: Run) -> Complexity:
 
 
 def block_costs_of(run: Run, device: str) -> list[BlockCost]:
-    """What the non-local blocks of a run's network compare, on the clips of its recipe."""
+    """What the non-local blocks of a run's network compare, on the clips and in the precision of its recipe."""
     net, clip = network(run)
-    return block_costs(net.config, clip, device)
+    half = "16" in str(run.recipe.config["trainer"].get("precision", ""))  # 16-mixed, bf16-true ...
+    return block_costs(net.config, clip, device, half)
 
 
 def network(run: Run) -> tuple[VideoResNet, Triple]:

@@ -79,14 +79,14 @@ class BlockCost:
         return self.sizes.sets * self.sizes.queries * self.sizes.keys
 
 
-def block_costs(config: ResNetConfig, clip: Triple, device: str = "cpu") -> list[BlockCost]:
-    """The non-local blocks of a network, in order, for one clip of (T, H, W) on a type of device."""
+def block_costs(config: ResNetConfig, clip: Triple, device: str = "cpu", half: bool = False) -> list[BlockCost]:
+    """The non-local blocks of a network, in order, for one clip of (T, H, W), a type of device and a precision."""
     net = _on_meta(config)
     found: list[BlockCost] = []
 
     def note(block: nn.Module, inputs: tuple[Tensor], name: str) -> None:
         assert isinstance(block, NonLocalBlock)
-        found.append(BlockCost(name, block.sizes(inputs[0].shape), block.form(inputs[0].shape, device)))
+        found.append(BlockCost(name, block.sizes(inputs[0].shape), block.form(inputs[0].shape, device, half)))
 
     for name, module in net.named_modules():
         if isinstance(module, NonLocalBlock):

@@ -239,3 +239,5 @@ def test_forms_of_the_blocks_of_a_network() -> None:
     assert (res4.name, res4.sizes.queries, res4.sizes.keys, res4.form) == ("res4.4", 784, 196, "keys")
     assert res2.matrix == 25088 * 6272
     assert block_costs(ResNetConfig(50), (32, 224, 224)) == []
+    embedded = ResNetConfig(50, "none", NonLocalConfig({"res3": [1]}))
+    assert [block_costs(embedded, (32, 224, 224), "cpu", half)[0].form for half in (False, True)] == ["attention", "pairs"]
