@@ -70,9 +70,10 @@ def norm_of(
 ) -> Tensor:
     """``norm(conv(y)) + shortcut`` where `apply` makes conv(y), given a weight and a bias, without there being a y."""
     if _is_affine(norm):
-        return apply(*fold(conv, norm)) + shortcut
-    y: Tensor = norm(apply(conv.weight, conv.bias))  # type: ignore[arg-type]
-    return y + shortcut
+        z = apply(*fold(conv, norm))
+    else:
+        z = norm(apply(conv.weight, conv.bias))  # type: ignore[arg-type]
+    return z.add_(shortcut)  # nobody else has z, and no gradient needs it
 
 
 def watched(module: nn.Module) -> bool:

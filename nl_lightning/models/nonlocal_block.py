@@ -208,7 +208,7 @@ class NonLocalBlock(nn.Module):
         else:
             phi, g = map(self._sets, self._embedded_keys(x))
             y = self._pairwise_by_keys(queries, phi) @ F.linear(g, w_z)
-        return self._restore(y if bias is None else y + bias, x)
+        return self._restore(y if bias is None else y.add_(bias), x)
 
     def _pairwise_by_keys(self, queries: Float[Tensor, "*B Q C"], phi: Float[Tensor, "*B K D"]) -> Tensor:
         """:meth:`pairwise`, with W_theta carried over to the keys."""

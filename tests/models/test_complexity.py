@@ -240,4 +240,7 @@ def test_forms_of_the_blocks_of_a_network() -> None:
     assert res2.matrix == 25088 * 6272
     assert block_costs(ResNetConfig(50), (32, 224, 224)) == []
     embedded = ResNetConfig(50, "none", NonLocalConfig({"res3": [1]}))
-    assert [block_costs(embedded, (32, 224, 224), "cpu", half)[0].form for half in (False, True)] == ["attention", "pairs"]
+    assert [block_costs(embedded, (32, 224, 224), "cpu", half)[0].form for half in (False, True)] == [
+        "attention",
+        "pairs",
+    ]
