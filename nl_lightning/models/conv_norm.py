@@ -69,11 +69,9 @@ def norm_of(
     apply: Callable[[Tensor, Tensor | None], Tensor], conv: nn.Module, norm: nn.Module, shortcut: Tensor
 ) -> Tensor:
     """``norm(conv(y)) + shortcut`` where `apply` makes conv(y), given a weight and a bias, without there being a y."""
-    if _is_affine(norm):
-        z = apply(*fold(conv, norm))
-    else:
-        z = norm(apply(conv.weight, conv.bias))  # type: ignore[arg-type]
-    return z.add_(shortcut)  # nobody else has z, and no gradient needs it
+    fixed = _is_affine(norm)
+    y = apply(*(fold(conv, norm) if fixed else (conv.weight, conv.bias)))  # type: ignore[arg-type]
+    return (y if fixed else cast(Tensor, norm(y))).add_(shortcut)  # nobody else has it, and no gradient needs it
 
 
 def watched(module: nn.Module) -> bool:

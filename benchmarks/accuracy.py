@@ -1,0 +1,150 @@
+"""Whether two ways to compute a study end in the same tables: ``python -m benchmarks.accuracy FIRST SECOND``.
+
+FIRST and SECOND are results folders, with records of the same networks by older and by newer code, say, or in another
+precision. Sums in another order are another training, as another seed is; so a network's two accuracies are set beside
+what two trainings by the same code differ by: the spread of seeds, wherever a folder has several of a network.
+"""
+
+import argparse
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nl_lightning.errors import UserError
+from nl_lightning.records import RunRecord, load_records
+from nl_lightning.report.uncertainty import paired
+
+Scores = Mapping[str, Mapping[int, RunRecord]]
+"""Records by variant and seed."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A network's accuracy under the first seed that both folders have.
+
+    Attributes:
+        first, second: top-1, percent.
+        ends: 95 % interval of second minus first over videos, as text.
+        noise: standard deviation of the accuracy over trainings, points: its own, or the usual one.
+        own: whether it is its own.
+    """
+
+    variant: str
+    seed: int
+    first: float
+    second: float
+    ends: str
+    noise: float
+    own: bool
+
+    @property
+    def difference(self) -> float:
+        return self.second - self.first
+
+    @property
+    def in_noise(self) -> float:
+        """The difference as a multiple of the standard deviation of a difference of two trainings."""
+        return abs(self.difference) / (math.sqrt(2) * self.noise)
+
+
+def scores(folder: Path, recipe: str) -> Scores:
+    found: dict[str, dict[int, RunRecord]] = {}
+    for record in load_records(folder, recipe):
+        found.setdefault(record.variant, {})[record.seed] = record
+    if not found:
+        raise UserError(f"{folder}: no records of the recipe {recipe}")
+    return found
+
+
+def variances(folders: Sequence[Scores]) -> dict[str, tuple[float, int]]:
+    """Of each network that a folder has several seeds of: variance over trainings by the same code, and its freedom."""
+    found: dict[str, tuple[float, int]] = {}
+    for variant in sorted({name for folder in folders for name in folder}):
+        groups = [[record.top1 for record in folder.get(variant, {}).values()] for folder in folders]
+        groups = [group for group in groups if len(group) > 1]
+        freedom = sum(len(group) - 1 for group in groups)
+        if freedom:
+            spread = sum(statistics.variance(group) * (len(group) - 1) for group in groups)
+            found[variant] = spread / freedom, freedom
+    return found
+
+
+def usual(of: Mapping[str, tuple[float, int]]) -> float:
+    """The variance of a network of which there is one training only: the mean of the others'."""
+    return sum(variance * freedom for variance, freedom in of.values()) / sum(freedom for _, freedom in of.values())
+
+
+def changes(first: Scores, second: Scores) -> list[Change]:
+    """UserError if the folders share no run, or nothing is known of the noise."""
+    of = variances((first, second))
+    shared = [(v, s) for v in first if v in second for s in sorted(first[v].keys() & second[v].keys())[:1]]
+    if not shared or not of:
+        missing = "a run that both have" if not shared else "a network with several seeds, to know the noise by"
+        raise UserError(f"the two folders lack {missing}")
+    found = []
+    for variant, seed in shared:
+        one, other = first[variant][seed], second[variant][seed]
+        right = [np.array([record.right(1)]) for record in (other, one)]
+        same = one.videos_hash == other.videos_hash and one.right_top1 and other.right_top1
+        ends = paired(right[0], right[1]).ends if same else "other videos"
+        noise = math.sqrt(of[variant][0] if variant in of else usual(of))
+        found.append(Change(variant, seed, one.top1, other.top1, ends, noise, variant in of))
+    return found
+
+
+def page(first: Scores, second: Scores) -> str:
+    """The comparison as Markdown."""
+    rows, of = changes(first, second), variances((first, second))
+    differences = [row.difference for row in rows]
+    mean = statistics.fmean(differences)
+    error = math.sqrt(2 * statistics.fmean(row.noise**2 for row in rows) / len(rows))
+    far = [row for row in rows if row.in_noise > 1.96]
+    lines = [
+        "Top-1 on the test videos, percent; the interval is over videos, one training each. *Noise* is the standard",
+        "deviation over trainings by the same code: the network's own, or (in brackets) the usual one.",
+        "",
+        "| network | seed | first | second | difference | 95 %, over videos | noise | in standard deviations |",
+        "| --- | --: | --: | --: | --: | --: | --: | --: |",
+    ]
+    for row in rows:
+        noise = f"{row.noise:.1f}" if row.own else f"({row.noise:.1f})"
+        lines.append(
+            f"| {row.variant} | {row.seed} | {row.first:.1f} | {row.second:.1f} | {row.difference:+.1f} | {row.ends} | "
+            f"{noise} | {row.in_noise:.1f} |"
+        )
+    expected = f"{0.05 * len(rows):.1f} would be by chance"
+    lines += [
+        "",
+        f"- Mean difference over {len(rows)} networks: {mean:+.2f} points, standard error {error:.2f}.",
+        f"- Further apart than 1.96 standard deviations of two trainings: {len(far)} ({expected})"
+        + (f": {', '.join(row.variant for row in far)}." if far else "."),
+        "",
+        "Trainings by the same code, by seed:",
+        "",
+    ]
+    for variant in of:
+        for name, folder in (("first", first), ("second", second)):
+            if len(seeds := folder.get(variant, {})) > 1:
+                said = ", ".join(f"{seeds[seed].top1:.1f}" for seed in sorted(seeds))
+                lines.append(f"- {variant}, {name}: {said}")
+    return "\n".join(lines) + "\n"
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
+    parser.add_argument("first", type=Path)
+    parser.add_argument("second", type=Path)
+    parser.add_argument("--recipe", default="longrange")
+    given = parser.parse_args(words)
+    try:
+        print(page(scores(given.first, given.recipe), scores(given.second, given.recipe)), end="")
+    except UserError as error:
+        raise SystemExit(f"benchmarks.accuracy: {error}") from None
+
+
+if __name__ == "__main__":
+    main()
