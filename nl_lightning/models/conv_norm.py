@@ -70,7 +70,7 @@ def norm_of(
 ) -> Tensor:
     """``norm(conv(y)) + shortcut`` where `apply` makes conv(y), given a weight and a bias, without there being a y."""
     fixed = _is_affine(norm)
-    y = apply(*(fold(conv, norm) if fixed else (conv.weight, conv.bias)))  # type: ignore[arg-type]
+    y = apply(*(fold(conv, norm) if fixed else (conv.weight, conv.bias)))
     return (y if fixed else cast(Tensor, norm(y))).add_(shortcut)  # nobody else has it, and no gradient needs it
 
 
