@@ -127,26 +127,20 @@ def _expand(x: Tensor, conv: nn.Module, norm: BatchNorm, shortcut: Tensor | None
         None if shortcut is None else rows(shortcut).flatten(0, -2), relu, bias,
     )  # fmt: skip
     with torch.no_grad():
-        count = len(z)
-        if norm.num_batches_tracked is not None:
-            norm.num_batches_tracked.add_(1)
-        cast(Tensor, norm.running_mean).lerp_(mean if bias is None else mean + bias, cast(float, norm.momentum))
-        cast(Tensor, norm.running_var).lerp_(var * (count / max(1, count - 1)), cast(float, norm.momentum))
+        follow(norm, mean if bias is None else mean + bias, var, len(z))
     return from_rows(z.unflatten(0, rows(x).shape[:-1]))
 
 
+def follow(norm: BatchNorm, mean: Float[Tensor, " D"], var: Float[Tensor, " D"], count: int) -> None:
+    """The running statistics go on with the mean and the variance of `count` positions."""
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+    cast(Tensor, norm.running_mean).lerp_(mean, cast(float, norm.momentum))
+    cast(Tensor, norm.running_var).lerp_(var * (count / max(1, count - 1)), cast(float, norm.momentum))
+
+
 class ExpandNorm(torch.autograd.Function):
-    """z = relu(BN(x W^T) + shortcut) for rows x (M, C) and W (D, C), D > C, with BN's statistics of these M rows.
-
-    With x centred and S = x^T x / M: y = x W^T has mean 0 and variance v = diag(W S W^T), so that
-
-        z = relu(x (s W)^T + beta + shortcut),  s = gamma / sqrt(v + eps)
-
-    is one matrix product. For d, the gradient of what the ReLU was given, and P = d^T x (which the gradient of W needs
-    anyway), BN's own backward becomes products of small matrices; r / M is gamma's gradient over sqrt(v + eps) and M:
-
-        dbeta = sum of d,  dgamma = diag(P W^T) / sqrt(v + eps),  dW = s (P - r W S)
-        dx = d (s W) - x (W^T (s r / M) W) - (s dbeta / M) W
+    """:func:`expand`, with the gradients of :func:`expand_backward`, and of the shortcut.
 
     A bias of the convolution is taken away by BN: its gradient is 0.
     """
@@ -164,41 +158,75 @@ class ExpandNorm(torch.autograd.Function):
         bias: Float[Tensor, " D"] | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return z, and the mean (without the bias) and variance (over M) of y."""
-        mean = x.mean(0)
-        x = x - mean
-        spread = weight @ (x.mT @ x / len(x))  # W S
-        var = (spread * weight).sum(1)
-        inverse = (var + eps).rsqrt()
-        scaled = weight * (gamma * inverse)[:, None]
-        z = torch.addmm(beta, x, scaled.mT) if shortcut is None else (shortcut + beta).addmm_(x, scaled.mT)
-        if relu:
-            z.relu_()
-        ctx.save_for_backward(x, weight, spread, gamma, inverse, scaled, z if relu else None)
+        z, mean, var, saved = expand(x, weight, gamma, beta, eps, shortcut, relu)
+        ctx.save_for_backward(*saved, z if relu else None)
         ctx.has = shortcut is not None, bias is not None
-        mean = weight @ mean
         ctx.mark_non_differentiable(mean, var)
         return z, mean, var
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dz: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, spread, gamma, inverse, scaled, z = ctx.saved_tensors
+        *saved, z = ctx.saved_tensors
         shortcut, bias = ctx.has
         d = dz if z is None else torch.ops.aten.threshold_backward(dz, z, 0.0)
-        p = d.mT @ x
-        dbeta = d.sum(0)
-        dgamma = inverse * (p * weight).sum(1)
-        s, r = gamma * inverse, inverse * dgamma
-        dweight = s[:, None] * (p - r[:, None] * spread)
-        mixed = weight.mT @ ((s * r / len(x))[:, None] * weight)
-        dx = torch.addmm((s * dbeta / -len(x)) @ weight, d, scaled).addmm_(x, mixed, alpha=-1)
-        return (
-            dx,
-            dweight,
-            dgamma,
-            dbeta,
-            None,
-            d if shortcut else None,
-            None,
-            torch.zeros_like(dbeta) if bias else None,
-        )
+        dx, dweight, dgamma, dbeta = expand_backward(d, *saved)
+        dbias = torch.zeros_like(dbeta) if bias else None
+        return dx, dweight, dgamma, dbeta, None, d if shortcut else None, None, dbias
+
+
+def expand(
+    x: Float[Tensor, "M C"],
+    weight: Float[Tensor, "D C"],
+    gamma: Float[Tensor, " D"],
+    beta: Float[Tensor, " D"],
+    eps: float,
+    shortcut: Float[Tensor, "M D"] | None,
+    relu: bool,
+) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+    """z = relu(BN(x W^T) + shortcut) for rows x and W with D > C, with BN's statistics of these M rows.
+
+    With x centred and S = x^T x / M: y = x W^T has mean 0 and variance v = diag(W S W^T), so that
+
+        z = relu(x (s W)^T + beta + shortcut),  s = gamma / sqrt(v + eps)
+
+    is one matrix product. Return z, the mean and variance of y, and what :func:`expand_backward` takes.
+    """
+    mean = x.mean(0)
+    x = x - mean
+    spread = weight @ (x.mT @ x / len(x))  # W S
+    var = (spread * weight).sum(1)
+    inverse = (var + eps).rsqrt()
+    s = gamma * inverse
+    scaled = weight * s[:, None]
+    z = torch.addmm(beta, x, scaled.mT) if shortcut is None else (shortcut + beta).addmm_(x, scaled.mT)
+    if relu:
+        z.relu_()
+    return z, weight @ mean, var, (x, weight, spread, s, inverse, scaled)
+
+
+def expand_backward(
+    d: Float[Tensor, "M D"],
+    x: Float[Tensor, "M C"],
+    weight: Float[Tensor, "D C"],
+    spread: Float[Tensor, "D C"],
+    s: Float[Tensor, " D"],
+    inverse: Float[Tensor, " D"],
+    scaled: Float[Tensor, "D C"],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, weight, gamma and beta for d, that of what the ReLU was given.
+
+    With P = d^T x (which the gradient of W needs anyway), BN's own backward becomes products of small matrices;
+    r / M is gamma's gradient over sqrt(v + eps) and M:
+
+        dbeta = sum of d,  dgamma = diag(P W^T) / sqrt(v + eps),  dW = s (P - r W S)
+        dx = d (s W) - x (W^T (s r / M) W) - (s dbeta / M) W
+    """
+    p = (x.mT @ d).mT  # with the few channels first the library is up to five times as fast
+    dbeta = d.sum(0)
+    dgamma = inverse * (p * weight).sum(1)
+    r = inverse * dgamma
+    dweight = s[:, None] * (p - r[:, None] * spread)
+    mixed = weight.mT @ ((r / len(x))[:, None] * scaled)
+    dx = torch.addmm((dbeta / -len(x)) @ scaled, d, scaled).addmm_(x, mixed, alpha=-1)
+    return dx, dweight, dgamma, dbeta
