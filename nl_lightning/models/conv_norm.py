@@ -21,13 +21,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from nl_lightning.models.affine import Affine
+from nl_lightning.models.few_channels import BatchNorm, follow, has_few, norm_relu
 from nl_lightning.models.folded import Conv3d, from_rows, pointwise, rows
 from nl_lightning.models.precision import is_half, product_dtype
 
 MOST_CHANNELS = 128
 """Up to so many input channels their covariance costs less than the passes that it saves (measured; 256: the same)."""
-
-BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 def conv_norm(
@@ -53,7 +52,10 @@ def conv_norm(
         return _expand(x, conv, cast(BatchNorm, norm), shortcut, relu)
     else:
         KEPT.pop(conv, None)
-        y = norm(convolve(x, conv, conv.weight, conv.bias))  # type: ignore[arg-type]
+        y = convolve(x, conv, conv.weight, conv.bias)  # type: ignore[arg-type]
+        if relu and shortcut is None and has_few(y, norm):
+            return norm_relu(y, norm)
+        y = norm(y)
     if shortcut is not None:
         y = y.add_(shortcut) if in_place else y + shortcut
     return F.relu(y, inplace=in_place) if relu else y
@@ -129,14 +131,6 @@ def _expand(x: Tensor, conv: nn.Module, norm: BatchNorm, shortcut: Tensor | None
     with torch.no_grad():
         follow(norm, mean if bias is None else mean + bias, var, len(z))
     return from_rows(z.unflatten(0, rows(x).shape[:-1]))
-
-
-def follow(norm: BatchNorm, mean: Float[Tensor, " D"], var: Float[Tensor, " D"], count: int) -> None:
-    """The running statistics go on with the mean and the variance of `count` positions."""
-    if norm.num_batches_tracked is not None:
-        norm.num_batches_tracked.add_(1)
-    cast(Tensor, norm.running_mean).lerp_(mean, cast(float, norm.momentum))
-    cast(Tensor, norm.running_var).lerp_(var * (count / max(1, count - 1)), cast(float, norm.momentum))
 
 
 class ExpandNorm(torch.autograd.Function):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from nl_lightning.errors import UserError
 from nl_lightning.models.affine import Affine
 from nl_lightning.models.conv_norm import conv_norm
 from nl_lightning.models.folded import Conv3d, MaxPool3d, fold_frames, unfold_frames
+from nl_lightning.models.narrow import is_narrow, residual
 from nl_lightning.models.nonlocal_block import NonLocalBlock, NonLocalConfig
 
 EXPANSION = 4
@@ -100,12 +101,16 @@ class Bottleneck(nn.Module):
             self.downsample = nn.Sequential(Conv3d(channels, out, (1, 1, 1), (1, stride, stride)), norm(out))
 
     def forward(self, x: Float[Tensor, "N C T H W"]) -> Float[Tensor, "N D T h w"]:
-        y = conv_norm(x, self.conv1, self.bn1)
-        y = conv_norm(y, self.conv2, self.bn2)
+        layers = [(self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)]
         if isinstance(self.downsample, nn.Sequential):
-            conv, norm = self.downsample
-            x = conv_norm(x, conv, norm, relu=False)
-        return conv_norm(y, self.conv3, self.bn3, shortcut=x)
+            layers.append(cast(Any, tuple(self.downsample)))
+        if is_narrow(x, layers):
+            return residual(x, layers)
+        first, second, third, *shortcut = layers
+        y = conv_norm(conv_norm(x, *first), *second)
+        for layer in shortcut:
+            x = conv_norm(x, *layer, relu=False)
+        return conv_norm(y, *third, shortcut=x)
 
 
 class Stage(nn.Module):
