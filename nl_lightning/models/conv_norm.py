@@ -106,6 +106,11 @@ def fold(conv: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor | None]:
     return weight, shift if bias is None else shift + scale * bias
 
 
+TURNED = 8
+"""Up to so many channels the transpose of their gradient is made and turned, in half the time (measured; 16: in 1.3 of
+it)."""
+
+
 def convolve(x: Tensor, conv: nn.Module, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`conv` with other weights: a convolution of the network, or a 1 x 1 x 1 of a non-local block."""
     return conv.convolve(x, weight, bias) if isinstance(conv, Conv3d) else pointwise(x, weight, bias)
@@ -222,5 +227,9 @@ def expand_backward(
     r = inverse * dgamma
     dweight = s[:, None] * (p - r[:, None] * spread)
     mixed = weight.mT @ ((r / len(x))[:, None] * scaled)
-    dx = torch.addmm((dbeta / -len(x)) @ scaled, d, scaled).addmm_(x, mixed, alpha=-1)
+    constant = (dbeta / -len(x)) @ scaled
+    if x.shape[1] <= TURNED:
+        dx = torch.addmm(constant[:, None], scaled.mT, d.mT).addmm_(mixed.mT, x.mT, alpha=-1).mT.contiguous()
+    else:
+        dx = torch.addmm(constant, d, scaled).addmm_(x, mixed, alpha=-1)
     return dx, dweight, dgamma, dbeta
