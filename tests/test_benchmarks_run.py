@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import machine, networks, operations, ratios, run
+from benchmarks import floors, machine, networks, operations, ratios, run
 from benchmarks.targets import targets
 
 MACHINE = "tiny"
@@ -85,6 +85,33 @@ def test_a_target_is_met_in_time_and_in_memory(peer: tuple[float, int], measured
     parts = {"operations": [block("training", **figures)], "networks": [], "growth": [], "study": []}
     first = targets(parts, cuda=False)[0]
     assert (first.measured, first.met) == (measured, met)
+
+
+def test_beside_a_missed_target_stands_what_the_products_take() -> None:
+    """Concatenation at res4, pooled after: phi and g of 784 positions, W_z g of 196, and f g of 784 x 196 pairs."""
+    entry = block("training", **{"ours, pool after": (1.0, 1), "all pairs": (20.0, 100)})
+    case = {"channels": 1024, "frames": 4, "side": 14}
+    ceiling = {"name": "convolution, float32", "seconds": [1.0], "macs": 1e12, "bytes": None}
+    network = {"case": {}, "figures": [ceiling]}
+    entry["case"] |= case
+    parts = {"operations": [entry], "networks": [network], "growth": [], "study": []}
+    macs = 3 * (2 * 784 * 1024 * 512 + 196 * 512 * 1024 + 784 * 196 * 1024)
+    first = targets(parts, cuda=False)[0]
+    assert (first.measured, first.met) == ("20x, memory 1/100", False)
+    assert f"the target is 500 ms, our products alone take {macs / 1e9:.0f} at" in first.note
+
+
+@pytest.mark.parametrize(
+    ("instantiation", "subsample", "expected"),
+    [
+        ("embedded_gaussian", False, 3 * 4 * 784 * 1024 * 512 + 3 * 784**2 * 1024),  # pairs
+        ("gaussian", True, 3 * (196 * 1024 * 512 * 2 + 784 * 196 * 2048)),  # keys
+    ],
+)
+def test_products_of_a_training_step(instantiation: str, subsample: bool, expected: int) -> None:
+    """theta, phi, g, W_z and two products of pairs; once forward and twice backward."""
+    case = {"channels": 1024, "frames": 4, "side": 14, "subsample": subsample, "phase": "training"}
+    assert floors.products({**case, "instantiation": instantiation}, "before") == expected
 
 
 def test_a_peer_that_does_not_fit_is_no_victory() -> None:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nl_lightning.models.precision import is_half
+from nl_lightning.models.shifts import ShiftedSum
 
 Triple = tuple[int, int, int]
 
@@ -121,10 +122,13 @@ class Conv3d(nn.Conv3d):
             return pointwise(x, weight, bias)
         if cpu and self.kernel_size == (3, 1, 1) and stride == [1, 1] and _shifts_pay(x, weight):
             return shifted_products(x, weight, bias)
-        if fold is VOLUME:
-            if cpu and self.stride[0] == 1 and self.in_channels * self.kernel_size[0] <= STACKED and is_half(x):
+        if fold is VOLUME and cpu and self.stride[0] == 1:
+            frames = self.kernel_size[0]
+            if is_half(x) and self.in_channels * frames <= STACKED:
                 return stacked_frames(x, weight, bias, self.stride[1])
-            # For one clip torch takes an algorithm that lays its output out channels-first.
+            if not is_half(x) and self.out_channels * frames <= OUTPUTS:
+                return summed_frames(x, weight, bias, self.stride[1])
+        if fold is VOLUME:  # for one clip torch takes an algorithm that lays its output out channels-first
             return channels_last(F.conv3d(x, weight, bias, self.stride, self.padding))
         x = self.kept_frames(x)
         return fold.back(F.conv2d(fold.image(x), fold.kernel(weight), bias, stride, padding), x)
@@ -132,6 +136,11 @@ class Conv3d(nn.Conv3d):
 
 STACKED = 16
 """The 3 colours of 5 frames are still few channels to a convolution in half precision (measured: conv1 of I3D)."""
+
+
+OUTPUTS = 20
+"""5 frames' kernels of 4 channels fill two vectors of a CPU where each would take one (measured: conv1 of a narrow I3D
+in half its time)."""
 
 
 def _shifts_pay(x: Tensor, weight: Tensor) -> bool:
@@ -147,6 +156,16 @@ def shifted_products(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     before, same, after = torch.split(each, out, dim=-1)
     y = before[:, :-2] + same[:, 1:-1] + after[:, 2:]
     return from_rows(y if bias is None else y + bias)
+
+
+def summed_frames(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
+    """A k x h x w convolution as a 2-D one to the channels of all k kernels, then the sum over k frames."""
+    frames, (out, _, k, *side) = x.shape[2], weight.shape
+    kernels = weight.permute(2, 0, 1, 3, 4).flatten(0, 1)  # (k D, C, h, w)
+    each = rows(F.conv2d(fold_frames(x), kernels, None, stride, (side[0] // 2, side[1] // 2)))  # (N T, h, w, k D)
+    y = ShiftedSum.apply(each.reshape(-1, frames, each.shape[1] * each.shape[2], k, out))
+    y = y if bias is None else y + bias
+    return from_rows(y.view(-1, frames, *each.shape[1:3], out))
 
 
 def stacked_frames(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:

@@ -3,6 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from nl_lightning.models.folded import (
@@ -13,8 +15,10 @@ from nl_lightning.models.folded import (
     fold_frames,
     shifted_products,
     stacked_frames,
+    summed_frames,
     unfold_frames,
 )
+from nl_lightning.models.shifts import shifted_copies, shifted_sum
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last_3d]
 # Every kind of kernel of Table 1's networks, with their strides in (T, H, W).
@@ -132,6 +136,27 @@ def test_stacked_frames(frames: int, stride: int, bias: bool) -> None:
     added = torch.randn(6, dtype=torch.float64) if bias else None
     expected = F.conv3d(x, weight, added, (1, stride, stride), (2, 3, 3))
     torch.testing.assert_close(stacked_frames(x, weight, added, stride), expected)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("frames", "stride"), [(1, 1), (3, 2), (8, 2)])
+def test_summed_frames(frames: int, stride: int, bias: bool) -> None:
+    conv = nn.Conv3d(3, 4, (5, 7, 7), (1, stride, stride), (2, 3, 3), bias=bias).double()
+    x = clip(torch.channels_last_3d, 2, 3, frames, 9, 7)
+    found = []
+    for y in (summed_frames(x, conv.weight, conv.bias, stride), conv(x)):
+        weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view(y.shape)
+        found.append((y.detach(), torch.autograd.grad((y * weights).sum(), [x, *conv.parameters()])))
+    torch.testing.assert_close(*found)
+
+
+@given(kernels=st.sampled_from([1, 3, 5]), frames=st.integers(1, 6))
+def test_shifted_copies_are_the_transpose_of_the_shifted_sum(kernels: int, frames: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    each = torch.randn(2, frames, 3, kernels, 2, generator=generator, dtype=torch.float64)
+    y = torch.randn(2, frames, 3, 2, generator=generator, dtype=torch.float64)
+    products = (shifted_sum(each) * y).sum(), (each * shifted_copies(y, kernels)).sum()
+    torch.testing.assert_close(*products)
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
