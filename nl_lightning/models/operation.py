@@ -144,4 +144,5 @@ def relu_average(
     """sum over j of ReLU(a_i + b_j) g_j / N: Eq. (5), where a_i + b_j = w_f . [theta_i, phi_j]."""
     if form == "sorted":
         return sorted_relu(a, b, g)
-    return torch.relu(a[..., :, None] + b[..., None, :]) @ (g / g.shape[-2])
+    f = torch.relu(a[..., :, None] + b[..., None, :])
+    return f.to(g.dtype) @ (g / g.shape[-2])  # a and b are in single precision, whatever g is in

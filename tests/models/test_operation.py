@@ -158,6 +158,17 @@ def test_is_as_exact_in_lower_precision(instantiation: Any, dtype: torch.dtype, 
     assert error < tolerance
 
 
+@pytest.mark.parametrize("side", [4, 24], ids=["few keys", "many keys"])
+@pytest.mark.parametrize("instantiation", INSTANTIATIONS)
+def test_a_network_in_half_precision(instantiation: Any, side: int) -> None:
+    """Weights and maps in bf16, as of ``--trainer.precision=bf16-true``."""
+    made = block(instantiation, "spacetime", True, "release").bfloat16()
+    x = torch.randn(1, 6, 4, side, side).bfloat16().requires_grad_()
+    made(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.dtype == torch.bfloat16
+
+
 def test_same_input_same_bits() -> None:
     made = block("concatenation", "spacetime", True, "release")
     x = torch.randn(1, 6, 4, 24, 24)
