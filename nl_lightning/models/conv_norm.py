@@ -45,6 +45,8 @@ def conv_norm(
     A convolution or norm that somebody watches by a hook is called as it is.
     """
     in_place = True  # nobody else has y
+    if torch.is_grad_enabled() or not _is_affine(norm):
+        forget()
     if watched(conv) or watched(norm):
         y = norm(conv(x))
         in_place = False
@@ -55,10 +57,8 @@ def conv_norm(
         y = convolve(x, conv, weight, bias)
         in_place = not torch.is_grad_enabled()  # y may be a view, and changing one costs autograd a copy
     elif _expands(x, conv, norm):
-        KEPT.pop(conv, None)
         return _expand(x, conv, cast(BatchNorm, norm), shortcut, relu)
     else:
-        KEPT.pop(conv, None)
         y = convolve(x, conv, conv.weight, conv.bias)  # type: ignore[arg-type]
         if relu and shortcut is None and has_few(y, norm):
             return norm_relu(y, norm)
@@ -97,6 +97,12 @@ def packs(x: Tensor) -> bool:
 KEPT: WeakKeyDictionary[nn.Module, tuple[object, tuple[Tensor, Tensor | None]]] = WeakKeyDictionary()
 """Folded weights of convolutions, and of which tensors in which versions they were made: in testing they are the same
 for all clips, and making them takes as long as a tenth of a clip. A second copy of the weights, until training."""
+
+
+def forget() -> None:
+    """Let all folded weights go: in training any of them may change, and a fused optimizer counts no versions."""
+    if KEPT and not torch.compiler.is_compiling():
+        KEPT.clear()
 
 
 def folded(x: Tensor, conv: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor | None]:

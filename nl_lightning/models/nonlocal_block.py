@@ -341,8 +341,9 @@ def _pointwise(conv: nn.Module, x: Tensor) -> Tensor:
 
 def _projected(x: Tensor, weight: Float[Tensor, "1 C"], bias: Float[Tensor, " 1"] | None) -> Tensor:
     """One number for each position; at least in single precision, as a_i + b_j decides which pairs count at all."""
+    wide = torch.promote_types(x.dtype, torch.float32)
     with no_autocast(x):
-        return pointwise(x.to(torch.promote_types(x.dtype, torch.float32)), weight, bias)
+        return pointwise(x.to(wide), weight.to(wide), None if bias is None else bias.to(wide))
 
 
 def _collapsed(conv: nn.Module, w: Float[Tensor, " D"]) -> tuple[Tensor, Tensor]:

@@ -136,6 +136,24 @@ def test_folded_weights_are_kept_in_testing_alone() -> None:
     with torch.inference_mode():
         conv_norm(x, conv.eval(), bn.eval())
         assert folded(x, conv, bn) is folded(x, conv, bn)
-    conv_norm(x, conv.train(), bn.train())
+    with torch.no_grad():
+        conv_norm(x, conv.train(), bn.train())
     assert conv not in KEPT
     assert copy.deepcopy(conv).state_dict().keys() == {"weight"}
+
+
+@pytest.mark.parametrize("norm", [*NORMS, "identity"])
+def test_a_fused_optimizer_changes_what_is_tested(norm: str) -> None:
+    """It writes to the weights without counting a version. A network is validated, trained on, and validated again."""
+    conv, bn = layer(3, 8, (1, 1, 1), norm) if norm in NORMS else (layer(3, 8, (1, 1, 1))[0], nn.Identity())
+    conv, bn = conv.float(), bn.float()
+    x = torch.randn(1, 3, 2, 5, 5)
+    optimizer = torch.optim.AdamW(conv.parameters(), lr=0.1, fused=True)
+    for _ in range(2):
+        with torch.no_grad():
+            exact = one_by_one(x, conv.eval(), bn.eval(), None, True)
+            torch.testing.assert_close(conv_norm(x, conv, bn), exact, rtol=1e-5, atol=1e-5)
+        version = conv.weight._version
+        conv_norm(x, conv.train(), bn.train()).sum().backward()
+        optimizer.step()
+        assert conv.weight._version == version  # else this test could not fail
