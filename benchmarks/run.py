@@ -49,7 +49,8 @@ def main(words: Sequence[str] | None = None) -> None:
         for part in given.part or PARTS:
             measure = partial(study_cost.cases, before=before) if part == "study" else PARTS[part]
             try:
-                _measure(part, list(measure(settings)), settings, folder, given.again, console)
+                cases = [case for case in measure(settings) if set(given.only) <= {*map(str, case[0].values())}]
+                _measure(part, cases, settings, folder, given.again, console)
             finally:  # also of what an interrupted run has
                 page.write(folder, given.step_seconds)
     console.print(f"{folder / 'speed.md'}", highlight=False)
@@ -121,6 +122,8 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--quick", action="store_true", help="few cases and repeats, in a folder of their own")
     parser.add_argument("--part", choices=tuple(PARTS), nargs="+", help="only these")
+    only = "only cases with all of these values, as res2 dot_product training"
+    parser.add_argument("--only", nargs="+", default=[], metavar="VALUE", help=only)
     parser.add_argument("--repeats", type=int, help="rounds of each contest at most (9)")
     parser.add_argument("--seconds", type=float, default=60.0, help="for the rounds of a contest (60); three are done")
     parser.add_argument("--memory", type=float, help="GiB that a contestant may need (0.6 of what is free)")

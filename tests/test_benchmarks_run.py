@@ -46,6 +46,17 @@ def test_blocks(tiny: Path) -> None:
     print(page)
 
 
+def test_only_some_cases(tiny: Path) -> None:
+    run.main(
+        ["--quick", "--repeats=1", f"--machine={MACHINE}", "--part=operations", "--only", "dot_product", "forward"]
+    )
+    cases = [entry["case"] for entry in json.loads((tiny / "operations.json").read_text())]
+    assert [(case["instantiation"], case["phase"], case["subsample"]) for case in cases] == [
+        ("dot_product", "forward", True),
+        ("dot_product", "forward", False),
+    ]
+
+
 def test_other_parts(tiny: Path) -> None:
     """All on one page; the parts that were not measured again keep their figures."""
     measure("networks", "growth")
