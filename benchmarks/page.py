@@ -363,5 +363,7 @@ def _draw_growth(curves: Sequence[Growth]) -> Drawing:
 
 
 def _logarithmic(ax: Axes, x: str, y: str) -> None:
-    ax.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
+    ax.set(xlabel=x, ylabel=y)
+    if ax.has_data():  # there are no logarithms of nothing
+        ax.set(xscale="log", yscale="log")
     ax.grid(alpha=0.3)
