@@ -339,7 +339,8 @@ def _points(ax: Axes, entries: list[Entry], names: list[str], label: str | None,
             queries = case["frames"] * case["side"] ** 2
             x.append(queries * (queries // 4 if case["subsample"] else queries))
             y.append(min(times_))
-    ax.scatter(x, y, s=18, edgecolors=edge, facecolors=face, label=label)
+    if x:
+        ax.scatter(x, y, s=18, edgecolors=edge, facecolors=face, label=label)
 
 
 def _draw_growth(curves: Sequence[Growth]) -> Drawing:
