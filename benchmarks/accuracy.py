@@ -74,8 +74,12 @@ def variances(folders: Sequence[Scores]) -> dict[str, tuple[float, int]]:
 
 
 def usual(of: Mapping[str, tuple[float, int]]) -> float:
-    """The variance of a network of which there is one training only: the mean of the others'."""
-    return sum(variance * freedom for variance, freedom in of.values()) / sum(freedom for _, freedom in of.values())
+    """The variance of a network of which there is one training only: the median of the others'.
+
+    Not the mean: a network that has just begun to leave its plateau has a hundred times the variance of one that is
+    done.
+    """
+    return statistics.median(variance for variance, _ in of.values())
 
 
 def changes(first: Scores, second: Scores) -> list[Change]:

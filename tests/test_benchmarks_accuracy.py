@@ -39,8 +39,8 @@ def test_a_difference_is_set_beside_the_noise(
     put(first, record, "not there", {0: 50.0})
     accuracy.main([str(first), str(second)])
     said = capsys.readouterr().out
-    # The variance of steady is 0.25 of two degrees of freedom, that of lucky 50 of one: together 50.5 / 3, or 4.1 ^ 2.
-    assert re.search(r"\| alone \| 0 \| 50.0 \| 51.0 \| \+1.0 \| \[\S+, \S+\] \| \(4.1\) \| 0.2 \|", said)
+    # The variance of steady is 0.25, that of lucky 50: the median is 5.0 ^ 2.
+    assert re.search(r"\| alone \| 0 \| 50.0 \| 51.0 \| \+1.0 \| \[\S+, \S+\] \| \(5.0\) \| 0.1 \|", said)
     assert re.search(r"\| lucky \| 0 \| 60.0 \| 65.0 \| \+5.0 \| .* \| 7.1 \| 0.5 \|", said)
     assert re.search(r"\| steady \| 0 \| 90.0 \| 85.0 \| -5.0 \| .* \| 0.5 \| 7.1 \|", said)
     assert "Mean difference over 3 networks: +0.33 points" in said
