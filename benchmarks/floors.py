@@ -1,4 +1,4 @@
-"""What a block can't be faster than: the multiply-adds of its products, at the rate of the machine's best product."""
+"""What a block can't do without: the time of its products at the machine's best rate, and the memory of its maps."""
 
 import statistics
 from collections.abc import Iterable, Mapping
@@ -42,3 +42,9 @@ def products(case: Mapping[str, Any], pool: str) -> float:
         other = costs(case["instantiation"], sizes)["pairs" if form == "attention" else form] - pairs
     training = case["phase"] == "training"
     return (maps + other) * (3 if training else 1) + pairs * (AGAIN if training else 1)
+
+
+def maps_bytes(case: Mapping[str, Any]) -> int:
+    """Of z in float32; in training also of what BN is given and of the gradient of x, which are as large."""
+    positions = case["frames"] * case["side"] ** 2
+    return 4 * case["channels"] * positions * (3 if case["phase"] == "training" else 1)

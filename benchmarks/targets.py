@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.floors import floor_ms
+from benchmarks.floors import floor_ms, maps_bytes
 from benchmarks.networks import OURS, SETTINGS, SHIPPED
 from benchmarks.ratios import (
     LIKE,
@@ -98,21 +98,27 @@ def _block(
     what = f"{case['instantiation']}, {case['place']}, {_keys(case)}, {case['phase']}"
     ratio, note = (operation_ratio(there[0]), _nobody(there[0])) if there else (Ratio(None, None), "")
     nobody = bool(note)
-    if ratio.faster is not None and ratio.faster < faster:
-        note = f"best peer: {ratio.peer}{_floor(there[0], ratio, faster, networks)}"
+    if ratio.faster is not None:
+        note = f"best peer: {ratio.peer}{_floors(there[0], ratio, faster, memory, networks)}"
     yield _ratio(what, ratio, faster, memory, note)
     if nobody and case["phase"] == "training":
         yield from _block(entries, networks, case | {"phase": "forward"}, faster, memory)
 
 
-def _floor(entry: Entry, ratio: Ratio, faster: float, networks: list[Entry]) -> str:
-    """Beside a missed target, what the machine leaves of it: the products alone take some time, too."""
-    pool = next(name for name, peers in LIKE.items() if ratio.peer in peers).rpartition(" ")[2]
+def _floors(entry: Entry, ratio: Ratio, faster: float, memory: float, networks: list[Entry]) -> str:
+    """Beside a missed target, what can't be done without."""
+    peers = next(peers for peers in LIKE.values() if ratio.peer in peers)
+    pool = next(name for name in LIKE if LIKE[name] == peers).rpartition(" ")[2]
+    found, said = figures(entry), ""
     least = floor_ms(entry["case"], pool, networks)
-    if least is None:
-        return ""
-    wanted = 1e3 * seconds(figures(entry)[ratio.peer]) / faster
-    return f"; the target is {wanted:,.0f} ms, our products alone take {least:,.0f} at the machine's ceiling"
+    if (ratio.faster or 0) < faster and least is not None:
+        wanted = 1e3 * seconds(found[ratio.peer]) / faster
+        said += f"; of the target's {wanted:,.0f} ms our products alone take {least:,.0f} at the machine's ceiling"
+    if (ratio.memory or 0) > memory:
+        wanted = memory * min(f["bytes"] for name, f in found.items() if name in peers and f["bytes"]) / 2**20
+        whose = "z, BN's input and x's gradient" if entry["case"]["phase"] == "training" else "z"
+        said += f"; of the target's {wanted:,.1f} MiB {whose} alone are {maps_bytes(entry['case']) / 2**20:,.1f}"
+    return said
 
 
 def _nobody(entry: Entry) -> str:

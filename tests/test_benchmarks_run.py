@@ -79,7 +79,7 @@ def block(phase: str, **figures: tuple[float, int] | str) -> dict[str, Any]:
         {"name": name, "seconds": [figure[0], figure[0], 99.0], "bytes": figure[1], "error": None}
         for name, figure in figures.items()
     ]  # fmt: skip
-    return {"case": case | {"phase": phase}, "figures": found}
+    return {"case": case | {"phase": phase, "channels": 1024, "frames": 4, "side": 14}, "figures": found}
 
 
 @pytest.mark.parametrize(
@@ -101,15 +101,22 @@ def test_a_target_is_met_in_time_and_in_memory(peer: tuple[float, int], measured
 def test_beside_a_missed_target_stands_what_the_products_take() -> None:
     """Concatenation at res4, pooled after: phi and g of 784 positions, W_z g of 196, and f g of 784 x 196 pairs."""
     entry = block("training", **{"ours, pool after": (1.0, 1), "all pairs": (20.0, 100)})
-    case = {"channels": 1024, "frames": 4, "side": 14}
     ceiling = {"name": "convolution, float32", "seconds": [1.0], "macs": 1e12, "bytes": None}
     network = {"case": {}, "figures": [ceiling]}
-    entry["case"] |= case
     parts = {"operations": [entry], "networks": [network], "growth": [], "study": []}
     macs = 3 * (2 * 784 * 1024 * 512 + 196 * 512 * 1024 + 784 * 196 * 1024)
     first = targets(parts, cuda=False)[0]
     assert (first.measured, first.met) == ("20x, memory 1/100", False)
-    assert f"the target is 500 ms, our products alone take {macs / 1e9:.0f} at" in first.note
+    assert f"of the target's 500 ms our products alone take {macs / 1e9:.0f} at" in first.note
+
+
+def test_beside_a_missed_share_of_memory_stand_the_maps() -> None:
+    """Of 784 positions of 1,024 channels: 3.1 MiB each."""
+    entry = block("training", **{"ours, pool after": (1.0, 2**20), "all pairs": (50.0, 10 * 2**20)})
+    parts = {"operations": [entry], "networks": [], "growth": [], "study": []}
+    first = targets(parts, cuda=False)[0]
+    assert first.met is False
+    assert first.note.endswith("of the target's 0.2 MiB z, BN's input and x's gradient alone are 9.2")
 
 
 @pytest.mark.parametrize(
