@@ -113,11 +113,11 @@ def _floors(entry: Entry, ratio: Ratio, faster: float, memory: float, networks: 
     least = floor_ms(entry["case"], pool, networks)
     if (ratio.faster or 0) < faster and least is not None:
         wanted = 1e3 * seconds(found[ratio.peer]) / faster
-        said += f"; of the target's {wanted:,.0f} ms our products alone take {least:,.0f} at the machine's ceiling"
+        said += f"; the target is {wanted:,.0f} ms, of which our products take {least:,.0f} at the machine's ceiling"
     if (ratio.memory or 0) > memory:
         wanted = memory * min(f["bytes"] for name, f in found.items() if name in peers and f["bytes"]) / 2**20
         whose = "z, BN's input and x's gradient" if entry["case"]["phase"] == "training" else "z"
-        said += f"; of the target's {wanted:,.1f} MiB {whose} alone are {maps_bytes(entry['case']) / 2**20:,.1f}"
+        said += f"; the target is {wanted:,.1f} MiB, of which {whose} take {maps_bytes(entry['case']) / 2**20:,.1f}"
     return said
 
 

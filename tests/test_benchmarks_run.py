@@ -107,7 +107,7 @@ def test_beside_a_missed_target_stands_what_the_products_take() -> None:
     macs = 3 * (2 * 784 * 1024 * 512 + 196 * 512 * 1024 + 784 * 196 * 1024)
     first = targets(parts, cuda=False)[0]
     assert (first.measured, first.met) == ("20x, memory 1/100", False)
-    assert f"of the target's 500 ms our products alone take {macs / 1e9:.0f} at" in first.note
+    assert f"the target is 500 ms, of which our products take {macs / 1e9:.0f} at" in first.note
 
 
 def test_beside_a_missed_share_of_memory_stand_the_maps() -> None:
@@ -116,7 +116,7 @@ def test_beside_a_missed_share_of_memory_stand_the_maps() -> None:
     parts = {"operations": [entry], "networks": [], "growth": [], "study": []}
     first = targets(parts, cuda=False)[0]
     assert first.met is False
-    assert first.note.endswith("of the target's 0.2 MiB z, BN's input and x's gradient alone are 9.2")
+    assert first.note.endswith("the target is 0.2 MiB, of which z, BN's input and x's gradient take 9.2")
 
 
 @pytest.mark.parametrize(
