@@ -361,9 +361,9 @@ def test_a_machine_that_dies_is_no_failure(slurm: None, home: Home) -> None:
     job = jobs(home.command(*SLURM, "--variant", "parent", WAIT="parent", DEAF="parent"))["parent"]
     wait_until(lambda: "begin parent" in home.order(), home)
     node = subprocess.check_output(["sinfo", "--noheader", "--format=%N", "--partition=main"], text=True).strip()
-    for state in ("DOWN", "RESUME"):
-        update = ["scontrol", "update", f"NodeName={node}", f"State={state}", "Reason=a test"]
-        subprocess.run(update, check=True)
+    update = ["scontrol", "update", f"NodeName={node}", "Reason=a test"]
+    subprocess.run([*update, "State=DOWN"], check=True)
+    wait_until(lambda: subprocess.run([*update, "State=RESUME"], check=False).returncode == 0, home)  # not at once
     wait_until(lambda: home.order() == ["begin parent", "begin parent"], home)
     subprocess.run(["scancel", job], check=True)
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import wandb
 from tiny_study import execute, planned, write_tiny_study
 
 from nl_lightning import execution
@@ -30,6 +31,7 @@ def folder(tmp_path: Path, small_videos: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no.netrc"))
     monkeypatch.delenv("WANDB_MODE", raising=False)
+    wandb.teardown()  # what it took from the environment of earlier tests, such as that it is disabled
     write_tiny_study(tmp_path, small_videos)
     return tmp_path
 
