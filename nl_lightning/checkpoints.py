@@ -58,7 +58,8 @@ class Saver(Checkpoint):
             return
         if trainer.global_step != trainer.max_steps:  # for then Lightning would not validate when it goes on
             self._save(trainer)
-        self.stop.end()  # nothing would be saved from here on
+        if trainer.world_size == 1:
+            self.stop.end()  # nothing would be saved from here on; several processes stop together, after the epoch
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if _fits(trainer):
