@@ -8,8 +8,7 @@ shortcut and does the ReLU on its way out.
 
 In training, the statistics of y = W x are those of x carried through W: with S = cov(x), var(y) = diag(W S W^T).
 Where W expands few channels to many (the last 1 x 1 x 1 of a residual block, the shortcut of a stage, W_z of a
-non-local block), S is small and cheap, and BN never reads y; nor does its backward, see :func:`expand` and
-:func:`expand_backward`.
+non-local block), S is small and cheap, and BN never reads y; nor does its backward, see :class:`ExpandNorm`.
 Checked in the tests against the convolution, BN, sum and ReLU of torch, one after the other.
 """
 
@@ -45,12 +44,13 @@ def conv_norm(
     A convolution or norm that somebody watches by a hook is called as it is.
     """
     in_place = True  # nobody else has y
-    if torch.is_grad_enabled() or not _is_affine(norm):
+    fixed = _is_affine(norm)
+    if torch.is_grad_enabled() or not fixed:
         forget()
     if watched(conv) or watched(norm):
         y = norm(conv(x))
         in_place = False
-    elif _is_affine(norm):
+    elif fixed:
         weight, bias = folded(x, conv, norm)
         if packs(x):
             return onednn.convolve(x, conv, weight, bias, shortcut, relu)
@@ -112,14 +112,14 @@ def folded(x: Tensor, conv: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor 
     """
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return fold(conv, norm)
-    dtype = product_dtype(x)
+    dtype, to_pack = product_dtype(x), packs(x)
     tensors = [*conv.parameters(), *norm.parameters(), *norm.buffers()]
-    made_of = (dtype, packs(x), id(norm), *((t.data_ptr(), t._version) for t in tensors))
+    made_of = (dtype, to_pack, id(norm), *((t.data_ptr(), t._version) for t in tensors))
     if conv not in KEPT or KEPT[conv][0] != made_of:
         with torch.inference_mode(False), torch.no_grad():
             weight, bias = fold(conv, norm)
             weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
-            KEPT[conv] = made_of, (onednn.pack(conv, weight, x) if packs(x) else weight, bias)
+            KEPT[conv] = made_of, (onednn.pack(conv, weight, x) if to_pack else weight, bias)
     return KEPT[conv][1]
 
 
@@ -136,11 +136,6 @@ def fold(conv: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor | None]:
         scale, shift = cast(Tensor, norm.weight), cast(Tensor, norm.bias)
     weight = weight * scale.view(-1, *(1,) * (weight.ndim - 1))
     return weight, shift if bias is None else shift + scale * bias
-
-
-TURNED = 8
-"""Up to so many channels the transpose of their gradient is made and turned, in half the time (measured; 16: in 1.3 of
-it)."""
 
 
 def convolve(x: Tensor, conv: nn.Module, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -168,8 +163,23 @@ def _expand(x: Tensor, conv: nn.Module, norm: BatchNorm, shortcut: Tensor | None
     return from_rows(z.unflatten(0, rows(x).shape[:-1]))
 
 
+TURNED = 8
+"""Up to so many channels the transpose of their gradient is made and turned, in half the time (measured; 16: in 1.3 of
+it)."""
+
+
 class ExpandNorm(torch.autograd.Function):
-    """:func:`expand`, with the gradients of :func:`expand_backward`, and of the shortcut.
+    """z = relu(BN(x W^T) + shortcut) for rows x (M, C) and W (D, C), D > C, with BN's statistics of these M rows.
+
+    With x centred and S = x^T x / M: y = x W^T has mean 0 and variance v = diag(W S W^T), so that
+
+        z = relu(x (s W)^T + beta + shortcut),  s = gamma / sqrt(v + eps)
+
+    is one matrix product. For d, the gradient of what the ReLU was given, and P = d^T x (which the gradient of W needs
+    anyway), BN's own backward becomes products of small matrices; r / M is gamma's gradient over sqrt(v + eps) and M:
+
+        dbeta = sum of d,  dgamma = diag(P W^T) / sqrt(v + eps),  dW = s (P - r W S)
+        dx = d (s W) - x (W^T (s r / M) W) - (s dbeta / M) W
 
     A bias of the convolution is taken away by BN: its gradient is 0.
     """
@@ -187,79 +197,38 @@ class ExpandNorm(torch.autograd.Function):
         bias: Float[Tensor, " D"] | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return z, and the mean (without the bias) and variance (over M) of y."""
-        z, mean, var, saved = expand(x, weight, gamma, beta, eps, shortcut, relu)
-        ctx.save_for_backward(*saved, z if relu else None)
+        mean = x.mean(0)
+        x = x - mean
+        spread = weight @ (x.mT @ x / len(x))  # W S
+        var = (spread * weight).sum(1)
+        inverse = (var + eps).rsqrt()
+        s = gamma * inverse
+        scaled = weight * s[:, None]
+        z = torch.addmm(beta, x, scaled.mT) if shortcut is None else (shortcut + beta).addmm_(x, scaled.mT)
+        if relu:
+            z.relu_()
+        ctx.save_for_backward(x, weight, spread, s, inverse, scaled, z if relu else None)
         ctx.has = shortcut is not None, bias is not None
+        mean = weight @ mean
         ctx.mark_non_differentiable(mean, var)
         return z, mean, var
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dz: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        *saved, z = ctx.saved_tensors
+        x, weight, spread, s, inverse, scaled, z = ctx.saved_tensors
         shortcut, bias = ctx.has
         d = dz if z is None else torch.ops.aten.threshold_backward(dz, z, 0.0)
-        dx, dweight, dgamma, dbeta = expand_backward(d, *saved)
+        p = (x.mT @ d).mT  # with the few channels first the library is up to five times as fast
+        dbeta = d.sum(0)
+        dgamma = inverse * (p * weight).sum(1)
+        r = inverse * dgamma
+        dweight = s[:, None] * (p - r[:, None] * spread)
+        mixed = weight.mT @ ((r / len(x))[:, None] * scaled)
+        constant = (dbeta / -len(x)) @ scaled
+        if x.shape[1] <= TURNED:
+            dx = torch.addmm(constant[:, None], scaled.mT, d.mT).addmm_(mixed.mT, x.mT, alpha=-1).mT.contiguous()
+        else:
+            dx = torch.addmm(constant, d, scaled).addmm_(x, mixed, alpha=-1)
         dbias = torch.zeros_like(dbeta) if bias else None
         return dx, dweight, dgamma, dbeta, None, d if shortcut else None, None, dbias
-
-
-def expand(
-    x: Float[Tensor, "M C"],
-    weight: Float[Tensor, "D C"],
-    gamma: Float[Tensor, " D"],
-    beta: Float[Tensor, " D"],
-    eps: float,
-    shortcut: Float[Tensor, "M D"] | None,
-    relu: bool,
-) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
-    """z = relu(BN(x W^T) + shortcut) for rows x and W with D > C, with BN's statistics of these M rows.
-
-    With x centred and S = x^T x / M: y = x W^T has mean 0 and variance v = diag(W S W^T), so that
-
-        z = relu(x (s W)^T + beta + shortcut),  s = gamma / sqrt(v + eps)
-
-    is one matrix product. Return z, the mean and variance of y, and what :func:`expand_backward` takes.
-    """
-    mean = x.mean(0)
-    x = x - mean
-    spread = weight @ (x.mT @ x / len(x))  # W S
-    var = (spread * weight).sum(1)
-    inverse = (var + eps).rsqrt()
-    s = gamma * inverse
-    scaled = weight * s[:, None]
-    z = torch.addmm(beta, x, scaled.mT) if shortcut is None else (shortcut + beta).addmm_(x, scaled.mT)
-    if relu:
-        z.relu_()
-    return z, weight @ mean, var, (x, weight, spread, s, inverse, scaled)
-
-
-def expand_backward(
-    d: Float[Tensor, "M D"],
-    x: Float[Tensor, "M C"],
-    weight: Float[Tensor, "D C"],
-    spread: Float[Tensor, "D C"],
-    s: Float[Tensor, " D"],
-    inverse: Float[Tensor, " D"],
-    scaled: Float[Tensor, "D C"],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, weight, gamma and beta for d, that of what the ReLU was given.
-
-    With P = d^T x (which the gradient of W needs anyway), BN's own backward becomes products of small matrices;
-    r / M is gamma's gradient over sqrt(v + eps) and M:
-
-        dbeta = sum of d,  dgamma = diag(P W^T) / sqrt(v + eps),  dW = s (P - r W S)
-        dx = d (s W) - x (W^T (s r / M) W) - (s dbeta / M) W
-    """
-    p = (x.mT @ d).mT  # with the few channels first the library is up to five times as fast
-    dbeta = d.sum(0)
-    dgamma = inverse * (p * weight).sum(1)
-    r = inverse * dgamma
-    dweight = s[:, None] * (p - r[:, None] * spread)
-    mixed = weight.mT @ ((r / len(x))[:, None] * scaled)
-    constant = (dbeta / -len(x)) @ scaled
-    if x.shape[1] <= TURNED:
-        dx = torch.addmm(constant[:, None], scaled.mT, d.mT).addmm_(mixed.mT, x.mT, alpha=-1).mT.contiguous()
-    else:
-        dx = torch.addmm(constant, d, scaled).addmm_(x, mixed, alpha=-1)
-    return dx, dweight, dgamma, dbeta

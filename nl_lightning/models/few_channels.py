@@ -54,59 +54,41 @@ def norm_relu(y: Float[Tensor, "N C ..."], norm: Any) -> Float[Tensor, "N C ..."
 
 
 class NormReLU(torch.autograd.Function):
-    """z = relu(gamma (y - mean) / sqrt(var + eps) + beta), the mean and the variance. Differentiable once."""
+    """z = relu(gamma (y - mean) / sqrt(var + eps) + beta), the mean and the variance. Differentiable once.
+
+    For d, the gradient of what the ReLU was given: dbeta = sum of d, dgamma = sum of d (y - mean) / sqrt(var + eps),
+    and dy = s (d - dbeta / M - (y - mean) dgamma / sqrt(var + eps) / M), with s = gamma / sqrt(var + eps).
+    """
 
     @staticmethod
     def forward(
         ctx: Any, y: Float[Tensor, "M C"], gamma: Float[Tensor, " C"], beta: Float[Tensor, " C"], eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        z, mean, var, saved = forward(y, gamma, beta, eps)
-        ctx.save_for_backward(*saved)
+        count, channels = y.shape
+        many = math.gcd(count, WIDTH // channels)  # positions in a row
+        wide = y.reshape(-1, many * channels)
+        mean = _by_channel(wide.sum(0), channels) / count
+        centred = wide - mean.repeat(many)
+        var = _by_channel((centred * centred).sum(0), channels) / count
+        inverse = (var + eps).rsqrt()
+        s = gamma * inverse
+        z = torch.addcmul(beta.repeat(many), centred, s.repeat(many)).relu_()
+        ctx.save_for_backward(z, centred, s, inverse)
         ctx.mark_non_differentiable(mean, var)
-        return z, mean, var
+        return z.view(count, channels), mean, var
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dz: Float[Tensor, "M C"], *_: Tensor) -> tuple[Tensor | None, ...]:
-        return *backward(dz, *ctx.saved_tensors), None
-
-
-def forward(
-    y: Float[Tensor, "M C"], gamma: Float[Tensor, " C"], beta: Float[Tensor, " C"], eps: float
-) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
-    """z, the mean and variance of y, and what :func:`backward` takes."""
-    count, channels = y.shape
-    many = math.gcd(count, WIDTH // channels)  # positions in a row
-    wide = y.reshape(-1, many * channels)
-    mean = _by_channel(wide.sum(0), channels) / count
-    centred = wide - mean.repeat(many)
-    var = _by_channel((centred * centred).sum(0), channels) / count
-    inverse = (var + eps).rsqrt()
-    s = gamma * inverse
-    z = torch.addcmul(beta.repeat(many), centred, s.repeat(many)).relu_()
-    return z.view(count, channels), mean, var, (z, centred, s, inverse)
-
-
-def backward(
-    dz: Float[Tensor, "M C"],
-    z: Float[Tensor, "m many*C"],
-    centred: Float[Tensor, "m many*C"],
-    s: Float[Tensor, " C"],
-    inverse: Float[Tensor, " C"],
-) -> tuple[Float[Tensor, "M C"], Float[Tensor, " C"], Float[Tensor, " C"]]:
-    """Gradients of y, gamma and beta.
-
-    For d, the gradient of what the ReLU was given: dbeta = sum of d, dgamma = sum of d (y - mean) / sqrt(var + eps),
-    and dy = s (d - dbeta / M - (y - mean) dgamma / sqrt(var + eps) / M).
-    """
-    count, channels = dz.shape
-    many = count // len(z)
-    d = torch.ops.aten.threshold_backward(dz.reshape(z.shape), z, 0.0)
-    dbeta = _by_channel(d.sum(0), channels)
-    dgamma = inverse * _by_channel((d * centred).sum(0), channels)
-    mean, slope = s * dbeta / -count, s * inverse * dgamma / -count
-    dy = torch.addcmul(mean.repeat(many), centred, slope.repeat(many)).addcmul_(d, s.repeat(many))
-    return dy.view(count, channels), dgamma, dbeta
+        z, centred, s, inverse = ctx.saved_tensors
+        count, channels = dz.shape
+        many = count // len(z)
+        d = torch.ops.aten.threshold_backward(dz.reshape(z.shape), z, 0.0)
+        dbeta = _by_channel(d.sum(0), channels)
+        dgamma = inverse * _by_channel((d * centred).sum(0), channels)
+        mean, slope = s * dbeta / -count, s * inverse * dgamma / -count
+        dy = torch.addcmul(mean.repeat(many), centred, slope.repeat(many)).addcmul_(d, s.repeat(many))
+        return dy.view(count, channels), dgamma, dbeta, None
 
 
 def _by_channel(sums: Float[Tensor, " many*C"], channels: int) -> Float[Tensor, " C"]:

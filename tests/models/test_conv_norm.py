@@ -133,12 +133,13 @@ def test_folded_weights_follow_what_they_are_made_of() -> None:
 def test_folded_weights_are_kept_in_testing_alone() -> None:
     conv, bn = layer(3, 8, (1, 3, 3))
     x = torch.randn(1, 3, 2, 5, 5, dtype=torch.float64)
-    with torch.inference_mode():
-        conv_norm(x, conv.eval(), bn.eval())
-        assert folded(x, conv, bn) is folded(x, conv, bn)
-    with torch.no_grad():
-        conv_norm(x, conv.train(), bn.train())
-    assert conv not in KEPT
+    for learns in (True, False):  # BN's statistics alone are followed without a gradient
+        with torch.inference_mode():
+            conv_norm(x, conv.eval(), bn.eval())
+            assert folded(x, conv, bn) is folded(x, conv, bn)
+        with torch.set_grad_enabled(learns):
+            conv_norm(x, conv.train(), bn.train())
+        assert conv not in KEPT
     assert copy.deepcopy(conv).state_dict().keys() == {"weight"}
 
 
