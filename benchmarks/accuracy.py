@@ -60,49 +60,43 @@ def scores(folder: Path, recipe: str) -> Scores:
     return found
 
 
-def variances(folders: Sequence[Scores]) -> dict[str, tuple[float, int]]:
-    """Of each network that a folder has several seeds of: variance over trainings by the same code, and its freedom."""
-    found: dict[str, tuple[float, int]] = {}
+def variances(folders: Sequence[Scores]) -> dict[str, float]:
+    """Of each network that a folder has several seeds of: the variance over trainings by the same code."""
+    found: dict[str, float] = {}
     for variant in sorted({name for folder in folders for name in folder}):
         groups = [[record.top1 for record in folder.get(variant, {}).values()] for folder in folders]
         groups = [group for group in groups if len(group) > 1]
         freedom = sum(len(group) - 1 for group in groups)
         if freedom:
             spread = sum(statistics.variance(group) * (len(group) - 1) for group in groups)
-            found[variant] = spread / freedom, freedom
+            found[variant] = spread / freedom
     return found
 
 
-def usual(of: Mapping[str, tuple[float, int]]) -> float:
-    """The variance of a network of which there is one training only: the median of the others'.
-
-    Not the mean: a network that has just begun to leave its plateau has a hundred times the variance of one that is
-    done.
-    """
-    return statistics.median(variance for variance, _ in of.values())
-
-
-def changes(first: Scores, second: Scores) -> list[Change]:
-    """UserError if the folders share no run, or nothing is known of the noise."""
-    of = variances((first, second))
+def changes(first: Scores, second: Scores, of: Mapping[str, float]) -> list[Change]:
+    """`of` are the variances that are known. UserError if there is none, or if the folders share no run."""
     shared = [(v, s) for v in first if v in second for s in sorted(first[v].keys() & second[v].keys())[:1]]
     if not shared or not of:
         missing = "a run that both have" if not shared else "a network with several seeds, to know the noise by"
         raise UserError(f"the two folders lack {missing}")
+    # Not the mean: a network that has just begun to leave its plateau has a hundred times the variance of one that is
+    # done.
+    usual = statistics.median(of.values())
     found = []
     for variant, seed in shared:
         one, other = first[variant][seed], second[variant][seed]
         right = [np.array([record.right(1)]) for record in (other, one)]
         same = one.videos_hash == other.videos_hash and one.right_top1 and other.right_top1
         ends = paired(right[0], right[1]).ends if same else "other videos"
-        noise = math.sqrt(of[variant][0] if variant in of else usual(of))
+        noise = math.sqrt(of.get(variant, usual))
         found.append(Change(variant, seed, one.top1, other.top1, ends, noise, variant in of))
     return found
 
 
 def page(first: Scores, second: Scores) -> str:
     """The comparison as Markdown."""
-    rows, of = changes(first, second), variances((first, second))
+    of = variances((first, second))
+    rows = changes(first, second, of)
     differences = [row.difference for row in rows]
     mean = statistics.fmean(differences)
     error = math.sqrt(2 * statistics.fmean(row.noise**2 for row in rows) / len(rows))

@@ -107,10 +107,9 @@ def _block(
 
 def _floors(entry: Entry, ratio: Ratio, faster: float, memory: float, networks: list[Entry]) -> str:
     """Beside a missed target, what can't be done without."""
-    peers = next(peers for peers in LIKE.values() if ratio.peer in peers)
-    pool = next(name for name in LIKE if LIKE[name] == peers).rpartition(" ")[2]
+    ours, peers = next((ours, peers) for ours, peers in LIKE.items() if ratio.peer in peers)
     found, said = figures(entry), ""
-    least = floor_ms(entry["case"], pool, networks)
+    least = floor_ms(entry["case"], ours.rpartition(" ")[2], networks)
     if (ratio.faster or 0) < faster and least is not None:
         wanted = 1e3 * seconds(found[ratio.peer]) / faster
         said += f"; the target is {wanted:,.0f} ms, of which our products take {least:,.0f} at the machine's ceiling"
