@@ -16,6 +16,8 @@ import numpy as np
 
 from nl_lightning.errors import UserError
 from nl_lightning.records import RunRecord, load_records
+from nl_lightning.report.render import markdown_table
+from nl_lightning.report.tables import Grid
 from nl_lightning.report.uncertainty import paired
 
 Scores = Mapping[str, Mapping[int, RunRecord]]
@@ -101,21 +103,27 @@ def page(first: Scores, second: Scores) -> str:
     mean = statistics.fmean(differences)
     error = math.sqrt(2 * statistics.fmean(row.noise**2 for row in rows) / len(rows))
     far = [row for row in rows if row.in_noise > 1.96]
+    header = [
+        "network",
+        "seed",
+        "first",
+        "second",
+        "difference",
+        "95 %, over videos",
+        "noise",
+        "in standard deviations",
+    ]
+    cells = [
+        [row.variant, str(row.seed), f"{row.first:.1f}", f"{row.second:.1f}", f"{row.difference:+.1f}", row.ends,
+         f"{row.noise:.1f}" if row.own else f"({row.noise:.1f})", f"{row.in_noise:.1f}"]
+        for row in rows
+    ]  # fmt: skip
+    expected = f"{0.05 * len(rows):.1f} would be by chance"
     lines = [
         "Top-1 on the test videos, percent; the interval is over videos, one training each. *Noise* is the standard",
         "deviation over trainings by the same code: the network's own, or (in brackets) the usual one.",
         "",
-        "| network | seed | first | second | difference | 95 %, over videos | noise | in standard deviations |",
-        "| --- | --: | --: | --: | --: | --: | --: | --: |",
-    ]
-    for row in rows:
-        noise = f"{row.noise:.1f}" if row.own else f"({row.noise:.1f})"
-        lines.append(
-            f"| {row.variant} | {row.seed} | {row.first:.1f} | {row.second:.1f} | {row.difference:+.1f} | {row.ends} | "
-            f"{noise} | {row.in_noise:.1f} |"
-        )
-    expected = f"{0.05 * len(rows):.1f} would be by chance"
-    lines += [
+        markdown_table(Grid(header, cells)),
         "",
         f"- Mean difference over {len(rows)} networks: {mean:+.2f} points, standard error {error:.2f}.",
         f"- Further apart than 1.96 standard deviations of two trainings: {len(far)} ({expected})"

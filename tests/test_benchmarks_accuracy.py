@@ -38,7 +38,7 @@ def test_a_difference_is_set_beside_the_noise(
     put(second, record, "alone", {0: 51.0})
     put(first, record, "not there", {0: 50.0})
     accuracy.main([str(first), str(second)])
-    said = capsys.readouterr().out
+    said = re.sub(" +", " ", capsys.readouterr().out)  # columns are padded
     # The variance of steady is 0.25, that of lucky 50: the median is 5.0 ^ 2.
     assert re.search(r"\| alone \| 0 \| 50.0 \| 51.0 \| \+1.0 \| \[\S+, \S+\] \| \(5.0\) \| 0.1 \|", said)
     assert re.search(r"\| lucky \| 0 \| 60.0 \| 65.0 \| \+5.0 \| .* \| 7.1 \| 0.5 \|", said)
