@@ -48,8 +48,11 @@ def main(words: Sequence[str] | None = None) -> None:
     with checkout(given.before) as before:
         for part in given.part or PARTS:
             measure = partial(study_cost.cases, before=before) if part == "study" else PARTS[part]
+            cases = [case for case in measure(settings) if set(given.only) <= {*map(str, case[0].values())}]
+            if given.only and given.part and not cases:
+                values = " ".join(str(value) for value in next(iter(measure(settings)))[0].values())
+                raise SystemExit(f"--only {' '.join(given.only)}: no case of {part} has all of these; one is: {values}")
             try:
-                cases = [case for case in measure(settings) if set(given.only) <= {*map(str, case[0].values())}]
                 _measure(part, cases, settings, folder, given.again, console)
             finally:  # also of what an interrupted run has
                 page.write(folder, given.step_seconds)

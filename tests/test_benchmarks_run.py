@@ -57,6 +57,16 @@ def test_only_some_cases(tiny: Path) -> None:
     ]
 
 
+def test_values_that_no_case_has(tiny: Path) -> None:
+    """One line, with the values of a case to take instead; nothing is measured."""
+    words = ["--quick", f"--machine={MACHINE}", "--part=operations", "--only", "res4", "dotproduct"]
+    with pytest.raises(
+        SystemExit, match=r"--only res4 dotproduct: no case of operations has all of these; one is: res4"
+    ):
+        run.main(words)
+    assert not (tiny / "operations.json").exists()
+
+
 def test_other_parts(tiny: Path) -> None:
     """All on one page; the parts that were not measured again keep their figures."""
     measure("networks", "growth")
