@@ -61,8 +61,8 @@ def stop(number, frame):
 
 for each in (signal.SIGTERM, signal.SIGUSR2):
     signal.signal(each, signal.SIG_IGN if variant in os.environ.get("DEAF", "").split() else stop)
-log.write(f"{'goes on' if run.checkpoint.exists() else 'begin'} {variant}\\n")
 run.say("running")
+log.write(f"{'goes on' if run.checkpoint.exists() else 'begin'} {variant}\\n")
 if variant in os.environ.get("WAIT", "").split() and not run.checkpoint.exists():
     time.sleep(100)
 if variant in os.environ.get("FAIL", "").split():
@@ -152,11 +152,10 @@ def test_in_the_background_one_after_the_other(home: Home) -> None:
     assert f"child seed 0: local job {jobs(said)['child']}, after job {jobs(said)['parent']}\n" in said
     assert "nl-lightning status shows how far they are; what they print: " in said
     assert {name for name, _ in home.states().values()} <= {"queued", "running", "interrupted", "done"}
-    wait_until(lambda: len(home.order()) == 6, home)
+    wait_until(lambda: not alive(jobs(said)), home)
     ran = [[f"begin {variant}", f"end {variant} 3"] for variant in ("parent", "child", "other")]
     assert home.order() == [line for one in ran for line in one]
     assert {name for name, _ in home.states().values()} == {"done"}
-    wait_until(lambda: not alive(jobs(said)), home)
 
 
 def alive(submitted: dict[str, str]) -> list[str]:
