@@ -58,8 +58,7 @@ class Saver(Checkpoint):
             return
         if trainer.global_step != trainer.max_steps:  # for then Lightning would not validate when it goes on
             self._save(trainer)
-        if trainer.world_size == 1:
-            self.stop.end()  # nothing would be saved from here on; several processes stop together, after the epoch
+        self.stop.end()  # nothing would be saved from here on
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if _fits(trainer):

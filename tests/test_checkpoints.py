@@ -93,6 +93,20 @@ def test_killed_again_and_again_it_ends_the_same(
     assert found[1:] == expected[1:]
 
 
+def test_killed_within_the_validation_after_an_epoch_it_ends_the_same(
+    tmp_path: Path, small_videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the second of three epochs of three batches."""
+    write_tiny_study(tmp_path, small_videos)
+    whole, killed = (planned(tmp_path, "nl", results) for results in ("whole", "killed"))
+    assert finish(whole, monkeypatch, iter([0])) == 0
+    assert finish(killed, monkeypatch, iter([8, 0])) == 1  # one batch is validated before all else, and two epochs read
+    expected, found = outcome(whole), outcome(killed)
+    assert [point["step"] for point in found[2].curve] == [3, 6, 9]
+    torch.testing.assert_close(found[0], expected[0], rtol=0, atol=0)
+    assert found[1:] == expected[1:]
+
+
 def test_told_to_stop_it_saves_and_ends(
     tmp_path: Path, small_videos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,7 +24,8 @@ class EpochShuffle(Sampler[tuple[int, int]]):
     def __init__(
         self, length: int, seed: int, process: int = 0, processes: int = 1, epoch: int = 0, behind: int = 0
     ) -> None:
-        self.length, self.seed, self.epoch, self.behind = length, seed, epoch, behind
+        self.length, self.seed, self.epoch = length, seed, epoch
+        self.behind = {epoch: behind}  # of no other: an epoch of which all was read may never be asked for
         self.process, self.processes = process, processes
 
     def set_epoch(self, epoch: int) -> None:
@@ -36,8 +37,7 @@ class EpochShuffle(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         order = torch.randperm(self.length, generator=generator)[self.process :: self.processes][: len(self)]
-        begin, self.behind = self.behind, 0
-        return ((self.epoch, video) for video in order[begin:].tolist())
+        return ((self.epoch, video) for video in order[self.behind.get(self.epoch, 0) :].tolist())
 
 
 class Turns(Sampler[list[int]]):

@@ -38,6 +38,13 @@ def test_an_epoch_goes_on_where_it_was(processes: int) -> None:
     assert list(resumed) == list(whole)
 
 
+def test_an_epoch_that_was_read_to_its_end_takes_nothing_from_the_next() -> None:
+    """Stopped within the validation after it, a run begins with the next one: of this one nothing is asked for."""
+    resumed = EpochShuffle(20, 3, epoch=5, behind=20)
+    resumed.set_epoch(6)
+    assert len(list(resumed)) == 20
+
+
 @pytest.mark.parametrize("processes", [1, 2, 3, 9])
 def test_every_video_is_tested_once_in_the_batches_of_a_single_process(processes: int) -> None:
     batches = [batch for process in range(processes) for batch in Turns(22, 4, process, processes)]
