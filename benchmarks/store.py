@@ -72,8 +72,14 @@ def code_hash() -> str:
 
 @functools.cache
 def commit() -> str:
+    """The commit that is checked out, ``-dirty`` where code beside it isn't committed; figures are no code."""
     try:
-        command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--exclude=*"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        changed = _git("status", "--porcelain", "--", "nl_lightning", "benchmarks", ":!benchmarks/results")
+        return _git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(REPOSITORY), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

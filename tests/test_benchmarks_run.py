@@ -1,12 +1,13 @@
 """The benchmarks run from measuring to the page, on tiny shapes; nothing here looks at how long anything takes."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import floors, machine, networks, operations, ratios, run
+from benchmarks import floors, machine, networks, operations, ratios, run, store
 from benchmarks.targets import targets
 
 MACHINE = "tiny"
@@ -140,6 +141,28 @@ def test_products_of_a_training_step(instantiation: str, subsample: bool, expect
     """theta, phi, g, W_z and two products of pairs; once forward and twice backward."""
     case = {"channels": 1024, "frames": 4, "side": 14, "subsample": subsample, "phase": "training"}
     assert floors.products({**case, "instantiation": instantiation}, "before") == expected
+
+
+def test_figures_make_no_code_dirty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run writes its own figures into the tree; only a change of the code is one."""
+
+    def commit() -> str:
+        return store.commit.__wrapped__()  # as a new process would see it
+
+    monkeypatch.setattr(store, "REPOSITORY", tmp_path)
+    assert commit() == "unknown"
+    code, figures = tmp_path / "nl_lightning" / "block.py", tmp_path / "benchmarks" / "results" / "speed.md"
+    for path in (code, figures):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    identity = ["-c", "user.name=n", "-c", "user.email=n@example.com"]
+    for words in (["init", "--quiet"], ["add", "."], [*identity, "commit", "--quiet", "--message=first"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    figures.write_text("fast")
+    clean = commit()
+    assert clean.isalnum()
+    code.write_text("pass")
+    assert commit() == f"{clean}-dirty"
 
 
 def test_a_peer_that_does_not_fit_is_no_victory() -> None:
