@@ -33,12 +33,13 @@ def seconds(figure: Figure) -> float:
 class Ratio:
     """How many times faster ours is than the best peer, and its memory as a share of the thriftiest peer's.
 
-    None where nobody was measured.
+    None where nobody was measured. `peer` is the best one, and `least` the thriftiest one's bytes.
     """
 
     faster: float | None
     memory: float | None
     peer: str = ""
+    least: int | None = None
 
 
 def against(found: Mapping[str, Figure], ours: str, peers: Iterable[str]) -> Ratio:
@@ -50,7 +51,7 @@ def against(found: Mapping[str, Figure], ours: str, peers: Iterable[str]) -> Rat
     least = min((peer["bytes"] for peer in there.values() if peer["bytes"] is not None), default=None)
     own = found[ours]["bytes"]
     memory = None if own is None or not least else own / least
-    return Ratio(seconds(there[best]) / max(seconds(found[ours]), 1e-9), memory, best)
+    return Ratio(seconds(there[best]) / max(seconds(found[ours]), 1e-9), memory, best, least)
 
 
 def operation_ratio(entry: Entry) -> Ratio:
@@ -60,8 +61,8 @@ def operation_ratio(entry: Entry) -> Ratio:
     if not timed:
         return Ratio(None, None)
     worst = min(timed, key=lambda ratio: ratio.faster or 0.0)
-    memory = max((ratio.memory for ratio in timed if ratio.memory is not None), default=None)
-    return Ratio(worst.faster, memory, worst.peer)
+    largest = max(timed, key=lambda ratio: ratio.memory or 0.0)
+    return Ratio(worst.faster, largest.memory, worst.peer, largest.least)
 
 
 # ------------------------------------------------------------------------------------------------------- networks

@@ -23,6 +23,8 @@ from benchmarks import machine, networks, operations, page, pipeline, study_cost
 from benchmarks.contest import Figures, Settings, alone, memory_at_hand
 from benchmarks.store import REPOSITORY, Store, failure
 
+Case = tuple[dict[str, Any], Any]
+"""What is measured, as values that tell it from others, and the work."""
 PARTS = {
     "operations": operations.cases,
     "networks": networks.cases,
@@ -46,17 +48,31 @@ def main(words: Sequence[str] | None = None) -> None:
     folder = results(given.machine, settings)
     console = Console(stderr=True)
     with checkout(given.before) as before:
-        for part in given.part or PARTS:
-            measure = partial(study_cost.cases, before=before) if part == "study" else PARTS[part]
-            cases = [case for case in measure(settings) if set(given.only) <= {*map(str, case[0].values())}]
-            if given.only and given.part and not cases:
-                values = " ".join(str(value) for value in next(iter(measure(settings)))[0].values())
-                raise SystemExit(f"--only {' '.join(given.only)}: no case of {part} has all of these; one is: {values}")
+        chosen = _chosen(given, settings, before)
+        for part, cases in chosen.items():
             try:
                 _measure(part, cases, settings, folder, given.again, console)
             finally:  # also of what an interrupted run has
                 page.write(folder, given.step_seconds)
     console.print(f"{folder / 'speed.md'}", highlight=False)
+
+
+def _chosen(given: argparse.Namespace, settings: Settings, before: Path | None) -> dict[str, list[Case]]:
+    """The cases of each part that were asked for; SystemExit if there is none, before anything is measured."""
+    measures = PARTS | {"study": partial(study_cost.cases, before=before)}
+    there = {part: list(measures[part](settings)) for part in given.part or PARTS}
+    wanted = set(given.only)
+    found = {part: [case for case in cases if wanted.issubset(_values(case))] for part, cases in there.items()}
+    chosen = {part: cases for part, cases in found.items() if cases}
+    if not chosen:
+        example = " ".join(_values(next(iter(there.values()))[0]))
+        only, parts = " ".join(given.only), ", ".join(there)
+        raise SystemExit(f"--only {only}: no case of {parts} has all of these; one is: {example}")
+    return chosen
+
+
+def _values(case: Case) -> list[str]:
+    return [str(value) for value in case[0].values()]
 
 
 def results(name: str | None, settings: Settings) -> Path:
@@ -92,9 +108,7 @@ def checkout(commit: str | None) -> Iterator[Path | None]:
         yield Path(folder)
 
 
-def _measure(
-    part: str, cases: list[tuple[dict[str, Any], Any]], settings: Settings, folder: Path, again: bool, console: Console
-) -> None:
+def _measure(part: str, cases: list[Case], settings: Settings, folder: Path, again: bool, console: Console) -> None:
     """Measure the cases of a part that have not been, and keep each as soon as it is there."""
     store = Store(folder, part)
     waiting = [(case, work) for case, work in cases if again or not store.has(case)]

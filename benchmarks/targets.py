@@ -107,16 +107,15 @@ def _block(
 
 def _floors(entry: Entry, ratio: Ratio, faster: float, memory: float, networks: list[Entry]) -> str:
     """Beside a missed target, what can't be done without."""
-    ours, peers = next((ours, peers) for ours, peers in LIKE.items() if ratio.peer in peers)
-    found, said = figures(entry), ""
-    least = floor_ms(entry["case"], ours.rpartition(" ")[2], networks)
+    pool = next(ours for ours, peers in LIKE.items() if ratio.peer in peers).rpartition(" ")[2]
+    said, least = "", floor_ms(entry["case"], pool, networks)
     if (ratio.faster or 0) < faster and least is not None:
-        wanted = 1e3 * seconds(found[ratio.peer]) / faster
+        wanted = 1e3 * seconds(figures(entry)[ratio.peer]) / faster
         said += f"; the target is {wanted:,.0f} ms, of which our products take {least:,.0f} at the machine's ceiling"
-    if (ratio.memory or 0) > memory:
-        wanted = memory * min(f["bytes"] for name, f in found.items() if name in peers and f["bytes"]) / 2**20
-        whose = "z, BN's input and x's gradient" if entry["case"]["phase"] == "training" else "z"
-        said += f"; the target is {wanted:,.1f} MiB, of which {whose} take {maps_bytes(entry['case']) / 2**20:,.1f}"
+    if (ratio.memory or 0) > memory and ratio.least:
+        maps = "z, BN's input and x's gradient take" if entry["case"]["phase"] == "training" else "z takes"
+        wanted, taken = memory * ratio.least / 2**20, maps_bytes(entry["case"]) / 2**20
+        said += f"; the target is {wanted:,.1f} MiB, of which {maps} {taken:,.1f}"
     return said
 
 

@@ -58,14 +58,21 @@ def test_only_some_cases(tiny: Path) -> None:
     ]
 
 
-def test_values_that_no_case_has(tiny: Path) -> None:
+@pytest.mark.parametrize(("parts", "named"), [(["--part=operations"], "operations"), ([], "operations, networks, .*")])
+def test_values_that_no_case_has(tiny: Path, parts: list[str], named: str) -> None:
     """One line, with the values of a case to take instead; nothing is measured."""
-    words = ["--quick", f"--machine={MACHINE}", "--part=operations", "--only", "res4", "dotproduct"]
-    with pytest.raises(
-        SystemExit, match=r"--only res4 dotproduct: no case of operations has all of these; one is: res4"
-    ):
+    words = ["--quick", f"--machine={MACHINE}", *parts, "--only", "res4", "dotproduct"]
+    with pytest.raises(SystemExit, match=rf"--only res4 dotproduct: no case of {named} has all of these; one is: res4"):
         run.main(words)
     assert not (tiny / "operations.json").exists()
+
+
+def test_parts_without_such_a_case_are_passed_over(tiny: Path) -> None:
+    run.main(
+        ["--quick", "--repeats=1", f"--machine={MACHINE}", "--part", "networks", "operations", "--only", "gaussian"]
+    )
+    assert not (tiny / "networks.json").exists()
+    assert len(json.loads((tiny / "operations.json").read_text())) == 4
 
 
 def test_other_parts(tiny: Path) -> None:
@@ -128,6 +135,20 @@ def test_beside_a_missed_share_of_memory_stand_the_maps() -> None:
     first = targets(parts, cuda=False)[0]
     assert first.met is False
     assert first.note.endswith("the target is 0.2 MiB, of which z, BN's input and x's gradient take 9.2")
+
+
+def test_the_share_of_memory_is_of_the_peer_that_it_is_missed_against() -> None:
+    """Slowest against one peer, and largest against another that pools elsewhere."""
+    entry = block(
+        "forward",
+        **{"ours, pool after": (1.0, 2**20), "mmcv": (2.0, 100 * 2**20)},
+        **{"ours, pool before": (1.0, 2**20), "pytorchvideo": (20.0, 2 * 2**20)},
+    )
+    entry["case"] |= {"instantiation": "dot_product", "place": "res2"}
+    parts = {"operations": [entry], "networks": [], "growth": [], "study": []}
+    found = next(target for target in targets(parts, cuda=False) if target.what.startswith("dot_product, res2"))
+    assert found.measured == "2.00x, memory 0.50"
+    assert found.note == "best peer: mmcv; the target is 0.2 MiB, of which z takes 3.1"
 
 
 @pytest.mark.parametrize(
