@@ -72,6 +72,13 @@ def outcome(run: Run) -> tuple[dict[str, Any], dict[str, Any], RunRecord]:
     return states, pq.read_table(run.predictions).to_pydict(), still
 
 
+def assert_same_outcome(whole: Run, killed: Run) -> None:
+    """Bit for bit."""
+    expected, found = outcome(whole), outcome(killed)
+    torch.testing.assert_close(found[0], expected[0], rtol=0, atol=0)
+    assert found[1:] == expected[1:]
+
+
 @pytest.mark.parametrize(
     ("changes", "workers"),
     [
@@ -88,9 +95,7 @@ def test_killed_again_and_again_it_ends_the_same(
     whole, killed = (often(planned(tmp_path, "nl", results)) for results in ("whole", "killed"))
     assert finish(whole, monkeypatch, iter([0])) == 0
     assert finish(killed, monkeypatch, iter([5, 6, 9, 10, 14, 0])) >= 3
-    expected, found = outcome(whole), outcome(killed)
-    torch.testing.assert_close(found[0], expected[0], rtol=0, atol=0)
-    assert found[1:] == expected[1:]
+    assert_same_outcome(whole, killed)
 
 
 def test_killed_within_the_validation_after_an_epoch_it_ends_the_same(
@@ -101,10 +106,8 @@ def test_killed_within_the_validation_after_an_epoch_it_ends_the_same(
     whole, killed = (planned(tmp_path, "nl", results) for results in ("whole", "killed"))
     assert finish(whole, monkeypatch, iter([0])) == 0
     assert finish(killed, monkeypatch, iter([8, 0])) == 1  # one batch is validated before all else, and two epochs read
-    expected, found = outcome(whole), outcome(killed)
-    assert [point["step"] for point in found[2].curve] == [3, 6, 9]
-    torch.testing.assert_close(found[0], expected[0], rtol=0, atol=0)
-    assert found[1:] == expected[1:]
+    assert [point["step"] for point in outcome(killed)[2].curve] == [3, 6, 9]
+    assert_same_outcome(whole, killed)
 
 
 def test_told_to_stop_it_saves_and_ends(
