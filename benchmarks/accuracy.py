@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from nl_lightning.errors import UserError
-from nl_lightning.records import RunRecord, load_records
 from nl_lightning.report.render import markdown_table
 from nl_lightning.report.tables import Grid
 from nl_lightning.report.uncertainty import paired
+from nl_lightning.study.records import RunRecord, load_records
 
 Scores = Mapping[str, Mapping[int, RunRecord]]
 """Records by variant and seed."""

@@ -42,7 +42,7 @@ def _measure(folder: Path, server: WandbServer) -> None:
     recipe.write_text(recipe.read_text().replace("max_epochs: 3, ", ONE_STEP))
     at_home = {**os.environ, **server.environment(folder), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     agent = {**at_home, "WANDB_SWEEP_ID": "sweep", "WANDB_RUN_ID": "agents-run"}
-    program = [sys.executable, "-m", "nl_lightning"]
+    program = [sys.executable, "-m", "nl_lightning.cli"]
     fit = [*program, "fit", "--config=tiny.yaml", "--model.net.depth=50", "--trainer.default_root_dir=fit"]
     run = [*program, "run", "study.yaml", "--recipe=tiny.yaml", "--variant=c2d", "--seed=0"]
     runs = Path("my_results/runs/tiny/c2d/seed0")
@@ -54,7 +54,7 @@ def _measure(folder: Path, server: WandbServer) -> None:
             began = time.time()
             subprocess.run(command, cwd=folder, env=env, check=True, capture_output=True)
             steps[name].append((folder / root / "checkpoints" / "last.ckpt").stat().st_mtime - began)
-    imports = [sys.executable, "-c", "import nl_lightning.cli, nl_lightning.tracking"]
+    imports = [sys.executable, "-c", "import nl_lightning.cli, nl_lightning.tracking.log"]
     ends = {"imports": [_seconds(imports, folder, agent) for _ in range(TURNS)]}
     ends["repeat"] = [_seconds(run, folder, {**agent, "WANDB_RUN_ID": f"again{i}"}) for i in range(TURNS)]
     for what, name in (("to the first step", steps), ("to the end", ends)):

@@ -36,9 +36,10 @@ sys.path.insert(0, str(REPOSITORY / "tests"))
 from wandb_standin import WandbServer  # noqa: E402
 
 from nl_lightning.data import longrange  # noqa: E402
-from nl_lightning.records import record_path  # noqa: E402
-from nl_lightning.runner import Run, plan  # noqa: E402
-from nl_lightning.study import load_recipe, load_study  # noqa: E402
+from nl_lightning.runs.schedule import plan  # noqa: E402
+from nl_lightning.study.records import record_path  # noqa: E402
+from nl_lightning.study.run import Run  # noqa: E402
+from nl_lightning.study.study import load_recipe, load_study  # noqa: E402
 
 OF_THE_CLOCK = ("train_seconds", "test_seconds", "data_wait", "finished")
 """Fields of a record that tell of time; in the tables, the line that begins so."""
@@ -122,7 +123,7 @@ class Chaos:
 
     def start(self, results: Path) -> "subprocess.Popen[bytes]":
         """The command that a person would type, and type again."""
-        command = [sys.executable, "-m", "nl_lightning", "run", "study.yaml", "--recipe", "chaos.yaml", "--workers=2"]
+        command = [sys.executable, "-m", "nl_lightning.cli", "run", "study.yaml", "--recipe=chaos.yaml", "--workers=2"]
         command += [f"--results={results}", "--checkpoint-minutes=0.02"]
         command += [f"--seed={seed}" for seed in range(self.seeds)]
         environment = {**os.environ, **self.server.environment(self.folder), "OMP_NUM_THREADS": "1"}
@@ -189,7 +190,7 @@ class Chaos:
             if said.get("state") == "running" and said.get("phase") in ("train", "test"):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process = psutil.Process(said["pid"])
-                    if "nl_lightning.process" in process.cmdline():
+                    if "nl_lightning.runs.worker" in process.cmdline():
                         found.append((run, process))
         return found
 
@@ -220,7 +221,7 @@ class Chaos:
 
     def kill_worker(self) -> bool:
         """kill -9 of a worker that reads for a run, which fails and is resumed"""
-        return self.kill_child("nl_lightning.process")
+        return self.kill_child("nl_lightning.runs.worker")
 
     def kill_decoder(self) -> bool:
         """kill -9 of a process that decodes for a worker, which starts another"""

@@ -25,7 +25,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from nl_lightning.memory import keep_freed_memory
+from nl_lightning.train.memory import keep_freed_memory
 
 Call = Callable[[], Any]
 Figures = list[dict[str, Any]]

@@ -18,7 +18,7 @@ from nl_lightning.report.power import seeds_needed
 from nl_lightning.report.render import markdown_table
 from nl_lightning.report.tables import Grid
 from nl_lightning.report.uncertainty import Difference, bootstrap, paired, unpaired
-from nl_lightning.study import Check, Claim, Study
+from nl_lightning.study.study import Check, Claim, Study
 
 PAGE = Path(__file__).parent.parent / "docs" / "uncertainty.md"
 START, END = "<!-- coverage:start -->", "<!-- coverage:end -->"

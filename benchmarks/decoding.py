@@ -23,9 +23,10 @@ import torch
 import torchvision.transforms.functional
 
 from benchmarks.machine import RESULTS, cores, folder, processor
-from nl_lightning.data import decoding, packets, prepare
-from nl_lightning.data.census import take_census
+from nl_lightning.data import decoding, packets
 from nl_lightning.data.files import Files
+from nl_lightning.data.tools import prepare
+from nl_lightning.data.tools.check import take_census
 from nl_lightning.data.transforms import resize
 from nl_lightning.data.videos import VideoList
 from nl_lightning.errors import UserError

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.operations import POOLED
 from benchmarks.ratios import Entry, ceiling, figures
-from nl_lightning.conventions import Conventions
+from nl_lightning.models.conventions import Conventions
 from nl_lightning.models.nonlocal_block import NonLocalBlock
 from nl_lightning.models.operation import costs
 

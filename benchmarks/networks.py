@@ -18,8 +18,8 @@ from pytorchvideo.models.resnet import create_resnet
 from torch import Tensor, nn
 
 from benchmarks.contest import Call, Contest, Figures, Settings, measure
-from nl_lightning.conventions import Conventions
 from nl_lightning.models.complexity import complexity
+from nl_lightning.models.conventions import Conventions
 from nl_lightning.models.folded import channels_last
 from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet

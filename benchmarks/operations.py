@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from benchmarks import peers
 from benchmarks.contest import Contest, Figures, Settings, difference, measure
-from nl_lightning.conventions import INSTANTIATIONS, Conventions, Instantiation
+from nl_lightning.models.conventions import INSTANTIATIONS, Conventions, Instantiation
 from nl_lightning.models.folded import channels_last
 from nl_lightning.models.nonlocal_block import NonLocalBlock
 

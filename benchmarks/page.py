@@ -33,11 +33,11 @@ from benchmarks.ratios import (
 )
 from benchmarks.store import Store, failures
 from benchmarks.targets import share, targets, times
-from nl_lightning.conventions import INSTANTIATIONS
-from nl_lightning.records import write_atomically
+from nl_lightning.models.conventions import INSTANTIATIONS
 from nl_lightning.report.render import markdown_table
 from nl_lightning.report.tables import Grid
-from nl_lightning.study import find_study, load_study
+from nl_lightning.study.records import write_atomically
+from nl_lightning.study.study import find_study, load_study
 
 PARTS = ("operations", "networks", "growth", "pipeline", "study")
 NOTHING = "-"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nl_lightning.study import Variant
+from nl_lightning.study.study import Variant
 
 Entry = Mapping[str, Any]
 Figure = Mapping[str, Any]

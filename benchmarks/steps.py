@@ -17,7 +17,7 @@ BEGAN, BEGAN_CPU = time.perf_counter(), time.process_time()
 import torch  # noqa: E402
 from lightning.pytorch.callbacks import Callback  # noqa: E402
 
-from nl_lightning.execution import VideoCLI  # noqa: E402
+from nl_lightning.train.execute import VideoCLI  # noqa: E402
 
 
 class Clock(Callback):

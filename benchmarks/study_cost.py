@@ -17,10 +17,10 @@ from typing import Any
 from benchmarks import data
 from benchmarks.contest import Figures, Settings
 from benchmarks.store import REPOSITORY
-from nl_lightning.execution import network
 from nl_lightning.models.complexity import complexity
-from nl_lightning.runner import Run
-from nl_lightning.study import Recipe, Study, Variant, find_study, load_recipe, load_study
+from nl_lightning.study.run import Run
+from nl_lightning.study.study import Recipe, Study, Variant, find_study, load_recipe, load_study
+from nl_lightning.train.execute import network
 
 STUDY, PAPERS = "table2", "kinetics400_paper"
 STEPS, TEST_BATCHES = 12, 2

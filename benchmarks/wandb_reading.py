@@ -19,8 +19,8 @@ from pathlib import Path
 import wandb
 from wandb_standin import ENTITY, Run, WandbServer
 
-from nl_lightning.records import RunRecord, load_records
-from nl_lightning.study import find_study, load_recipe, load_study, run_hash
+from nl_lightning.study.records import RunRecord, load_records
+from nl_lightning.study.study import find_study, load_recipe, load_study, run_hash
 
 RUNS, STEPS = 1000, 200
 
@@ -55,7 +55,7 @@ def write_folders(some: list[RunRecord], folder: Path) -> None:
 
 
 def timed(what: str, folder: Path, *arguments: str) -> None:
-    command = [sys.executable, "-m", "nl_lightning", "report", "table2", "--recipe", "longrange"]
+    command = [sys.executable, "-m", "nl_lightning.cli", "report", "table2", "--recipe", "longrange"]
     began = time.monotonic()
     done = subprocess.run([*command, "--results", str(folder / "results"), *arguments], capture_output=True, text=True)
     seconds = time.monotonic() - began

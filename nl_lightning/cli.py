@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from nl_lightning import agent, process, sweeps
-from nl_lightning.cluster import Cluster, Local, Slurm, states, submit_all
-from nl_lightning.errors import UserError, mistake
-from nl_lightning.runner import CHECKPOINT_MINUTES, Run, plan, prepare, run_all, to_run_again
-from nl_lightning.signals import Stopped
-from nl_lightning.study import Recipe, Study, find_study, load_recipe, load_study
+from nl_lightning.errors import Stopped, UserError, mistake
+from nl_lightning.runs import worker as process
+from nl_lightning.runs.schedule import prepare, run_all
+from nl_lightning.runs.slurm import Cluster, Local, Slurm, states, submit_all
+from nl_lightning.study.run import CHECKPOINT_MINUTES, Run, plan, to_run_again
+from nl_lightning.study.study import Recipe, Study, find_study, load_recipe, load_study
+from nl_lightning.tracking import agent, sweeps
 
 if TYPE_CHECKING:
     from nl_lightning.data.datamodule import VideoDataModule
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     trains_one = bool(arguments) and arguments[0] in LIGHTNING
     try:
         if trains_one:
-            from nl_lightning.execution import lightning_command  # takes seconds: torch
+            from nl_lightning.train.execute import lightning_command  # takes seconds: torch
 
             return lightning_command(arguments)
         options = _parser().parse_args(arguments)
@@ -508,7 +509,7 @@ def _rescore(options: argparse.Namespace) -> int:
 
 
 def _weights_import(options: argparse.Namespace) -> int:
-    from nl_lightning.models.weights.importing import import_weights  # takes seconds: torch
+    from nl_lightning.weights.importing import import_weights  # takes seconds: torch
 
     imported = import_weights(
         options.file, options.out, options.source, options.variant, not options.without_classifier
@@ -519,7 +520,7 @@ def _weights_import(options: argparse.Namespace) -> int:
 
 
 def _weights_export(options: argparse.Namespace) -> int:
-    from nl_lightning.models.weights.exporting import export_weights  # takes seconds: torch
+    from nl_lightning.weights.exporting import export_weights  # takes seconds: torch
 
     print(f"{export_weights(options.file, options.out, options.to)} tensors written to {options.out}")
     return 0
@@ -527,9 +528,9 @@ def _weights_export(options: argparse.Namespace) -> int:
 
 def _print_wandb(study: Study, recipe: Recipe, options: argparse.Namespace) -> "Runs":
     from nl_lightning.report.render import write_tables  # W&B and pandas: a second
-    from nl_lightning.report.wandb_reading import from_folders, from_server
-    from nl_lightning.report.wandb_runs import print_left_out, select
-    from nl_lightning.tracking import logged_in
+    from nl_lightning.tracking.log import logged_in
+    from nl_lightning.tracking.offline import from_folders, from_server
+    from nl_lightning.tracking.read_back import print_left_out, select
 
     if options.wandb is not None and not logged_in():
         raise UserError("--wandb: nobody is logged in at W&B; log in with 'wandb login', or set WANDB_API_KEY")
@@ -541,14 +542,14 @@ def _print_wandb(study: Study, recipe: Recipe, options: argparse.Namespace) -> "
 
 
 def _attend(options: argparse.Namespace) -> int:
-    from nl_lightning.attend import attend  # takes seconds: torch, matplotlib
+    from nl_lightning.inspect.attend import attend  # takes seconds: torch, matplotlib
 
     print("\n".join(attend(options.video, options.weights, options.block, options.query, options.out)))
     return 0
 
 
 def _reach(options: argparse.Namespace) -> int:
-    from nl_lightning.reach import reach, reach_of_weights  # takes seconds: torch, matplotlib
+    from nl_lightning.inspect.reach import reach, reach_of_weights  # takes seconds: torch, matplotlib
 
     if options.weights and options.variant:
         raise UserError("--weights: trained networks are drawn in place of variants; give one or the other")
@@ -561,7 +562,7 @@ def _reach(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from nl_lightning.predict import Prediction, as_json, as_text, predictions  # takes seconds: torch
+    from nl_lightning.inspect.predict import Prediction, as_json, as_text, predictions  # takes seconds: torch
 
     found: list[Prediction] = []
     for prediction in predictions(options.video, options.weights):
@@ -575,7 +576,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _explain(options: argparse.Namespace) -> int:
     """How each non-local block of the variants computes Eq. (1), for one clip of the recipe."""
-    from nl_lightning.execution import block_costs_of  # takes seconds: torch
+    from nl_lightning.train.execute import block_costs_of  # takes seconds: torch
 
     columns = ("block", "sets", "queries", "keys", "N x N, MiB", "on a CPU", "on a GPU")
     for run in _planned(options):
@@ -589,7 +590,7 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _data_of(options: argparse.Namespace) -> "VideoDataModule":
-    from nl_lightning.execution import data_of  # takes seconds: torch
+    from nl_lightning.train.execute import data_of  # takes seconds: torch
 
     recipe = load_recipe(options.recipe)
     root = [f"--data.root={options.root}"] if options.root is not None else []
@@ -600,9 +601,9 @@ def _data_of(options: argparse.Namespace) -> "VideoDataModule":
 
 def _data_check(options: argparse.Namespace) -> int:
     from nl_lightning.data.annotations import read_annotation
-    from nl_lightning.data.census import by_error, counts, take_census  # takes seconds: torch
     from nl_lightning.data.known import overlap, said_of
     from nl_lightning.data.manifest import NAME
+    from nl_lightning.data.tools.check import by_error, counts, take_census  # takes seconds: torch
 
     data = _data_of(options)
     splits, file = data.splits(), options.out or data.root / NAME
@@ -628,7 +629,7 @@ def _data_check(options: argparse.Namespace) -> int:
 
 
 def _data_prepare(options: argparse.Namespace) -> int:
-    from nl_lightning.data.prepare import prepare  # takes seconds: torch
+    from nl_lightning.data.tools.prepare import prepare  # takes seconds: torch
 
     data = _data_of(options)
     lists = [name for name in data.lists.values() if name is not None]
@@ -652,7 +653,7 @@ def _data_shards(options: argparse.Namespace) -> int:
 
 
 def _complexity(options: argparse.Namespace) -> int:
-    from nl_lightning.execution import costs  # takes seconds: torch
+    from nl_lightning.train.execute import costs  # takes seconds: torch
 
     if options.explain:
         return _explain(options)
@@ -663,3 +664,7 @@ def _complexity(options: argparse.Namespace) -> int:
         table.add_row(run.variant.name, f"{cost.params / 1e6:.3f}", f"{cost.macs / 1e9:.3f}")
     Console().print(table)
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

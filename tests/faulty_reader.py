@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nl_lightning.data import decoding
-from nl_lightning.data.census import survey
+from nl_lightning.data.tools.check import survey
 
 
 def fault(path: str | Path) -> None:

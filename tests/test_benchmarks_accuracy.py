@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import accuracy
-from nl_lightning.records import RunRecord, load_records, pack, write_record
+from nl_lightning.study.records import RunRecord, load_records, pack, write_record
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -11,22 +11,22 @@ import pytest
 import torch
 
 from nl_lightning.cli import _parser, main
-from nl_lightning.conventions import Conventions
 from nl_lightning.data import longrange
 from nl_lightning.data.datamodule import VideoDataModule
 from nl_lightning.errors import UserError
-from nl_lightning.execution import ANY_MACHINE, VideoCLI
+from nl_lightning.models.conventions import Conventions
 from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
-from nl_lightning.models.weights.arguments import with_weights
-from nl_lightning.models.weights.exporting import export_weights
-from nl_lightning.models.weights.file import InputSettings, WeightsHeader, save_weights
-from nl_lightning.models.weights.lightning import HEADER
-from nl_lightning.predictions import PartWriter, Prediction, Protocol, merge
 from nl_lightning.report.collate import collect
 from nl_lightning.report.render import README_END, README_START, readme_block, write_tables
-from nl_lightning.runner import plan
-from nl_lightning.study import Study, find_study, load_recipe, load_study
+from nl_lightning.study.run import plan
+from nl_lightning.study.study import Study, find_study, load_recipe, load_study
+from nl_lightning.train.execute import ANY_MACHINE, VideoCLI
+from nl_lightning.train.predictions import PartWriter, Prediction, Protocol, merge
+from nl_lightning.weights.arguments import with_weights
+from nl_lightning.weights.exporting import export_weights
+from nl_lightning.weights.file import InputSettings, WeightsHeader, save_weights
+from nl_lightning.weights.lightning import HEADER
 
 REPOSITORY = Path(__file__).parent.parent
 RECIPES = sorted(

@@ -4,9 +4,9 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from nl_lightning import process
-from nl_lightning.runner import Run, plan
-from nl_lightning.study import load_recipe, load_study
+from nl_lightning.runs import worker as process
+from nl_lightning.study.run import Run, plan
+from nl_lightning.study.study import load_recipe, load_study
 
 STUDY = """
 name: small

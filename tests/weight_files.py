@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
-from nl_lightning.conventions import Conventions
 from nl_lightning.data.longrange import CLASSES
+from nl_lightning.models.conventions import Conventions
 from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
-from nl_lightning.models.weights.file import InputSettings, WeightsHeader, save_weights
+from nl_lightning.weights.file import InputSettings, WeightsHeader, save_weights
 
 INPUT = InputSettings(8, 2, (80.0,) * 3, (60.0,) * 3, test_short_side=36, test_crop=32, num_clips=2, num_crops=3)
 

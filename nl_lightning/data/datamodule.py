@@ -31,11 +31,10 @@ from nl_lightning.data.samplers import EpochShuffle, Turns
 from nl_lightning.data.sampling import Spread
 from nl_lightning.data.shards import Shards
 from nl_lightning.data.shared_memory import check_room
+from nl_lightning.data.together import from_all
 from nl_lightning.data.transforms import TestViews, TrainView
 from nl_lightning.data.videos import Labels, VideoList, every_fifth, same_classes
-from nl_lightning.errors import UserError
-from nl_lightning.signals import ignore_stops
-from nl_lightning.together import from_all
+from nl_lightning.errors import UserError, ignore_stops
 
 GRACE = 20
 """Seconds that a worker goes on reading when it is told to stop."""

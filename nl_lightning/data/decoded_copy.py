@@ -16,12 +16,12 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import track
 
-from nl_lightning.claims import waiting_for
 from nl_lightning.data import decoding
 from nl_lightning.data.packets import DecodeError
 from nl_lightning.data.transforms import Frames
 from nl_lightning.errors import UserError
-from nl_lightning.records import whole_file, write_atomically
+from nl_lightning.study.lock import waiting_for
+from nl_lightning.study.records import whole_file, write_atomically
 
 
 class DecodedCopy:

@@ -42,9 +42,9 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from nl_lightning.claims import waiting_for
 from nl_lightning.errors import UserError
-from nl_lightning.records import write_atomically
+from nl_lightning.study.lock import waiting_for
+from nl_lightning.study.records import write_atomically
 
 CLASSES = (
     "space_same", "space_diff", "time_same", "time_diff", "spacetime_same", "spacetime_diff",

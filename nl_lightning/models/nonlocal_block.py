@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nl_lightning.conventions import INSTANTIATIONS, SUM_OVER, Conventions, Instantiation, SumOver
 from nl_lightning.errors import UserError
 from nl_lightning.models.affine import Affine
 from nl_lightning.models.conv_norm import conv_norm, norm_of, watched
+from nl_lightning.models.conventions import INSTANTIATIONS, SUM_OVER, Conventions, Instantiation, SumOver
 from nl_lightning.models.folded import MaxPool3d, from_rows, pointwise, rows
 from nl_lightning.models.operation import (
     OF_Y,

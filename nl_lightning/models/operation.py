@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from nl_lightning.conventions import Instantiation
+from nl_lightning.models.conventions import Instantiation
 from nl_lightning.models.sorted_relu import sorted_relu
 
 Form = Literal["pairs", "keys", "attention", "associated", "map", "sorted"]

@@ -18,10 +18,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from nl_lightning.conventions import BLOCKS, INFLATE, STAGES, Conventions, Inflate, Rules, check_placement
 from nl_lightning.errors import UserError
 from nl_lightning.models.affine import Affine
 from nl_lightning.models.conv_norm import conv_norm
+from nl_lightning.models.conventions import BLOCKS, INFLATE, STAGES, Conventions, Inflate, Rules, check_placement
 from nl_lightning.models.folded import Conv3d, MaxPool3d, fold_frames, unfold_frames
 from nl_lightning.models.nonlocal_block import NonLocalBlock, NonLocalConfig
 

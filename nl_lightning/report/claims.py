@@ -21,7 +21,7 @@ import numpy as np
 
 from nl_lightning.report.collate import Runs
 from nl_lightning.report.uncertainty import LEVEL, Difference, assumed, holm, unpaired
-from nl_lightning.study import Check, Claim, Study
+from nl_lightning.study.study import Check, Claim, Study
 
 ASSUMED_DISAGREEMENT = 10.0  # percent of videos; networks of one family on Kinetics split on 10 to 15
 

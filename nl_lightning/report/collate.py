@@ -14,17 +14,6 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from nl_lightning.errors import UserError
-from nl_lightning.metrics import Metric
-from nl_lightning.records import (
-    RunRecord,
-    State,
-    load_records,
-    record_path,
-    state,
-    state_by_record,
-    unpack,
-    unpack_numbers,
-)
 from nl_lightning.report.uncertainty import (
     Difference,
     Interval,
@@ -36,7 +25,18 @@ from nl_lightning.report.uncertainty import (
     unpaired,
     wilson,
 )
-from nl_lightning.study import Recipe, Row, Study
+from nl_lightning.study.metrics import Metric
+from nl_lightning.study.records import (
+    RunRecord,
+    State,
+    load_records,
+    record_path,
+    state,
+    state_by_record,
+    unpack,
+    unpack_numbers,
+)
+from nl_lightning.study.study import Recipe, Row, Study
 
 VIEWS = {"num_clips": "clips a video", "num_crops": "crops a frame"}
 REPORTED_ONLY = "reported only"  # the state of a row without a variant

@@ -13,7 +13,6 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from nl_lightning.records import RunRecord, record_path, write_atomically
 from nl_lightning.report.charts import Axis, Line, Point, around, axis_for, curves, forest, forest_axis, scatter
 from nl_lightning.report.claims import Comparison, Verdict, compare, judge
 from nl_lightning.report.collate import Runs, collate, over_videos
@@ -34,7 +33,8 @@ from nl_lightning.report.tables import (
     verdict_legend,
 )
 from nl_lightning.report.uncertainty import NO_INTERVAL, Interval, ends
-from nl_lightning.study import Check, Table
+from nl_lightning.study.records import RunRecord, record_path, write_atomically
+from nl_lightning.study.study import Check, Table
 
 WORDS = {"holds": "✓", "fails": "✗", "undecided": "?"}  # beside the word, for eyes that don't tell red from green
 

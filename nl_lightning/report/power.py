@@ -15,7 +15,7 @@ from nl_lightning.report.claims import ASSUMED_DISAGREEMENT, Comparison, compare
 from nl_lightning.report.collate import Runs
 from nl_lightning.report.tables import Grid
 from nl_lightning.report.uncertainty import LEVEL, half_width
-from nl_lightning.study import Check, Study
+from nl_lightning.study.study import Check, Study
 
 POWER = 0.8  # of a claim as a whole: the usual promise
 MOST_SEEDS = 100

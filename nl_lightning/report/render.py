@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from nl_lightning.errors import UserError
-from nl_lightning.records import write_atomically
 from nl_lightning.report.claims import Verdict, compare, judge
 from nl_lightning.report.collate import Runs, collate
 from nl_lightning.report.tables import (
@@ -32,7 +31,8 @@ from nl_lightning.report.tables import (
     verdict_grid,
     verdict_legend,
 )
-from nl_lightning.study import Table
+from nl_lightning.study.records import write_atomically
+from nl_lightning.study.study import Table
 
 if TYPE_CHECKING:
     from rich.console import Console

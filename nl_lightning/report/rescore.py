@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from nl_lightning.errors import UserError
-from nl_lightning.predictions import (
+from nl_lightning.study.records import RunRecord, predictions_path, read_record
+from nl_lightning.train.predictions import (
     Protocol,
     Scores,
     Views,
@@ -21,7 +22,6 @@ from nl_lightning.predictions import (
     read_predictions,
     read_protocol,
 )
-from nl_lightning.records import RunRecord, predictions_path, read_record
 
 Combine = Callable[[Views], Scores]
 

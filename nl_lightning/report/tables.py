@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from nl_lightning.records import RunRecord
 from nl_lightning.report.claims import ASSUMED_DISAGREEMENT, Comparison, Verdict, compare_reported, expected, judge
 from nl_lightning.report.collate import REPORTED_ONLY, Runs
 from nl_lightning.report.uncertainty import NO_INTERVAL, ends
-from nl_lightning.study import Row, Study, Table
+from nl_lightning.study.records import RunRecord
+from nl_lightning.study.study import Row, Study, Table
 
 # Words in the place of numbers; set in italics, so that a hole in a table isn't overlooked.
 MISSING, STALE, NO_BASELINE = "missing", "stale", "baseline missing"

@@ -12,8 +12,8 @@ worse with few seeds: what flips by chance is drawn twice, so its intervals are 
 more alike than they are, so they are too narrow where seeds differ. ``docs/uncertainty.md`` has both by simulation,
 with the command that makes it.
 
-Where the score is an mAP, what each video contributes to it (:mod:`~nl_lightning.average_precision`) stands in the
-place of right and wrong.
+Where the score is an mAP, what each video contributes to it (:mod:`~nl_lightning.train.average_precision`) stands in
+the place of right and wrong.
 """
 
 from collections.abc import Sequence

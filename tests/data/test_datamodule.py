@@ -11,9 +11,9 @@ import pytest
 import torch
 from tiny_charades import write_tiny_charades
 
-from nl_lightning.data.census import take_census
 from nl_lightning.data.datamodule import VideoDataModule
 from nl_lightning.data.shards import pack
+from nl_lightning.data.tools.check import take_census
 from nl_lightning.errors import UserError
 
 SMALL: dict[str, Any] = {

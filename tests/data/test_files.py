@@ -11,10 +11,10 @@ import psutil
 import pytest
 
 from nl_lightning.data import decoding
-from nl_lightning.data.census import survey
 from nl_lightning.data.files import Files
 from nl_lightning.data.manifest import Manifest, Row, write_manifest
 from nl_lightning.data.packets import DecodeError
+from nl_lightning.data.tools.check import survey
 
 
 @pytest.fixture

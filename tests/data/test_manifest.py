@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from nl_lightning.data import decoding, packets
-from nl_lightning.data.census import survey
 from nl_lightning.data.encoding import write_mp4
 from nl_lightning.data.manifest import Manifest, Row, read_rows, write_manifest
 from nl_lightning.data.packets import DecodeError
+from nl_lightning.data.tools.check import survey
 from nl_lightning.data.videos import Paths
 from nl_lightning.errors import UserError
 

@@ -10,7 +10,7 @@ import pytest
 
 from nl_lightning.data.videos import Paths, VideoList, below, every_fifth, mirrored_labels, same_classes
 from nl_lightning.errors import UserError
-from nl_lightning.records import videos_hash
+from nl_lightning.study.records import videos_hash
 
 ROOT = Path("/data/set")
 NAMES = ["a b/c.mp4", "-x.mp4", "\u00fc/\u4e2d.mp4", os.fsdecode(b"\xff.mp4"), "", "/elsewhere/y.mp4"]

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nl_lightning.conventions import INSTANTIATIONS, Conventions
+from nl_lightning.models.conventions import INSTANTIATIONS, Conventions
 from nl_lightning.models.nonlocal_block import NonLocalBlock, NonLocalConfig
 
 Array = NDArray[np.float64]

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nl_lightning.conventions import INSTANTIATIONS, Conventions
 from nl_lightning.models import operation
 from nl_lightning.models.conv_norm import fold
+from nl_lightning.models.conventions import INSTANTIATIONS, Conventions
 from nl_lightning.models.nonlocal_block import NonLocalBlock
 from nl_lightning.models.operation import Sizes, form_of
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nl_lightning.conventions import BLOCKS, STAGES, Conventions
+from nl_lightning.models.conventions import BLOCKS, STAGES, Conventions
 from nl_lightning.models.folded import Conv3d, MaxPool3d, channels_last
 from nl_lightning.models.nonlocal_block import NonLocalBlock, NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet, _in_groups

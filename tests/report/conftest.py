@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from nl_lightning.records import RunRecord, write_record
-from nl_lightning.study import Recipe, Study, load_recipe, load_study, run_hash
+from nl_lightning.study.records import RunRecord, write_record
+from nl_lightning.study.study import Recipe, Study, load_recipe, load_study, run_hash
 
 STUDY = """
 name: small

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from nl_lightning.records import RunRecord
 from nl_lightning.report.claims import Comparison, compare, compare_reported, judge
 from nl_lightning.report.collate import collect
 from nl_lightning.report.uncertainty import Difference
-from nl_lightning.study import Check, Claim, Recipe, Study, find_study, load_study
+from nl_lightning.study.records import RunRecord
+from nl_lightning.study.study import Check, Claim, Recipe, Study, find_study, load_study
 
 Measure = Callable[..., RunRecord]
 

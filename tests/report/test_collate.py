@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nl_lightning.claims import claim
 from nl_lightning.errors import UserError
-from nl_lightning.records import RunRecord, marker_path, pack, record_path
 from nl_lightning.report.collate import collate, collect
 from nl_lightning.report.render import table_markdown
 from nl_lightning.report.tables import legend, provenance
-from nl_lightning.study import Recipe, Study, run_hash
+from nl_lightning.study.lock import claim
+from nl_lightning.study.records import RunRecord, marker_path, pack, record_path
+from nl_lightning.study.study import Recipe, Study, run_hash
 
 Measure = Callable[..., RunRecord]
 

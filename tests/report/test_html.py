@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from browser import CHROMIUM, Browser
 
-from nl_lightning.records import RunRecord, pack
 from nl_lightning.report.charts import Axis, axis_for
 from nl_lightning.report.collate import collect
 from nl_lightning.report.html import page, write_html
-from nl_lightning.study import Recipe, Study, load_recipe, load_study
+from nl_lightning.study.records import RunRecord, pack
+from nl_lightning.study.study import Recipe, Study, load_recipe, load_study
 
 REPOSITORY = Path(__file__).parent.parent.parent
 COMMITTED = REPOSITORY / "results" / "tables" / "longrange" / "table2.html"

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from nl_lightning.errors import UserError
-from nl_lightning.records import RunRecord, pack
 from nl_lightning.report.collate import collect
 from nl_lightning.report.power import plan_of, power_grid, seeds_needed, videos_needed
-from nl_lightning.study import Recipe, Study
+from nl_lightning.study.records import RunRecord, pack
+from nl_lightning.study.study import Recipe, Study
 
 Measure = Callable[..., RunRecord]
 

@@ -10,7 +10,6 @@ import pytest
 from rich.console import Console
 
 from nl_lightning.errors import UserError
-from nl_lightning.records import RunRecord
 from nl_lightning.report.collate import Runs, collate, collect
 from nl_lightning.report.render import (
     Grid,
@@ -24,7 +23,8 @@ from nl_lightning.report.render import (
     update_readme,
     write_tables,
 )
-from nl_lightning.study import Recipe, Study, find_study, load_study
+from nl_lightning.study.records import RunRecord
+from nl_lightning.study.study import Recipe, Study, find_study, load_study
 
 Measure = Callable[..., RunRecord]
 

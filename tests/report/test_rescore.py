@@ -10,9 +10,9 @@ import pytest
 
 from nl_lightning.cli import main
 from nl_lightning.errors import UserError
-from nl_lightning.predictions import PartWriter, Prediction, Protocol, merge, stored
-from nl_lightning.records import RunRecord, pack, predictions_path, write_record
 from nl_lightning.report.rescore import lines, mean_logits, rescore, rescore_record, subsets, votes
+from nl_lightning.study.records import RunRecord, pack, predictions_path, write_record
+from nl_lightning.train.predictions import PartWriter, Prediction, Protocol, merge, stored
 
 # Two clips of one crop each, six classes; the softmax of every view.
 SURE, TORN = [0.90, 0.02, 0.02, 0.02, 0.02, 0.02], [0.02, 0.30, 0.28, 0.16, 0.14, 0.10]

@@ -17,7 +17,7 @@ from nl_lightning.report.uncertainty import (
     unpaired,
     wilson,
 )
-from nl_lightning.study import Check
+from nl_lightning.study.study import Check
 
 
 def rights(*rows: str) -> np.ndarray:

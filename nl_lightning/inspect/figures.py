@@ -1,0 +1,252 @@
+"""Drawing: arrays and an `ax` in, the `ax` out, or a figure where axes belong together. No torch; nothing is measured.
+
+Strength is lightness in every map, so that they can be read in grey too: dark is nothing, light is much. Where there
+are signs, hue tells them.
+"""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import FancyArrowPatch, Rectangle
+from matplotlib.patheffects import AbstractPathEffect, withStroke
+
+from nl_lightning.study.records import write_atomically
+
+Frames = npt.NDArray[np.uint8]  # (T, H, W, 3), RGB
+Map = npt.NDArray[np.floating[Any]]  # (T, h, w)
+Numbers = npt.NDArray[np.floating[Any]]
+
+PER_LINE = 8
+"""Frames side by side, at most."""
+GAP = 0.08
+"""Between two frames, as a share of a frame."""
+FAINTEST = 1e-3
+"""Gradients below this share of the greatest look like it."""
+STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif", "font.size": 8, "svg.fonttype": "none", "svg.hashsalt": "nl-lightning",
+    "axes.titlesize": 8, "figure.constrained_layout.w_pad": 0.06, "axes.titlelocation": "left",
+}  # fmt: skip
+"""For ``matplotlib.rc_context``; text in an SVG stays text, and the same figure is the same file."""
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What one position i looks at in a clip.
+
+    Attributes:
+        frames: the T frames of the clip that stand for the frames of the map.
+        names: what to call them.
+        weights: of all positions j, in the map's frames.
+        rows, columns: of the clip, in pixels, on which the positions j are centred.
+        query: i: the frame (of the T), row and column (pixels).
+    """
+
+    frames: Frames
+    names: tuple[str, ...]
+    weights: Map
+    rows: Numbers
+    columns: Numbers
+    query: tuple[int, float, float]
+
+    @property
+    def signed(self) -> bool:
+        return bool((self.weights < 0).any())
+
+
+def strongest(weights: Map, count: int = 20) -> list[tuple[int, int, int]]:
+    """The (frame, row, column) of the `count` weights of the greatest absolute value above 0, the greatest first."""
+    order = np.argsort(-np.abs(weights), axis=None, kind="stable")[:count]
+    t, h, w = (axis.tolist() for axis in np.unravel_index(order, weights.shape))
+    return [place for place in zip(t, h, w, strict=True) if weights[place] != 0]
+
+
+def draw_attention(seen: Attention, title: str, note: str, count: int) -> Figure:
+    """The connections above, the weights below."""
+    lines = -(-len(seen.frames) // PER_LINE)
+    _, height, width, _ = seen.frames.shape
+    wide = min(len(seen.frames), PER_LINE) * (1 + GAP)
+    inches = max(1.2, min(1.7, 9 / wide))  # of a frame
+    with mpl.rc_context(STYLE):
+        size = (wide * inches + 0.7, 2 * lines * (height / width + 3 * GAP) * inches + 0.8)
+        figure = Figure(size, layout="constrained")
+        above, below = figure.subplots(2, 1)
+        draw_connections(above, seen, count).set_title(title, fontweight="bold")
+        draw_weights(below, seen)
+        figure.supxlabel(note, x=0.01, ha="left", fontsize=7, color="0.35")
+    return figure
+
+
+def save(figure: Figure, path: Path) -> list[Path]:
+    """Write `path` with .png and with .svg at its end, each whole or not at all; return both."""
+    written = []
+    for suffix, options in ((".png", {"dpi": 120}), (".svg", {"metadata": {"Date": None}})):
+        content = io.BytesIO()
+        with mpl.rc_context(STYLE):
+            figure.savefig(content, format=suffix[1:], **options)
+        written.append(path.with_name(path.name + suffix))
+        write_atomically(written[-1], content.getvalue())
+    return written
+
+
+def draw_connections(ax: Axes, seen: Attention, count: int = 20) -> Axes:
+    """The frames, and an arrow from i to each of the `count` strongest j; wider is stronger (the paper's Fig. 3)."""
+    _lay_out(ax, seen, 0.7 * seen.frames)
+    ends = strongest(seen.weights, count)
+    most = max((abs(seen.weights[end]) for end in ends), default=1.0)
+    start = _at(seen, *seen.query)
+    _, colours = _scale(seen)
+    positive, negative = (colours(1.0), colours(0.0)) if seen.signed else (colours(0.85), None)
+    for t, h, w in reversed(ends):  # the strongest on top
+        share = abs(seen.weights[t, h, w]) / most
+        colour = positive if seen.weights[t, h, w] > 0 else negative
+        end = _at(seen, t, float(seen.rows[h]), float(seen.columns[w]))
+        if end != start:
+            ax.add_patch(
+                FancyArrowPatch(
+                    start, end, arrowstyle="-|>", mutation_scale=4 + 4 * share, shrinkA=0, shrinkB=0,
+                    linewidth=0.4 + 1.4 * share, color=colour, alpha=0.35 + 0.6 * share,
+                    connectionstyle="arc3,rad=0.12",
+                )
+            )  # fmt: skip
+        else:  # i itself is among them
+            ax.plot(*end, "o", markersize=3 + 3 * share, color=colour)
+    _mark(ax, start)
+    return ax
+
+
+def draw_weights(ax: Axes, seen: Attention) -> Axes:
+    """The weight of every j as a heat map for each frame, with the scale beside it."""
+    norm, colours = _scale(seen)
+    _lay_out(ax, seen, 0.3 * seen.frames.mean(axis=3, keepdims=True).repeat(3, axis=3))
+    half_h, half_w = (float(at[1] - at[0]) / 2 if len(at) > 1 else 0.5 for at in (seen.rows, seen.columns))
+    for t, weights in enumerate(seen.weights):
+        left, top = _at(seen, t, seen.rows[0] - half_h, seen.columns[0] - half_w)
+        right, bottom = _at(seen, t, seen.rows[-1] + half_h, seen.columns[-1] + half_w)
+        drawn = ax.imshow(weights, cmap=colours, norm=norm, extent=(left, right, bottom, top), interpolation="none")
+        outline = Rectangle(_at(seen, t, -0.5, -0.5), *seen.frames.shape[2:0:-1], transform=ax.transData)
+        drawn.set_clip_path(outline)
+    _frame_all(ax, seen)
+    _mark(ax, _at(seen, *seen.query))
+    bar = ax.inset_axes((1.015, 0.0, 0.012, 1.0))
+    ticks = sorted({float(norm.vmin or 0), 0.0, float(norm.vmax or 0)})
+    scale = ax.figure.colorbar(ScalarMappable(norm, colours), cax=bar, ticks=ticks, format="%.2g")
+    scale.ax.tick_params(length=0, labelsize=7)
+    for side in scale.ax.spines.values():
+        side.set_visible(False)
+    return ax
+
+
+def overlay(seen: Attention, scale: int) -> Frames:
+    """The frames in grey, `scale` times as large, with the weights laid over them; a white square marks i."""
+    norm, colours = _scale(seen)
+    _, height, width, _ = seen.frames.shape
+    h = np.abs(seen.rows[:, None] - np.arange(height)).argmin(axis=0)
+    w = np.abs(seen.columns[:, None] - np.arange(width)).argmin(axis=0)
+    weights = seen.weights[:, h][:, :, w]  # (T, H, W)
+    strength = np.abs(weights) / max(float(np.abs(weights).max()), np.finfo(np.float32).tiny)
+    grey = seen.frames.mean(axis=3, keepdims=True).repeat(3, axis=3)
+    mixed = grey + 0.8 * strength[..., None] * (255 * colours(norm(weights))[..., :3] - grey)
+    large = np.rint(mixed).astype(np.uint8).repeat(scale, axis=1).repeat(scale, axis=2)
+    t, row, column = seen.query
+    top, left = (int(scale * (at + 0.5)) for at in (row, column))
+    half = max(2, large.shape[1] // 40)
+    square = large[t, max(0, top - half) : top + half, max(0, left - half) : left + half]
+    inside = square[2:-2, 2:-2].copy()
+    square[:] = 255
+    square[2:-2, 2:-2] = inside
+    film: Frames = large
+    return film
+
+
+def draw_reach(fields: Mapping[str, Map], note: str) -> Figure:
+    """Networks in rows, frames in columns: the gradient (T, H, W) of one output position, as shares of the greatest."""
+    frames, height, width = next(iter(fields.values())).shape
+    shown = sorted({round(at) for at in np.linspace(0, frames - 1, min(frames, PER_LINE))})
+    with mpl.rc_context(STYLE):
+        inches = 0.8
+        size = ((len(shown) + 2.6) * inches, (len(fields) * (height / width + 0.1) + 0.9) * inches)
+        figure = Figure(size, layout="constrained")
+        rows = figure.subplots(len(fields), len(shown), squeeze=False)
+        for axes, (name, field) in zip(rows, fields.items(), strict=True):
+            greatest = field.max() or 1.0  # nothing may move the position, as in a network whose ReLUs are all shut
+            for ax, t in zip(axes, shown, strict=True):
+                drawn = draw_gradient(ax, field[t] / greatest)
+            share = 100 * np.count_nonzero(field) / field.size
+            axes[0].set_ylabel(f"{name}\n{share:.0f} % reached", rotation=0, ha="right", va="center")
+        for ax, t in zip(rows[0], shown, strict=True):
+            ax.set_title(f"frame {t}", color="0.35")
+        label = "gradient, as a share of the network's greatest; white is none"
+        scale = figure.colorbar(drawn, ax=rows, aspect=40, ticks=[FAINTEST, 1], format="%g", label=label)
+        scale.ax.minorticks_off()
+        scale.ax.yaxis.label.set_fontsize(7)
+        scale.ax.tick_params(length=0, labelsize=7)
+        figure.suptitle("What can move the centre of res5", x=0.01, ha="left", fontsize=9, fontweight="bold")
+        figure.supxlabel(note, x=0.01, ha="left", fontsize=7, color="0.35")
+    return figure
+
+
+def draw_gradient(ax: Axes, frame: Map) -> AxesImage:
+    """The gradient in one frame (H, W), as a share of the greatest anywhere, on a scale of powers; white is none."""
+    seen = np.where(frame > 0, np.maximum(frame, FAINTEST), np.nan)
+    drawn = ax.imshow(seen, cmap="inferno", norm=LogNorm(FAINTEST, 1), interpolation="none")
+    ax.set_xticks([])
+    ax.set_yticks([])
+    for side in ax.spines.values():
+        side.set(linewidth=0.5, color="0.6")
+    return drawn
+
+
+def _scale(seen: Attention) -> tuple[Normalize, mpl.colors.Colormap]:
+    most = float(np.abs(seen.weights).max())
+    if seen.signed:
+        return Normalize(-most, most), mpl.colormaps["berlin"]  # dark in the middle
+    return Normalize(0, most), mpl.colormaps["inferno"]
+
+
+def _at(seen: Attention, t: int, row: float, column: float) -> tuple[float, float]:
+    """(x, y) in the picture of a place in frame t; frames stand in lines of :data:`PER_LINE`."""
+    line, place = divmod(t, PER_LINE)
+    _, height, width, _ = seen.frames.shape
+    return place * width * (1 + GAP) + column, line * height * (1 + 3 * GAP) + row
+
+
+def _lay_out(ax: Axes, seen: Attention, images: Numbers) -> None:
+    """Draw images (T, H, W, 3), 0 to 255, where the frames belong, with the frames' names above them."""
+    _, height, width, _ = seen.frames.shape
+    for t, (image, name) in enumerate(zip(images, seen.names, strict=True)):
+        left, top = _at(seen, t, -0.5, -0.5)
+        ax.imshow(image.astype(np.uint8), extent=(left, left + width, top + height, top), interpolation="none")
+        ax.text(left, top - 0.03 * height, name, va="bottom", color="0.35")
+    _frame_all(ax, seen)
+
+
+def _frame_all(ax: Axes, seen: Attention) -> None:
+    """Limits that hold all frames and their names: every image resets them."""
+    count, height, _, _ = seen.frames.shape
+    last = min(count, PER_LINE) - 1
+    right, _ = _at(seen, last, 0, seen.frames.shape[2] - 0.5)
+    _, bottom = _at(seen, count - 1, height - 0.5, 0)
+    ax.set_xlim(-0.5, right)
+    ax.set_ylim(bottom, -0.5 - 0.12 * height)
+    ax.set_aspect("equal")
+    ax.axis("off")
+
+
+def _mark(ax: Axes, start: tuple[float, float]) -> None:
+    """A white square with a dark edge, to be seen on everything."""
+    edge: list[AbstractPathEffect] = [withStroke(linewidth=1.5, foreground="black")]
+    ax.plot(*start, "s", markersize=6, markerfacecolor="none", markeredgecolor="black", markeredgewidth=3)
+    ax.plot(*start, "s", markersize=6, markerfacecolor="none", markeredgecolor="white", markeredgewidth=1.4)
+    label = ax.annotate("$x_i$", start, (5, 5), textcoords="offset points", color="white", fontsize=10)
+    label.set_path_effects(edge)

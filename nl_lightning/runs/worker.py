@@ -1,0 +1,108 @@
+"""A run in a process of its own: its claim, its signals, its last word, its exit code.
+
+``python -m nl_lightning.runs.worker run STUDY VARIANT RECIPE SEED RESULTS`` is what the runner starts, and a cluster's
+job; the options are theirs. The claim is taken before anything slow is imported, so of several processes that begin
+together all but one are gone at once.
+"""
+
+import contextlib
+import os
+import sys
+
+from nl_lightning.errors import Stopped, UserError, mistake, stop_on_signals
+from nl_lightning.runs.schedule import HELD
+from nl_lightning.study.lock import Claim, claim
+from nl_lightning.study.run import Run, identified
+
+
+def main(arguments: list[str]) -> int:
+    """``run`` and :meth:`Run.identity` executes a run; ``prepare --config=FILE ...`` makes a recipe's data.
+
+    Returns:
+        0: the run has its record, or the data is there. 75: another process is at work on it. 130, 143: told to stop.
+        2: the user's mistake. (An exception is the fifth way out.)
+    """
+    stop_on_signals()
+    verb, *rest = arguments
+    try:
+        return _prepare(rest) if verb == "prepare" else _run(*rest)
+    except Stopped as stopped:
+        return stopped.exit_code
+
+
+def _run(*identity: str) -> int:
+    run = identified(*identity)
+    if _rank() > 0:
+        return _execute(run, None)
+    held = claim(run.folder)
+    if held is None:
+        print(f"nl-lightning: {run.name} is left to {run.state().note or 'another process'}", file=sys.stderr)
+        return HELD
+    with held:
+        if run.is_done():
+            return 0
+        run.prepare_folder()
+        return _execute(run, held)
+
+
+def _rank() -> int:
+    """0 for the process that speaks for the run; torchrun, Slurm and Lightning give the others of a run numbers."""
+    return next((int(os.environ[name]) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if name in os.environ), 0)
+
+
+def _execute(run: Run, held: Claim | None) -> int:
+    """Execute a run; if it ends without a record, its marker says why."""
+    from nl_lightning.tracking import log as tracking  # takes seconds, and so does torch
+    from nl_lightning.train.execute import execute
+
+    try:
+        execute(run, held, tracking)
+    except BaseException as error:
+        _say_why(run, held, error)
+        tracking.end_without_record(error)  # last: without a server, it may take longer than there is time
+        return _exit_code(error, held)
+    return 0
+
+
+def _say_why(run: Run, held: Claim | None, error: BaseException) -> None:
+    """Say in the run's marker, which is no other process's, why it ends; not on a full disk."""
+    if held is None or held.lost:
+        return
+    with contextlib.suppress(UserError):
+        if isinstance(error, Stopped) and error.preempted:
+            run.say("preempted")
+        elif isinstance(error, Exception):
+            run.say("failed", error=mistake(error) or f"{type(error).__name__}: {error}".splitlines()[0])
+
+
+def _exit_code(error: BaseException, held: Claim | None) -> int:
+    """See :func:`main`; raises what is nobody's mistake."""
+    if isinstance(error, Exception) and held is not None and held.lost:
+        return HELD  # the run, and its marker, are another process's now
+    line = mistake(error)
+    if line is None:
+        raise error
+    print(f"nl-lightning: {line}", file=sys.stderr)
+    return 2
+
+
+def _prepare(files: list[str]) -> int:
+    """Make a recipe's data and check its lists."""
+    from nl_lightning.train.execute import data_of  # takes seconds: torch
+
+    try:
+        data = data_of(files)
+        data.prepare_data()
+        for stage in ("fit", "test"):
+            data.setup(stage)
+    except (UserError, OSError) as error:
+        line = mistake(error)
+        if line is None:
+            raise
+        print(f"nl-lightning: {line}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,81 @@
+"""``nl-lightning run`` as the command of a W&B sweep's agent: one point of the sweep, measured once, by somebody.
+
+A point whose run has its record, here or in the W&B project, ends at once as a repeat. Otherwise the run is brought to
+its record, after the one that it starts from; and then whatever another agent of the sweep began and left behind when
+its machine went away. Nothing is read from W&B's configuration: the point is on the command line.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+
+from nl_lightning.study.records import write_record
+from nl_lightning.study.run import Run
+
+Environment = Callable[[Run], Mapping[str, str]]
+Bring = Callable[[Sequence[Run], Environment], Sequence[Run]]
+"""Brings runs to their records in environments, and returns those that failed."""
+
+
+def is_present() -> bool:
+    """Whether this process is the command of an agent."""
+    return "WANDB_SWEEP_ID" in os.environ
+
+
+def run_point(planned: Callable[[], Sequence[Run]], bring: Bring) -> int:
+    """Bring the point to its record; return an exit code.
+
+    Args:
+        planned: gives the runs that the point needs, its own run last.
+        bring: brings runs to their records.
+    """
+    from nl_lightning.tracking import log as tracking  # wandb: most of a second
+
+    runs = planned()
+    own = runs[-1]
+    record, first = own.state().record, own.wandb.get("id", "a record")
+    if record is None and (found := tracking.find_record(own)) is not None:
+        record, first = found
+        write_record(own.results, record)
+    if record is not None:
+        tracking.repeat(own, record, first)
+        print(f"{own.name} is done already: {own.study.metric.name} {record.score(own.study.metric):.1f} %")
+        return 0
+    failed = list(bring(runs, lambda run: dict(os.environ) if run == own else _outside_the_sweep()))
+    if own in failed and not own.wandb:  # it didn't come as far as telling W&B
+        tracking.refuse(own.said().get("error", f"see {own.log}"))
+    for left in _left_behind(own):
+        failed += bring([left], _as_begun)
+    return 1 if failed else 0
+
+
+def refuse(line: str) -> None:
+    """Say in the agent's W&B run why nothing came of its point; without a word it would stay pending for ever."""
+    from nl_lightning.tracking import log as tracking  # wandb: most of a second
+
+    tracking.refuse(line)
+
+
+def _outside_the_sweep() -> dict[str, str]:
+    """For a run that the point only starts from: its own point may come later, and would be a second one."""
+    return {
+        k: v for k, v in os.environ.items() if k not in ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
+    }
+
+
+def _as_begun(run: Run) -> dict[str, str]:
+    """For a run of the sweep that another agent began: the same W&B run goes on."""
+    others = {key: value for key, value in os.environ.items() if key != "WANDB_SWEEP_PARAM_PATH"}
+    return others | {"WANDB_RUN_ID": run.wandb["id"]}
+
+
+def _left_behind(own: Run) -> list[Run]:
+    """Runs that other agents of this sweep began and whose process is gone."""
+    folders = own.results / "runs" / own.base.name
+    begun = [(path.parts[-3], path.parts[-2]) for path in sorted(folders.glob("*/seed*/wandb.json"))]
+    runs = [
+        Run(own.study, own.study.variants[variant], own.base, int(seed.removeprefix("seed")), own.results)
+        for variant, seed in begun
+        if variant in own.study.variants and seed.removeprefix("seed").isdigit()
+    ]
+    sweep = os.environ["WANDB_SWEEP_ID"]
+    return [run for run in runs if run.wandb.get("sweep") == sweep and run.state().name == "interrupted"]

@@ -1,0 +1,155 @@
+"""What a run tells W&B, and what W&B knows of a run. No torch here.
+
+A run tells its curves, its configuration as flat columns, and, when its record has been filed, the record. That, the
+account and W&B's own version is all that leaves the machine: see :data:`PRIVATE`. W&B is never the source of truth: a
+W&B run without a record in its summary isn't finished, whatever its state says there.
+"""
+
+import contextlib
+import dataclasses
+import json
+import netrc
+import os
+import sys
+from typing import Any
+from urllib.parse import urlsplit
+
+import wandb
+from wandb.sdk.lib.service.service_connection import WandbApiFailedError
+
+from nl_lightning.errors import Stopped
+from nl_lightning.study.records import RunRecord, parse_record, portable
+from nl_lightning.study.run import Run
+from nl_lightning.tracking.sweeps import PROJECT
+
+PRIVATE: dict[str, Any] = {
+    "console": "off",
+    "disable_git": True,
+    "disable_code": True,
+    "host": "",
+    "program": "nl-lightning",
+    "x_disable_machine_info": True,
+    "x_disable_meta": True,
+    "x_disable_stats": True,
+    "x_save_requirements": False,
+}
+"""W&B's settings by which output, code, host and environment stay here; WANDB_<NAME> in the environment overrides."""
+
+PATIENCE = 30
+"""Seconds that a server has to answer before a run goes on without it."""
+
+LAST_PATIENCE = 180
+"""Seconds that it has to take what is left when a run ends: W&B tries again at growing intervals after it was away."""
+
+
+def begin(run: Run) -> "wandb.Run":
+    """Start, or go on with, the W&B run of a run: offline if nobody is logged in or the server can't be used.
+
+    Under a W&B agent it is the agent's run; else one that belongs to this run, the same at every attempt.
+    """
+    if "WANDB_MODE" not in os.environ and not logged_in():
+        os.environ["WANDB_MODE"] = "offline"
+    started = _open(run)
+    run.note_wandb(started.id, started.sweep_id)
+    return started
+
+
+def _open(run: Run) -> "wandb.Run":
+    return _init(
+        project=_project(),
+        id=os.environ.get("WANDB_RUN_ID") or run.wandb.get("id") or run.config_hash,
+        name=run.name,
+        group=run.study.name,
+        job_type=run.base.name,
+        tags=run.tables(),
+        config={**run.columns(), "config": portable(run.recipe.config)},
+        dir=run.folder,
+    )
+
+
+def _project() -> str:
+    return os.environ.get("WANDB_PROJECT", PROJECT)
+
+
+def repeat(run: Run, record: RunRecord, first: str) -> None:
+    """Finish the agent's W&B run at once with the numbers that the run has already, marked as a repeat of the `first`.
+
+    If it is itself the first, whose record was filed before W&B heard of it, it is no repeat.
+    """
+    started = _open(run)
+    if first != started.id:
+        started.tags = (*(started.tags or ()), "repeat")
+        started.summary["repeat_of"] = first
+    end(record)
+
+
+def refuse(line: str) -> None:
+    """Finish the agent's W&B run as failed, with the line that says why: or it would stay pending for ever."""
+    _init(project=_project()).summary["error"] = line
+    wandb.finish(exit_code=2)
+
+
+def find_record(run: Run) -> tuple[RunRecord, str] | None:
+    """The record of this very run in the W&B project, where another machine may have put it, and its W&B run."""
+    if os.environ.get("WANDB_MODE", "online") != "online" or not logged_in():
+        return None
+    path = "/".join(filter(None, (os.environ.get("WANDB_ENTITY"), _project())))
+    wanted = {"config.config_hash": run.config_hash, "state": "finished"}
+    try:
+        found = [(one.id, dict(one.summary)) for one in wandb.Api(timeout=PATIENCE).runs(path, filters=wanted)]
+    except (wandb.Error, WandbApiFailedError, ValueError):  # no server, or no such project yet: `begin` will say so
+        return None
+    for name, summary in sorted(found, key=lambda one: "repeat_of" in one[1]):
+        if "record" in summary:
+            return parse_record(str(summary["record"]), f"W&B: {path}/{name}"), name
+    return None
+
+
+def _init(**kwargs: Any) -> "wandb.Run":
+    asked = {key for key in PRIVATE if f"WANDB_{key.upper()}" in os.environ}
+    private = {key: value for key, value in PRIVATE.items() if key not in asked}
+    timeouts: dict[str, Any] = {} if "WANDB_FINISH_TIMEOUT" in os.environ else {"finish_timeout": LAST_PATIENCE}
+    kwargs |= {"resume": "allow", "settings": wandb.Settings(silent=True, init_timeout=PATIENCE, **timeouts, **private)}
+    try:
+        return wandb.init(**kwargs)
+    except wandb.Error as error:
+        reason = " ".join(str(error).split())[:200]
+        print(f"nl-lightning: W&B: {reason}: going on offline; 'wandb sync' sends it later", file=sys.stderr)
+    wandb.teardown()  # its service holds on to what has failed
+    return wandb.init(**kwargs, mode="offline")
+
+
+def end(record: RunRecord) -> None:
+    """File the record in the summary of the W&B run, and finish that."""
+    if wandb.run is not None:
+        wandb.run.summary.update(_summary(record))
+        wandb.finish()
+
+
+def _summary(record: RunRecord) -> dict[str, Any]:
+    return {"record": json.dumps(dataclasses.asdict(record)), **record.scores}
+
+
+def end_without_record(error: BaseException) -> None:
+    """Finish the W&B run as failed, or, if its process was told to make room, as preempted: it is to be run again."""
+    code = error.exit_code if isinstance(error, Stopped) else 1
+    if wandb.run is None:
+        return
+    with contextlib.suppress(OSError):  # a cluster may have ended W&B's own process first; that isn't why the run ends
+        if isinstance(error, Stopped) and error.preempted:
+            wandb.run.mark_preempting()
+        wandb.finish(exit_code=code)
+
+
+def logged_in() -> bool:
+    """Whether there is a key for the W&B server, so that a run can be online without asking a question."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    server = urlsplit(wandb.setup().settings.base_url).netloc
+    # wandb 0.31 calls the public service by a new name, and reads keys that older ones filed under the old name.
+    names = [server] if "WANDB_BASE_URL" in os.environ else [server, "api.wandb.ai"]
+    try:
+        known = netrc.netrc(os.environ.get("NETRC"))
+    except (OSError, netrc.NetrcParseError):
+        return False
+    return any(known.authenticators(name) is not None for name in names)

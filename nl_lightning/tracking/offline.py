@@ -1,0 +1,171 @@
+"""W&B runs as they lie on a server, or in the folders that W&B leaves behind when it runs offline.
+
+Both are read as far as they tell of a record; whether it counts is :mod:`nl_lightning.tracking.read_back`'.
+"""
+
+import json
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import wandb
+from wandb.errors import AuthenticationError
+from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
+from wandb.sdk.lib.service.service_connection import WandbApiFailedError
+
+from nl_lightning.errors import UserError
+
+PAGE = 200
+"""Runs a request. A run with its configuration and record is some 10 kB."""
+
+
+@dataclass(frozen=True)
+class WandbRun:
+    """What of a W&B run matters here.
+
+    Attributes:
+        id: W&B's.
+        name: for people.
+        state: how it ended or stands, in W&B's words.
+        record: what its summary has as ``record``; None: nothing.
+        repeat: whether it trained nothing and gives another run's record once more.
+    """
+
+    id: str
+    name: str
+    state: str
+    record: Any
+    repeat: bool
+
+
+# --------------------------------------------------------------------------------------------------- a server
+
+
+def from_server(path: str) -> list[WandbRun]:
+    """All runs of ``ENTITY/PROJECT``, or those of one sweep, ``ENTITY/PROJECT/SWEEP``.
+
+    Raises:
+        UserError: there is no such thing, there are no runs in it, or the server doesn't let us look.
+    """
+    parts = path.split("/")
+    if len(parts) not in (2, 3) or not all(parts):
+        raise UserError(f"--wandb: expected ENTITY/PROJECT or ENTITY/PROJECT/SWEEP, got '{path}'")
+    try:
+        found = _fetch(path, parts)
+    except AuthenticationError as error:
+        raise UserError(_refused(error)) from None
+    except WandbApiFailedError as error:
+        raise UserError(f"W&B at {_server()} failed: {_one_line(error)}; try again") from None
+    except (wandb.Error, ValueError) as error:
+        raise UserError(f"--wandb {path}: {_one_line(error)}; is it as in the address of its page?") from None
+    if not found:
+        raise UserError(f"--wandb {path}: no runs there yet")
+    return found
+
+
+def _fetch(path: str, parts: list[str]) -> list[WandbRun]:
+    api = wandb.Api()  # waits for WANDB_HTTP_TIMEOUT seconds, 19 by default
+    filters = {}
+    if len(parts) == 3:
+        api.sweep(path)  # type: ignore[no-untyped-call]  # says so if there is none; the filter would find no runs
+        filters = {"sweep": parts[2]}
+    runs = api.runs("/".join(parts[:2]), filters=filters, per_page=PAGE, lazy=False)  # lazy: a request a run
+    return [_online(run) for run in runs]
+
+
+def _online(run: Any) -> WandbRun:
+    summary = run.summary_metrics
+    return WandbRun(run.id, run.name, run.state, summary.get("record"), "repeat_of" in summary)
+
+
+def _refused(error: AuthenticationError) -> str:
+    if getattr(error.__cause__, "response", None) is not None:
+        return f"W&B at {_server()} doesn't accept the API key; log in with 'wandb login', or set WANDB_API_KEY"
+    if error.__cause__ is not None:
+        return f"W&B at {_server()} can't be reached; without it, see --wandb-offline"
+    return _one_line(error)  # a key that can't be one: says its length
+
+
+def _server() -> str:
+    return wandb.setup().settings.base_url
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+# ----------------------------------------------------------------------------------------------- offline folders
+
+
+def from_folders(folder: Path) -> list[WandbRun]:
+    """The runs whose W&B folders (``offline-run-*`` and ``run-*``) lie anywhere below a folder, each run once.
+
+    UserError if there is none.
+    """
+    if not folder.is_dir():
+        raise UserError(f"--wandb-offline: {folder} is no folder")
+    files = {file.resolve() for file in folder.rglob("run-*.wandb") if "run-" in file.parent.name}
+    if not files:
+        raise UserError(f"--wandb-offline: no W&B runs (offline-run-*/run-*.wandb) below {folder}")
+    attempts: dict[str, list[WandbRun]] = {}
+    for file in sorted(files, key=lambda file: file.parent.name.removeprefix("offline-")):  # by the time in the name
+        run = _offline(file)
+        attempts.setdefault(run.id, []).append(run)
+    return [run for each in attempts.values() for run in _outcome(each)]
+
+
+def _outcome(attempts: list[WandbRun]) -> list[WandbRun]:
+    """Of the folders that a run left each time it went on: those with a record, or else the newest."""
+    recorded = {json.dumps(attempt.record): attempt for attempt in attempts if attempt.record is not None}
+    return list(recorded.values()) or attempts[-1:]
+
+
+def _offline(file: Path) -> WandbRun:
+    """A run as far as its file was written; a killed process leaves it without its end, or empty."""
+    id_ = name = file.stem.removeprefix("run-")
+    state = "running or killed"
+    summary: dict[str, str] = {}  # values as JSON
+    for record in _records(file):
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            name = record.run.display_name or id_
+        elif kind == "summary":
+            summary |= {item.key: item.value_json for item in record.summary.update}
+        elif kind == "preempting":
+            state = "preempted"
+        elif kind == "exit" and state != "preempted":
+            state = "failed" if record.exit.exit_code else "finished"
+    text = json.loads(summary["record"]) if "record" in summary else None
+    return WandbRun(id_, name, state, text, repeat="repeat_of" in summary)
+
+
+HEADER, BLOCK = 7, 32 * 1024
+"""Bytes of the header of the file and of each chunk in it, and of a block, whose end no chunk crosses."""
+WHOLE, FIRST, LAST = 1, 2, 4
+"""Types of chunks: of a whole record, the first of several, the last."""
+
+
+def _records(file: Path) -> Iterator[Record]:
+    """The records in a ``.wandb`` file, in LevelDB's log format, up to the first that isn't whole.
+
+    wandb 0.31 has no public way to read them but a program that takes a second a run.
+    """
+    content = file.read_bytes()
+    at, data = HEADER, b""
+    while at + HEADER <= len(content):
+        if BLOCK - at % BLOCK < HEADER:
+            at += BLOCK - at % BLOCK
+            continue
+        checksum, length, type_ = struct.unpack_from("<IHB", content, at)
+        chunk = content[at + HEADER : at + HEADER + length]
+        if zlib.crc32(chunk, zlib.crc32(bytes([type_]))) != checksum:
+            return
+        data = chunk if type_ in (WHOLE, FIRST) else data + chunk
+        if type_ in (WHOLE, LAST):
+            record = Record()
+            record.ParseFromString(data)
+            yield record
+        at += HEADER + length

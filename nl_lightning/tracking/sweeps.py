@@ -1,0 +1,147 @@
+"""W&B sweeps, derived from a study: for all of it, and for each of its tables. Nothing here imports torch.
+
+Table 2 is no product of settings but a union of small ones, and W&B has no conditional parameters; so a sweep is a grid
+over one flat axis, `variant`, and `seed`. Everything else stands in its command, which every agent runs for each
+point. With the command travels the configuration hash of each variant: an agent whose study or recipe says something
+else refuses the point.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from nl_lightning.errors import UserError
+from nl_lightning.study.records import load_records, write_atomically
+from nl_lightning.study.study import Recipe, Study, run_hash
+
+PROJECT = "nl-lightning"
+"""The W&B project where none is named."""
+
+MEASURED = Path("results")
+"""What the project itself has measured."""
+
+
+def write_sweeps(
+    study: Study, recipe: Recipe, seeds: Sequence[int], folder: Path, full_grid: bool, measured: Path = MEASURED
+) -> list[Path]:
+    """Write the sweeps of a study under a recipe to a folder, and return their files.
+
+    Args:
+        seeds: an axis of every sweep.
+        full_grid: also the product of the study's grid, with a W&B parameter for each of its axes.
+        measured: results folder with the records whose hours the comments quote.
+
+    Raises:
+        UserError: `full_grid`, but the study has no grid; or a file can't be written.
+    """
+    to_run = [table.name for table in study.tables.values() if table.variants]
+    tables = {study.name: None} | {f"{study.name}{_short(study, name)}": [name] for name in to_run}
+    texts = {}
+    for name, chosen in tables.items():
+        caption = study.title if chosen is None else study.tables[chosen[0]].caption
+        variants = study.select(chosen)
+        axes: Mapping[str, Sequence[str | int]] = {"variant": variants, "seed": list(seeds)}
+        head = _head(study, recipe, variants, seeds, measured)
+        texts[name] = _sweep(study, name, caption, head, axes, [*_command(study, recipe, variants), "${args}"])
+    if full_grid:
+        texts[f"{study.name}_grid"] = _grid_sweep(study, recipe, seeds, measured)
+    return [_write(folder / f"{name}.yaml", text) for name, text in texts.items()]
+
+
+def check_expected(study: Study, recipe: Recipe, expected: str, variants: Sequence[str]) -> None:
+    """Refuse variants that a sweep was not made for. `expected` is what :func:`_expected` wrote.
+
+    Raises:
+        UserError: a variant was defined otherwise when the sweep was made; names the hashes, and what has changed.
+    """
+    then = dict(part.partition("=")[::2] for part in expected.split())
+    now = {name: run_hash(study, recipe, name, 0) for name in then if name in study.variants}
+    changed = [name for name in then if now.get(name) != then[name]]
+    for name in variants:
+        if name not in then:
+            raise UserError(f"{study.path}: the sweep was made without '{name}'; make it again: nl-lightning sweeps")
+        if name in changed:
+            what = f"the recipe {recipe.name} has changed" if len(changed) == len(then) > 1 else "it has changed"
+            raise UserError(
+                f"{study.path}: {name} has the configuration {now.get(name)}, but the sweep was made for {then[name]}: "
+                f"{what} since, with {len(changed)} of {len(then)} variants; make the sweep again with "
+                f"'nl-lightning sweeps', or go back to what it was made from"
+            )
+
+
+def _expected(study: Study, recipe: Recipe, variants: Sequence[str]) -> str:
+    return " ".join(f"{name}={run_hash(study, recipe, name, 0)}" for name in variants)
+
+
+def _short(study: Study, table: str) -> str:
+    """``a`` of the table ``2a`` in the study ``table2``; other tables keep their names."""
+    digits = "".join(filter(str.isdigit, study.name))
+    return table.removeprefix(digits) if digits and table.startswith(digits) else f"_{table}"
+
+
+def _command(study: Study, recipe: Recipe, variants: Sequence[str]) -> list[str]:
+    named = study.path.parent.name == "experiments"
+    return [
+        "${env}", "nl-lightning", "run", study.name if named else str(study.path),
+        f"--recipe={recipe.name if named else recipe.files[0]}", f"--expect={_expected(study, recipe, variants)}",
+    ]  # fmt: skip
+
+
+def _grid_sweep(study: Study, recipe: Recipe, seeds: Sequence[int], measured: Path) -> str:
+    if study.grid is None:
+        raise UserError(f"{study.path}: no 'grid', so there is no product to write; see experiments/README.md")
+    grid = study.grid
+    head = _head(study, recipe, list(grid.variants), seeds, measured)
+    head += [f"Left out: {place}: {reason}." for place, reason in grid.impossible.items()]
+    command = [*_command(study, recipe, list(grid.variants)), "--where", "${args_no_hyphens}"]
+    return _sweep(study, f"{study.name}_grid", study.title, head, {**grid.axes, "seed": list(seeds)}, command)
+
+
+def _head(study: Study, recipe: Recipe, variants: Sequence[str], seeds: Sequence[int], measured: Path) -> list[str]:
+    """What a person should know before starting it: how many runs, on what, and what they cost."""
+    runs = len(variants) * len(seeds)
+    lines = [f"{runs} runs of the study {study.name} under the recipe {recipe.name}. Written by 'nl-lightning sweeps'."]
+    lines += [line for line in recipe.comment if line.startswith(("Hardware:", "Needs:"))]
+    records = [record for record in load_records(measured, recipe.name) if record.variant in variants]
+    if records:
+        seconds = {record.variant: record.train_seconds + record.test_seconds for record in records}
+        hours = sum(seconds.values()) * len(seeds) * len(variants) / len(seconds) / 3600
+        lines.append(f"Cost: {hours:.1f} hours of one agent in all, as measured on {records[0].device}.")
+    return [*lines, "An agent, on as many machines as you like: wandb agent ENTITY/PROJECT/SWEEP"]
+
+
+def _sweep(
+    study: Study,
+    name: str,
+    caption: str,
+    head: Sequence[str],
+    axes: Mapping[str, Sequence[str | int]],
+    command: Sequence[str],
+) -> str:
+    points = 1
+    for values in axes.values():
+        points *= len(values)
+    lines = [*(f"# {line}" for line in head)]
+    lines += [f"name: {name}", f"description: {json.dumps(caption)}", f"project: {PROJECT}", "method: grid"]
+    lines += [f"metric: {{name: {study.metric.key}, goal: maximize}}", f"run_cap: {points}", "parameters:"]
+    for axis, values in axes.items():
+        lines += [f"  {axis}:", "    values:", *(f"      - {_scalar(value)}" for value in values)]
+    lines += ["command:", *(f"  - {_scalar(word)}" for word in command)]
+    return "\n".join(lines) + "\n"
+
+
+def _scalar(value: str | int) -> str:
+    """As YAML reads it back the same; a long list of words is folded over lines."""
+    if isinstance(value, int):
+        return str(value)
+    first, *words = value.split(" ")
+    if words:
+        return "\n      ".join([">-", first, *words])
+    return value if yaml.safe_load(value) == value else json.dumps(value)
+
+
+def _write(path: Path, text: str) -> Path:
+    write_atomically(path, text)
+    return path

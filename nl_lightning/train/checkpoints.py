@@ -1,0 +1,191 @@
+"""Checkpoints from which a run goes on as if nothing had happened: when they are written, and what is in them.
+
+A run that was ended at any moment, by whatever means, ends in the very weights and numbers of one that was not, on the
+same machine. For that a checkpoint has, beside what Lightning keeps (weights, optimizer, schedule, counters), the state
+of the random number generators of every process; the data module and the classifier add the place in the epoch and the
+sums of its means. It is written between two iterations, never while gradients wait for more batches.
+"""
+
+import os
+import random
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+
+from nl_lightning.data.together import from_all
+from nl_lightning.errors import STOP, Postponed, Stopped
+from nl_lightning.study.records import whole_file
+from nl_lightning.study.run import PREVIOUS
+
+
+class Saver(Checkpoint):
+    """Keep the newest checkpoint and the one before: every few minutes, before validation, and after every epoch.
+
+    Told to stop, the run ends after the iteration that it is in, with a checkpoint.
+
+    Args:
+        newest: file of the newest; the one before lies beside it.
+        minutes: from one checkpoint to the next, at most.
+    """
+
+    def __init__(self, newest: Path, minutes: float) -> None:
+        self.newest, self.minutes = newest, minutes
+        self.stop = Postponed()
+        self.random_states: list[dict[str, Any]] = []
+        self.steps, self.saved = 0, 0.0
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if self.random_states:  # as late as can be: what was set up may have drawn random numbers
+            _set_random_state(self.random_states[trainer.global_rank % len(self.random_states)])
+        self.steps, self.saved = trainer.global_step, time.monotonic()
+        self.stop.begin()
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, index: int) -> None:
+        stepped = trainer.global_step != self.steps
+        self.steps = trainer.global_step
+        due = self.stop.told is not None or time.monotonic() - self.saved >= 60 * self.minutes
+        if stepped and trainer.strategy.reduce_boolean_decision(due, all=False) and not _validates_or_ends(trainer):
+            self._save(trainer)
+
+    def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if not _fits(trainer):
+            return
+        if trainer.global_step != trainer.max_steps:  # for then Lightning would not validate when it goes on
+            self._save(trainer)
+        self.stop.end()  # nothing would be saved from here on
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if _fits(trainer):
+            self.stop.begin()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._save(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.stop.end()
+
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+        self.stop.end()
+
+    def _save(self, trainer: L.Trainer) -> None:
+        """Write a checkpoint; all processes of a run do, the first one to the disk.
+
+        Raises:
+            Stopped: one of them has been told to stop.
+            UserError: the disk is full.
+        """
+        if trainer.is_global_zero:
+            with whole_file(self.newest) as file:
+                trainer.save_checkpoint(file)
+                if self.newest.exists():
+                    os.replace(self.newest, self.newest.with_name(PREVIOUS))
+        else:
+            trainer.save_checkpoint(self.newest)
+        self.saved = time.monotonic()
+        if trainer.strategy.reduce_boolean_decision(self.stop.told is not None, all=False):
+            raise self.stop.told or Stopped(STOP[1])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"random": from_all(_random_state())}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.random_states = state["random"]
+
+    def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Put Lightning's counters so that it goes on from where it is."""
+        counters = checkpoint["loops"]["fit_loop"]
+        epochs = trainer.fit_loop.epoch_progress.current
+        if trainer.validating:
+            _put_into_validation(counters)
+        elif trainer.max_steps != -1 and epochs.ready == epochs.processed:  # type: ignore[attr-defined]
+            _put_after_epoch(counters)
+
+
+def _put_into_validation(counters: dict[str, Any]) -> None:
+    """As in the middle of its first batch; as it begins, Lightning would take it that it is over."""
+    total = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+    counters["epoch_loop.val_loop.batch_progress"]["total"] = total
+
+
+def _put_after_epoch(counters: dict[str, Any]) -> None:
+    """As at the end of its last iteration, but of an epoch that is over.
+
+    Where the recipe counts steps, and not epochs, Lightning would end the epoch once more, or train on a batch of it.
+    """
+    for progress in (counters["epoch_progress"]["total"], counters["epoch_progress"]["current"]):
+        progress["completed"] = progress["processed"]
+    batches = counters["epoch_loop.batch_progress"]
+    for progress in (batches["total"], batches["current"]):
+        progress["completed"] -= 1
+    batches["is_last_batch"] = False
+    counters["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+
+
+def _fits(trainer: L.Trainer) -> bool:
+    return trainer.state.fn == "fit" and not trainer.sanity_checking
+
+
+def _validates_or_ends(trainer: L.Trainer) -> bool:
+    """Whether validation or the end of the epoch follows this iteration: both have checkpoints of their own."""
+    loop = trainer.fit_loop.epoch_loop
+    fetcher = trainer.fit_loop._data_fetcher
+    assert fetcher is not None
+    return loop._is_training_done or loop._should_check_val_fx(fetcher)
+
+
+def _random_state() -> dict[str, Any]:
+    """Of Python, NumPy and torch, as tensors and plain values: a checkpoint holds no code."""
+    version, key, gauss = random.getstate()
+    _, keys, *rest = np.random.get_state()
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    return {
+        "python": [version, list(key), gauss],
+        "numpy": [torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
+        "torch": torch.get_rng_state(),
+        "cuda": cuda,
+    }
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    version, key, gauss = state["python"]
+    random.setstate((version, tuple(key), gauss))
+    keys, *rest = state["numpy"]
+    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"].cpu())
+
+
+def newest_whole(newest: Path, speaks: bool) -> Path | None:
+    """The newest checkpoint that can be gone on from, if there is one.
+
+    Of a run's processes, the one that `speaks` for it names a damaged one and sets it aside, so that it never takes the
+    place of a whole one.
+    """
+    for file in (newest, newest.with_name(PREVIOUS)):
+        if not file.exists():
+            continue
+        damage = _damage(file)
+        if damage is None:
+            return file
+        if speaks:
+            aside = file.with_name(f"{file.stem}.damaged{file.suffix}")
+            print(f"nl-lightning: {file} is damaged ({damage}): kept as {aside.name}, going on from before it")
+            os.replace(file, aside)
+    return None
+
+
+def _damage(file: Path) -> str | None:
+    """What is wrong with a checkpoint, if anything: torch's files are archives with a checksum of every part."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            bad = archive.testzip()
+    except Exception as error:  # of whatever kind: the part that is damaged may be the one that lists the parts
+        return " ".join(str(error).split())
+    return None if bad is None else f"bad checksum of {bad}"

@@ -1,0 +1,194 @@
+"""What testing keeps of every video: the log-probabilities of each of its views, in one Parquet file. No torch here.
+
+A line a video, in the order of the test list: its path below the data set's folder, its label, and the logarithm of
+the softmax of every view in float16, views x classes, view by view (null: it could not be read). Where videos have
+several labels, it is all of them, and the logarithm of the sigmoids. With them any rule that makes a video's score of
+its views can be tried again. Accuracy is computed from these very numbers, as they are stored, so that it can be
+computed again to the last digit.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nl_lightning.errors import UserError
+from nl_lightning.study.records import whole_file
+
+ROW_GROUP = 64
+"""Videos that are written, and read, at a time: 1.5 MB of Kinetics at 30 views."""
+KEY = b"nl_lightning"
+Views = npt.NDArray[np.float16]  # (V, classes)
+Scores = npt.NDArray[np.float64]  # (classes,)
+
+
+def _schema(multi_label: bool) -> pa.Schema:
+    """Columns of a file; views are flat, num_classes numbers a view."""
+    label = pa.list_(pa.int32()) if multi_label else pa.int32()
+    return pa.schema([("video", pa.string()), ("label", label), ("views", pa.list_(pa.float16()))])
+
+
+class Prediction(NamedTuple):
+    """A tested video; `views` are log-probabilities (V, classes), or None if it could not be read."""
+
+    video: str
+    label: int | tuple[int, ...]
+    views: Views | None
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How the videos of a file were tested.
+
+    Attributes:
+        num_clips, num_crops: views of a video: clip by clip, and within a clip crop by crop.
+        num_classes: numbers of each view.
+        multi_label: whether a video has several labels at once.
+        words: everything else that was said of the test, for people.
+    """
+
+    num_clips: int
+    num_crops: int
+    num_classes: int
+    words: dict[str, Any] = field(default_factory=dict)
+    multi_label: bool = False
+
+
+def stored(log_probabilities: npt.NDArray[np.float32]) -> Views:
+    """Log-probabilities as they are stored: float16, nothing below its lowest number."""
+    return np.maximum(log_probabilities, np.finfo(np.float16).min).astype(np.float16)
+
+
+def mean_softmax(views: Views) -> Scores:
+    """The scores of a video: the softmax (or the sigmoids) of its views, averaged (paper, Sec. 4, inference)."""
+    mean: Scores = np.exp(views.astype(np.float64)).mean(axis=0)
+    return mean
+
+
+def rank(scores: Scores, label: int) -> float:
+    """The place of the label's score among all, from 1; infinite if it isn't a number.
+
+    A score that ties with the label's counts as higher, and one that is not a number never loses to it, so that
+    neither a constant nor a broken network is ever right.
+    """
+    own = scores[label]
+    return int(np.sum(~(scores < own))) if np.isfinite(own) else math.inf  # its own score is one of those
+
+
+class PartWriter:
+    """Writes what one process tests, as it goes, to a file of its own; :func:`merge` makes the whole of all parts."""
+
+    def __init__(self, path: Path, multi_label: bool = False) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path, self.schema = path, _schema(multi_label)
+        with_index = self.schema.append(pa.field("index", pa.int64()))
+        self._file = pq.ParquetWriter(path, with_index, compression="zstd")
+        self._waiting: list[tuple[int, Prediction]] = []
+
+    def add(self, index: int, prediction: Prediction) -> None:
+        """Keep a video; `index` is its place in the test list."""
+        self._waiting.append((index, prediction))
+        if len(self._waiting) == ROW_GROUP:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._file.close()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            indices, predictions = zip(*self._waiting, strict=True)
+            self._file.write_table(
+                _table(predictions, self.schema).append_column("index", pa.array(indices, pa.int64()))
+            )
+        self._waiting = []
+
+
+def _table(predictions: Sequence[Prediction], schema: pa.Schema) -> pa.Table:
+    flat = [np.empty(0, np.float16) if p.views is None else p.views.ravel() for p in predictions]
+    offsets = np.cumsum([0, *map(len, flat)], dtype=np.int32)
+    unread = pa.array([p.views is None for p in predictions])
+    views = pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(flat)), mask=unread)
+    labels = pa.array([p.label for p in predictions], schema.field("label").type)
+    return pa.table([pa.array([p.video for p in predictions]), labels, views], schema)
+
+
+def merge(parts: Sequence[Path], path: Path, protocol: Protocol) -> None:
+    """Write the file of predictions, whole or not at all, of its parts; a video that is in several of them once."""
+    schema = _schema(protocol.multi_label).with_metadata({KEY: json.dumps(asdict(protocol))})
+    with whole_file(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as file:
+        for chunk in _chunks(_in_order(parts)):
+            file.write_table(_table(chunk, schema))
+
+
+def _in_order(parts: Sequence[Path]) -> Iterator[Prediction]:
+    """All videos of the parts by their place in the test list; of each part, one row group is in memory."""
+    files = [pq.ParquetFile(part) for part in parts]
+    places: dict[int, tuple[int, int]] = {}
+    for part, file in enumerate(files):
+        for row, index in enumerate(file.read(["index"])["index"].to_pylist()):
+            places.setdefault(index, (part, row))
+    groups: dict[int, tuple[int, list[Prediction]]] = {}
+    for _, (part, row) in sorted(places.items()):
+        group = row // ROW_GROUP
+        if groups.get(part, (-1,))[0] != group:
+            groups[part] = group, _predictions(files[part].read_row_group(group), 0)
+        yield groups[part][1][row % ROW_GROUP]
+    for file in files:
+        file.close()
+
+
+def _chunks(predictions: Iterator[Prediction]) -> Iterator[list[Prediction]]:
+    chunk: list[Prediction] = []
+    for prediction in predictions:
+        chunk.append(prediction)
+        if len(chunk) == ROW_GROUP:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _predictions(table: pa.Table, num_classes: int) -> list[Prediction]:
+    """The lines of a table; the views as (V, num_classes), or flat if `num_classes` is 0."""
+    views = table["views"].combine_chunks()
+    offsets, values = views.offsets.to_numpy(), views.values.to_numpy(zero_copy_only=False)
+    readable = views.is_valid().to_pylist()
+    shape = (-1, num_classes) if num_classes else (-1,)
+    kept = [
+        values[start:end].reshape(shape) if there else None
+        for there, start, end in zip(readable, offsets[:-1], offsets[1:], strict=True)
+    ]
+    labels = [tuple(label) if isinstance(label, list) else label for label in table["label"].to_pylist()]
+    return [Prediction(*line) for line in zip(table["video"].to_pylist(), labels, kept, strict=True)]
+
+
+def read_protocol(path: Path) -> Protocol:
+    """How the videos of a file were tested. UserError if it is missing, broken, or of another kind."""
+    try:
+        said = (pq.read_schema(path).metadata or {})[KEY]
+        return Protocol(**json.loads(said))
+    except FileNotFoundError:
+        raise UserError(
+            f"there is no file of predictions {path}: they are written by testing, and not shared"
+        ) from None
+    except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is no whole file of predictions of each view ({type(error).__name__})") from None
+
+
+def read_predictions(path: Path) -> Iterator[Prediction]:
+    """The videos of a file, some at a time in memory. UserError as :func:`read_protocol`."""
+    num_classes = read_protocol(path).num_classes
+    try:
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                yield from _predictions(file.read_row_group(group), num_classes)
+    except (pa.ArrowInvalid, OSError, ValueError) as error:
+        raise UserError(f"{path}: can't be read to its end ({type(error).__name__})") from None

@@ -1,0 +1,122 @@
+"""``nl-lightning weights export``: our weight file -> one of the released code, or of PySlowFast.
+
+A file is only written if reading it back gives this very network: conventions that the other side doesn't have are
+refused by name.
+"""
+
+import io
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+from nl_lightning.errors import UserError
+from nl_lightning.models.conventions import STAGES
+from nl_lightning.study.records import write_atomically
+from nl_lightning.weights import caffe2, slowfast
+from nl_lightning.weights.file import WeightsHeader, differences, read_weights
+from nl_lightning.weights.importing import translate
+from nl_lightning.weights.source import CLIPS, Source, variant_words
+
+Target = Literal["caffe2", "slowfast"]
+
+
+def export_weights(path: Path, out: Path, to: Target) -> int:
+    """Write the weights of our file `path` to `out`, as the code `to` names them; return how many tensors.
+
+    Raises:
+        UserError: `path` can't be read, or `to` has no network that computes the same.
+    """
+    tensors, header = read_weights(path)
+    kind = caffe2.SOURCE if to == "caffe2" else slowfast.SOURCE
+    theirs = _renamed(tensors, kind)
+    beside: dict[str, Any] = (
+        {"lr": _rate(header)} if to == "caffe2" else {"cfg": yaml.safe_dump(_configuration(header))}
+    )
+    _check(theirs, beside, header, kind)
+    if to == "caffe2":
+        blobs = {name: tensor.numpy() for name, tensor in (theirs | beside).items()}
+        write_atomically(out, python2_pickle(blobs))
+    else:
+        content = io.BytesIO()
+        torch.save({"model_state": theirs, **beside}, content)
+        write_atomically(out, content.getvalue())
+    return len(theirs)
+
+
+def _renamed(tensors: Mapping[str, Tensor], kind: Source) -> dict[str, Tensor]:
+    named = {name: kind.names.theirs(name) for name in tensors if not _is_counter_of_caffe2(name, kind)}
+    if unknown := sorted(name for name, theirs in named.items() if theirs is None):
+        raise UserError(f"{kind.name} has no name for {unknown[0]}")
+    return {theirs: tensors[name] for name, theirs in named.items() if theirs is not None}
+
+
+def _is_counter_of_caffe2(name: str, kind: Source) -> bool:
+    """BN's count of batches, which nothing reads and Caffe2 doesn't have."""
+    return kind is caffe2.SOURCE and name.endswith(".num_batches_tracked")
+
+
+def _rate(header: WeightsHeader) -> Tensor:
+    """The released code asks for a learning rate, and tells files with folded BN by it."""
+    affine = header.net.conventions.rules.norm == "affine"
+    return torch.tensor([caffe2.AFFINE_RATE if affine else caffe2.FINE_TUNING_RATE])
+
+
+def _configuration(header: WeightsHeader) -> dict[str, Any]:
+    """The part of PySlowFast's configuration that says which network it is."""
+    net = header.net
+    blocks = net.non_local
+    spelled = {ours: theirs for theirs, ours in slowfast.INSTANTIATIONS.items()}
+    arch = ("c2d" if net.inflate == "none" else "i3d") if net.temporal_strides[2] == 2 else "slow_i3d"
+    cfg: dict[str, Any] = {
+        "MODEL": {"ARCH": arch, "NUM_CLASSES": net.num_classes},
+        "DATA": {"NUM_FRAMES": header.input.num_frames, "SAMPLING_RATE": header.input.frame_stride},
+        "RESNET": {"DEPTH": net.depth},
+    }
+    if blocks is not None:
+        pool = [1, 2, 2] if blocks.subsample else [1, 1, 1]
+        cfg["NONLOCAL"] = {
+            "LOCATION": [[blocks.placement.get(stage, [])] for stage in STAGES],
+            "INSTANTIATION": spelled.get(blocks.instantiation, blocks.instantiation),
+            "POOL": [[pool] for _ in STAGES],
+        }
+    return cfg
+
+
+def _check(theirs: Mapping[str, Tensor], beside: Mapping[str, Any], header: WeightsHeader, kind: Source) -> None:
+    """UserError unless what is written would be read as the network of `header`."""
+    seen, blocks = header.input, header.net.non_local
+    clip = f"{seen.num_frames}x{seen.frame_stride}"
+    if kind is caffe2.SOURCE and clip not in CLIPS:
+        raise UserError(f"caffe2 has no network for clips of {clip}, only for {', '.join(CLIPS)}")
+    if blocks is not None and blocks.instantiation not in slowfast.INSTANTIATIONS.values():
+        raise UserError(f"{kind.name} has no {blocks.instantiation} blocks")
+    words = variant_words(f"{clip} {blocks.instantiation if blocks else ''}")
+    back = translate({"model_state": dict(theirs), **beside}, words, kind.name).header
+    if differ := differences(back.net, header.net):
+        raise UserError(f"{kind.name} has no network that computes this: {'; '.join(differ)}")
+
+
+def python2_pickle(blobs: Mapping[str, Any]) -> bytes:
+    """``{'blobs': blobs}`` as Python 2's pickle of protocol 2 has it, with the names of numpy's modules of its time."""
+    entries = b"".join(_text(name) + _array(np.asarray(array, "<f4")) + b"s" for name, array in blobs.items())
+    return b"\x80\x02}" + _text("blobs") + b"}" + entries + b"s."
+
+
+def _text(text: str | bytes) -> bytes:
+    raw = text.encode() if isinstance(text, str) else text
+    return b"T" + struct.pack("<i", len(raw)) + raw
+
+
+def _array(array: np.ndarray[Any, np.dtype[np.float32]]) -> bytes:
+    """What numpy of Python 2 pickles: an empty array, then its state: version, shape, type, order of axes, bytes."""
+    empty = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + _text("b") + b"\x87R"
+    shape = b"(" + b"".join(b"J" + struct.pack("<i", size) for size in array.shape) + b"t"
+    kind = b"cnumpy\ndtype\n" + _text("f4") + b"K\x00K\x01\x87R"
+    kind += b"(K\x03" + _text("<") + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    return empty + b"(K\x01" + shape + kind + b"\x89" + _text(array.tobytes()) + b"tb"

@@ -1,0 +1,219 @@
+"""Our weight file: a network's tensors in the safetensors format, with all that it takes to use them in the header.
+
+The header holds the network's configuration with every convention spelled out, what its input is and how it is
+tested, and where the weights came from. So ``nl-lightning test --weights W`` needs nothing but data.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from nl_lightning.errors import UserError
+from nl_lightning.models.conventions import Conventions
+from nl_lightning.models.nonlocal_block import NonLocalConfig
+from nl_lightning.models.resnet import ResNetConfig, VideoResNet
+from nl_lightning.study.records import write_atomically
+
+FORMAT = "nl-lightning 1"
+Colour = tuple[float, float, float]
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class InputSettings:
+    """What a network's input is, and how it is tested unless somebody says otherwise.
+
+    Attributes:
+        num_frames, frame_stride: a clip's frames, and from one to the next in the video.
+        mean, std: of red, green and blue, in units of 0 to 255.
+        test_short_side, test_crop: pixels; ``whole`` is the whole frame.
+        num_clips, num_crops: views of a video.
+        clip_starts: one of :data:`nl_lightning.data.sampling.Spread`.
+        test_pool: side of the window that testing pools at every place of res5, or none for one global pool.
+        multi_label: whether its scores are sigmoids, of several classes at once, not a softmax.
+    """
+
+    num_frames: int
+    frame_stride: int
+    mean: Colour = (114.75, 114.75, 114.75)
+    std: Colour = (57.375, 57.375, 57.375)
+    test_short_side: int = 256
+    test_crop: int | Literal["whole"] = 256
+    num_clips: int = 10
+    num_crops: int = 3
+    clip_starts: str = "paper"
+    test_pool: int | None = None
+    multi_label: bool = False
+
+
+@dataclass(frozen=True)
+class WeightsHeader:
+    """What a weight file says of its tensors.
+
+    Attributes:
+        net: the network. Its number of classes means nothing without a `classifier`.
+        input: what it sees.
+        source: the kind of file that the tensors came from.
+        source_sha256: of that file.
+        classifier: whether the tensors of ``fc`` are there.
+        classes: their names, or nothing if nobody knows them.
+    """
+
+    net: ResNetConfig
+    input: InputSettings
+    source: str
+    source_sha256: str
+    classifier: bool = True
+    classes: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """One line of JSON; the inverse of :func:`header_from_json`."""
+        raw = asdict(self)
+        conventions = self.net.conventions
+        raw["net"]["conventions"] = {"profile": conventions.profile, **asdict(conventions.rules)}
+        return json.dumps(raw)
+
+
+def header_from_json(text: str) -> WeightsHeader:
+    """Read what :meth:`WeightsHeader.to_json` wrote. ValueError or TypeError if it is something else."""
+    raw = json.loads(text)
+    net = dict(raw["net"])
+    if net.get("non_local") is not None:
+        net["non_local"] = _make(NonLocalConfig, net["non_local"])
+    net["conventions"] = _make(Conventions, net["conventions"])
+    return _make(WeightsHeader, {**raw, "net": _make(ResNetConfig, net), "input": _make(InputSettings, raw["input"])})
+
+
+def _make(kind: type[_T], raw: Mapping[str, Any]) -> _T:
+    """A dataclass from JSON, whose tuples are lists."""
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    if unknown := sorted(raw.keys() - known):
+        raise ValueError(f"{kind.__name__} has no {unknown[0]}; a newer version's?")
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()})
+
+
+def save_weights(path: Path, tensors: Mapping[str, Tensor], header: WeightsHeader) -> None:
+    """Write a weight file, whole or not at all."""
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, safetensors.torch.save(whole, {"format": FORMAT, "nl_lightning": header.to_json()}))
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], WeightsHeader]:
+    """The tensors of a weight file by name, and its header.
+
+    Raises:
+        UserError: the file is missing, truncated, or no weight file of ours.
+    """
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, _header(file, path)  # noqa: SIM118 - no mapping
+
+
+def read_header(path: Path) -> WeightsHeader:
+    """The header of a weight file, without its tensors. UserError as :func:`read_weights`."""
+    with _opened(path) as file:
+        return _header(file, path)
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt")
+    except FileNotFoundError:
+        raise UserError(f"weights: there is no file {path}") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"weights: {path} is no whole .safetensors file ({' '.join(str(error).split())}); "
+            "nl-lightning weights import makes one from other formats"
+        ) from None
+
+
+def _header(file: Any, path: Path) -> WeightsHeader:
+    said = file.metadata() or {}
+    if said.get("format") != FORMAT:
+        raise UserError(f"weights: {path} was not written by nl-lightning weights import, or by another version of it")
+    try:
+        return header_from_json(said["nl_lightning"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"weights: {path}: the header can't be understood: {error}") from None
+
+
+def load_weights(path: Path) -> tuple[VideoResNet, WeightsHeader]:
+    """The network of a weight file, in eval mode, and the header that says what its input is.
+
+    Raises:
+        UserError: the file is missing or broken, its tensors are not those of its header, or it has no classifier.
+    """
+    tensors, header = read_weights(path)
+    if not header.classifier:
+        raise UserError(f"weights: {path} has no classifier: it can start a training (model.init_from), not be tested")
+    with torch.device("meta"):  # without weights that would be thrown away
+        net = VideoResNet(header.net)
+    fill(net, tensors, f"weights: {path}", assign=True)
+    return net.eval(), header
+
+
+def fill(
+    net: VideoResNet, tensors: Mapping[str, Tensor], at: str, classifier: bool = True, assign: bool = False
+) -> None:
+    """Load all tensors of `net`, but for the classifier's if there is none. UserError naming those that don't fit.
+
+    `assign` puts them in place of the network's own, which may be on the meta device then.
+    """
+    ours = {name: v for name, v in net.state_dict().items() if classifier or not name.startswith("fc.")}
+    if wrong := mismatches({name: v.shape for name, v in ours.items()}, {n: t.shape for n, t in tensors.items()}):
+        raise UserError(f"{at}: the tensors are not this network's: {wrong}")
+    net.load_state_dict({**net.state_dict(), **tensors}, assign=assign)
+
+
+TRAINING_ONLY = {"nonlocal_init", "nonlocal_gamma", "residual_gamma", "decay_bn"}
+"""Conventions that say how a network starts and is trained, not what it computes."""
+
+
+def differences(there: ResNetConfig, here: ResNetConfig) -> list[str]:
+    """How two networks differ in what they compute, one ``key: there, here`` each."""
+    pairs = [_computing(config) for config in (there, here)]
+    return [
+        f"{key} is {value} there, {pairs[1][key]} here" for key, value in pairs[0].items() if value != pairs[1][key]
+    ]
+
+
+def _computing(config: ResNetConfig) -> dict[str, Any]:
+    rules = asdict(config.conventions.rules)
+    kept = {f"conventions.{name}": rule for name, rule in rules.items() if name not in TRAINING_ONLY}
+    net = {field.name: getattr(config, field.name) for field in fields(config)}
+    return {name: value for name, value in net.items() if name not in ("conventions", "dropout")} | kept
+
+
+def mismatches(ours: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> str:
+    """What `given` tensors lack, have too much, or have in another shape than `ours`; empty if nothing."""
+    wrong = {
+        "missing": sorted(ours.keys() - given.keys()),
+        "left over": sorted(given.keys() - ours.keys()),
+        "of another shape": [
+            f"{name} {list(given[name])} for {list(ours[name])}"
+            for name in sorted(ours.keys() & given.keys())
+            if tuple(ours[name]) != tuple(given[name])
+        ],
+    }
+    return "; ".join(f"{kind}: {some(names)}" for kind, names in wrong.items() if names)
+
+
+def some(names: list[str]) -> str:
+    """The first names of many."""
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+def check_finite(tensors: Mapping[str, Tensor], at: str) -> None:
+    """UserError if a tensor holds what is not a number, or is infinite."""
+    broken = [name for name, tensor in tensors.items() if not math.isfinite(float(tensor.double().sum()))]
+    broken = [name for name in broken if not bool(tensors[name].isfinite().all())]
+    if broken:
+        raise UserError(f"{at}: not a number, or infinite, in {len(broken)} tensors: {some(broken)}")

@@ -1,0 +1,93 @@
+"""ImageNet weights of a 2-D ResNet, inflated into a network of Table 1 (paper, Sec. 4).
+
+A k x k kernel becomes t copies of itself in time, each divided by t, so that the inflated network sees a
+video of one frame repeated as the 2-D network sees that frame. The weights are torchvision's for ResNet-50
+or -101, which strides in the 3x3 as we do. Loading is strict: a tensor that is left over, missing or of
+another shape is an error. Checked in the tests against torchvision's own network, stage by stage, on such
+videos.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nl_lightning.errors import UserError
+from nl_lightning.models.conventions import BLOCKS
+from nl_lightning.models.resnet import VideoResNet
+from nl_lightning.weights.file import some
+from nl_lightning.weights.torchvision import NAMES
+
+
+def load_imagenet(net: VideoResNet, path: Path) -> list[str]:
+    """Fill `net` with torchvision's ImageNet weights, a file such as ``resnet50-*.pth``.
+
+    Returns:
+        The names of the network's tensors that keep their initialisation: those of the non-local blocks and
+        of the classifier.
+
+    Raises:
+        UserError: the file is missing, broken or of another network; `net` is then unchanged.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"imagenet: there is no file {path}; torchvision's resnet50-*.pth is one") from None
+    except Exception as error:  # the unpickler of a broken file can raise anything
+        reason = type(error).__name__
+        raise UserError(f"imagenet: {path} can't be read as weights of PyTorch ({reason})") from error
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise UserError(f"imagenet: {path} holds no state dict, that is tensors by name")
+    try:
+        inflated = inflate_imagenet(net, state)
+    except UserError as error:
+        raise UserError(f"imagenet: {path}: {error}") from None
+    net.load_state_dict(inflated, strict=False)
+    return [name for name in net.state_dict() if name not in inflated]
+
+
+def inflate_imagenet(net: VideoResNet, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of `net` that torchvision's 2-D `state` fills, by our names and in our shapes.
+
+    The classifier of `state` is dropped, as its classes are ImageNet's.
+
+    Raises:
+        UserError: `state` doesn't fit the depth or the width of `net`; names the tensors that don't.
+    """
+    theirs = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    inflated, missing, misshapen = {}, [], []
+    for name, ours in net.state_dict().items():
+        if ".non_local." in name or name.startswith("fc."):
+            continue
+        their_name = NAMES.theirs(name) or name
+        tensor = theirs.pop(their_name, None)
+        if tensor is None:
+            # Files from before PyTorch 0.4.1 lack this counter; our BN has a momentum and doesn't use it.
+            if not name.endswith(".num_batches_tracked"):
+                missing.append(their_name)
+            continue
+        if ours.ndim == 5 and tensor.ndim == 4:
+            frames = ours.shape[2]
+            tensor = tensor[:, :, None].expand(-1, -1, frames, -1, -1) / frames
+        if tensor.shape == ours.shape:
+            inflated[name] = tensor
+        else:
+            misshapen.append(their_name)
+    wrong = {"missing": missing, "left over": list(theirs), "of another shape": misshapen}
+    if any(wrong.values()):
+        complaints = [f"{kind}: {some(names)}" for kind, names in wrong.items() if names]
+        raise UserError("; ".join(["these weights are not this network's", *_mismatch(net, state), *complaints]))
+    return inflated
+
+
+def _mismatch(net: VideoResNet, state: Iterable[str]) -> list[str]:
+    """The likeliest reason why `state` doesn't fit `net`, if one can be told."""
+    stages = [{name.split(".")[1] for name in state if name.startswith(f"layer{i}.")} for i in range(1, 5)]
+    blocks = tuple(len(stage) for stage in stages)
+    depth, width = net.config.depth, net.config.width
+    if blocks != BLOCKS[depth] and any(blocks):
+        return [f"they have {blocks} residual blocks, and a ResNet-{depth} has {BLOCKS[depth]}"]
+    if width != 1:
+        return [f"ImageNet weights are of width 1, and this network is of width {width:g}"]
+    return []

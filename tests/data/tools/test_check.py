@@ -1,0 +1,118 @@
+"""Every file is read once, in whatever state it is, and a census that was stopped goes on."""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from nl_lightning.data.manifest import Row, read_rows
+from nl_lightning.data.tools import check as census
+from nl_lightning.data.tools.check import Count, by_error, counts, take_census
+from nl_lightning.data.videos import VideoList
+from nl_lightning.errors import UserError
+from nl_lightning.study.lock import claim
+
+NAMES = ("a b.mp4", "-c.mp4", "empty.mp4", "cut.mp4", "absent.mp4")
+
+
+@pytest.fixture
+def root(tmp_path: Path, small_videos: Path) -> Path:
+    """Two whole videos, an empty one and a cut one."""
+    whole = sorted((small_videos / "train").rglob("*.mp4"))
+    for name, video in zip(NAMES, whole[:2], strict=False):
+        shutil.copy(video, tmp_path / name)
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "cut.mp4").write_bytes(whole[2].read_bytes()[:-1000])
+    return tmp_path
+
+
+def lists(root: Path, names: tuple[str, ...] = NAMES) -> dict[str, VideoList]:
+    train, test = names, names[:1]
+    return {
+        split: VideoList.of(root, on, [3] * len(on)) for split, on in (("train", train), ("val", test), ("test", test))
+    }
+
+
+def take(root: Path, hashes: bool = False, **kwargs: float) -> dict[str, Row]:
+    rows = take_census(lists(root), root, root / "census.parquet", 2, hashes, **kwargs)
+    assert rows == read_rows(root / "census.parquet")
+    assert not (root / "census.parquet.part").exists()
+    return {row.path: row for row in rows}
+
+
+def test_what_is_found(root: Path) -> None:
+    rows = take(root)
+    whole = rows["a b.mp4"]
+    assert (whole.id, whole.labels, whole.splits) == ("a b", (3,), "train,val,test")
+    assert (whole.codec, whole.fps, whole.width, whole.height) == ("mpeg4", 16, 36, 36)
+    assert whole.frames == whole.decoded == whole.header_frames == 32
+    assert (whole.bytes, whole.decoder, whole.objection, whole.error) == (
+        (root / "a b.mp4").stat().st_size, "pyav", "", "",
+    )  # fmt: skip
+    assert rows["-c.mp4"].error == ""
+    assert {name: rows[name].error for name in NAMES[2:]} == {
+        "empty.mp4": "the file is empty",
+        "cut.mp4": "Invalid data found when processing input",
+        "absent.mp4": "No such file or directory",
+    }
+    everything = list(rows.values())
+    assert counts(everything) == [
+        Count("train", 5, 4, 2), Count("val", 1, 1, 1), Count("test", 1, 1, 1), Count("all files", 5, 4, 2),
+    ]  # fmt: skip
+    assert ("the file is empty", 1, "empty.mp4") in by_error(everything)
+
+
+def test_kinds_of_errors_are_counted_whatever_their_numbers() -> None:
+    rows = [Row(f"{i}.mp4", "", (0,), "val", error=f"only {i} of 30 frames decode") for i in range(3)]
+    found = by_error([*rows, Row("x.mp4", "", (0,), "val", error="other"), Row("y.mp4", "", (0,), "val")])
+    assert found == [("only N of N frames decode", 3, "0.mp4"), ("other", 1, "x.mp4")]
+
+
+def test_hashes_on_request(root: Path) -> None:
+    assert take(root)["a b.mp4"].sha256 == ""
+    assert len(take(root, hashes=True)["a b.mp4"].sha256) == 64
+    assert len(take(root)["a b.mp4"].sha256) == 64  # once known, it stays
+
+
+def test_repeated_it_reads_what_has_changed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    take(root)
+    os.utime(root / "-c.mp4", ns=(0, 0))
+    shutil.copy(root / "a b.mp4", root / "empty.mp4")
+    monkeypatch.setattr(census, "SURVEY", "faulty_reader.mark")
+    again = take(root)
+    assert [name for name in NAMES if again[name].codec == "read again"] == ["-c.mp4", "empty.mp4"]
+
+
+def test_a_stopped_one_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was noted is kept, but for a last line that is torn."""
+    status = (root / "a b.mp4").stat()
+    noted = Row("a b.mp4", "a b", (3,), "train", bytes=status.st_size, mtime_ns=status.st_mtime_ns, codec="noted")
+    torn = json.dumps(asdict(replace(noted, path="-c.mp4")))[:50]
+    (root / "census.parquet.part").write_text(f"{json.dumps(asdict(noted))}\n{torn}")
+    monkeypatch.setattr(census, "SURVEY", "faulty_reader.mark")
+    rows = take(root)
+    assert [rows[name].codec for name in NAMES[:3]] == ["noted", "read again", "read again"]
+
+
+def test_files_that_hang_or_crash_are_findings(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.rename(root / "-c.mp4", root / "hang.mp4")
+    os.rename(root / "cut.mp4", root / "crash.mp4")
+    monkeypatch.setattr(census, "SURVEY", "faulty_reader.mark")
+    names = ("a b.mp4", "hang.mp4", "crash.mp4")
+    rows = take_census(lists(root, names), root, root / "census.parquet", 2, False, seconds=5.0)
+    assert [row.error for row in rows] == [
+        "", "not read within 5 seconds", "the process that reads it dies of it (SIGSEGV)",
+    ]  # fmt: skip
+
+
+def test_one_at_a_time(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = claim(root / "census.parquet")
+    assert held is not None
+    with held, pytest.raises(UserError, match=r"census\.parquet: process \d+ on .* is at work on it"):
+        take(root)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(UserError, match="can't be written: name another place with --out"):
+        take(root)

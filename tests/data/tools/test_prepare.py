@@ -1,0 +1,116 @@
+"""A prepared copy has the same frames at the same times, smaller and with key frames close together."""
+
+import os
+import shutil
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from nl_lightning.data import decoding, packets
+from nl_lightning.data.encoding import write_mp4
+from nl_lightning.data.packets import DecodeError
+from nl_lightning.data.tools.prepare import copied_size, copy_video, prepare
+from nl_lightning.data.videos import VideoList
+from nl_lightning.errors import UserError
+
+
+def grey(count: int, height: int, width: int) -> decoding.Frames:
+    """Pictures whose shade tells their number."""
+    shades = (np.arange(count) * 5 % 250).astype(np.uint8)
+    return np.tile(shades[:, None, None, None], (1, height, width, 3))
+
+
+def test_same_frames_smaller_with_key_frames(tmp_path: Path) -> None:
+    source, target = tmp_path / "a.mp4", tmp_path / "copy" / "a.mp4"
+    write_mp4(source, grey(50, 300, 406), Fraction(30000, 1001))
+    copy_video(source, target)
+    made = decoding.frames(target, range(50))
+    assert made.shape == (50, 256, 346, 3)
+    assert np.abs(made.mean(axis=(1, 2, 3)) - decoding.frames(source, range(50)).mean(axis=(1, 2, 3))).max() < 3
+    index, original = packets.index_of(target), packets.index_of(source)
+    assert index.objection == ""
+    assert index.times is not None
+    assert np.diff(np.flatnonzero(np.isin(index.times, index.keys))).max() <= 16
+    assert (seconds(target) == seconds(source)).all()
+    assert len(original.keys) == 1
+
+
+def seconds(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        (stream,) = container.streams.video
+        times = np.array([float(frame.pts * stream.time_base) for frame in container.decode(stream)])
+    return (times - times[0]).round(3)
+
+
+def test_pauses_stay(tmp_path: Path) -> None:
+    """Of a video whose frames aren't equally far apart; a container without times gets even ones."""
+    source = tmp_path / "a.mkv"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 32, 32, "yuv420p"
+        for i, picture in enumerate(grey(20, 32, 32)):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = i + 10 * (i // 5)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    copy_video(source, tmp_path / "b.mkv")
+    assert np.abs(seconds(tmp_path / "b.mkv") - seconds(source)).max() < 0.002
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((720, 1280), (256, 454)), ((1280, 720), (454, 256)), ((256, 340), (256, 340)), ((135, 241), (134, 240))],
+)
+def test_sizes_are_even_and_never_larger(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert copied_size(*size) == expected
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A data set of a sound video, a broken one and an absent one."""
+    root = tmp_path / "set"
+    write_mp4(root / "x" / "-a b.mp4", grey(20, 32, 48), 25)
+    (root / "x" / "bad.mp4").write_bytes(b"nothing")
+    (root / "lists").mkdir()
+    (root / "lists" / "train.txt").write_text("x/-a b.mp4 0\nx/bad.mp4 0\nx/absent.mp4 0\n")
+    (root / "classes.txt").write_text("x\n")
+    (root / "movie.iso").write_text("not a list")
+    return root
+
+
+def copied(root: Path, folder: Path) -> object:
+    splits = {"train": VideoList.of(root, ["x/-a b.mp4", "x/bad.mp4", "x/absent.mp4"], [0, 0, 0])}
+    return prepare(splits, ["lists/train.txt"], root, folder, 2)
+
+
+def test_a_whole_set_can_be_copied_again_and_again(root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    made = copied(root, folder)
+    assert (made.made, made.there, made.absent) == (1, 0, ["x/absent.mp4"])  # type: ignore[attr-defined]
+    assert list(made.as_they_are) == ["x/bad.mp4"]  # type: ignore[attr-defined]
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    assert names == ["classes.txt", "lists/train.txt", "x/-a b.mp4", "x/bad.mp4"]
+    written = (folder / "x" / "-a b.mp4").stat()
+    assert copied(root, folder).there == 2  # type: ignore[attr-defined]
+    assert (folder / "x" / "-a b.mp4").stat().st_ino == written.st_ino
+    os.utime(root / "x" / "-a b.mp4", (0, 0))
+    assert copied(root, folder).made == 1  # type: ignore[attr-defined]
+
+
+def test_a_copy_with_other_frames_does_not_count(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nl_lightning.data.tools.prepare._count", lambda content: 19)
+    with pytest.raises(DecodeError, match="only 19 of 20 frames decode"):
+        copy_video(root / "x" / "-a b.mp4", tmp_path / "copy.mp4")
+    assert not (tmp_path / "copy.mp4").exists()
+
+
+def test_what_cannot_be_copied_is_refused(root: Path, tmp_path: Path) -> None:
+    shutil.copy(root / "x" / "-a b.mp4", tmp_path / "outside.mp4")
+    outside = {"train": VideoList.of(root, ["../outside.mp4"], [0])}
+    with pytest.raises(UserError, match=r"^\.\./outside\.mp4 lies outside of "):
+        prepare(outside, [], root, tmp_path / "copy", 1)
+    with pytest.raises(UserError, match="is the data set's own folder"):
+        copied(root, root)

@@ -1,0 +1,243 @@
+"""Order, skipping, waiting for parents, failures, interruption: with a stand-in for the training process."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from nl_lightning.errors import UserError
+from nl_lightning.runs import schedule as runner
+from nl_lightning.runs import slots
+from nl_lightning.runs.schedule import run_all
+from nl_lightning.study.lock import claim
+from nl_lightning.study.run import Run, plan
+from nl_lightning.study.study import load_recipe, load_study
+
+STUDY = """
+name: small
+title: A small study
+recipe: tiny
+variants:
+  child: {net: {depth: 50}, clip: 128f, init_from: parent}
+  big: {net: {depth: 101}}
+  parent: {net: {depth: 50}}
+  grandchild: {net: {depth: 50, inflate: 3x1x1}, init_from: child}
+tables:
+  one:
+    caption: Everything
+    rows:
+      - {label: big, variant: big}
+      - {label: parent, variant: parent, reported: {top1: 70}}
+      - {label: child, variant: child, baseline: parent}
+      - {label: grandchild, variant: grandchild, baseline: parent}
+"""
+
+# In place of nl_lightning.runs.worker: writes down when it began and ended, and leaves a record, or fails, or hangs.
+EXECUTION = """
+import os, sys, time
+from nl_lightning.study.lock import claim
+from nl_lightning.study.records import RunRecord, write_record
+from nl_lightning.study.run import identified
+from nl_lightning.errors import Stopped, stop_on_signals
+
+stop_on_signals()
+run = identified(*sys.argv[2:])
+variant = run.variant.name
+held = claim(run.folder)
+if held is None:
+    sys.exit(75)
+run.prepare_folder()
+log = open(run.results / "order.log", "a", buffering=1)
+log.write(f"begin {variant}\\n")
+run.say("running", phase="train", done=1, total=2)
+if variant in os.environ.get("HANG", "").split():
+    try:
+        time.sleep(60)
+    except Stopped as stopped:
+        log.write(f"stopped {variant}\\n")
+        if stopped.preempted:
+            run.say("preempted")
+        held.release()
+        sys.exit(stopped.exit_code)
+if variant in os.environ.get("FAIL", "").split():
+    run.say("failed", error="the dog ate it")
+    held.release()
+    sys.exit(2)
+time.sleep(4 if variant == os.environ.get("SLOW") else 0.3)
+write_record(run.results, RunRecord(
+    study="small", recipe=run.base.name, variant=variant, seed=run.seed, config_hash=run.config_hash, config={},
+    top1=50.0, top5=90.0, videos_expected=10, videos_scored=10, num_clips=1, num_crops=1, params=1, macs=1, steps=1,
+    train_seconds=1.0, test_seconds=1.0, device="none", decoder="none", commit="none", dirty=False,
+    finished="2020-01-01T00:00:00+00:00",
+))
+log.write(f"end {variant} {os.environ['OMP_NUM_THREADS']}\\n")
+held.release()
+"""
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Run]:
+    (tmp_path / "study.yaml").write_text(STUDY)
+    (tmp_path / "tiny.yaml").write_text("data: {num_frames: 8}\n")
+    (tmp_path / "tiny_128f.yaml").write_text("data: {num_frames: 16}\n")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "execution.py").write_text(EXECUTION)
+    monkeypatch.setattr(runner, "EXECUTE", [sys.executable, str(tmp_path / "execution.py")])
+    return planned(tmp_path)
+
+
+def planned(folder: Path, **kwargs: object) -> list[Run]:
+    return plan(load_study(folder / "study.yaml"), load_recipe(folder / "tiny.yaml"), [0], folder / "results", **kwargs)  # type: ignore[arg-type]
+
+
+def order(runs: list[Run]) -> list[str]:
+    path = runs[0].results / "order.log"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def go(runs: list[Run], workers: int = 1) -> tuple[list[str], list[str]]:
+    """Names of the runs that got their record, in order, and of those that failed."""
+    finished: list[str] = []
+    failed = run_all(runs, workers, Console(quiet=True), lambda run: finished.append(run.variant.name))
+    return finished, [run.variant.name for run in failed]
+
+
+def test_parents_come_first_and_cheap_networks_before_dear_ones(runs: list[Run]) -> None:
+    assert go(runs) == (["parent", "child", "grandchild", "big"], [])
+
+
+def test_what_has_its_record_is_not_run_again(runs: list[Run]) -> None:
+    go(runs[:2])
+    before = runs[0].state().record
+    assert go(runs) == (["grandchild", "big"], [])
+    assert [line for line in order(runs) if line == "begin parent"] == ["begin parent"]
+    assert runs[0].state().record == before
+
+
+def test_several_at_a_time_share_the_cores_and_children_wait(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(slots, "cores", lambda: 4)
+    finished, failed = go(runs, workers=2)
+    assert sorted(finished) == ["big", "child", "grandchild", "parent"]
+    assert failed == []
+    lines = order(runs)
+    assert set(lines[:2]) == {"begin parent", "begin big"}  # big needs nobody, the children need the parent
+    assert lines.index("end parent 2") < lines.index("begin child")
+    assert lines.index("end child 2") < lines.index("begin grandchild")
+
+
+def test_a_failure_takes_only_its_descendants_with_it(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAIL", "child")
+    finished, failed = go(runs)
+    assert finished == ["parent", "big"]
+    assert failed == ["child", "grandchild"]
+    assert runs[1].state().name == "failed"
+    assert runs[1].state().note == "the dog ate it"
+
+    monkeypatch.delenv("FAIL")
+    assert go(runs) == (["child", "grandchild"], [])
+
+
+def test_a_changed_recipe_moves_what_was_begun_aside(runs: list[Run], tmp_path: Path) -> None:
+    go(runs[:1])
+    runs[0].checkpoint.write_bytes(b"weights")
+    (tmp_path / "tiny.yaml").write_text("data: {num_frames: 4}\n")
+    changed = planned(tmp_path)
+    assert changed[0].state().name == "stale"
+    assert go(changed[:1]) == (["parent"], [])
+    (aside,) = changed[0].folder.parent.glob(f"seed0.{runs[0].config_hash}.*")
+    assert (aside / "checkpoints" / "last.ckpt").read_bytes() == b"weights"
+    assert not changed[0].checkpoint.exists()
+
+
+def test_what_another_process_works_on_is_left_to_it(
+    runs: list[Run], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(runner, "LOOK_AGAIN", 0.1)
+    monkeypatch.setenv("SLOW", "parent")
+    with subprocess.Popen([*runner.EXECUTE, "run", *runs[0].identity()]) as other:
+        while not order(runs):
+            time.sleep(0.05)
+        finished: list[str] = []
+        failed = run_all(runs, 1, Console(), lambda run: finished.append(run.variant.name))
+    assert failed == []
+    assert finished == ["big", "parent", "child", "grandchild"]
+    assert order(runs).count("begin parent") == 1
+    assert f"parent seed 0 is left to process {other.pid}" in capsys.readouterr().out
+
+
+def test_what_another_process_left_is_taken_over(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "LOOK_AGAIN", 0.1)
+    held = claim(runs[0].folder)
+    assert held is not None
+    threading.Timer(1.0, held.release).start()
+    assert go(runs[:1]) == (["parent"], [])
+
+
+def test_a_full_disk_stops_the_study(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAIL", "parent")
+    monkeypatch.setattr(runner, "ENOUGH_DISK", 1 << 60)
+    with pytest.raises(UserError, match="MiB are free where .* lies"):
+        go(runs)
+    assert order(runs) == ["begin parent"]
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "state"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "preempted")]
+)
+def test_told_to_stop_it_stops_its_runs_and_loses_nothing(
+    runs: list[Run], tmp_path: Path, how: signal.Signals, code: int, state: str
+) -> None:
+    """The whole command, as a shell would start it."""
+    command = textwrap.dedent(f"""
+        import sys
+        from nl_lightning import cli
+        from nl_lightning.runs import schedule as runner
+        runner.EXECUTE = [sys.executable, {str(tmp_path / "execution.py")!r}]
+        cli.prepare = lambda recipe: 0
+        sys.exit(cli.main(["run", {str(tmp_path / "study.yaml")!r}, "--recipe", {str(tmp_path / "tiny.yaml")!r},
+                           "--results", {str(tmp_path / "results")!r}]))
+    """)
+    process = subprocess.Popen(
+        [sys.executable, "-c", command], env={**os.environ, "HANG": "child"}, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while "begin child" not in order(runs) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(0.5)
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "the same command goes on from here" in errors
+    assert order(runs)[-1] == "stopped child"
+    assert [run.state().name for run in runs] == ["done", state, "missing", "missing"]
+
+
+def test_the_commands_are_what_a_person_could_type(runs: list[Run], tmp_path: Path) -> None:
+    fit, test = runs[1].commands()
+    results = tmp_path / "results"
+    folder = results / "runs" / "tiny" / "child" / "seed0"
+    assert fit == (
+        f"nl-lightning fit --config={tmp_path}/tiny.yaml --config={tmp_path}/tiny_128f.yaml --seed_everything=0"
+        f" --model.net.depth=50"
+        f" --model.init_from={results}/runs/tiny/parent/seed0/checkpoints/last.ckpt"
+        f" --model.predictions={results}/predictions/tiny/child/seed0.{runs[1].config_hash}.parquet"
+        f" --trainer.default_root_dir={folder}"
+    )
+    assert test == fit.replace(" fit ", " test ", 1) + f" --ckpt_path={folder}/checkpoints/last.ckpt"
+
+
+def test_columns_for_a_table_of_runs(runs: list[Run]) -> None:
+    columns = runs[1].columns()
+    assert columns["frames"] == 16
+    assert columns["variant"] == "child"
+    assert columns["recipe"] == "tiny"
+    assert columns["config_hash"] == runs[1].config_hash
+    assert all(isinstance(value, str | int) for value in columns.values())

@@ -1,0 +1,413 @@
+"""Jobs of a cluster: what is asked for, what comes of them, being told to stop; on a real Slurm if there is one."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tiny_study import write_tiny_study
+
+from nl_lightning.runs import slurm as cluster
+from nl_lightning.runs.schedule import HELD
+from nl_lightning.runs.slurm import Job, states
+from nl_lightning.study.run import Run, plan
+from nl_lightning.study.study import load_recipe, load_study
+
+STUDY = """
+name: small
+title: A small study
+recipe: tiny
+variants:
+  parent: {net: {depth: 50}}
+  child: {net: {depth: 50, inflate: 3x1x1}, init_from: parent}
+  other: {net: {depth: 101}}
+tables:
+  one:
+    caption: Everything
+    rows:
+      - {label: parent, variant: parent}
+      - {label: child, variant: child, baseline: parent}
+      - {label: other, variant: other}
+"""
+
+# In place of nl_lightning.runs.worker: writes down what happens to it, and leaves a record, or fails, or waits to be
+# told to stop; when it has saved its checkpoint once, it goes on and waits no more.
+PROCESS = """
+import os, signal, sys, time
+from nl_lightning.study.lock import claim
+from nl_lightning.study.records import RunRecord, write_record
+from nl_lightning.study.run import identified
+
+run = identified(*sys.argv[2:])
+held = claim(run.folder)
+assert held is not None
+variant = run.variant.name
+log = open(run.results / "order.log", "a", buffering=1)
+
+def stop(number, frame):
+    for each in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(each, signal.SIG_IGN)
+    time.sleep(0.3)
+    run.checkpoint.write_text("")
+    run.say("preempted")
+    log.write(f"stopped {variant}\\n")
+    os._exit(143)
+
+for each in (signal.SIGTERM, signal.SIGUSR2):
+    signal.signal(each, signal.SIG_IGN if variant in os.environ.get("DEAF", "").split() else stop)
+run.say("running")
+log.write(f"{'goes on' if run.checkpoint.exists() else 'begin'} {variant}\\n")
+if variant in os.environ.get("WAIT", "").split() and not run.checkpoint.exists():
+    time.sleep(100)
+if variant in os.environ.get("FAIL", "").split():
+    run.say("failed", error="the dog ate it")
+    sys.exit(2)
+time.sleep(float(os.environ.get("TAKES", 0)))
+log.write(f"end {variant} {os.environ['OMP_NUM_THREADS']}\\n")
+write_record(run.results, RunRecord(
+    study="small", recipe=run.base.name, variant=variant, seed=run.seed, config_hash=run.config_hash, config={},
+    top1=50.0, top5=90.0, videos_expected=10, videos_scored=10, num_clips=1, num_crops=1, params=1, macs=1, steps=1,
+    train_seconds=1.0, test_seconds=1.0, device="none", decoder="none", commit="none", dirty=False,
+    finished="2020-01-01T00:00:00+00:00",
+))
+held.release()
+"""
+
+
+class Home:
+    """A folder with a study, and the commands in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.results = folder, folder / "results"
+        self.recipe("data: {num_frames: 8}")
+        (folder / "study.yaml").write_text(STUDY)
+        (folder / "process.py").write_text(PROCESS)
+        self.results.mkdir()
+
+    def recipe(self, content: str) -> None:
+        (self.folder / "tiny.yaml").write_text(content + "\n")
+
+    def runs(self) -> list[Run]:
+        study, recipe = load_study(self.folder / "study.yaml"), load_recipe(self.folder / "tiny.yaml")
+        return plan(study, recipe, [0], self.results)
+
+    def states(self) -> dict[str, tuple[str, str]]:
+        runs = self.runs()
+        return {run.variant.name: (state.name, state.note) for run, state in zip(runs, states(runs), strict=True)}
+
+    def order(self) -> list[str]:
+        path = self.results / "order.log"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def command(self, verb: str, *arguments: str, code: int = 0, **environment: str) -> str:
+        """What a command prints, in a process of its own, with the stand-in for the process of a run."""
+        script = textwrap.dedent(f"""
+            import sys
+            from nl_lightning import cli
+            from nl_lightning.runs import slurm as cluster
+            cluster.EXECUTE = [sys.executable, {str(self.folder / "process.py")!r}]
+            cli.prepare = lambda recipe: 0
+            sys.exit(cli.main(sys.argv[1:]))
+        """)
+        where = ("--recipe", str(self.folder / "tiny.yaml"), "--results", str(self.results))
+        command = [sys.executable, "-c", script, verb, str(self.folder / "study.yaml"), *where, *arguments]
+        environment = {**os.environ, "OMP_NUM_THREADS": "3", **environment}
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        assert ended.returncode == code, ended.stderr
+        assert "Traceback" not in ended.stderr
+        return ended.stdout + ended.stderr
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+def wait_until(condition: Callable[[], object], home: Home, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, (home.order(), home.states(), logs(home))
+        time.sleep(0.1)
+
+
+def logs(home: Home) -> str:
+    return "\n".join(path.read_text() for path in sorted((home.results / "jobs").glob("*_log.*")))
+
+
+def jobs(said: str) -> dict[str, str]:
+    """The job of each variant, of what submitting printed."""
+    return dict(re.findall(r"^(\w+) seed 0: (?:slurm|local) job (\d+)", said, re.MULTILINE))
+
+
+# --------------------------------------------------------------------------------------------- in the background
+
+
+def test_in_the_background_one_after_the_other(home: Home) -> None:
+    said = home.command("run", "--cluster", "local", TAKES="0.3")
+    assert f"child seed 0: local job {jobs(said)['child']}, after job {jobs(said)['parent']}\n" in said
+    assert "nl-lightning status shows how far they are; what they print: " in said
+    assert {name for name, _ in home.states().values()} <= {"queued", "running", "interrupted", "done"}
+    wait_until(lambda: not alive(jobs(said)), home)
+    ran = [[f"begin {variant}", f"end {variant} 3"] for variant in ("parent", "child", "other")]
+    assert home.order() == [line for one in ran for line in one]
+    assert {name for name, _ in home.states().values()} == {"done"}
+
+
+def alive(submitted: dict[str, str]) -> list[str]:
+    return [job for job in submitted.values() if Path(f"/proc/{job}").exists()]
+
+
+def test_a_child_of_what_failed_does_not_begin(home: Home) -> None:
+    said = home.command("run", "--cluster", "local", "--workers", "3", FAIL="parent")
+    wait_until(lambda: not alive(jobs(said)), home)
+    assert sorted(home.order()) == ["begin other", "begin parent", "end other 3"]
+    child = ("interrupted", f"local job {jobs(said)['child']} is gone")
+    assert home.states() == {"parent": ("failed", "the dog ate it"), "child": child, "other": ("done", "")}
+    assert "parent seed 0, which it starts from, has no record" in logs(home)
+
+
+def test_what_was_changed_after_it_was_submitted_is_not_run(home: Home) -> None:
+    said = home.command("run", "--cluster", "local", "--variant", "child", TAKES="2")
+    wait_until(lambda: "begin parent" in home.order(), home)
+    home.recipe("data: {num_frames: 4}")
+    wait_until(lambda: not alive(jobs(said)), home)
+    assert "begin child" not in home.order()
+    assert re.search(r"child seed 0: submitted with configuration \w{12}, now \w{12}; submit it again", logs(home))
+
+
+def test_told_to_make_room_it_is_put_back_and_goes_on(home: Home) -> None:
+    said = home.command("run", "--cluster", "local", "--variant", "parent", WAIT="parent")
+    wait_until(lambda: "begin parent" in home.order(), home)
+    (task,) = Path(f"/proc/{jobs(said)['parent']}/task/{jobs(said)['parent']}/children").read_text().split()
+    os.kill(int(task), signal.SIGUSR2)
+    wait_until(lambda: len(home.order()) == 4, home)
+    assert home.order() == ["begin parent", "stopped parent", "goes on parent", "end parent 3"]
+
+
+# -------------------------------------------------------------------------------------------------- inside a job
+
+
+def job(home: Home, script: str) -> Job:
+    """A job whose process is a shell script."""
+    run = home.runs()[0]
+    run.prepare_folder()
+    return Job(run, ["sh", "-c", script], {})
+
+
+def test_a_job_fails_with_its_process(home: Home) -> None:
+    job(home, "exit 0")()
+    with pytest.raises(subprocess.CalledProcessError, match="exit status 2"):
+        job(home, "echo why >&2; exit 2")()
+    assert home.runs()[0].log.read_text() == "why\n"
+
+
+def test_a_job_waits_until_a_dead_machine_s_claim_is_stale(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "BEAT", 0.2)
+    held = f"test -e {home.folder}/free && exit 0; sleep 0.3; touch {home.folder}/free; exit {HELD}"
+    job(home, held)()
+    monkeypatch.setattr(cluster, "STALE", 0)
+    with pytest.raises(subprocess.CalledProcessError, match=f"exit status {HELD}"):
+        job(home, f"exit {HELD}")()
+
+
+# --------------------------------------------------------------------------------------------- what Slurm is asked
+
+
+@pytest.fixture
+def asked(home: Home, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """The options that sbatch is given for a run, by a stand-in for it."""
+    programs = home.folder / "bin"
+    programs.mkdir()
+    for name, script in {"sbatch": 'cp "$1" sbatch.sh; echo Submitted batch job 7', "srun": "", "squeue": ""}.items():
+        (programs / name).write_text(f"#!/bin/sh\ncd {home.folder}\n{script}\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+
+    def ask(*arguments: str) -> list[str]:
+        home.command("run", "--cluster", "slurm", "--variant", "other", *arguments)
+        lines = (home.folder / "sbatch.sh").read_text().splitlines()
+        ours = ("account", "cpus", "constraint", "dep", "exclusive", "gpus", "job", "kill", "mem", "nodes", "ntasks",
+                "partition", "requeue", "signal", "time")  # fmt: skip
+        return [word for line in lines for word in line.split() if word.removeprefix("--").startswith(ours)]
+
+    return ask
+
+
+def test_a_job_asks_for_what_its_recipe_needs(home: Home, asked: Callable[..., list[str]]) -> None:
+    assert asked() == [
+        "--cpus-per-task=1", "--job-name=other-seed0", "--kill-on-invalid-dep=yes", "--nodes=1", "--ntasks-per-node=1",
+        "--requeue", "--signal=USR2@90", "--time=240", "--cpus-per-task=1", "--kill-on-bad-exit=1",
+    ]  # fmt: skip
+    home.recipe(
+        "{data: {num_frames: 8, num_workers: 7}, trainer: {accelerator: gpu, devices: 4, num_nodes: 2, strategy: ddp}}"
+    )
+    four_a_node = ["--gpus-per-node=4", "--nodes=2", "--ntasks-per-node=4", "--cpus-per-task=8"]
+    assert set(four_a_node) < set(asked())
+
+
+def test_a_user_s_options_go_first(home: Home, asked: Callable[..., list[str]]) -> None:
+    options = ["account=lab", "mem=64G", "exclusive", "constraint=a100", "cpus-per-task=3", "time=720"]
+    said = asked("--partition", "long", *(word for option in options for word in ("--slurm", option)))
+    for option in ("--account=lab", "--mem=64G", "--exclusive", "--constraint=a100", "--partition=long", "--time=720"):
+        assert option in said
+    assert said.count("--cpus-per-task=3") == 2  # of the job, and of its processes
+    assert len(said) == len(set(said)) + 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--cluster", "local", "--partition", "main"), "--partition and --slurm are for --cluster slurm"),
+        (("--slurm", "mem=1"), "--partition and --slurm are for --cluster slurm"),
+        (("--cluster", "slurm", "--workers", "2"), "--workers is for one machine; on a cluster, Slurm says"),
+        (("--cluster", "slurm", "--slurm", "time=1-0"), "--slurm time: expected minutes, not '1-0'"),
+        (("--cluster", "slurm", "--slurm", "array=1-5"), "--slurm array: is set for each job; leave it out"),
+        (("--cluster", "lsf"), "--cluster: invalid choice: 'lsf'"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    home: Home, asked: Callable[..., list[str]], arguments: tuple[str, ...], message: str
+) -> None:
+    said = home.command("run", *arguments, code=2)
+    assert said.startswith("nl-lightning: ")
+    assert said.count("\n") == 1
+    assert message in said
+
+
+def test_a_job_needs_a_number_of_devices(home: Home, asked: Callable[..., list[str]]) -> None:
+    home.recipe("{data: {num_frames: 8}, trainer: {devices: auto}}")
+    said = home.command("run", "--cluster", "slurm", code=2)
+    assert said == "nl-lightning: recipe tiny: trainer.devices: a job needs a number, not 'auto'\n"
+
+
+def test_without_slurm_it_says_so(home: Home) -> None:
+    said = home.command("run", "--cluster", "slurm", code=2, PATH="/nowhere")
+    assert said == "nl-lightning: --cluster slurm: no sbatch here; call this where jobs are submitted\n"
+
+
+# ------------------------------------------------------------------------------------------------- a real Slurm
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A Slurm of this machine alone; see slurm_on_loopback.py."""
+    missing = [name for name in ("sbatch", "slurmctld", "slurmd", "munged") if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"no {', '.join(missing)} here: apt-get install slurmctld slurmd slurm-client munge")
+    command = [
+        sys.executable,
+        str(Path(__file__).parents[1] / "slurm_on_loopback.py"),
+        str(tmp_path_factory.mktemp("s")),
+    ]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        conf = process.stdout.readline().strip()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SLURM_CONF", conf)
+            yield
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+SLURM = ("run", "--cluster", "slurm", "--slurm", "time=5", "--slurm", "mem=10")
+
+
+def test_a_study_goes_through_slurm(slurm: None, home: Home) -> None:
+    """A dependency, a preemption, and a second call that submits nothing twice."""
+    said = home.command(*SLURM, "--partition", "main", "--variant", "child", WAIT="parent")
+    parent, child = jobs(said)["parent"], jobs(said)["child"]
+    assert f"child seed 0: slurm job {child}, after job {parent}\n" in said
+    wait_until(lambda: "begin parent" in home.order(), home)
+    assert home.states()["parent"][0] == "running"
+    assert home.states()["child"] == ("queued", f"slurm job {child}")
+    assert f"child 0 queued slurm job {child}" in " ".join(home.command("status").split())
+    again = home.command(*SLURM, "--variant", "child")
+    assert jobs(again) == {"parent": parent, "child": child}
+    assert again.count("already") == 2
+
+    subprocess.run(["scancel", "--signal=USR2", parent], check=True)
+    wait_until(lambda: "stopped parent" in home.order(), home)
+    wait_until(lambda: home.states()["parent"] == ("queued", f"slurm job {parent}"), home)
+    wait_until(lambda: {name for name, _ in home.states().values()} == {"done", "missing"}, home)
+    assert home.order() == [
+        "begin parent",
+        "stopped parent",
+        "goes on parent",
+        "end parent 1",
+        "begin child",
+        "end child 1",
+    ]
+    assert home.command(*SLURM, "--variant", "child").startswith("2 of 2 runs are done already\nnl-lightning status")
+
+
+@pytest.mark.parametrize("grace", [0, 30])
+def test_slurm_takes_the_machine_for_something_urgent(slurm: None, home: Home, grace: int) -> None:
+    """Slurm's own preemption: SIGTERM, some time or none to end, requeue."""
+    subprocess.run(["scontrol", "update", "PartitionName=main", f"GraceTime={grace}"], check=True)
+    job = jobs(home.command(*SLURM, "--variant", "child", WAIT="parent"))["parent"]
+    wait_until(lambda: "begin parent" in home.order(), home)
+    urgent = ["sbatch", "--partition=urgent", "--exclusive", "--time=1", "--output=/dev/null", "--wrap=sleep 1"]
+    subprocess.run(urgent, check=True, capture_output=True, cwd=home.folder)
+    wait_until(lambda: "stopped parent" in home.order(), home)
+    wait_until(lambda: home.states()["parent"] == ("queued", f"slurm job {job}"), home)
+    wait_until(lambda: home.states()["child"][0] == "done", home)
+    assert home.order()[:4] == ["begin parent", "stopped parent", "goes on parent", "end parent 1"]
+
+
+def test_a_machine_that_dies_is_no_failure(slurm: None, home: Home) -> None:
+    """The run has no time to save a checkpoint; it begins again, from its last one if it has any."""
+    job = jobs(home.command(*SLURM, "--variant", "parent", WAIT="parent", DEAF="parent"))["parent"]
+    wait_until(lambda: "begin parent" in home.order(), home)
+    node = subprocess.check_output(["sinfo", "--noheader", "--format=%N", "--partition=main"], text=True).strip()
+    update = ["scontrol", "update", f"NodeName={node}", "Reason=a test"]
+    subprocess.run([*update, "State=DOWN"], check=True)
+    wait_until(lambda: subprocess.run([*update, "State=RESUME"], check=False).returncode == 0, home)  # not at once
+    wait_until(lambda: home.order() == ["begin parent", "begin parent"], home)
+    subprocess.run(["scancel", job], check=True)
+
+
+def test_cancelled_by_a_person_it_stays_cancelled(slurm: None, home: Home) -> None:
+    said = jobs(home.command(*SLURM, "--variant", "child", WAIT="parent"))
+    wait_until(lambda: "begin parent" in home.order(), home)
+    subprocess.run(["scancel", said["parent"]], check=True)
+    wait_until(lambda: home.states()["child"] == ("interrupted", f"slurm job {said['child']} is gone"), home)
+    wait_until(lambda: home.states()["parent"][0] == "preempted", home)
+    assert home.order() == ["begin parent", "stopped parent"]
+
+
+def test_what_slurm_refuses_is_one_line(slurm: None, home: Home) -> None:
+    said = home.command(*SLURM, "--partition", "nowhere", code=2)
+    assert "nl-lightning: parent seed 0: sbatch: error: " in said
+    assert "nvalid partition" in said
+    assert said.count("\n") == 1
+    assert {name for name, _ in home.states().values()} == {"missing"}
+    assert "unrecognized option '--tiem=5'" in home.command(*SLURM, "--slurm", "tiem=5", code=2)
+
+
+def test_real_training_as_a_job(
+    slurm: None, tmp_path: Path, small_videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the command that a person types, without a stand-in."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    write_tiny_study(tmp_path, small_videos)
+    study, recipe, results = tmp_path / "study.yaml", tmp_path / "tiny.yaml", tmp_path / "results"
+    where = [str(study), "--recipe", str(recipe), "--results", str(results), "--variant", "c2d"]
+    command = [sys.executable, "-m", "nl_lightning.cli", "run", *where, *SLURM[1:]]
+    said = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert said.stderr == ""
+    assert set(jobs(said.stdout)) == {"c2d"}
+    (run,) = plan(load_study(study), load_recipe(recipe), [0], results, variants=["c2d"])
+    deadline = time.monotonic() + 120
+    while not run.is_done():
+        assert time.monotonic() < deadline, run.log.read_text()
+        time.sleep(0.5)
+    record = run.state().record
+    assert record is not None
+    assert (record.variant, record.videos_scored) == ("c2d", 22)

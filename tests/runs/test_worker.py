@@ -1,0 +1,86 @@
+"""A run of several processes, by torchrun as on two machines: told to stop, gone on, and tested as by one process."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from tiny_study import planned, write_tiny_study
+
+from nl_lightning.cli import main
+from nl_lightning.study.run import Run
+from nl_lightning.train.execute import lightning_command
+
+ON_TWO_MACHINES = {
+    "devices: 1": "devices: 1, num_nodes: 2, strategy: ddp",
+    "max_epochs: 3": "max_epochs: 12",  # seconds of training, so that it can be told to stop within
+    "batch_size: 11": "batch_size: 3",
+    "test_batch_size: 4": "test_batch_size: 5",  # 22 videos: three batches for the one, two for the other
+    "dropout: 0}": "dropout: 0.5}",
+}
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def torchrun(folder: Path, run: Run, stop_after: int | None = None) -> list[int]:
+    """One agent a machine, as a person would start them; exit codes. They are told to stop after so many steps."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    agent = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d"]
+    agent += [f"--rdzv-endpoint=127.0.0.1:{port}", "-m", "nl_lightning.cli", "run", "study.yaml", "--recipe=tiny.yaml"]
+    agent += [f"--variant={run.variant.name}", f"--results={run.results}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "PYTHONPATH": str(REPOSITORY)}
+    agents = [subprocess.Popen(agent, cwd=folder, env=environment, stdout=subprocess.DEVNULL) for _ in range(2)]
+    try:
+        give_up = time.monotonic() + 240
+        while stop_after is not None and run.said().get("done", 0) < stop_after and time.monotonic() < give_up:
+            assert all(one.poll() is None for one in agents), "a process ended before it was told to stop"
+            time.sleep(0.05)
+        if stop_after is not None:
+            for one in agents:
+                one.send_signal(signal.SIGTERM)
+        return [one.wait(timeout=240) for one in agents]
+    finally:
+        for one in agents:
+            one.kill()
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")  # a test has no use for a training curve
+def test_two_processes_do_as_one(tmp_path: Path, small_videos: Path) -> None:
+    write_tiny_study(tmp_path, small_videos, ON_TWO_MACHINES)
+    whole, stopped = planned(tmp_path, "nl", "whole"), planned(tmp_path, "nl", "stopped")
+    assert torchrun(tmp_path, whole) == [0, 0]
+    assert all(torchrun(tmp_path, stopped, stop_after=2))
+    assert stopped.state().name == "preempted"
+    assert torchrun(tmp_path, stopped) == [0, 0]
+
+    records = [run.state().record for run in (whole, stopped)]
+    assert records[0] is not None
+    assert records[1] is not None
+    steps = [[point["step"] for point in record.curve] for record in records if record is not None]
+    assert steps[0] == steps[1]  # nothing was left out or done twice
+    assert (records[0].steps, records[0].videos_scored) == (60, 22)  # 16 of 33 videos for each, in batches of 3
+
+    arguments = [word for word in whole.arguments() if "predictions" not in word]
+    alone = ["--trainer.num_nodes=1", "--trainer.strategy=auto", "--trainer.logger=false"]
+    alone += [f"--model.predictions={tmp_path / 'alone.parquet'}", f"--ckpt_path={whole.checkpoint}"]
+    assert lightning_command(["test", *arguments, *alone]) == 0
+    assert pq.read_table(tmp_path / "alone.parquet").equals(pq.read_table(whole.predictions))
+
+
+def test_torchrun_and_the_recipe_have_to_agree(
+    tmp_path: Path, small_videos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tiny_study(tmp_path, small_videos)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "some")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    command = ["run", str(tmp_path / "study.yaml"), f"--recipe={tmp_path / 'tiny.yaml'}", f"--results={tmp_path / 'r'}"]
+    assert main(command) == 2
+    assert "torchrun starts the processes of one run, and 3 are left, c2d seed 0 first" in capsys.readouterr().err
+    assert main([*command, "--variant=c2d"]) == 2
+    assert "torchrun has started 2 processes, and recipe tiny says 1 x 1" in capsys.readouterr().err

@@ -1,0 +1,103 @@
+"""Products of settings, and where their blocks go."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from nl_lightning.errors import UserError
+from nl_lightning.models.conventions import BLOCKS, STAGES
+from nl_lightning.study.grid import spread
+from nl_lightning.study.study import find_study, load_study
+
+STUDY = """
+name: product
+title: A product
+recipe: longrange
+variants:
+  plain: {{net: {{depth: 50}}}}
+grid: {grid}
+tables:
+  one: {{caption: "One", rows: [{{label: no block, variant: plain}}]}}
+"""
+FULL = (
+    "{net: {depth: 50, inflate: 3x1x1}, instantiation: [gaussian], stage: [res2, res4], blocks: [1, 3, 4],"
+    " sum_over: [space, time]}"
+)
+
+
+def test_blocks_go_where_the_paper_and_the_released_code_have_them() -> None:
+    table2 = load_study(find_study("table2"))
+    for stage, variant in (("res2", "res2"), ("res3", "res3"), ("res4", "res4"), ("res5", "res5")):
+        placement = table2.variants[f"c2d_r50_nl1_{variant}"].net["non_local"]["placement"]
+        assert placement == {stage: spread(50, stage, 1)}
+    assert table2.variants["c2d_r50_nl5"].net["non_local"]["placement"] == {
+        "res3": spread(50, "res3", 2),
+        "res4": spread(50, "res4", 3),
+    }
+    assert table2.variants["c2d_r101_nl5"].net["non_local"]["placement"]["res4"] == spread(101, "res4", 3)
+    assert spread(50, "res3", 4) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("depth", BLOCKS)
+@pytest.mark.parametrize("stage", STAGES)
+def test_blocks_are_different_and_within_the_stage(depth: int, stage: str) -> None:
+    residual = BLOCKS[depth][STAGES.index(stage)]
+    for blocks in range(1, residual + 1):
+        after = spread(depth, stage, blocks)
+        assert len(set(after)) == blocks
+        assert 0 <= min(after) <= max(after) < residual
+    assert spread(depth, stage, residual + 1) == []
+
+
+def test_a_grid_adds_its_variants(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(STUDY.format(grid=FULL))
+    study = load_study(tmp_path / "s.yaml")
+    assert study.grid is not None
+    assert list(study.variants)[1:] == list(study.grid.variants)
+    assert len(study.grid.variants) == 2 * 5  # 1, 3 in res2; 1, 3, 4 in res4; over space and time
+    assert study.grid.impossible == {"res2x4": "res2 has 3 residual blocks"}
+    one = study.variants["gaussian_res4x3_time"]
+    assert one.net == {
+        "depth": 50,
+        "inflate": "3x1x1",
+        "non_local": {"placement": {"res4": [1, 3, 5]}, "instantiation": "gaussian", "sum_over": "time"},
+    }
+    assert study.where({"placement": "res4x3", "sum_over": "time"}) == ["gaussian_res4x3_time"]
+
+
+@pytest.mark.parametrize(
+    ("grid", "complaint"),
+    [
+        (FULL.replace("res2, res4", "res6"), "grid.stage: expected one of res2, res3, res4, res5, got 'res6'"),
+        (FULL.replace("[1, 3, 4]", "[0]"), "grid.blocks: expected whole numbers of at least 1, got 0"),
+        (FULL.replace("[1, 3, 4]", "[]"), "grid.blocks: expected one or more different values"),
+        (FULL.replace("[gaussian]", "[gaussian, gaussian]"), "grid.instantiation: expected one or more different"),
+        (FULL.replace("[gaussian]", "gaussian"), "grid.instantiation: expected a list"),
+        (FULL.replace("blocks", "block"), "grid: unknown key 'block'; did you mean 'blocks'"),
+        (FULL.replace("depth: 50", "depth: 51"), "grid.net.depth: expected 50 or 101"),
+    ],
+)
+def test_a_mistake_in_a_grid_is_named(tmp_path: Path, grid: str, complaint: str) -> None:
+    (tmp_path / "s.yaml").write_text(STUDY.format(grid=grid))
+    with pytest.raises(UserError, match=re.escape(complaint)):
+        load_study(tmp_path / "s.yaml")
+
+
+def test_a_variant_of_the_grid_cannot_be_stated_as_well(tmp_path: Path) -> None:
+    text = STUDY.format(grid=FULL).replace("  plain:", "  gaussian_res4x3_time: {net: {depth: 50}}\n  plain:")
+    (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(UserError, match="variants.gaussian_res4x3_time: the grid has a variant of this name"):
+        load_study(tmp_path / "s.yaml")
+
+
+@pytest.mark.parametrize(
+    ("columns", "complaint"),
+    [
+        ({"stages": "res4"}, "variants have no column 'stages'; did you mean 'stage'"),
+        ({"stage": "res4", "blocks": "7"}, "no variant has stage=res4, blocks=7"),
+    ],
+)
+def test_columns_that_no_variant_has_are_named(columns: dict[str, str], complaint: str) -> None:
+    with pytest.raises(UserError, match=re.escape(complaint)):
+        load_study(find_study("table2")).where(columns)

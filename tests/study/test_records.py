@@ -1,0 +1,351 @@
+import errno
+import json
+import math
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nl_lightning.errors import UserError
+from nl_lightning.study.lock import Holder, claim
+from nl_lightning.study.metrics import MAP, TOP1
+from nl_lightning.study.records import (
+    RunRecord,
+    load_records,
+    marker_path,
+    pack,
+    pack_numbers,
+    read_record,
+    record_path,
+    state,
+    unpack,
+    unpack_numbers,
+    videos_hash,
+    write_atomically,
+    write_record,
+)
+from nl_lightning.study.study import Recipe, Study, load_recipe, load_study, run_hash
+
+RECORD = RunRecord(
+    study="small",
+    recipe="quick",
+    variant="plain",
+    seed=0,
+    config_hash="0123456789ab",
+    config={"recipe": {"trainer": {"max_epochs": 2}}, "arguments": ["--model.net.depth=50"]},
+    top1=64.25,
+    top5=97.0,
+    videos_expected=400,
+    videos_scored=399,
+    num_clips=2,
+    num_crops=1,
+    params=43_000,
+    macs=2_000_000,
+    steps=1125,
+    train_seconds=95.5,
+    test_seconds=11.0,
+    device="CPU (x86_64), 2 thread(s)",
+    decoder="decord 0.6.0",
+    commit="0123456789abcdef0123456789abcdef01234567",
+    dirty=False,
+    finished="2026-01-02T03:04:05+00:00",
+    unreadable=["time_same/test_00007.mp4"],
+    top1_by_group={"space": 45.0, "look": 100},
+    curve=[{"epoch": 0, "train/loss": 2.4}, {"epoch": 1, "train/loss": 1.9}],
+    versions={"python": "3.11.7", "torch": "2.11.0"},
+)
+
+
+def file_of(results: Path, record: RunRecord) -> Path:
+    return record_path(results, record.recipe, record.variant, record.seed)
+
+
+# ------------------------------------------------------------------------------------------- which videos are right
+
+
+@given(st.lists(st.booleans(), max_size=40))
+def test_a_bit_a_video_goes_in_and_out(right: list[bool]) -> None:
+    assert unpack(pack(right), len(right)) == right
+
+
+def test_the_videos_of_kinetics_take_few_bytes() -> None:
+    assert len(pack([True, False] * 10_000)) < 3_400
+
+
+def test_a_record_says_which_videos_are_right(tmp_path: Path) -> None:
+    right = [True] * 257 + [False] * 143
+    record = replace(RECORD, videos_hash="abc", right_top1=pack(right))
+    read = read_record(write_record(tmp_path, record))
+    assert read.right(1) == right
+    assert read.right(5) is None
+
+
+@pytest.mark.parametrize(
+    ("packed", "complaint"),
+    [
+        (pack([True] * 257 + [False] * 100), "right_top1: not a bit for each of 400 videos"),
+        (pack([True] * 256 + [False] * 144), "64.000 % of its videos are right, but top1 is 64.25"),
+        ("?", "right_top1: not a bit for each of 400 videos"),
+    ],
+)
+def test_bits_that_say_something_else_are_refused(tmp_path: Path, packed: str, complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint):
+        write_record(tmp_path, replace(RECORD, right_top1=packed))
+
+
+MULTI = replace(RECORD, top1=None, top5=None, mAP=40.0, videos_expected=4, videos_scored=4)
+
+
+def test_a_record_may_have_an_map_in_place_of_accuracies(tmp_path: Path) -> None:
+    record = replace(MULTI, mAP_by_video=pack_numbers([10.0, 20.0, -30.5, 160.5]))
+    read = read_record(write_record(tmp_path, record))
+    assert read == record
+    assert unpack_numbers(read.mAP_by_video, 4) == [10.0, 20.0, -30.5, 160.5]
+    assert read.score(MAP) == 40.0
+    with pytest.raises(UserError, match="the record of plain, recipe .*, seed 0 has no top1"):
+        read.score(TOP1)
+
+
+@pytest.mark.parametrize(
+    ("packed", "complaint"),
+    [
+        (pack_numbers([40.0] * 3), "mAP_by_video: not a number for each of 4 videos"),
+        ("?", "mAP_by_video: not a number for each of 4 videos"),
+        (pack_numbers([41.0] * 4), "mAP_by_video: the videos' mean is 41.000, but mAP is 40.0"),
+        (pack_numbers([math.nan] * 4), "mAP_by_video: the videos' mean is nan"),
+    ],
+)
+def test_contributions_to_another_map_are_refused(tmp_path: Path, packed: str, complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint):
+        write_record(tmp_path, replace(MULTI, mAP_by_video=packed))
+
+
+def test_a_record_without_any_metric_is_refused(tmp_path: Path) -> None:
+    for nothing in (replace(MULTI, mAP=None), replace(RECORD, top1=None)):
+        with pytest.raises(UserError, match="the field 'top1' is missing"):
+            write_record(tmp_path, nothing)
+    with pytest.raises(UserError, match="the field 'top5' is missing"):
+        write_record(tmp_path, replace(RECORD, top5=None))
+
+
+def test_a_record_of_an_older_version_is_read(tmp_path: Path) -> None:
+    path = write_record(tmp_path, RECORD)
+    older = {key: value for key, value in json.loads(path.read_text()).items() if "right" not in key}
+    path.write_text(json.dumps(older))
+    assert read_record(path).right(1) is None
+
+
+def test_a_test_list_has_a_hash_of_its_order_and_labels() -> None:
+    videos = [("a/1.mp4", 0), ("b/2.mp4", 1)]
+    hashes = {videos_hash(v) for v in (videos, videos[::-1], [("a/1.mp4", 1), videos[1]], videos[:1])}
+    assert len(hashes) == 4
+
+
+# -------------------------------------------------------------------------------------------------------- the files
+
+
+def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
+    path = write_record(tmp_path, RECORD)
+    assert path == tmp_path / "records/quick/plain/seed0.json"
+    assert read_record(path) == RECORD
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert [file.name for file in path.parent.iterdir()] == ["seed0.json"]  # nothing temporary is left
+
+
+def test_a_record_is_never_overwritten(tmp_path: Path) -> None:
+    path = write_record(tmp_path, RECORD)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="has its record already; delete the file"):
+        write_record(tmp_path, replace(RECORD, top1=99.0))
+    assert path.read_bytes() == before
+
+
+def test_another_configurations_record_is_moved_aside(tmp_path: Path) -> None:
+    old, new = RECORD, replace(RECORD, config_hash="aaaaaaaaaaaa", top1=70.0)
+    for record in (old, new, old, new):  # back and forth: each move has a name of its own
+        path = write_record(tmp_path, record)
+        assert read_record(path) == record
+    assert sorted(file.name for file in path.parent.iterdir()) == [
+        "seed0.0123456789ab.2.json",
+        "seed0.0123456789ab.json",
+        "seed0.aaaaaaaaaaaa.json",
+        "seed0.json",
+    ]
+    assert load_records(tmp_path, "quick") == [new]  # the others are history
+
+
+def test_a_broken_record_is_moved_aside_too(tmp_path: Path) -> None:
+    path = file_of(tmp_path, RECORD)
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    write_record(tmp_path, RECORD)
+    assert read_record(path) == RECORD
+    assert (path.parent / "seed0.unreadable.json").read_text() == "{"
+
+
+def test_records_are_loaded_by_variant_and_seed(tmp_path: Path) -> None:
+    records = [replace(RECORD, variant=variant, seed=seed) for variant in ("a", "b") for seed in (2, 10)]
+    for record in reversed(records):
+        write_record(tmp_path, record)
+    write_record(tmp_path, replace(RECORD, recipe="other"))
+    assert load_records(tmp_path, "quick") == records
+    assert load_records(tmp_path, "nothing") == []
+
+
+def test_a_record_in_another_runs_place_is_refused(tmp_path: Path) -> None:
+    path = write_record(tmp_path, RECORD)
+    path.rename(path.with_name("seed1.json"))
+    with pytest.raises(UserError, match=r"seed1.json: holds the record of plain, seed 0, recipe quick; was it moved"):
+        load_records(tmp_path, "quick")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("top1", None, "the field 'top1' is missing"),
+        ("top1", "64", "top1: expected float, got '64'"),
+        ("top1", True, "top1: expected float, got True"),
+        ("top1", float("nan"), "top1: expected float, got nan"),
+        ("top1", 100.5, "top1: expected percent, 0 to 100, got 100.5"),
+        ("top5", -1, "top5: expected percent, 0 to 100, got -1"),
+        ("seed", 0.5, "seed: expected int, got 0.5"),
+        ("seed", False, "seed: expected int, got False"),
+        ("dirty", 0, "dirty: expected bool, got 0"),
+        ("videos_scored", 401, r"videos_scored: expected 0 to 400 \(videos_expected\), got 401"),
+        ("unreadable", "a.mp4", r"unreadable: expected list\[str\], got 'a.mp4'"),
+        ("unreadable", [1], r"unreadable: expected list\[str\], got \[1\]"),
+        ("top1_by_group", {"space": "x"}, r"top1_by_group: expected dict\[str, float\]"),
+        ("curve", [{"epoch": "x"}], r"curve: expected list\[dict\[str, float\]\]"),
+        ("init_from", 3, "init_from: expected str, got 3"),
+        ("top_1", 3, "unknown field 'top_1'; did you mean 'top1'"),
+    ],
+)
+def test_broken_fields_are_named(tmp_path: Path, field: str, value: object, message: str) -> None:
+    path = write_record(tmp_path, RECORD)
+    raw = json.loads(path.read_text())
+    if value is None:
+        del raw[field]
+    else:
+        raw[field] = value
+    path.write_text(json.dumps(raw))
+    with pytest.raises(UserError, match=f"^{path}: {message}"):
+        read_record(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe"])
+def test_files_that_are_no_record(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "seed0.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="seed0.json: not a record"):
+        read_record(path)
+    with pytest.raises(UserError, match="no record"):
+        read_record(tmp_path / "seed1.json")
+
+
+def test_an_unsound_record_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="record of plain, seed 0: top1: expected percent, 0 to 100, got 640"):
+        write_record(tmp_path, replace(RECORD, top1=640.0))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("call", ["os.fsync", "os.replace"])
+def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    path = tmp_path / "file.txt"
+    write_atomically(path, "old")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(call, full)
+    with pytest.raises(UserError, match=r"file.txt: can't be written: No space left on device"):
+        write_atomically(path, "new")
+    monkeypatch.undo()
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["file.txt"]
+
+
+# -------------------------------------------------------------------------------------------------- state of a run
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    path = tmp_path / "small.yaml"
+    path.write_text(
+        "{name: small, title: Small, recipe: quick, variants: {plain: {net: {depth: 50}},"
+        " long: {net: {depth: 50}, clip: 128f, init_from: plain}},"
+        " tables: {a: {caption: A, rows: [{label: a, variant: plain}]}}}"
+    )
+    return load_study(path)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    path = tmp_path / "quick.yaml"
+    path.write_text("trainer: {max_epochs: 2}")
+    return load_recipe(path)
+
+
+def mark(results: Path, **marker: object) -> None:
+    path = marker_path(results, "quick", "plain", 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(marker))
+
+
+def test_states_by_record(tmp_path: Path, study: Study, recipe: Recipe) -> None:
+    assert state(tmp_path, study, recipe, "plain", 0).name == "missing"
+    record = replace(RECORD, config_hash=run_hash(study, recipe, "plain", 0))
+    write_record(tmp_path, record)
+    done = state(tmp_path, study, recipe, "plain", 0)
+    assert (done.name, done.record) == ("done", record)
+    assert state(tmp_path, study, recipe, "plain", 1).name == "missing"
+
+    (tmp_path / "quick.yaml").write_text("trainer: {max_epochs: 3}")
+    longer = load_recipe(tmp_path / "quick.yaml")
+    stale = state(tmp_path, study, longer, "plain", 0)
+    assert (stale.name, stale.record) == ("stale", None)
+    assert stale.note == f"made with configuration {record.config_hash}, now {run_hash(study, longer, 'plain', 0)}"
+
+
+def test_a_done_run_stays_done_whatever_its_marker_says(tmp_path: Path, study: Study, recipe: Recipe) -> None:
+    write_record(tmp_path, replace(RECORD, config_hash=run_hash(study, recipe, "plain", 0)))
+    mark(tmp_path, state="failed", error="x")
+    assert state(tmp_path, study, recipe, "plain", 0).name == "done"
+
+
+def test_states_by_marker(tmp_path: Path, study: Study, recipe: Recipe) -> None:
+    write_record(tmp_path, RECORD)  # stale: what runs now is of more interest
+
+    def current() -> str:
+        return state(tmp_path, study, recipe, "plain", 0).name
+
+    mark(tmp_path, state="running", pid=os.getpid(), host="here")
+    assert state(tmp_path, study, recipe, "plain", 0).note == f"process {os.getpid()} on here is gone"
+    assert current() == "interrupted"  # nothing holds its claim
+    with claim(marker_path(tmp_path, "quick", "plain", 0).parent) or pytest.fail("free"):
+        assert current() == "running"
+        assert state(tmp_path, study, recipe, "plain", 0).note == str(Holder.this())
+        assert state(tmp_path, study, recipe, "plain", 1).name == "missing"
+    marker_path(tmp_path, "quick", "plain", 0).write_text("{")
+    assert current() == "interrupted"
+    mark(tmp_path, state="preempted")
+    assert current() == "preempted"
+    mark(tmp_path, state="queued", job="slurm job 7")
+    assert state(tmp_path, study, recipe, "plain", 0).note == "slurm job 7"
+
+    mark(tmp_path, state="failed", error="loss is NaN\n  at step 7")
+    failed = state(tmp_path, study, recipe, "plain", 0)
+    assert (failed.name, failed.note) == ("failed", "loss is NaN at step 7")
+    mark(tmp_path, state="failed", error="x", config_hash=run_hash(study, recipe, "plain", 0))
+    assert current() == "failed"
+    mark(tmp_path, state="failed", error="x", config_hash="another")
+    assert current() == "stale"  # that failure was another configuration's
+
+
+def test_a_recipe_without_long_clips_has_no_long_runs(tmp_path: Path, study: Study, recipe: Recipe) -> None:
+    long = state(tmp_path, study, recipe, "long", 0)
+    assert (long.name, long.note) == ("missing", "recipe quick has no quick_128f.yaml for 'clip: 128f'")
+    (tmp_path / "quick_128f.yaml").write_text("trainer: {max_epochs: 1}")
+    assert state(tmp_path, study, recipe, "long", 0).note == ""

@@ -1,0 +1,436 @@
+import hashlib
+import re
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nl_lightning.errors import UserError
+from nl_lightning.study.study import (
+    Recipe,
+    Study,
+    config_hash,
+    find_study,
+    load_recipe,
+    load_study,
+    run_hash,
+)
+
+REPOSITORY = Path(__file__).parents[2]
+EXPERIMENTS = REPOSITORY / "experiments"
+
+SMALL = """
+name: small
+title: "A small study"
+reported_on: kinetics400
+recipe: quick
+variants:
+  deep: {net: {depth: 101}}
+  plain: {net: {depth: 50}}
+  block: {net: {depth: 50, non_local: {placement: {res4: [4]}, instantiation: dot_product, sum_over: time}}}
+  long: {net: {depth: 50}, clip: 128f, init_from: plain}
+tables:
+  a:
+    caption: "One block"
+    rows:
+      - {label: none, variant: plain, reported: {top1: 71.8, top5: 89.7}}
+      - {label: one, variant: block, baseline: plain, reported: {top1: 72.9, top5: 90.3}}
+  b:
+    caption: "Long clips"
+    rows:
+      - {label: long, variant: long, baseline: plain, reported: {top1: 73.8}}
+  depth: {caption: "Depth", rows: [{label: deep, variant: deep}]}
+claims:
+  - id: helps
+    table: a
+    text: A block helps.
+    checks:
+      - better: {variant: block, than: plain, by: 0.5}
+      - alike: {variants: [block, long], within: 1}
+      - ordered: {variants: [plain, block, long]}
+      - cheaper: {variant: plain, than: deep, in: params, reported: 0.5}
+  - {id: why, text: Because., note: no row says so}
+"""
+
+
+@pytest.fixture(scope="module")
+def table2() -> Study:
+    return load_study(EXPERIMENTS / "table2.yaml")
+
+
+def small(tmp_path: Path, text: str = SMALL) -> Study:
+    path = tmp_path / "small.yaml"
+    path.write_text(text)
+    return load_study(path)
+
+
+# ---------------------------------------------------------------------------------------------------- Table 2 itself
+
+
+def test_table2_has_every_row_and_every_number(table2: Study) -> None:
+    rows = [(table.name, row) for table in table2.tables.values() for row in table.rows]
+    assert Counter(name for name, _ in rows) == {"2a": 5, "2b": 5, "2c": 8, "2d": 8, "2e": 4, "2f": 6, "2g": 6}
+    assert len(table2.variants) == 29
+    assert {row.variant for _, row in rows} == set(table2.variants)
+    top1, top5, params, flops = (
+        [getattr(row.reported, key) for _, row in rows if getattr(row.reported, key) is not None]
+        for key in ("top1", "top5", "params_ratio", "flops_ratio")
+    )
+    assert (len(top1), len(top5), len(params), len(flops)) == (42, 42, 4, 4)
+    assert round(sum(top1), 1) == 3098.7
+    assert round(sum(top5), 1) == 3821.2
+    assert (round(sum(params), 1), round(sum(flops), 1)) == (4.9, 5.5)
+
+
+def test_no_reported_number_changes_by_accident(table2: Study) -> None:
+    """The digest was taken when the numbers had been compared with the paper, one by one."""
+    lines = [
+        f"{table.name} {row.label} {row.variant} {(r.top1, r.top5, r.params_ratio, r.flops_ratio)}"
+        for table in table2.tables.values()
+        for row in table.rows
+        for r in [row.reported]
+    ]
+    assert hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16] == "8b8c66c8c1c0f063"
+
+
+def test_each_gain_is_taken_from_its_own_baseline(table2: Study) -> None:
+    for table in table2.tables.values():
+        for row in table.rows:
+            variant = table2.variants[row.variant]
+            if table.name == "2g":
+                assert row.baseline == variant.init_from  # the same network on short clips
+            elif row.variant in ("c2d_r50", "c2d_r101"):
+                assert row.baseline is None
+            else:
+                assert row.baseline == f"c2d_r{variant.net['depth']}"
+
+
+def test_the_names_of_variants_say_what_they_are(table2: Study) -> None:
+    for variant in table2.variants.values():
+        columns = variant.columns()
+        assert variant.name.startswith("c2d" if columns["backbone"] == "c2d" else "i3d")
+        assert f"_r{columns['depth']}" in variant.name
+        blocks = re.search(r"_nl(\d+)", variant.name)
+        assert columns["blocks"] == (int(blocks[1]) if blocks else 0)
+        assert (variant.clip == "128f") == variant.name.endswith("_128f")
+        if variant.init_from:  # the same network, on short clips
+            assert variant.name == f"{variant.init_from}_128f"
+            assert variant.net == table2.variants[variant.init_from].net
+    assert table2.variants["c2d_r50_nl5_time"].columns() == {
+        "variant": "c2d_r50_nl5_time",
+        "backbone": "c2d",
+        "depth": 50,
+        "inflate": "none",
+        "instantiation": "embedded_gaussian",
+        "stage": "res3+res4",
+        "blocks": 5,
+        "placement": "res3x2+res4x3",
+        "sum_over": "time",
+        "clip": "default",
+    }
+
+
+def test_the_papers_own_numbers_fulfil_its_claims(table2: Study) -> None:
+    """With one exception, which the paper has too: from five to ten blocks ResNet-101 gains nothing."""
+    assert [claim.name for claim in table2.claims if claim.checks] == [
+        "a1", "a2", "b1", "c1", "c2", "d1", "d2", "e1", "f1", "g1", "g2",
+    ]  # fmt: skip
+    failing = []
+    for claim in table2.claims:
+        for check in claim.checks:
+            for variant, than in check.pairs():
+                gain = table2.reported_gain(variant, than)
+                assert gain is not None
+                if check.within is not None:
+                    holds = abs(gain) <= check.within
+                else:
+                    holds = check.cost is not None or gain > check.by
+                if not holds:
+                    failing.append((claim.name, variant, than))
+    assert failing == [("c1", "c2d_r101_nl10", "c2d_r101_nl5")]
+
+
+def test_run_order(table2: Study) -> None:
+    order = table2.select()
+    assert sorted(order) == sorted(table2.variants)
+    assert order[:5] == [row.variant for row in table2.tables["2a"].rows]  # the first table is complete first
+    depths = [table2.variants[name].net["depth"] for name in order]
+    assert depths == [50] * 17 + [101] * 12
+    for name in order:
+        parent = table2.variants[name].init_from
+        assert parent is None or order.index(parent) < order.index(name)
+
+
+def test_selecting_takes_baselines_and_parents_along(table2: Study) -> None:
+    assert table2.select(tables=["2e"]) == ["c2d_r101", "c2d_r101_nl5", "i3d333_r101", "i3d311_r101"]
+    assert table2.select(variants=["i3d311_r50_128f"]) == ["i3d311_r50", "i3d311_r50_128f"]
+    assert table2.select(tables=["2b"], variants=["c2d_r101"])[-1] == "c2d_r101"
+    assert table2.select(variants=[]) == []
+    with pytest.raises(UserError, match="no table '2h'; known: 2a, 2b"):
+        table2.select(tables=["2h"])
+    with pytest.raises(UserError, match="no variant 'c2d_r50_nl6'; did you mean 'c2d_r50_nl5'"):
+        table2.select(variants=["c2d_r50_nl6"])
+
+
+def test_a_baseline_from_another_table_is_selected_too(tmp_path: Path) -> None:
+    over_block = SMALL.replace("variant: long, baseline: plain", "variant: long, baseline: block")
+    assert small(tmp_path, over_block).select(tables=["b"]) == ["block", "plain", "long"]
+
+
+def test_arguments(table2: Study) -> None:
+    assert table2.variants["c2d_r50"].arguments() == ["--model.net.depth=50"]
+    assert table2.variants["i3d311_r50_nl5"].arguments() == [
+        "--model.net.depth=50",
+        "--model.net.inflate=3x1x1",
+        '--model.net.non_local={"placement": {"res3": [1, 3], "res4": [1, 3, 5]}, '
+        '"instantiation": "embedded_gaussian", "sum_over": "spacetime"}',
+    ]
+
+
+def test_absolute_numbers_compare_on_the_papers_data_only(table2: Study, tmp_path: Path) -> None:
+    assert table2.comparable("kinetics400_paper")
+    assert not table2.comparable("longrange")
+    assert small(tmp_path, SMALL.replace("reported_on: kinetics400\n", "")).comparable("longrange")
+
+
+def test_looking_at_a_study_imports_no_torch() -> None:
+    code = (
+        "import sys, nl_lightning.study.study, nl_lightning.study.records, nl_lightning.report\n"
+        "slow = {'torch', 'lightning', 'pandas', 'torchvision'} & set(sys.modules)\n"
+        "import nl_lightning.report.render\n"
+        "print(sorted(slow), sorted({'torch', 'lightning', 'torchvision'} & set(sys.modules)))"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output == "[] []\n"
+
+
+def test_the_example_in_the_readme_is_a_study(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (EXPERIMENTS / "README.md").read_text(), re.DOTALL)
+    example, grid = blocks
+    path = tmp_path / "stages.yaml"
+    path.write_text(example)
+    study = load_study(path)
+    assert study.name == path.stem
+    assert study.select() == ["plain", "early", "late", "late_i3d"]
+    assert load_recipe(study.recipe, root=EXPERIMENTS).name == "longrange"
+    path.write_text(example + grid)
+    product = load_study(path).grid
+    assert product is not None
+    assert "dot_product_res4x2_space" in product.variants
+    assert list(product.impossible) == ["res5x4"]
+
+
+# ---------------------------------------------------------------------------------------------------- what is refused
+
+
+def test_a_small_study_is_read(tmp_path: Path) -> None:
+    study = small(tmp_path)
+    assert study.tables["b"].rows[0].reported.top5 is None
+    assert [check.pairs() for check in study.claims[0].checks] == [
+        [("block", "plain")],
+        [("long", "block")],
+        [("block", "plain"), ("long", "block")],
+        [("plain", "deep")],
+    ]
+    assert study.claims[1].note == "no row says so"
+    assert study.select() == ["plain", "block", "long", "deep"]
+    assert study.reported("deep").top1 is None
+
+
+DEEP = "{net: {depth: 101}}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("title:", "titel:", "unknown key 'titel'; did you mean 'title'"),
+        ('title: "A small study"\n', "", "the key 'title' is missing"),
+        ("name: small", "name: a/b", "name: 'a/b' names files"),
+        ("  plain: {net", "  deep: {net", r"line 8: the key 'deep' is given twice"),
+        (DEEP, "{net: {depth: 34}}", r"variants.deep.net.depth: expected 50 or 101, got 34"),
+        (DEEP, "{net: {depth: [50]}}", r"variants.deep.net.depth: expected 50 or 101"),
+        (DEEP, "{nets: {depth: 101}}", "variants.deep: unknown key 'nets'; did you mean 'net'"),
+        (DEEP, "{net: {depth: 101, nonlocal: 1}}", "unknown key 'nonlocal'; did you mean 'non_local'"),
+        (DEEP, "{net: {depth: 101, inflate: 3x3}}", "expected one of none, 3x1x1, 3x3x3, got '3x3'"),
+        (DEEP, "{net: {depth: 101, inflate: [3]}}", "inflate: expected one of"),
+        (DEEP, "{net: {depth: 101, width: wide}}", "width: expected a number, got 'wide'"),
+        (DEEP, "{net: {depth: 101, conventions: {pool: x}}}", "unknown key 'pool'; did you mean 'max_pool'"),
+        (DEEP, "7", "variants.deep: expected 'key: value' pairs, got 7"),
+        ("  deep:", "  5:", "expected a text as key, got 5"),
+        ("res4: [4]", "res4: [6]", "placement.res4: res4 of ResNet-50 has the residual blocks 0 to 5, not 6"),
+        ("res4: [4]", "res4: [-1]", "0 to 5, not -1"),
+        ("res4: [4]", "res4: [true]", "0 to 5, not True"),
+        ("res4: [4]", "res4: [1, 1]", "residual block 1 is named twice"),
+        ("res4: [4]", "res4: []", "placement.res4: expected numbers of residual blocks, got an empty list"),
+        ("res4: [4]", "res4: 4", "placement.res4: expected a list, got 4"),
+        ("res4: [4]", "res6: [4]", "unknown key 'res6'; did you mean 'res"),
+        ("{res4: [4]}", "{}", "placement: no stage"),
+        ("dot_product", "dotproduct", "instantiation: expected one of gaussian, embedded_gaussian, dot_product"),
+        ("sum_over: time}", "sum_over: when}", "sum_over: expected one of space, time, spacetime, got 'when'"),
+        (", sum_over: time}", "}", "non_local: the key 'sum_over' is missing"),
+        ("sum_over: time}", "sum_over: time, subsample: 2}", "subsample: expected true or false, got 2"),
+        ("init_from: plain", "init_from: plane", "variants.long.init_from: unknown 'plane'; did you mean 'plain'"),
+        ("init_from: plain", "init_from: long", "goes round in a circle: long -> long"),
+        ("plain: {net: {depth: 50}}", "plain: {net: {depth: 50}, init_from: long}", "plain -> long -> plain"),
+        ("label: one", "label: none", "tables.a: two rows have the label 'none'"),
+        ("label: one", "label: 1", r"tables.a.rows\[1\].label: expected a text, got 1; write it in quotes"),
+        ("variant: block, baseline", "variant: plain, baseline", "'plain' can't be its own baseline"),
+        ("one, variant: block, baseline: plain", "one, variant: plain", "two rows have the variant 'plain'"),
+        ("variant: block, base", "variant: blok, base", r"rows\[1\].variant: unknown 'blok'; did you mean 'block'"),
+        ("block, baseline: plain", "block, baseline: plan", "unknown 'plan'; did you mean"),
+        ("top1: 72.9", "top1: 0729.0", "top1: expected percent, 0 to 100, got 729"),
+        ("top1: 72.9", "top-1: 72.9", "reported: unknown key 'top-1'; did you mean 'top1'"),
+        ("top1: 72.9", "top1: .nan", "top1: expected a number, got nan"),
+        ("top1: 72.9", "mAP: 72.9", "reported: unknown key 'mAP'"),
+        ("variant: block, baseline", "baseline", r"rows\[1\]: the key 'variant' is missing; only what others report"),
+        ("recipe:", "metric: top2\nrecipe:", "metric: expected one of top1, mAP, got 'top2'"),
+        ("top1: 72.9", "top1: yes", "top1: expected a number, got True"),
+        ("- {label: long,", "- {label: x, variant: block, reported: {top1: 70}}\n      - {label: long,",
+         r"tables.b: block is reported with top1 70, but with 72.9 in table a"),
+        ("id: helps", "id: why", "two claims have the id 'why'"),
+        ("    table: a\n", "    table: c\n", r"claims\[0\].table: unknown 'c'"),
+        ("better: {variant: block", "best: {variant: block", "unknown key 'best'; did you mean 'better'"),
+        ("than: plain, by", "than: block, by", "better: 'block' is compared with itself"),
+        ("variants: [block, long]", "variants: [block, lang]", "alike.variants: unknown 'lang'; did you mean 'long'"),
+        ("variants: [block, long]", "variants: [block]", "two or more different variants"),
+        ("variants: [block, long]", "variants: [block, block]", "two or more different variants"),
+        ("within: 1", "within: 0", "within: expected a margin above 0, in points, got 0"),
+        (", within: 1", "", "alike: the key 'within' is missing"),
+        ("rows: [{label: deep, variant: deep}]", "rows: [{label: deep, variant: plain}]",
+         "claims: helps compares 'deep', which is in no row; add a row for it"),
+        ("kinetics400", "kinetics400\nreported_videos: 1.5", "reported_videos: expected a whole number of at least 1"),
+        ("in: params", "in: euros", "cheaper.in: expected one of params, flops, got 'euros'"),
+        (", note: no row says so", "", "either 'checks', or a 'note'"),
+        (", note: no row says so", ", checks: []", "checks: empty"),
+        ("rows:\n      - {label: long", "rows: []\n    # - {label: long", "a table needs at least one row"),
+        ("tables:", "tables: [", "line"),
+        ("name: small", "name: &a [*a]", "name: expected a text"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in SMALL
+    with pytest.raises(UserError, match=message) as caught:
+        small(tmp_path, SMALL.replace(old, new, 1))
+    assert str(caught.value).startswith(str(tmp_path / "small.yaml"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"just words", b"- a list", b"\xff\xfe\x00", b"\x00"])
+def test_files_that_are_no_study(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=re.escape(str(path))):
+        load_study(path)
+
+
+def test_studies_are_found_by_name_and_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # no ./experiments here: the repository's
+    assert find_study("table2") == EXPERIMENTS / "table2.yaml"
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "mine.yaml").write_text(SMALL)
+    assert find_study("mine") == Path("experiments/mine.yaml")
+    assert find_study("table2") == EXPERIMENTS / "table2.yaml"  # both folders are searched
+    assert find_study("experiments/mine.yaml") == Path("experiments/mine.yaml")
+    assert find_study("mine", root=tmp_path / "experiments") == tmp_path / "experiments" / "mine.yaml"
+    with pytest.raises(UserError, match="no study 'tabel2' in .*; did you mean 'table2'"):
+        find_study("tabel2")
+    with pytest.raises(UserError, match="no study at nowhere/mine.yaml"):
+        find_study("nowhere/mine.yaml")
+
+
+# ------------------------------------------------------------------------------------------------- recipes and hashes
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    (folder / "quick.yaml").write_text(
+        "model: {net: {width: 0.25}, optimizer: {lr: 0.1, betas: [0.9, 0.99]}}\n"
+        "data: {root: here, num_frames: 8, num_workers: 0}\n"
+        "trainer: {max_epochs: 2, accelerator: cpu}\n"
+    )
+    (folder / "quick_128f.yaml").write_text(
+        "model: {optimizer: {betas: [0.5]}, freeze_bn: true}\ndata: {num_frames: 16}\n"
+    )
+    return load_recipe("quick", root=tmp_path)
+
+
+def test_a_clip_is_an_overlay(recipe: Recipe, tmp_path: Path) -> None:
+    long = load_recipe("quick", "128f", root=tmp_path)
+    assert long == recipe.with_clip("128f")
+    assert (long.name, [file.name for file in long.files]) == ("quick", ["quick.yaml", "quick_128f.yaml"])
+    assert long.config == {
+        "model": {"net": {"width": 0.25}, "optimizer": {"lr": 0.1, "betas": [0.5]}, "freeze_bn": True},
+        "data": {"root": "here", "num_frames": 16, "num_workers": 0},
+        "trainer": {"max_epochs": 2, "accelerator": "cpu"},
+    }
+    assert recipe.config["data"]["num_frames"] == 8  # the plain one is as it was
+    assert recipe.with_clip(None) is recipe
+    with pytest.raises(
+        UserError, match=r"recipe 'quick' has no .*quick_64f.yaml, which variants with 'clip: 64f' need"
+    ):
+        recipe.with_clip("64f")
+
+
+def test_recipes_that_are_refused(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no recipe 'quik' in .*recipes; did you mean 'quick'"):
+        load_recipe("quik", root=tmp_path)
+    path = tmp_path / "own.yaml"
+    for key in ("depth: 50", "inflate: 3x1x1", "non_local: {sum_over: time}"):
+        path.write_text(f"model: {{net: {{{key}}}}}")
+        with pytest.raises(UserError, match=f"model.net.{key.split(':')[0]} belongs to the variants"):
+            load_recipe(path)
+    path.write_text("model: {a: 1, a: 2}")
+    with pytest.raises(UserError, match="line 1: the key 'a' is given twice"):
+        load_recipe(path)
+
+
+def test_the_hash_is_what_it_was(recipe: Recipe, tmp_path: Path) -> None:
+    """A change of how hashes are made turns every record ever measured stale: don't."""
+    study = small(tmp_path)
+    assert config_hash(recipe, study.variants["block"], None, 0) == "23683c6d94e2"
+    assert run_hash(study, recipe, "long", 3) == "dd30403b7dc0"
+
+
+def test_the_hash_changes_with_what_can_change_a_number(recipe: Recipe, tmp_path: Path) -> None:
+    study = small(tmp_path)
+    plain, block = study.variants["plain"], study.variants["block"]
+    sections = recipe.config
+    changed = [
+        (recipe, plain, None, 1),
+        (recipe, plain, "0123456789ab", 0),
+        (recipe, block, None, 0),
+        (recipe.with_clip("128f"), plain, None, 0),
+        (replace(recipe, config={**sections, "data": {**sections["data"], "num_frames": 9}}), plain, None, 0),
+        (replace(recipe, config={**sections, "optimizer": {"lr": 1}}), plain, None, 0),
+        # A batch is per process: eight of them are another batch.
+        (replace(recipe, config={**sections, "trainer": {**sections["trainer"], "devices": 8}}), plain, None, 0),
+    ]
+    hashes = {config_hash(*arguments) for arguments in [(recipe, plain, None, 0), *changed]}
+    assert len(hashes) == len(changed) + 1
+
+    moved = {
+        **sections,
+        "data": {**sections["data"], "root": "there", "num_workers": 8},
+        "trainer": {**sections["trainer"], "accelerator": "gpu", "devices": 1, "logger": False},
+        "seed_everything": 5,
+    }
+    renamed = replace(plain, name="other")
+    same = replace(recipe, name="other", files=(Path("elsewhere.yaml"),), config=dict(reversed(moved.items())))
+    assert config_hash(same, renamed, None, 0) == config_hash(recipe, plain, None, 0)
+
+
+def test_the_hash_of_a_child_follows_its_parent(recipe: Recipe, tmp_path: Path) -> None:
+    study = small(tmp_path)
+    other = small(tmp_path, SMALL.replace("plain: {net: {depth: 50}}", "plain: {net: {depth: 50, inflate: 3x1x1}}"))
+    assert run_hash(study, recipe, "long", 0) != run_hash(other, recipe, "long", 0)
+    assert run_hash(study, recipe, "block", 0) == run_hash(other, recipe, "block", 0)
+
+
+def test_spelled_out_defaults_are_the_same_network(tmp_path: Path) -> None:
+    spelled = SMALL.replace("{net: {depth: 101}}", "{net: {depth: 101, inflate: none, non_local: null}}")
+    assert small(tmp_path, spelled).variants["deep"] == small(tmp_path).variants["deep"]

@@ -1,0 +1,311 @@
+"""Sweeps as people use them: the real ``wandb`` and ``nl-lightning`` programs, a stand-in server, small real runs."""
+
+import contextlib
+import getpass
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tiny_study import write_tiny_study
+from wandb_standin import ENTITY, KEY, Run, WandbServer
+
+from nl_lightning.study.records import RunRecord, load_records
+
+PROGRAMS = Path(sys.executable).parent
+LIMIT = 240
+"""Seconds after which a program hangs."""
+
+
+class Place:
+    """A machine of a user who is logged in to the stand-in: a study in its folder, and programs started there."""
+
+    def __init__(self, folder: Path, server: WandbServer) -> None:
+        self.folder, self.server = folder, server
+        self.started: list[subprocess.Popen[str]] = []
+        self.environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith("WANDB_")},
+            **server.environment(folder),
+            "PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}",
+            "OMP_NUM_THREADS": "1",
+        }
+
+    def start(self, *command: str, **environment: str) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            command, cwd=self.folder, env={**self.environment, **environment}, text=True, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        self.started.append(process)
+        return process
+
+    def run(self, *command: str, **environment: str) -> tuple[int, str]:
+        """Exit code, and what it printed."""
+        process = self.start(*command, **environment)
+        said, _ = process.communicate(timeout=LIMIT)
+        return process.returncode, said
+
+    def sweep(self, name: str, **environment: str) -> str:
+        """Make the study's sweeps and start this one; return what an agent takes."""
+        assert self.run("nl-lightning", "sweeps", "study.yaml", "--recipe", "tiny.yaml")[0] == 0
+        code, said = self.run("wandb", "sweep", f"sweeps/{name}.yaml", **environment)
+        assert code == 0, said
+        return f"{ENTITY}/nl-lightning/{list(self.server.state.sweeps)[-1]}"
+
+    def agent(self, sweep: str, *options: str, **environment: str) -> "subprocess.Popen[str]":
+        return self.start("wandb", "agent", *options, sweep, **environment)
+
+    def records(self) -> list[RunRecord]:
+        return load_records(self.folder / "my_results", "tiny")
+
+    def training(self, variant: str) -> bool:
+        """Whether a run is in the middle of training."""
+        marker = self.folder / "my_results" / "runs" / "tiny" / variant / "seed0" / "state.json"
+        said = json.loads(marker.read_text()) if marker.exists() else {}
+        return said.get("phase") == "train" and said["done"] > 3
+
+    def wandb_run(self, variant: str) -> Run:
+        """The one run of the variant that is no repeat."""
+        found = [run for run in self.server.state.runs.values() if run.values().get("variant") == variant]
+        (run,) = [run for run in found if "repeat" not in run.tags]
+        return run
+
+    def end(self) -> None:
+        for process in self.started:
+            kill(process)
+            process.communicate()
+
+
+@pytest.fixture
+def place(tmp_path: Path, small_videos: Path, wandb_server: WandbServer) -> Iterator[Place]:
+    write_tiny_study(tmp_path, small_videos)
+    here = Place(tmp_path, wandb_server)
+    yield here
+    here.end()
+    assert wandb_server.errors == []
+
+
+def kill(process: "subprocess.Popen[str]") -> None:
+    """As when the machine loses power: the process, and every process that it started."""
+    children = [process.pid]
+    for parent in children:
+        listed = Path(f"/proc/{parent}/task/{parent}/children")
+        children += [int(pid) for pid in listed.read_text().split()] if listed.exists() else []
+    for pid in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def wait_for(true: Callable[[], Any], what: str) -> None:
+    deadline = time.monotonic() + LIMIT
+    while not true():
+        assert time.monotonic() < deadline, f"not within {LIMIT} s: {what}"
+        time.sleep(0.1)
+
+
+def longer(place: Place) -> None:
+    """Make runs long enough to be disturbed in the middle, though each step is cheap."""
+    recipe = place.folder / "tiny.yaml"
+    text = recipe.read_text().replace("max_epochs: 3", "max_epochs: 14").replace("epoch: 2", "epoch: 7")
+    recipe.write_text(text.replace("data:\n", "data:\n  decoded_copy: true\n"))
+
+
+def test_two_agents_finish_a_study_and_train_each_run_once(place: Place) -> None:
+    sweep = place.sweep("small")
+    agents = [place.agent(sweep), place.agent(sweep)]
+    for agent in agents:
+        said, _ = agent.communicate(timeout=LIMIT)
+        assert agent.returncode == 0, said
+    records = place.records()
+    assert {record.variant for record in records} == {"c2d", "nl", "long"}
+    runs = place.server.state.sweep_runs(sweep.split("/")[-1])
+    assert len(runs) == 3
+    assert {run.state for run in runs} == {"finished"}
+    for record in records:
+        run = place.wandb_run(record.variant)
+        assert json.loads(run.summary["record"])["top1"] == record.top1 == run.summary["top1"]
+        assert run.values()["config_hash"] == record.config_hash
+        assert (run.group, run.job_type, run.display_name) == ("small", "tiny", f"{record.variant} seed 0")
+        assert run.tags == ["one"]
+        assert run.history[-1]["trainer/global_step"] == record.steps
+    assert place.wandb_run("nl").values()["instantiation"] == "dot_product"
+    assert_nothing_private_left(place)
+
+
+def assert_nothing_private_left(place: Place) -> None:
+    """Code, host, folders, user and key stay at home; only the agent, which is W&B's own program, names its host."""
+    sent = [request for request in place.server.requests if request["operation"] != "CreateAgent"]
+    text = json.dumps(sent)
+    names = {"folder": str(place.folder), "home": str(Path.home()), "key": KEY, "host": platform.node()}
+    for what, name in names.items():
+        assert name not in text, what
+    assert f'"{getpass.getuser()}"' not in text
+    uploads = {request["name"] for request in sent if request["operation"] == "upload"}
+    assert uploads <= {"config.yaml", "wandb-summary.json"}
+
+
+def test_a_point_that_is_done_ends_as_a_repeat_with_the_numbers_of_the_first(place: Place) -> None:
+    assert place.run("nl-lightning", "run", "study.yaml", "--recipe=tiny.yaml", "--variant=c2d")[0] == 0
+    sweep = place.sweep("small")
+    code, said = place.agent(sweep, "--count", "1").communicate(timeout=LIMIT), ""
+    (run,) = place.server.state.sweep_runs(sweep.split("/")[-1])
+    (record,) = place.records()
+    assert run.state == "finished", (code, said)
+    assert run.tags == ["one", "repeat"]
+    assert run.summary["repeat_of"] == place.wandb_run("c2d").name == record.config_hash
+    assert json.loads(run.summary["record"]) == json.loads(place.wandb_run("c2d").summary["record"])
+
+    # Another machine, without this one's results: it finds the record in the W&B project.
+    results = place.folder / "my_results"
+    results.rename(place.folder / "elsewhere")
+    again = place.sweep("small")
+    place.agent(again, "--count", "1").communicate(timeout=LIMIT)
+    (run,) = place.server.state.sweep_runs(again.split("/")[-1])
+    assert run.summary["repeat_of"] == record.config_hash
+    assert place.records() == [record]
+    assert not (results / "runs" / "tiny" / "c2d" / "seed0" / "checkpoints").exists()  # nothing was trained
+
+
+def test_what_a_killed_agent_left_is_finished_by_the_next(place: Place) -> None:
+    longer(place)
+    sweep = place.sweep("small")
+    dead = place.agent(sweep)
+    wait_for(lambda: place.training("c2d"), "training")
+    kill(dead)
+    first = place.wandb_run("c2d")
+    place.agent(sweep, "--count", "1").communicate(timeout=LIMIT)
+    assert {record.variant for record in place.records()} == {"c2d", "nl"}
+    assert place.wandb_run("c2d") is first
+    assert first.state == "finished"
+    assert json.loads(first.summary["record"])["variant"] == "c2d"
+    assert first.sweep == sweep.split("/")[-1]
+    steps = [point["trainer/global_step"] for point in first.history if "trainer/global_step" in point]
+    assert steps[-1] == 42
+
+
+def test_a_preempted_run_goes_on_under_its_own_id(place: Place) -> None:
+    longer(place)
+    sweep = place.sweep("small")
+    agent = place.agent(sweep, "--forward-signals")
+    wait_for(lambda: place.training("c2d"), "training")
+    agent.send_signal(signal.SIGTERM)
+    agent.communicate(timeout=LIMIT)
+    run = place.wandb_run("c2d")
+    assert run.state == "preempted"
+    code, said = place.run("nl-lightning", "status", "study.yaml", "--recipe=tiny.yaml")
+    assert code == 0
+    assert "preempted" in said
+    place.agent(sweep, "--count", "1").communicate(timeout=LIMIT)
+    assert place.wandb_run("c2d") is run
+    assert run.state == "finished"
+    assert [record.variant for record in place.records()] == ["c2d"]
+
+
+def test_a_failed_run_is_run_again_under_its_own_id(place: Place) -> None:
+    broken = sorted((place.folder / "videos" / "train").glob("*/*.mp4"))[:3]
+    kept = [path.read_bytes() for path in broken]
+    for path in broken:
+        path.write_bytes(b"")
+    sweep = place.sweep("small")
+    place.agent(sweep, "--count", "1").communicate(timeout=LIMIT)
+    run = place.wandb_run("c2d")
+    assert run.state == "failed"
+    for path, content in zip(broken, kept, strict=True):
+        path.write_bytes(content)
+    assert place.run("nl-lightning", "run", "study.yaml", "--recipe=tiny.yaml", "--failed")[0] == 0
+    assert place.wandb_run("c2d") is run
+    assert run.state == "finished"
+    assert json.loads(run.summary["record"])["variant"] == "c2d"
+    code, said = place.run("nl-lightning", "run", "study.yaml", "--recipe=tiny.yaml", "--failed")
+    assert (code, "nothing has failed" in said) == (2, True)
+
+
+def test_a_server_that_is_gone_for_a_while_costs_nothing(place: Place) -> None:
+    longer(place)
+    command = ["nl-lightning", "run", "study.yaml", "--recipe=tiny.yaml", "--variant=c2d"]
+    process = place.start(*command)
+    wait_for(lambda: place.training("c2d"), "training")
+    place.server.stop()
+    time.sleep(20)
+    place.server.start()
+    said, _ = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0, said
+    (record,) = place.records()
+    run = place.wandb_run("c2d")
+    assert run.state == "finished"
+    assert run.summary["top1"] == record.top1
+    assert sum("val/top1" in point for point in run.history) == 2
+
+
+def test_offline_runs_are_where_they_belong_after_a_sync(place: Place) -> None:
+    sweep = place.sweep("small")
+    place.agent(sweep, "--count", "1", WANDB_MODE="offline").communicate(timeout=LIMIT)
+    (pending,) = place.server.state.runs.values()
+    assert (pending.state, pending.summary) == ("pending", {})
+    folders = sorted(place.folder.glob("my_results/runs/tiny/c2d/seed0/wandb/offline-run-*"))
+    code, said = place.run("wandb", "sync", *map(str, folders))
+    assert code == 0, said
+    run = place.wandb_run("c2d")
+    assert run is pending
+    assert run.sweep == sweep.split("/")[-1]
+    assert run.values()["config_hash"] == place.records()[0].config_hash
+    assert json.loads(run.summary["record"])["variant"] == "c2d"
+
+
+@pytest.mark.parametrize("trouble", ["wrong key", "no server"])
+def test_without_the_server_it_says_so_in_a_line_and_goes_on_offline(place: Place, trouble: str) -> None:
+    wrong = "f" * 40
+    environment = {"WANDB_API_KEY": wrong} if trouble == "wrong key" else {"WANDB_BASE_URL": "http://127.0.0.1:9"}
+    command = ["nl-lightning", "run", "study.yaml", "--recipe=tiny.yaml", "--variant=c2d"]
+    code, said = place.run(*command, **environment)
+    assert code == 0
+    log = (place.folder / "my_results" / "runs" / "tiny" / "c2d" / "seed0.log").read_text()
+    (line,) = [line for line in log.splitlines() if line.startswith("nl-lightning: W&B")]
+    assert "going on offline; 'wandb sync' sends it later" in line
+    assert wrong not in said + log
+    assert KEY not in said + log
+    assert place.server.state.runs == {}
+    assert [record.variant for record in place.records()] == ["c2d"]
+
+
+def test_a_sweep_that_somebody_edited_loses_only_the_points_that_make_no_sense(place: Place) -> None:
+    assert place.run("nl-lightning", "sweeps", "study.yaml", "--recipe", "tiny.yaml")[0] == 0
+    file = place.folder / "sweeps" / "small.yaml"
+    sweep = yaml.safe_load(file.read_text())
+    sweep["parameters"]["variant"]["values"] = ["c2dd", "c2d"]
+    sweep["parameters"]["seed"]["values"] = ["first", 0]
+    sweep["run_cap"] = 4
+    file.write_text(yaml.safe_dump(sweep))
+    place.run("wandb", "sweep", "sweeps/small.yaml")
+    sweep_id = list(place.server.state.sweeps)[-1]
+    # Three failures in its first minute would stop the agent, as W&B has it.
+    agent = place.agent(f"{ENTITY}/nl-lightning/{sweep_id}", WANDB_AGENT_DISABLE_FLAPPING="true")
+    agent.communicate(timeout=LIMIT)
+    *wrong, right = place.server.state.runs.values()
+    assert [run.state for run in wrong] == ["failed"] * 3
+    assert right.state == "finished"
+    seed = "argument --seed: expected a whole number of at least 0, not 'first' (see nl-lightning run --help)"
+    assert [run.summary["error"] for run in wrong] == [
+        seed,
+        seed,
+        "study.yaml: no variant 'c2dd'; did you mean 'c2d'?",
+    ]
+
+
+def test_a_study_that_changed_after_the_sweep_was_made_is_refused(place: Place) -> None:
+    sweep = place.sweep("small")
+    recipe = place.folder / "tiny.yaml"
+    recipe.write_text(recipe.read_text().replace("lr: 0.003", "lr: 0.004"))
+    place.agent(sweep, "--count", "1").communicate(timeout=LIMIT)
+    (run,) = place.server.state.runs.values()
+    assert run.state == "failed"
+    assert "c2d has the configuration" in run.summary["error"]
+    assert "the recipe tiny has changed since, with 3 of 3 variants" in run.summary["error"]
+    assert place.records() == []

@@ -1,0 +1,145 @@
+"""Sweeps say what the study says, as W&B's own schema wants it (its schema.json, of the package sweeps 0.3.0, MIT)."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from nl_lightning.errors import UserError
+from nl_lightning.study.study import find_study, load_recipe, load_study, run_hash
+from nl_lightning.tracking import sweeps
+from nl_lightning.tracking.sweeps import check_expected, write_sweeps
+
+COMMITTED = Path(__file__).parents[2] / "sweeps"
+SCHEMA = json.loads((Path(__file__).parent / "wandb_sweep_schema" / "schema.json").read_text())
+
+GRID = """
+name: where
+title: "Where, and how many?"
+recipe: longrange
+variants:
+  plain: {net: {depth: 50}}
+grid:
+  net: {depth: 50}
+  instantiation: [dot_product, gaussian]
+  stage: [res4, res5]
+  blocks: [1, 5]
+  sum_over: [spacetime]
+tables:
+  one: {caption: "One", rows: [{label: no block, variant: plain}]}
+"""
+
+
+def loaded(path: Path) -> dict[str, Any]:
+    sweep: dict[str, Any] = yaml.safe_load(path.read_text())
+    return sweep
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> Path:
+    (tmp_path / "where.yaml").write_text(GRID)
+    return tmp_path / "where.yaml"
+
+
+@pytest.mark.parametrize(
+    ("study", "recipe", "folder", "tables"),
+    [
+        ("table2", "longrange", COMMITTED, [*"abcdefg"]),
+        ("table2", "kinetics400_paper", COMMITTED / "kinetics400_paper", [*"abcdefg"]),
+        ("table4", "charades", COMMITTED, ["-val"]),  # what others report has nothing to run
+    ],
+)
+def test_the_committed_sweeps_are_in_step_with_the_study(
+    tmp_path: Path, study: str, recipe: str, folder: Path, tables: list[str]
+) -> None:
+    written = write_sweeps(load_study(find_study(study)), load_recipe(recipe), [0], tmp_path, False)
+    assert [path.name for path in written] == [f"{study}{table}.yaml" for table in ("", *tables)]
+    assert {path.name for path in folder.glob(f"{study}*.yaml")} == {path.name for path in written}
+    for path in written:
+        assert path.read_text() == (folder / path.name).read_text(), f"nl-lightning sweeps {study} --recipe {recipe}"
+
+
+@pytest.mark.parametrize("path", sorted(COMMITTED.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_wandb_takes_it(path: Path) -> None:
+    sweep = loaded(path)
+    jsonschema.validate(sweep, SCHEMA)
+    names = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+    assert all(names.fullmatch(name) for name in sweep["parameters"])
+    known = {"env", "args", "args_no_hyphens"}
+    macros = [word for word in sweep["command"] if "${" in word]
+    assert all(word.startswith("${") and word[2:-1] in known for word in macros)  # replaced as whole words only
+
+
+def test_a_sweep_has_a_point_for_each_run(tmp_path: Path) -> None:
+    study, recipe = load_study(find_study("table2")), load_recipe("longrange")
+    whole, *_, g = write_sweeps(study, recipe, [0, 1], tmp_path, False)
+    sweep = loaded(whole)
+    assert sweep["parameters"] == {"variant": {"values": study.select()}, "seed": {"values": [0, 1]}}
+    assert sweep["run_cap"] == 2 * len(study.variants) == 58
+    assert sweep["metric"] == {"name": "top1", "goal": "maximize"}
+    assert sweep["command"][:5] == ["${env}", "nl-lightning", "run", "table2", "--recipe=longrange"]
+    of_g = loaded(g)["parameters"]["variant"]["values"]
+    assert "c2d_r50_128f" in of_g
+    assert of_g.index("c2d_r50") < of_g.index("c2d_r50_128f")  # parents first
+    assert whole.read_text().startswith("# 58 runs of the study table2 under the recipe longrange.")
+    assert "# Hardware: two CPU cores" in whole.read_text()
+    assert re.search(r"# Cost: \d+\.\d hours of one agent in all, as measured on CPU", whole.read_text())
+
+
+def test_a_sweep_knows_what_it_was_made_for(tmp_path: Path) -> None:
+    study, recipe = load_study(find_study("table2")), load_recipe("longrange")
+    path = write_sweeps(study, recipe, [0], tmp_path, False)[1]
+    (expected,) = [w.removeprefix("--expect=") for w in loaded(path)["command"] if w.startswith("--expect=")]
+    check_expected(study, recipe, expected, ["c2d_r50", "c2d_r50_nl1_res4_dot"])
+    with pytest.raises(UserError, match=r"the sweep was made without 'c2d_r101'; make it again"):
+        check_expected(study, recipe, expected, ["c2d_r101"])
+    now = run_hash(study, recipe, "c2d_r50", 0)
+    one_changed = expected.replace(now, "0123456789ab")
+    with pytest.raises(UserError, match=f"c2d_r50 has the configuration {now}, but .* 0123456789ab: it has changed"):
+        check_expected(study, recipe, one_changed, ["c2d_r50"])
+    check_expected(study, recipe, one_changed, ["c2d_r50_nl1_res4_dot"])  # the others are as they were
+    with pytest.raises(UserError, match=r"the recipe longrange_smoke has changed since, with 5 of 5 variants"):
+        check_expected(study, load_recipe("longrange_smoke"), expected, ["c2d_r50"])
+
+
+def test_a_study_of_ones_own_is_named_by_its_path(tmp_path: Path, grid: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("data: {num_frames: 8}\n")
+    study, recipe = load_study(grid), load_recipe(tmp_path / "mine.yaml")
+    whole, table = write_sweeps(study, recipe, [0], tmp_path / "sweeps", False, tmp_path)
+    assert [whole.name, table.name] == ["where.yaml", "where_one.yaml"]
+    assert loaded(table)["command"][3:5] == [str(grid), f"--recipe={tmp_path / 'mine.yaml'}"]
+    assert "Cost:" not in whole.read_text()  # nothing has been measured
+
+
+def test_a_grid_is_written_axis_by_axis_without_the_places_that_cannot_be(tmp_path: Path, grid: Path) -> None:
+    study = load_study(grid)
+    *_, product = write_sweeps(study, load_recipe("longrange"), [0], tmp_path / "sweeps", True, tmp_path)
+    assert product.name == "where_grid.yaml"
+    sweep = loaded(product)
+    jsonschema.validate(sweep, SCHEMA)
+    assert sweep["parameters"] == {
+        "instantiation": {"values": ["dot_product", "gaussian"]},
+        "placement": {"values": ["res4x1", "res4x5", "res5x1"]},
+        "sum_over": {"values": ["spacetime"]},
+        "seed": {"values": [0]},
+    }
+    assert sweep["run_cap"] == 6
+    assert sweep["command"][-2:] == ["--where", "${args_no_hyphens}"]
+    assert "# Left out: res5x5: res5 has 3 residual blocks." in product.read_text()
+    for point in (f"instantiation={i} placement={p}" for i in ("gaussian",) for p in ("res4x1", "res5x1")):
+        assert len(study.where(dict(word.split("=") for word in point.split()))) == 1
+
+
+def test_a_study_without_a_grid_has_no_product(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="table2.yaml: no 'grid', so there is no product to write"):
+        write_sweeps(load_study(find_study("table2")), load_recipe("longrange"), [0], tmp_path, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_words_come_back_from_yaml_as_they_are() -> None:
+    for word in ("--recipe=longrange", "${args}", "--expect=a=1 b=2 c=3", "a: b", "yes", "1.5", "2a"):
+        assert yaml.safe_load(f"- {sweeps._scalar(word)}") == [word]

@@ -1,0 +1,160 @@
+"""A run that is ended again and again, anywhere, ends in the very weights and numbers of one that was not."""
+
+import dataclasses
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from tiny_study import execute, planned, write_tiny_study
+
+from nl_lightning.data.datamodule import VideoDataModule
+from nl_lightning.study.records import RunRecord
+from nl_lightning.study.run import PREVIOUS, Run
+from nl_lightning.train.checkpoints import newest_whole
+
+OF_THE_CLOCK = ("train_seconds", "test_seconds", "data_wait", "finished")
+"""What may differ between two runs of the same configuration on the same machine."""
+
+
+class Killed(BaseException):
+    """As by SIGKILL: nothing gets the time to save anything."""
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no.netrc"))
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+
+
+def often(run: Run) -> Run:
+    """The same run, with a checkpoint after every iteration."""
+    return dataclasses.replace(run, checkpoint_minutes=0)
+
+
+def finish(run: Run, monkeypatch: pytest.MonkeyPatch, lives: Iterator[int]) -> int:
+    """Execute a run until it has its record, killing it when it has read so many batches; return how often that was."""
+    plain = VideoDataModule.on_after_batch_transfer
+    left = next(lives)
+
+    def count(self: VideoDataModule, batch: Any, index: int) -> Any:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise Killed
+        return plain(self, batch, index)
+
+    monkeypatch.setattr(VideoDataModule, "on_after_batch_transfer", count)
+    killed = 0
+    while True:
+        try:
+            assert execute(run) == 0
+            monkeypatch.setattr(VideoDataModule, "on_after_batch_transfer", plain)
+            return killed
+        except Killed:
+            killed += 1
+            left = next(lives)
+
+
+def outcome(run: Run) -> tuple[dict[str, Any], dict[str, Any], RunRecord]:
+    """Weights and optimizer, predictions, and the record without times."""
+    checkpoint = torch.load(run.checkpoint, weights_only=True)
+    record = run.state().record
+    assert record is not None
+    states = {key: checkpoint[key] for key in ("state_dict", "optimizer_states", "lr_schedulers")}
+    still = dataclasses.replace(record, **{name: 0 if name != "finished" else "" for name in OF_THE_CLOCK})
+    return states, pq.read_table(run.predictions).to_pydict(), still
+
+
+def assert_same_outcome(whole: Run, killed: Run) -> None:
+    """Bit for bit."""
+    expected, found = outcome(whole), outcome(killed)
+    torch.testing.assert_close(found[0], expected[0], rtol=0, atol=0)
+    assert found[1:] == expected[1:]
+
+
+@pytest.mark.parametrize(
+    ("changes", "workers"),
+    [
+        ({"max_epochs: 3": "max_epochs: 3, accumulate_grad_batches: 2"}, 2),
+        ({"max_epochs: 3": "max_steps: 8", "check_val_every_n_epoch: 2": "val_check_interval: 2"}, 0),
+    ],
+    ids=["epochs, accumulated, read ahead", "steps, validated within the epoch"],
+)
+def test_killed_again_and_again_it_ends_the_same(
+    tmp_path: Path, small_videos: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], workers: int
+) -> None:
+    changes = {**changes, "dropout: 0}": "dropout: 0.5}", "batch_size: 11": f"batch_size: 6\n  num_workers: {workers}"}
+    write_tiny_study(tmp_path, small_videos, changes)
+    whole, killed = (often(planned(tmp_path, "nl", results)) for results in ("whole", "killed"))
+    assert finish(whole, monkeypatch, iter([0])) == 0
+    assert finish(killed, monkeypatch, iter([5, 6, 9, 10, 14, 0])) >= 3
+    assert_same_outcome(whole, killed)
+
+
+def test_killed_within_the_validation_after_an_epoch_it_ends_the_same(
+    tmp_path: Path, small_videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the second of three epochs of three batches."""
+    write_tiny_study(tmp_path, small_videos)
+    whole, killed = (planned(tmp_path, "nl", results) for results in ("whole", "killed"))
+    assert finish(whole, monkeypatch, iter([0])) == 0
+    assert finish(killed, monkeypatch, iter([8, 0])) == 1  # one batch is validated before all else, and two epochs read
+    assert [point["step"] for point in outcome(killed)[2].curve] == [3, 6, 9]
+    assert_same_outcome(whole, killed)
+
+
+def test_told_to_stop_it_saves_and_ends(
+    tmp_path: Path, small_videos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the middle of a step; however rarely checkpoints are written otherwise."""
+    write_tiny_study(tmp_path, small_videos)
+    run = planned(tmp_path, "nl")
+    plain = VideoDataModule.on_after_batch_transfer
+
+    def tell(self: VideoDataModule, batch: Any, index: int) -> Any:
+        if self.trainer is not None and self.trainer.global_step == 4 and self.trainer.training:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return plain(self, batch, index)
+
+    monkeypatch.setattr(VideoDataModule, "on_after_batch_transfer", tell)
+    assert execute(run) == 143
+    assert run.state().name == "preempted"
+    assert torch.load(run.checkpoint, weights_only=True)["global_step"] == 5
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "zeros", "garbage", "garbage in its list"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newest, before = tmp_path / "last.ckpt", tmp_path / PREVIOUS
+    torch.save({"weights": torch.arange(10_000)}, before)
+    assert newest_whole(newest, speaks=True) == before  # as if killed between two renames
+    shutil.copy(before, newest)
+    assert newest_whole(newest, speaks=True) == newest
+    assert capsys.readouterr().out == ""
+    content = newest.read_bytes()
+    middle = len(content) // 2
+    listed = content.rindex(b"PK\x01\x02") + 46  # the name of a part
+    spoilt = {
+        "truncated": content[:middle],
+        "empty": b"",
+        "zeros": content[:middle] + bytes(len(content) - middle),
+        "garbage": content[:middle]
+        + bytes(byte ^ 255 for byte in content[middle : middle + 16])
+        + content[middle + 16 :],
+        "garbage in its list": content[:listed] + bytes([0xAE]) * 8 + content[listed + 8 :],
+    }[damage]
+    newest.write_bytes(spoilt)
+    assert newest_whole(newest, speaks=False) == before
+    assert newest_whole(newest, speaks=True) == before
+    assert f"{newest} is damaged (" in capsys.readouterr().out
+    assert (tmp_path / "last.damaged.ckpt").read_bytes() == spoilt
+    before.unlink()
+    assert newest_whole(newest, speaks=True) is None

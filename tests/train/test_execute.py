@@ -1,0 +1,181 @@
+"""Runs as the runner starts them, on a few small generated videos: records, resuming, long clips, faults."""
+
+import platform
+import shlex
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+import wandb
+from tiny_study import execute, planned, write_tiny_study
+
+from nl_lightning.errors import Stopped, UserError
+from nl_lightning.report.rescore import rescore_record
+from nl_lightning.study.records import record_path, unpack, videos_hash
+from nl_lightning.study.run import Run
+from nl_lightning.train import execute as execution
+from nl_lightning.train.execute import lightning_command
+from nl_lightning.train.predictions import mean_softmax, read_predictions, read_protocol
+
+
+@pytest.fixture
+def folder(tmp_path: Path, small_videos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A study, its recipe and its own copy of the videos."""
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no.netrc"))
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    wandb.teardown()  # what it took from the environment of earlier tests, such as that it is disabled
+    write_tiny_study(tmp_path, small_videos)
+    return tmp_path
+
+
+def weights(run: Run) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(run.checkpoint, weights_only=True)["state_dict"]
+    return state
+
+
+def test_a_run_ends_in_a_record_and_predictions(folder: Path) -> None:
+    run = planned(folder, "nl")
+    assert execute(run) == 0
+    state = run.state()
+    assert state.name == "done"
+    record = state.record
+    assert record is not None
+    assert (record.study, record.recipe, record.variant, record.seed) == ("small", "tiny", "nl", 0)
+    assert (record.videos_expected, record.videos_scored, record.num_clips, record.num_crops) == (22, 22, 2, 3)
+    assert record.steps == 9  # 3 epochs of 33 videos in batches of 11
+    assert [point["step"] for point in record.curve] == [3, 6, 9]
+    trained, validated = {"step", "train/loss", "train/top1"}, {"val/loss", "val/top1", "val/top5"}
+    assert [set(point) for point in record.curve] == [trained, trained | validated, trained]
+    assert record.params == sum(v.numel() for k, v in weights(run).items() if k.startswith("net.") and not _buffer(k))
+    assert record.versions["torch"] == torch.__version__.split("+")[0]
+
+    predictions = list(read_predictions(run.predictions))
+    protocol = read_protocol(run.predictions)
+    assert (protocol.num_clips, protocol.num_crops, protocol.num_classes) == (2, 3, 11)
+    assert protocol.words["clip_starts"] == "paper"
+    scores = np.array([mean_softmax(p.views) for p in predictions if p.views is not None])
+    assert scores.shape == (22, 11)
+    np.testing.assert_allclose(scores.sum(axis=1), 1, atol=0.01)
+    listed = [line.rsplit(" ", 1) for line in (folder / "videos" / "test.txt").read_text().splitlines()]
+    assert [p.video for p in predictions] == [path for path, _ in listed]
+    assert [p.label for p in predictions] == [int(label) for _, label in listed]
+    assert record.right(1) == [bool(right) for right in scores.argmax(axis=1) == [p.label for p in predictions]]
+    again, _ = rescore_record(record_path(run.results, "tiny", "nl", 0))
+    assert round(again.scores[0].topk(1, 22), 4) == record.top1
+    assert round(again.scores[0].topk(5, 22), 4) == record.top5
+    assert record.videos_hash == videos_hash([(path, int(label)) for path, label in listed])
+
+
+def _buffer(key: str) -> bool:
+    return key.endswith(("running_mean", "running_var", "num_batches_tracked"))
+
+
+def test_wandb_stays_offline_and_has_flat_columns(folder: Path) -> None:
+    run = planned(folder, "nl")
+    assert execute(run) == 0
+    written = lambda: b"".join(file.read_bytes() for file in run.folder.glob("wandb/offline-run-*/*.wandb"))  # noqa: E731
+    deadline = time.monotonic() + 60
+    while b"test/top1" not in written() and time.monotonic() < deadline:
+        time.sleep(0.2)  # W&B's own process writes it, in its own time
+    content = written()
+    assert content, f"nothing from W&B but {[str(path) for path in run.folder.rglob('*wandb*')]}"
+    for text in ("dot_product", "spacetime", run.config_hash, "val/top1", "test/top1", "c2d"):
+        assert text.encode() in content
+    assert platform.node().encode() not in content or len(platform.node()) < 4
+
+
+def test_a_killed_run_goes_on_and_ends_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, killed = planned(folder, "nl", "whole"), planned(folder, "nl", "killed")
+    assert execute(whole) == 0
+
+    plain = execution.Curve.on_train_epoch_end
+
+    def pull_the_plug(self: execution.Curve, trainer: Any, module: Any) -> None:
+        if trainer.current_epoch == 2:
+            raise Stopped(signal.SIGINT)
+        plain(self, trainer, module)
+
+    monkeypatch.setattr(execution.Curve, "on_train_epoch_end", pull_the_plug)
+    assert execute(killed) == 130
+    assert killed.state().record is None
+    monkeypatch.setattr(execution.Curve, "on_train_epoch_end", plain)
+    assert execute(killed) == 0
+
+    ends = [weights(whole), weights(killed)]
+    assert all(torch.equal(value, ends[1][key]) for key, value in ends[0].items())
+    records = [run.state().record for run in (whole, killed)]
+    assert records[0] is not None
+    assert records[1] is not None
+    assert records[0].curve == records[1].curve
+    assert records[0].top1 == records[1].top1
+
+
+def test_long_clips_start_from_the_short_ones_weights(folder: Path) -> None:
+    short, long = planned(folder, "c2d"), planned(folder, "long")
+    assert execute(long) == 2
+    assert "train that run first" in long.state().note
+    assert execute(short) == 0
+    assert execute(long) == 0
+    before, after = weights(short), weights(long)
+    frozen = [key for key in before if ".bn" in key]
+    assert frozen
+    assert all(torch.equal(before[key], after[key]) for key in frozen)
+    assert not torch.equal(before["net.fc.weight"], after["net.fc.weight"])
+    record = long.state().record
+    assert record is not None
+    assert record.init_from == "c2d"
+
+
+def test_an_unreadable_file_is_named_and_counts_as_wrong(folder: Path) -> None:
+    (folder / "tiny.yaml").write_text(
+        (folder / "tiny.yaml").read_text().replace("  crop: 32", "  max_unreadable: 0.1\n  crop: 32")
+    )
+    run = planned(folder, "c2d")
+    broken = [sorted((folder / "videos" / split).glob("*/*.mp4"))[0] for split in ("train", "test")]
+    broken[0].write_bytes(b"")
+    broken[1].write_bytes(broken[1].read_bytes()[:500])
+    with pytest.warns(UserWarning, match=r"\.mp4: .*(left out|counted as wrong)"):
+        assert execute(run) == 0
+    record = run.state().record
+    assert record is not None
+    assert record.unreadable == sorted(str(path.relative_to(folder / "videos")) for path in broken)
+    assert (record.videos_expected, record.videos_scored) == (22, 21)
+    assert sum(unpack(record.read_videos, 22)) == 21  # on which a pair can be compared
+    unread = [p.video for p in read_predictions(run.predictions) if p.views is None]
+    assert unread == [str(broken[1].relative_to(folder / "videos"))]
+
+
+def test_too_many_unreadable_files_stop_the_run(folder: Path) -> None:
+    run = planned(folder, "c2d")
+    for path in sorted((folder / "videos" / "train").glob("*/*.mp4"))[:2]:
+        path.unlink()
+    with pytest.warns(UserWarning, match="left out"):
+        assert execute(run) == 2
+    assert run.state().name == "failed"
+    assert "of 33 train videos can't be read, more than 1%" in run.state().note
+
+
+def test_the_commands_that_a_dry_run_prints_do_the_same(folder: Path) -> None:
+    run = planned(folder, "nl")
+    for command in run.commands():
+        words = shlex.split(command)[1:]
+        assert lightning_command([*words, "--trainer.logger=false"]) == 0
+    typed = pq.read_table(run.predictions)
+    shutil.rmtree(run.results)
+    assert execute(run) == 0
+    assert pq.read_table(run.predictions).equals(typed)
+
+
+def test_a_checkpoint_of_another_network_is_refused(folder: Path) -> None:
+    run = planned(folder, "nl")
+    fit, test = run.commands()
+    assert lightning_command([*shlex.split(fit)[1:], "--trainer.max_epochs=1", "--trainer.logger=false"]) == 0
+    with pytest.raises(UserError, match="ckpt_path: the checkpoint is of another network"):
+        lightning_command([*shlex.split(test)[1:], "--model.net.width=0.03125", "--trainer.logger=false"])

@@ -1,0 +1,118 @@
+"""Blocks of Non-local_pytorch against their definition: the convolutions, the pool behind them, W, and BN or none."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nl_lightning.cli import main
+from nl_lightning.errors import UserError
+from nl_lightning.weights.alexhex7 import import_block
+from nl_lightning.weights.block import load_block
+
+CONVS: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+POOLS: dict[int, Any] = {
+    1: lambda x: F.max_pool1d(x, 2), 2: lambda x: F.max_pool2d(x, 2), 3: lambda x: F.max_pool3d(x, (1, 2, 2))
+}  # fmt: skip
+
+
+def random_state(mode: str, dimensions: int, pools: bool, bn: bool, channels: int = 6) -> dict[str, Tensor]:
+    """The tensors of one block, under its names."""
+    torch.manual_seed(0)
+    inner, ones = channels // 2, [1] * dimensions
+    convs = {"g.0" if pools else "g": (inner, channels), "W.0" if bn else "W": (channels, inner)}
+    if mode != "gaussian":
+        convs |= {"theta": (inner, channels), "phi.0" if pools else "phi": (inner, channels)}
+    state = {f"{name}.weight": torch.randn(*shape, *ones) for name, shape in convs.items()}
+    state |= {f"{name}.bias": torch.randn(shape[0]) for name, shape in convs.items()}
+    if bn:
+        state |= {
+            f"W.1.{name}": torch.rand(channels) + 0.5 for name in ("weight", "bias", "running_mean", "running_var")
+        }
+        state["W.1.num_batches_tracked"] = torch.tensor(3)
+    if mode == "concatenation":
+        state["concat_project.0.weight"] = torch.randn(1, 2 * inner, 1, 1)
+    return state
+
+
+def expected(state: dict[str, Tensor], x: Tensor, mode: str) -> Tensor:
+    """The block as its author writes it."""
+    dimensions = x.ndim - 2
+    pool = POOLS[dimensions] if "g.0.weight" in state else lambda y: y
+
+    def conv(name: str, y: Tensor) -> Tensor:
+        name = name if f"{name}.weight" in state else f"{name}.0"
+        mapped: Tensor = CONVS[dimensions](y, state[f"{name}.weight"], state[f"{name}.bias"])
+        return mapped
+
+    g = pool(conv("g", x)).flatten(2).mT  # (N, keys, C / 2)
+    theta = (x if mode == "gaussian" else conv("theta", x)).flatten(2).mT
+    phi = pool(x if mode == "gaussian" else conv("phi", x)).flatten(2)
+    if mode == "concatenation":
+        queries, keys = theta.shape[1], phi.shape[2]
+        pairs = torch.cat(
+            [theta.mT[..., None].expand(-1, -1, -1, keys), phi[:, :, None].expand(-1, -1, queries, -1)], 1
+        )
+        f = F.conv2d(pairs, state["concat_project.0.weight"])[:, 0].relu() / keys
+    elif mode == "dot_product":
+        f = theta @ phi / phi.shape[2]
+    else:
+        f = (theta @ phi).softmax(dim=-1)
+    y = conv("W", (f @ g).mT.reshape(x.shape[0], -1, *x.shape[2:]))
+    if "W.1.weight" in state:
+        names = ("running_mean", "running_var", "weight", "bias")
+        y = F.batch_norm(y, *(state[f"W.1.{name}"] for name in names))  # type: ignore[arg-type]
+    return x + y
+
+
+@pytest.mark.parametrize("mode", ["gaussian", "embedded_gaussian", "dot_product", "concatenation"])
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+@pytest.mark.parametrize(("pools", "bn"), [(True, True), (False, False)])
+def test_blocks_compute_the_same(mode: Any, dimensions: int, pools: bool, bn: bool) -> None:
+    state = random_state(mode, dimensions, pools, bn)
+    x = torch.randn(2, 6, *(4, 6, 5)[:dimensions])
+    block, _ = import_block(state, "dot_product" if mode == "dot_product" else "embedded_gaussian")
+    with torch.no_grad():
+        torch.testing.assert_close(block(x), expected(state, x, mode), rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_more_or_less_than_a_block_is_refused() -> None:
+    state = random_state("embedded_gaussian", 2, True, True)
+    with pytest.raises(UserError, match=r"1 tensors are left over: conv_1\.0\.weight"):
+        import_block({**state, "conv_1.0.weight": torch.zeros(1)})
+    with pytest.raises(UserError, match=r"not the block of 6 channels that its g is of: missing: phi\.weight"):
+        import_block({name: tensor for name, tensor in state.items() if name != "phi.0.weight"})
+    narrow = {**state, "g.0.weight": torch.zeros(2, 6, 1, 1), "g.0.bias": torch.zeros(2)}
+    with pytest.raises(UserError, match=r"of another shape: g\.bias \[2\] for \[3\], g\.weight"):
+        import_block(narrow)
+    with pytest.raises(UserError, match="it lacks g"):
+        import_block({"theta.weight": torch.zeros(3, 6, 1, 1)})
+
+
+@pytest.mark.parametrize("mode", ["gaussian", "embedded_gaussian", "dot_product", "concatenation"])
+def test_a_block_becomes_a_file_of_its_own(tmp_path: Path, mode: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    state = random_state(mode, 2, True, True)
+    torch.save({"state_dict": state}, tmp_path / f"{mode}.pth")
+    out = tmp_path / "block.safetensors"
+    assert main(["weights", "import", str(tmp_path / f"{mode}.pth"), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert f"alexhex7: 2-D block of 6 channels, {mode}, subsampled, BN after W_z" in said
+    assert f"matched: {len(state)} tensors" in said
+    x = torch.randn(2, 6, 4, 6)
+    with torch.no_grad():
+        torch.testing.assert_close(load_block(out)(x), expected(state, x, mode), rtol=1e-4, atol=1e-5)
+
+
+def test_a_file_that_is_no_block_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="missing: not a block's weight file"):
+        load_block(tmp_path / "missing")
+    safetensors.torch.save_file({"x": torch.zeros(1)}, tmp_path / "other")
+    with pytest.raises(UserError, match="other: not a block's weight file: it holds no block alone"):
+        load_block(tmp_path / "other")
+    torch.save({"g.weight": torch.full((3, 6, 1, 1), torch.nan)}, tmp_path / "nan.pth")
+    assert main(["weights", "import", str(tmp_path / "nan.pth"), "--out", str(tmp_path / "w.safetensors")]) == 2
+    assert not (tmp_path / "w.safetensors").exists()

@@ -1,0 +1,83 @@
+"""`test --weights W` needs nothing but data: what the file says becomes the command line, in the right order."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nl_lightning.cli import main
+from nl_lightning.errors import UserError
+from nl_lightning.models.conventions import Conventions
+from nl_lightning.models.nonlocal_block import NonLocalConfig
+from nl_lightning.models.resnet import ResNetConfig, VideoResNet
+from nl_lightning.train.execute import VideoCLI
+from nl_lightning.weights.arguments import with_weights
+from nl_lightning.weights.file import InputSettings, WeightsHeader, save_weights
+
+NET = ResNetConfig(
+    non_local=NonLocalConfig({"res3": [1]}), num_classes=11, width=1 / 64, spatial_strides=(2, 2, 1, 1, 1, 1),
+    conventions=Conventions("release", subsample="after"),
+)  # fmt: skip
+INPUT = InputSettings(8, 1, (80, 81, 82), (60, 61, 62), 36, 36, 2, 1, "release", test_pool=7)
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    save_weights(tmp_path / "w.safetensors", VideoResNet(NET).state_dict(), WeightsHeader(NET, INPUT, "ours", ""))
+    return tmp_path / "w.safetensors"
+
+
+def parsed(*arguments: str) -> VideoCLI:
+    words = with_weights(["test", *arguments])
+    return VideoCLI(args=[*words[1:], "--trainer.accelerator=cpu"], run=False, trainer_defaults={"logger": False})
+
+
+def test_the_network_and_its_input_come_from_the_file(weights: Path) -> None:
+    cli = parsed(f"--weights={weights}", "--data.root=.")
+    config = cli.model.net.config
+    assert config.conventions.rules == NET.conventions.rules
+    assert config.non_local == NET.non_local
+    assert (cli.model.mean, cli.model.std) == (INPUT.mean, INPUT.std)
+    assert cli.model.test_pool == 7
+    assert cli.datamodule.test_settings() == {
+        "num_frames": 8, "frame_stride": 1, "test_short_side": 36, "test_crop": 36, "num_clips": 2, "num_crops": 1,
+        "clip_starts": "release",
+    }  # fmt: skip
+
+
+def test_a_recipe_says_how_to_test_and_not_what_is_tested(weights: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "model: {mean: 1, net: {num_classes: 5, conventions: {profile: paper, scale: false}}}\n"
+        "data: {root: ., num_frames: 64, num_clips: 5, clip_starts: paper}\n"
+    )
+    cli = parsed("--config", str(recipe), "--weights", str(weights), "--data.num_crops=3")
+    assert cli.model.net.config.conventions.rules == NET.conventions.rules
+    assert cli.model.net.config.num_classes == 11
+    assert cli.model.mean == (80, 81, 82)
+    settings = cli.datamodule.test_settings()
+    assert (settings["num_frames"], settings["num_clips"], settings["num_crops"]) == (8, 5, 3)
+    assert settings["clip_starts"] == "paper"
+
+
+def test_other_commands_are_left_alone() -> None:
+    words = ["fit", "--config", "a.yaml", "--model.init_from=w.safetensors"]
+    assert with_weights(words) == words
+
+
+def test_training_does_not_take_them(weights: Path) -> None:
+    with pytest.raises(UserError, match="--model.init_from=W starts a training"):
+        with_weights(["fit", f"--weights={weights}"])
+
+
+def test_testing_a_weight_file(
+    weights: Path, small_videos: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    common = [f"--data.root={small_videos}", "--trainer.logger=false", "--trainer.accelerator=cpu"]
+    common += ["--data.val_list=val.txt", "--data.test_list=test.txt"]
+    assert main(["test", f"--weights={weights}", *common]) == 0
+    assert "test/top1" in capfd.readouterr().out
+    assert main(["test", f"--weights={weights}", *common, "--model.net.conventions.scale=false"]) == 2
+    said = capfd.readouterr().err
+    assert "is of another network: conventions.scale is True there, False here" in said

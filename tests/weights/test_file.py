@@ -1,0 +1,114 @@
+"""The weight file: what goes in comes out, bit by bit and word by word; what is broken is named."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nl_lightning.errors import UserError
+from nl_lightning.models.conventions import Conventions
+from nl_lightning.models.nonlocal_block import NonLocalConfig
+from nl_lightning.models.resnet import ResNetConfig, VideoResNet
+from nl_lightning.weights.file import (
+    InputSettings,
+    WeightsHeader,
+    check_finite,
+    differences,
+    fill,
+    header_from_json,
+    load_weights,
+    read_weights,
+    save_weights,
+)
+
+SMALL = ResNetConfig(
+    inflate="3x1x1", non_local=NonLocalConfig({"res3": [1]}, "dot_product"), num_classes=7, width=1 / 32,
+    conventions=Conventions("release", scale=False),
+)  # fmt: skip
+HEADER = WeightsHeader(SMALL, InputSettings(8, 8, mean=(1.5, 2.0, 3.0), test_crop="whole"), "caffe2", "00ff")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    save_weights(tmp_path / "w.safetensors", VideoResNet(SMALL).state_dict(), HEADER)
+    return tmp_path / "w.safetensors"
+
+
+def test_a_network_comes_back_bit_by_bit_in_eval_mode(file: Path) -> None:
+    torch.manual_seed(0)
+    expected = VideoResNet(SMALL).state_dict()
+    net, header = load_weights(file)
+    assert not net.training
+    assert net.state_dict().keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in net.state_dict().items())
+    assert header.input == HEADER.input
+    assert header.net.conventions.rules == SMALL.conventions.rules
+    assert differences(header.net, SMALL) == []
+    assert (header.net.num_classes, header.source, header.source_sha256) == (7, "caffe2", "00ff")
+
+
+def test_every_convention_is_spelled_out() -> None:
+    """So that the file means the same if a profile should ever change."""
+    conventions = header_from_json(HEADER.to_json()).net.conventions
+    assert None not in vars(conventions).values()
+
+
+def test_a_file_without_a_classifier_is_not_tested(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    tensors = {name: t for name, t in VideoResNet(SMALL).state_dict().items() if not name.startswith("fc.")}
+    save_weights(path, tensors, WeightsHeader(SMALL, HEADER.input, "caffe2", "", classifier=False))
+    with pytest.raises(UserError, match="has no classifier: it can start a training"):
+        load_weights(path)
+    net = VideoResNet(SMALL)
+    classifier = net.fc.weight.clone()
+    fill(net, read_weights(path)[0], "here", classifier=False)
+    assert torch.equal(net.fc.weight, classifier)
+    assert torch.equal(net.conv1.weight, tensors["conv1.weight"])
+
+
+def test_what_a_file_lacks_or_has_too_much_is_named() -> None:
+    net = VideoResNet(SMALL)
+    tensors = net.state_dict()
+    tensors["conv9.weight"] = tensors.pop("conv1.weight")
+    tensors["fc.bias"] = torch.zeros(8)
+    wrong = "missing: conv1.weight; left over: conv9.weight; of another shape: fc.bias [8] for [7]"
+    with pytest.raises(UserError) as refused:
+        fill(net, tensors, "w")
+    assert str(refused.value) == f"w: the tensors are not this network's: {wrong}"
+
+
+def test_networks_differ_in_what_they_compute_only() -> None:
+    other = ResNetConfig(**{**vars(SMALL), "conventions": Conventions("release"), "dropout": 0.0})
+    assert differences(SMALL, other) == ["conventions.scale is False there, True here"]
+    trained = ResNetConfig(**{**vars(SMALL), "conventions": Conventions("release", scale=False, decay_bn=True)})
+    assert differences(SMALL, trained) == []
+
+
+@pytest.mark.parametrize("kept", [0, 5, 2000, -100])
+def test_a_truncated_file_is_refused_in_one_line(file: Path, kept: int) -> None:
+    file.write_bytes(file.read_bytes()[:kept])
+    with pytest.raises(UserError, match="w.safetensors is no whole .safetensors file") as refused:
+        load_weights(file)
+    assert "\n" not in str(refused.value)
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no file"):
+        load_weights(tmp_path / "nowhere.safetensors")
+    import safetensors.torch
+
+    safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(UserError, match="was not written by nl-lightning weights import"):
+        load_weights(tmp_path / "foreign.safetensors")
+    broken = {"format": "nl-lightning 1", "nl_lightning": HEADER.to_json().replace("depth", "height")}
+    safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "new.safetensors", broken)
+    with pytest.raises(UserError, match="the header can't be understood: ResNetConfig has no height"):
+        load_weights(tmp_path / "new.safetensors")
+
+
+def test_what_is_not_a_number_is_named() -> None:
+    good, huge = torch.ones(3), torch.full((3,), 3e38)
+    check_finite({"good": good, "huge": huge}, "w")
+    with pytest.raises(UserError, match="w: not a number, or infinite, in 2 tensors: nan, inf"):
+        check_finite({"good": good, "nan": torch.tensor([1, float("nan")]), "inf": torch.tensor([float("inf")])}, "w")
