@@ -36,9 +36,8 @@ sys.path.insert(0, str(REPOSITORY / "tests"))
 from wandb_standin import WandbServer  # noqa: E402
 
 from nl_lightning.data import longrange  # noqa: E402
-from nl_lightning.runs.schedule import plan  # noqa: E402
 from nl_lightning.study.records import record_path  # noqa: E402
-from nl_lightning.study.run import Run  # noqa: E402
+from nl_lightning.study.run import Run, plan  # noqa: E402
 from nl_lightning.study.study import load_recipe, load_study  # noqa: E402
 
 OF_THE_CLOCK = ("train_seconds", "test_seconds", "data_wait", "finished")
