@@ -1,16 +1,42 @@
-"""A user's mistake as one line, and being told to stop.
+"""What is said to the user, and being told to stop.
 
-Stop signals: Ctrl-C (SIGINT); to make room for others, SIGTERM, and SIGUSR1 and SIGUSR2 from a cluster.
+A user's mistake is one line. Text from outside (names, paths, messages) is never a command to the terminal.
+
+Stop signals: Ctrl-C (SIGINT); to make room for others, SIGTERM, and SIGUSR1 and SIGUSR2 from a cluster; SIGHUP when
+the terminal is closed.
 """
 
+import contextlib
 import difflib
 import errno
+import os
 import signal
+import sys
+import unicodedata
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 NO_SHARED_MEMORY = ("unable to allocate shared memory", "killed by signal: Bus error")
 """What PyTorch says when a worker has died of it."""
+OURS = (errno.EBADF, errno.EINVAL, errno.ECHILD)
+"""Errors of the operating system that only a fault of this program causes."""
+REMEDIES = {
+    errno.ENOSPC: "free some space and call again",
+    errno.EDQUOT: "free some of your quota and call again",
+    errno.EACCES: "take another place, or change its permissions",
+    errno.EPERM: "take another place, or change its permissions",
+    errno.EROFS: "take a place that can be written",
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EISDIR: "expected a file, but this is a folder",
+    errno.EEXIST: "take another place",
+    errno.ENAMETOOLONG: "shorten the name",
+    errno.ELOOP: "symbolic links lead back to themselves",
+}
+"""What to do about an error of the operating system."""
 
 
 class UserError(ValueError):
@@ -30,17 +56,58 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def mistake(error: BaseException) -> str | None:
-    """The one line to print if `error` is the user's to mend: a :class:`UserError`, a full disk, a forbidden folder."""
+    """The one line to print if `error` is the user's to mend, else None: the error is ours, and needs a traceback.
+
+    The user's are a :class:`UserError` and what the operating system refuses: a full disk, a forbidden folder, a name
+    that is too long.
+    """
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-        return f"{error.filename or 'writing'}: {error.strerror}; mend it and call again"
+    if isinstance(error, OSError) and error.errno not in OURS:
+        if error.errno is None:
+            return str(error) or type(error).__name__
+        name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "writing"
+        return f"{name[:300]}: {error.strerror}; {REMEDIES.get(error.errno, 'mend it and call again')}"
     if isinstance(error, RuntimeError) and any(sign in str(error) for sign in NO_SHARED_MEMORY):
         return "/dev/shm is full, through which workers hand over batches: enlarge it, or lower data.num_workers"
     return None
 
 
-STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+def visible(text: object) -> str:
+    """The text as one line that a terminal can't take for a command.
+
+    Names, paths and messages from outside may hold escape sequences, line breaks, or bytes that are no text. Those are
+    shown as Python writes them: ``\\x1b[2J``.
+    """
+    return "".join(
+        each if each.isprintable() or unicodedata.category(each) == "Zs" else each.encode("unicode_escape").decode()
+        for each in str(text)
+    )
+
+
+def say(line: object) -> None:
+    """Print one line for the user to stderr, after the program's name. Without a terminal to print to, say nothing."""
+    with contextlib.suppress(OSError, ValueError):  # the terminal is gone, or stderr is closed
+        print(f"nl-lightning: {visible(line)}", file=sys.stderr, flush=True)
+
+
+def terminal(stderr: bool = False) -> "Console":
+    """A terminal to which text from outside can be printed as it is.
+
+    No text that it prints is markup: ``[/data/x.mp4]`` and ``:smile:`` stay what they are, and styles are given beside
+    the text (``style="red"``, or a ``rich.text.Text``). Escape sequences become visible; line breaks stay.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    class Terminal(Console):
+        def render_str(self, text: str, **kwargs: Any) -> Text:
+            return super().render_str("\n".join(map(visible, text.split("\n"))), **kwargs)
+
+    return Terminal(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
 
 class Stopped(BaseException):
@@ -58,17 +125,22 @@ class Stopped(BaseException):
 
 
 def stop_on_signals() -> None:
-    """From now on, the first of these signals raises :class:`Stopped`; what comes later can't disturb the tidying up.
+    """From now on, the first stop signal raises :class:`Stopped`. Later ones can't disturb the tidying up.
 
-    Also where a shell that starts processes in the background has them ignored.
+    This holds also where a shell that starts processes in the background has them ignored.
     """
 
     def stop(number: int, frame: object) -> None:
         ignore_stops()
         raise Stopped(number)
 
-    for each in STOP:
+    for each in _heard():
         signal.signal(each, stop)
+
+
+def _heard() -> list[signal.Signals]:
+    """The stop signals, without SIGHUP under ``nohup``."""
+    return [each for each in STOP if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
 
 
 def ignore_stops() -> None:
@@ -86,7 +158,7 @@ class Postponed:
 
     def begin(self) -> None:
         if not self._before:
-            self._before = {each: signal.signal(each, self._keep) for each in STOP}
+            self._before = {each: signal.signal(each, self._keep) for each in _heard()}
 
     def end(self) -> None:
         """From now on, it is as it was before; but who has been told once isn't told again."""
