@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -128,8 +129,8 @@ def test_seeds_are_official_splits_in_the_recipes_of_small_sets(recipe: str, fir
 
 def shown(file: str) -> list[list[str]]:
     """The words of each command of ours in the code blocks of a page, without its comment."""
-    blocks = re.findall(r"```(?:sh|console)?\n(.*?)```", (REPOSITORY / file).read_text(), re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines()]
+    blocks = re.findall(r"```(\w*)\n(.*?)```", (REPOSITORY / file).read_text(), re.DOTALL)
+    lines = [line for language, block in blocks if language in ("", "sh") for line in block.splitlines()]
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("nl-lightning ")]
 
 
@@ -167,7 +168,7 @@ def _trained(folder: Path, variant: str) -> None:
     save_weights(folder / ("dot.safetensors" if "dot" in variant else f"{variant}.safetensors"), state, header)
 
 
-PAGES = ("README.md", "experiments/README.md", "docs/wandb.md")
+PAGES = ["README.md", *(str(page.relative_to(REPOSITORY)) for page in sorted(REPOSITORY.glob("*/*.md")))]
 
 
 @pytest.mark.parametrize("command", [words for page in PAGES for words in shown(page)], ids=" ".join)
@@ -190,17 +191,36 @@ def test_a_command_that_is_shown_works(
 
 
 def test_commands_are_shown() -> None:
-    assert {words[0] for words in shown("README.md")} >= {
-        "run", "status", "report", "complexity", "fit", "test", "attend", "reach", "predict", "data"
+    """Every command stands on some page, and those that a newcomer needs on the first one."""
+    assert {words[0] for words in shown("README.md")} >= {"run", "status", "report", "complexity"}
+    assert {words[0] for page in PAGES for words in shown(page)} >= {
+        "run", "status", "report", "power", "sweeps", "complexity", "fit", "test", "attend", "reach", "predict", "data",
+        "weights", "rescore",
     }  # fmt: skip
 
 
 def test_what_is_shown_is_what_was_measured(table2: Study, tmp_path: Path) -> None:
-    """The committed tables and the README's results are those of the committed records, whose configuration stands."""
+    """The committed tables and results/README.md are those of the committed records, whose configuration stands."""
     results = REPOSITORY / "results"
     runs = collect(table2, load_recipe("longrange"), results)
     assert {state.name for state in runs.states.values()} == {"done"}
-    assert f"{README_START}\n{readme_block(runs)}\n{README_END}" in (REPOSITORY / "README.md").read_text()
+    assert f"{README_START}\n{readme_block(runs)}\n{README_END}" in (results / "README.md").read_text()
     for path in write_tables(runs, tmp_path):
         committed = results / path.relative_to(tmp_path)
         assert committed.read_text() == path.read_text()
+
+
+def test_the_first_pages_numbers_are_measured() -> None:
+    """The short table of the README: each accuracy, gain, interval and reported gain is a cell of the full tables."""
+    text = (REPOSITORY / "README.md").read_text()
+    summary = text.partition("<!-- summary:start -->")[2].partition("<!-- summary:end -->")[0]
+    lines = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in summary.strip().splitlines()[2:]]
+    assert len(lines) == 5
+    tables = pd.concat(map(pd.read_csv, sorted((REPOSITORY / "results/tables/longrange").glob("*.csv"))))
+    measured = tables[tables.baseline.isna() | (tables.baseline == "c2d_r50")].drop_duplicates("variant")
+    for name, top1, gain, reported in lines:
+        row = measured.round(1).set_index("variant").loc[name]
+        assert float(top1) == row.top1, name
+        if gain:
+            shown = [float(number) for number in re.findall(r"[-+]?[\d.]+", f"{gain} {reported}")]
+            assert shown == row[["gain", "gain_low", "gain_high", "reported_gain"]].tolist(), name
