@@ -42,14 +42,18 @@ REMEDIES = {
 class UserError(ValueError):
     """A mistake in what the user gave: one line that names it, what was expected, and how to mend it.
 
-    The command line prints it without a traceback and exits with code 2.
+    The command line prints it without a traceback and exits with code 2. What it quotes may come from anybody, and it
+    ends in logs and notes as well: control characters are escaped, see :func:`visible`.
     """
+
+    def __init__(self, line: str) -> None:
+        super().__init__(visible(line))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the known name closest to `name`, else the list of known names."""
     names = [str(k) for k in known]
-    close = difflib.get_close_matches(name, names, n=1)
+    close = difflib.get_close_matches(name[:200], names, n=1)  # a long name would take minutes
     if close:
         return f"; did you mean '{close[0]}'?"
     return f"; known: {', '.join(names)}" if names else ""
@@ -68,6 +72,8 @@ def mistake(error: BaseException) -> str | None:
             return str(error) or type(error).__name__
         name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "writing"
         return f"{name[:300]}: {error.strerror}; {REMEDIES.get(error.errno, 'mend it and call again')}"
+    if isinstance(error, ValueError) and "embedded null byte" in str(error):
+        return "a path has a NUL character in it; check the path"
     if isinstance(error, RuntimeError) and any(sign in str(error) for sign in NO_SHARED_MEMORY):
         return "/dev/shm is full, through which workers hand over batches: enlarge it, or lower data.num_workers"
     return None

@@ -9,24 +9,30 @@ import sys
 import pytest
 from rich.table import Table
 
-from nl_lightning.errors import UserError, mistake, terminal, visible
+from nl_lightning.errors import UserError, mistake, nearest, terminal, visible
 
 
 @pytest.mark.parametrize(
     ("error", "line"),
     [
         (UserError("x"), "x"),
+        (UserError("a \x1b[2J\nb"), r"a \x1b[2J\nb"),
         (OSError(errno.ENOSPC, "No space left on device", "a"), "a: No space left on device; free some space and"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "a" * 999), f"{'a' * 300}: File name too long; shorten"),
         (OSError(errno.EISDIR, "Is a directory", b"a\xff"), "a\udcff: Is a directory; expected a file"),
         (OSError(errno.EIO, "Input/output error"), "writing: Input/output error; mend it and call again"),
         (TimeoutError(), "TimeoutError"),
+        (ValueError("embedded null byte"), "a path has a NUL character in it"),
         (RuntimeError("unable to allocate shared memory(shm) for file </torch_1>"), "/dev/shm is full, "),
         (RuntimeError("DataLoader worker (pid 1) is killed by signal: Bus error. It is"), "/dev/shm is full, "),
     ],
 )
 def test_lines(error: BaseException, line: str) -> None:
     assert (mistake(error) or "").startswith(line)
+
+
+def test_a_name_of_any_length_has_a_nearest_one() -> None:
+    assert nearest("x" * 10_000_000, ["abc"]) == "; known: abc"
 
 
 @pytest.mark.parametrize("error", [RuntimeError("other"), ValueError("other"), OSError(errno.EBADF, "broken")])
