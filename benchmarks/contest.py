@@ -25,8 +25,6 @@ import psutil
 import torch
 from torch import Tensor
 
-from nl_lightning.train.memory import keep_freed_memory
-
 Call = Callable[[], Any]
 Figures = list[dict[str, Any]]
 PRELOAD = ["benchmarks.operations", "benchmarks.networks", "benchmarks.pipeline", "benchmarks.study_cost"]
@@ -197,6 +195,8 @@ def _begin(settings: Settings) -> None:
         torch.set_num_threads(1)
         most = int(SPARE * memory_at_hand("cpu")) + _account("VmData")
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+        from nl_lightning.train.lightning_cli import keep_freed_memory  # as every command does
+
         keep_freed_memory()
     torch.manual_seed(0)
 

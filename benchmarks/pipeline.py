@@ -23,7 +23,7 @@ from nl_lightning.data.sampling import clip_indices, train_start
 from nl_lightning.data.transforms import Frames
 from nl_lightning.study.study import find_study, load_recipe, load_study
 from nl_lightning.train.classifier import VideoClassifier
-from nl_lightning.train.execute import ANY_MACHINE, VideoCLI
+from nl_lightning.train.lightning_cli import ANY_MACHINE, VideoCLI
 
 VARIANTS = ("c2d_r50", "i3d311_r50_nl5")
 STAGES = ("decoded", "augmented", "trained")

@@ -17,7 +17,10 @@ BEGAN, BEGAN_CPU = time.perf_counter(), time.process_time()
 import torch  # noqa: E402
 from lightning.pytorch.callbacks import Callback  # noqa: E402
 
-from nl_lightning.train.execute import VideoCLI  # noqa: E402
+try:
+    from nl_lightning.train.lightning_cli import VideoCLI
+except ImportError:  # of older trees
+    from nl_lightning.execution import VideoCLI
 
 
 class Clock(Callback):

@@ -20,7 +20,7 @@ from benchmarks.store import REPOSITORY
 from nl_lightning.models.complexity import complexity
 from nl_lightning.study.run import Run
 from nl_lightning.study.study import Recipe, Study, Variant, find_study, load_recipe, load_study
-from nl_lightning.train.execute import network
+from nl_lightning.train.lightning_cli import network
 
 STUDY, PAPERS = "table2", "kinetics400_paper"
 STEPS, TEST_BATCHES = 12, 2

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     trains_one = bool(arguments) and arguments[0] in LIGHTNING
     try:
         if trains_one:
-            from nl_lightning.train.execute import lightning_command  # takes seconds: torch
+            from nl_lightning.train.lightning_cli import lightning_command  # takes seconds: torch
 
             return lightning_command(arguments)
         options = _parser().parse_args(arguments)
@@ -576,7 +576,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _explain(options: argparse.Namespace) -> int:
     """How each non-local block of the variants computes Eq. (1), for one clip of the recipe."""
-    from nl_lightning.train.execute import block_costs_of  # takes seconds: torch
+    from nl_lightning.train.lightning_cli import block_costs_of  # takes seconds: torch
 
     columns = ("block", "sets", "queries", "keys", "N x N, MiB", "on a CPU", "on a GPU")
     for run in _planned(options):
@@ -590,7 +590,7 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _data_of(options: argparse.Namespace) -> "VideoDataModule":
-    from nl_lightning.train.execute import data_of  # takes seconds: torch
+    from nl_lightning.train.lightning_cli import data_of  # takes seconds: torch
 
     recipe = load_recipe(options.recipe)
     root = [f"--data.root={options.root}"] if options.root is not None else []
@@ -653,14 +653,14 @@ def _data_shards(options: argparse.Namespace) -> int:
 
 
 def _complexity(options: argparse.Namespace) -> int:
-    from nl_lightning.train.execute import costs  # takes seconds: torch
+    from nl_lightning.train.lightning_cli import run_complexity  # takes seconds: torch
 
     if options.explain:
         return _explain(options)
 
     table = Table("variant", "params M", "multiply-adds G a clip", box=None, header_style="bold")
     for run in _planned(options):
-        cost = costs(run)
+        cost = run_complexity(run)
         table.add_row(run.variant.name, f"{cost.params / 1e6:.3f}", f"{cost.macs / 1e9:.3f}")
     Console().print(table)
     return 0

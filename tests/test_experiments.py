@@ -22,8 +22,8 @@ from nl_lightning.report.collate import collect
 from nl_lightning.report.render import README_END, README_START, readme_block, write_tables
 from nl_lightning.study.run import plan
 from nl_lightning.study.study import Study, find_study, load_recipe, load_study
-from nl_lightning.train.execute import ANY_MACHINE, VideoCLI
-from nl_lightning.train.predictions import PartWriter, Prediction, Protocol, merge
+from nl_lightning.train.lightning_cli import ANY_MACHINE, VideoCLI
+from nl_lightning.train.predictions import PartWriter, VideoViews, ViewProtocol, merge
 from nl_lightning.weights.arguments import with_weights
 from nl_lightning.weights.exporting import export_weights
 from nl_lightning.weights.file import InputSettings, WeightsHeader, save_weights
@@ -143,9 +143,9 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_weights(weights, VideoResNet(net).state_dict(), WeightsHeader(net, InputSettings(32, 2), "caffe2", ""))
     export_weights(weights, folder / "i3d_nonlocal_32x2_IN_pretrain_400k.pkl", "caffe2")
     part = PartWriter(folder / "part")
-    part.add(0, Prediction("a.mp4", 1, np.zeros((30, 400), np.float16)))
+    part.add(0, VideoViews("a.mp4", 1, np.zeros((30, 400), np.float16)))
     part.close()
-    merge([folder / "part"], folder / "i3d_nl5.parquet", Protocol(10, 3, 400))
+    merge([folder / "part"], folder / "i3d_nl5.parquet", ViewProtocol(10, 3, 400))
     for variant in ("c2d_r50", "c2d_r50_nl5", "i3d311_r50", "i3d311_r50_nl5", "c2d_r50_nl1_res4_dot"):
         _trained(folder, variant)
     video = folder / "data/longrange/test/spacetime_same/test_00023.mp4"

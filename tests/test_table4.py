@@ -12,8 +12,8 @@ from tiny_charades import write_tiny_charades
 from nl_lightning.cli import main
 from nl_lightning.study.records import RunRecord, predictions_path, read_record, record_path, unpack_numbers
 from nl_lightning.study.study import Study, find_study, load_study
-from nl_lightning.train.average_precision import by_video
-from nl_lightning.train.predictions import mean_softmax, read_predictions, read_protocol
+from nl_lightning.train.predictions import read_predictions, read_protocol
+from nl_lightning.train.scores import by_video, mean_softmax
 
 VARIANTS = ("i3d311_r101", "i3d311_r101_nl5")
 

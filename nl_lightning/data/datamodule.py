@@ -9,7 +9,6 @@ from typing import Any, Literal
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
@@ -31,7 +30,6 @@ from nl_lightning.data.samplers import EpochShuffle, Turns
 from nl_lightning.data.sampling import Spread
 from nl_lightning.data.shards import Shards
 from nl_lightning.data.shared_memory import check_room
-from nl_lightning.data.together import from_all
 from nl_lightning.data.transforms import TestViews, TrainView
 from nl_lightning.data.videos import Labels, VideoList, every_fifth, same_classes
 from nl_lightning.errors import UserError, ignore_stops
@@ -380,50 +378,3 @@ def _begin_worker(worker: int) -> None:
     """A cluster tells the workers to stop as well; the process that they read for still wants its iteration's batch."""
     ignore_stops()
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE))
-
-
-class UnreadableVideos(Callback):
-    """Name each unreadable video once, and stop the run when there are too many to call it the same data set."""
-
-    def __init__(self) -> None:
-        self.names: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
-
-    def everywhere(self) -> dict[str, list[str]]:
-        """The names that any process of the run has met, by split; all processes have to ask."""
-        met = from_all(self.names)
-        return {split: sorted(set().union(*(names[split] for names in met))) for split in self.names}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"names": self.everywhere()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.names = {split: set(names) for split, names in state["names"].items()}
-
-    def on_test_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self.names["test"] = set()
-
-    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Sample, index: int) -> None:
-        self._note(trainer, batch, "train", "left out")
-
-    def on_validation_batch_end(
-        self, trainer: L.Trainer, module: Any, outputs: Any, batch: Sample, *index: int
-    ) -> None:
-        self._note(trainer, batch, "val", "left out")
-
-    def on_test_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Sample, *index: int) -> None:
-        self._note(trainer, batch, "test", "counted as wrong")
-
-    def _note(self, trainer: L.Trainer, batch: Sample, split: str, consequence: str) -> None:
-        errors: Any = batch.error  # collated: a list
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        named = self.names[split]
-        for path, error in zip(batch.path, errors, strict=True):
-            if error and path not in named:
-                named.add(path)
-                rank_zero_warn(f"{error} ({consequence})")
-        videos = len(data.videos(split))
-        if len(named) > data.max_unreadable * videos:
-            raise UserError(
-                f"{len(named)} of {videos} {split} videos can't be read, more than {data.max_unreadable:.0%} "
-                f"(data.max_unreadable), {min(named)} among them: mend or remove them"
-            )

@@ -15,7 +15,7 @@ from nl_lightning.inspect.figures import Map, draw_reach, save
 from nl_lightning.inspect.receptive_field import CLIPS, gradient, open_branches
 from nl_lightning.study.run import plan
 from nl_lightning.study.study import Recipe, Study, Variant
-from nl_lightning.train.execute import network
+from nl_lightning.train.lightning_cli import network
 from nl_lightning.weights.file import InputSettings, load_weights
 
 TRAINED = f"trained networks; mean over {CLIPS} clips of noise"

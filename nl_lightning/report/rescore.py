@@ -13,15 +13,8 @@ import numpy as np
 
 from nl_lightning.errors import UserError
 from nl_lightning.study.records import RunRecord, predictions_path, read_record
-from nl_lightning.train.predictions import (
-    Protocol,
-    Scores,
-    Views,
-    mean_softmax,
-    rank,
-    read_predictions,
-    read_protocol,
-)
+from nl_lightning.train.predictions import ViewProtocol, read_predictions, read_protocol
+from nl_lightning.train.scores import Scores, Views, mean_softmax, rank
 
 Combine = Callable[[Views], Scores]
 
@@ -70,7 +63,7 @@ class Rescored:
         scores: of each protocol; the first is as it was tested.
     """
 
-    protocol: Protocol
+    protocol: ViewProtocol
     videos: int
     unreadable: int
     right: dict[int, list[bool]]
@@ -101,7 +94,7 @@ def rescore(path: Path) -> Rescored:
     return Rescored(protocol, videos, unreadable, right, scores)
 
 
-def subsets(protocol: Protocol) -> dict[str, list[int]]:
+def subsets(protocol: ViewProtocol) -> dict[str, list[int]]:
     """The views that a protocol uses, by its name; all that there are come first."""
     clips, crops = protocol.num_clips, protocol.num_crops
     views = np.arange(clips * crops).reshape(clips, crops)

@@ -12,7 +12,7 @@ worse with few seeds: what flips by chance is drawn twice, so its intervals are 
 more alike than they are, so they are too narrow where seeds differ. ``docs/uncertainty.md`` has both by simulation,
 with the command that makes it.
 
-Where the score is an mAP, what each video contributes to it (:mod:`~nl_lightning.train.average_precision`) stands in
+Where the score is an mAP, what each video contributes to it (:mod:`~nl_lightning.train.scores`) stands in
 the place of right and wrong.
 """
 

@@ -88,7 +88,7 @@ def _exit_code(error: BaseException, held: Claim | None) -> int:
 
 def _prepare(files: list[str]) -> int:
     """Make a recipe's data and check its lists."""
-    from nl_lightning.train.execute import data_of  # takes seconds: torch
+    from nl_lightning.train.lightning_cli import data_of  # takes seconds: torch
 
     try:
         data = data_of(files)

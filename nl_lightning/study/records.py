@@ -51,7 +51,7 @@ class RunRecord:
             between runs are paired by video, so a record can be compared without the file of its predictions.
             Empty: not kept.
         mAP_by_video: what each video contributes to the mAP, for the same purpose
-            (:func:`~nl_lightning.train.average_precision.by_video`; :func:`pack_numbers`). Their mean is the mAP.
+            (:func:`~nl_lightning.train.scores.by_video`; :func:`pack_numbers`). Their mean is the mAP.
         read_videos: which videos could be decoded, in the same form. Empty: all of them, or not kept.
         curve: points of the training curve, in order, each with whatever was logged at it (Fig. 4).
         versions: of Python and of the packages that can change a number.

@@ -8,7 +8,6 @@ computed again to the last digit.
 """
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,12 +20,11 @@ import pyarrow.parquet as pq
 
 from nl_lightning.errors import UserError
 from nl_lightning.study.records import whole_file
+from nl_lightning.train.scores import Views
 
 ROW_GROUP = 64
 """Videos that are written, and read, at a time: 1.5 MB of Kinetics at 30 views."""
 KEY = b"nl_lightning"
-Views = npt.NDArray[np.float16]  # (V, classes)
-Scores = npt.NDArray[np.float64]  # (classes,)
 
 
 def _schema(multi_label: bool) -> pa.Schema:
@@ -35,7 +33,7 @@ def _schema(multi_label: bool) -> pa.Schema:
     return pa.schema([("video", pa.string()), ("label", label), ("views", pa.list_(pa.float16()))])
 
 
-class Prediction(NamedTuple):
+class VideoViews(NamedTuple):
     """A tested video; `views` are log-probabilities (V, classes), or None if it could not be read."""
 
     video: str
@@ -44,7 +42,7 @@ class Prediction(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Protocol:
+class ViewProtocol:
     """How the videos of a file were tested.
 
     Attributes:
@@ -66,22 +64,6 @@ def stored(log_probabilities: npt.NDArray[np.float32]) -> Views:
     return np.maximum(log_probabilities, np.finfo(np.float16).min).astype(np.float16)
 
 
-def mean_softmax(views: Views) -> Scores:
-    """The scores of a video: the softmax (or the sigmoids) of its views, averaged (paper, Sec. 4, inference)."""
-    mean: Scores = np.exp(views.astype(np.float64)).mean(axis=0)
-    return mean
-
-
-def rank(scores: Scores, label: int) -> float:
-    """The place of the label's score among all, from 1; infinite if it isn't a number.
-
-    A score that ties with the label's counts as higher, and one that is not a number never loses to it, so that
-    neither a constant nor a broken network is ever right.
-    """
-    own = scores[label]
-    return int(np.sum(~(scores < own))) if np.isfinite(own) else math.inf  # its own score is one of those
-
-
 class PartWriter:
     """Writes what one process tests, as it goes, to a file of its own; :func:`merge` makes the whole of all parts."""
 
@@ -90,9 +72,9 @@ class PartWriter:
         self.path, self.schema = path, _schema(multi_label)
         with_index = self.schema.append(pa.field("index", pa.int64()))
         self._file = pq.ParquetWriter(path, with_index, compression="zstd")
-        self._waiting: list[tuple[int, Prediction]] = []
+        self._waiting: list[tuple[int, VideoViews]] = []
 
-    def add(self, index: int, prediction: Prediction) -> None:
+    def add(self, index: int, prediction: VideoViews) -> None:
         """Keep a video; `index` is its place in the test list."""
         self._waiting.append((index, prediction))
         if len(self._waiting) == ROW_GROUP:
@@ -111,7 +93,7 @@ class PartWriter:
         self._waiting = []
 
 
-def _table(predictions: Sequence[Prediction], schema: pa.Schema) -> pa.Table:
+def _table(predictions: Sequence[VideoViews], schema: pa.Schema) -> pa.Table:
     flat = [np.empty(0, np.float16) if p.views is None else p.views.ravel() for p in predictions]
     offsets = np.cumsum([0, *map(len, flat)], dtype=np.int32)
     unread = pa.array([p.views is None for p in predictions])
@@ -120,7 +102,7 @@ def _table(predictions: Sequence[Prediction], schema: pa.Schema) -> pa.Table:
     return pa.table([pa.array([p.video for p in predictions]), labels, views], schema)
 
 
-def merge(parts: Sequence[Path], path: Path, protocol: Protocol) -> None:
+def merge(parts: Sequence[Path], path: Path, protocol: ViewProtocol) -> None:
     """Write the file of predictions, whole or not at all, of its parts; a video that is in several of them once."""
     schema = _schema(protocol.multi_label).with_metadata({KEY: json.dumps(asdict(protocol))})
     with whole_file(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as file:
@@ -128,14 +110,14 @@ def merge(parts: Sequence[Path], path: Path, protocol: Protocol) -> None:
             file.write_table(_table(chunk, schema))
 
 
-def _in_order(parts: Sequence[Path]) -> Iterator[Prediction]:
+def _in_order(parts: Sequence[Path]) -> Iterator[VideoViews]:
     """All videos of the parts by their place in the test list; of each part, one row group is in memory."""
     files = [pq.ParquetFile(part) for part in parts]
     places: dict[int, tuple[int, int]] = {}
     for part, file in enumerate(files):
         for row, index in enumerate(file.read(["index"])["index"].to_pylist()):
             places.setdefault(index, (part, row))
-    groups: dict[int, tuple[int, list[Prediction]]] = {}
+    groups: dict[int, tuple[int, list[VideoViews]]] = {}
     for _, (part, row) in sorted(places.items()):
         group = row // ROW_GROUP
         if groups.get(part, (-1,))[0] != group:
@@ -145,8 +127,8 @@ def _in_order(parts: Sequence[Path]) -> Iterator[Prediction]:
         file.close()
 
 
-def _chunks(predictions: Iterator[Prediction]) -> Iterator[list[Prediction]]:
-    chunk: list[Prediction] = []
+def _chunks(predictions: Iterator[VideoViews]) -> Iterator[list[VideoViews]]:
+    chunk: list[VideoViews] = []
     for prediction in predictions:
         chunk.append(prediction)
         if len(chunk) == ROW_GROUP:
@@ -156,7 +138,7 @@ def _chunks(predictions: Iterator[Prediction]) -> Iterator[list[Prediction]]:
         yield chunk
 
 
-def _predictions(table: pa.Table, num_classes: int) -> list[Prediction]:
+def _predictions(table: pa.Table, num_classes: int) -> list[VideoViews]:
     """The lines of a table; the views as (V, num_classes), or flat if `num_classes` is 0."""
     views = table["views"].combine_chunks()
     offsets, values = views.offsets.to_numpy(), views.values.to_numpy(zero_copy_only=False)
@@ -167,14 +149,14 @@ def _predictions(table: pa.Table, num_classes: int) -> list[Prediction]:
         for there, start, end in zip(readable, offsets[:-1], offsets[1:], strict=True)
     ]
     labels = [tuple(label) if isinstance(label, list) else label for label in table["label"].to_pylist()]
-    return [Prediction(*line) for line in zip(table["video"].to_pylist(), labels, kept, strict=True)]
+    return [VideoViews(*line) for line in zip(table["video"].to_pylist(), labels, kept, strict=True)]
 
 
-def read_protocol(path: Path) -> Protocol:
+def read_protocol(path: Path) -> ViewProtocol:
     """How the videos of a file were tested. UserError if it is missing, broken, or of another kind."""
     try:
         said = (pq.read_schema(path).metadata or {})[KEY]
-        return Protocol(**json.loads(said))
+        return ViewProtocol(**json.loads(said))
     except FileNotFoundError:
         raise UserError(
             f"there is no file of predictions {path}: they are written by testing, and not shared"
@@ -183,7 +165,7 @@ def read_protocol(path: Path) -> Protocol:
         raise UserError(f"{path} is no whole file of predictions of each view ({type(error).__name__})") from None
 
 
-def read_predictions(path: Path) -> Iterator[Prediction]:
+def read_predictions(path: Path) -> Iterator[VideoViews]:
     """The videos of a file, some at a time in memory. UserError as :func:`read_protocol`."""
     num_classes = read_protocol(path).num_classes
     try:

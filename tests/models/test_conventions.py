@@ -6,7 +6,7 @@ import pytest
 
 from nl_lightning.errors import UserError
 from nl_lightning.models.conventions import PROFILES, Conventions, Rules
-from nl_lightning.train.execute import ANY_MACHINE, VideoCLI
+from nl_lightning.train.lightning_cli import ANY_MACHINE, VideoCLI
 
 
 def test_every_rule_can_be_overridden() -> None:

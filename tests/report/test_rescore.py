@@ -12,7 +12,7 @@ from nl_lightning.cli import main
 from nl_lightning.errors import UserError
 from nl_lightning.report.rescore import lines, mean_logits, rescore, rescore_record, subsets, votes
 from nl_lightning.study.records import RunRecord, pack, predictions_path, write_record
-from nl_lightning.train.predictions import PartWriter, Prediction, Protocol, merge, stored
+from nl_lightning.train.predictions import PartWriter, VideoViews, ViewProtocol, merge, stored
 
 # Two clips of one crop each, six classes; the softmax of every view.
 SURE, TORN = [0.90, 0.02, 0.02, 0.02, 0.02, 0.02], [0.02, 0.30, 0.28, 0.16, 0.14, 0.10]
@@ -29,9 +29,9 @@ def written(path: Path) -> Path:
     writer = PartWriter(path.with_suffix(".part"))
     for index, (label, views) in enumerate(VIDEOS):
         logs = None if views is None else stored(np.log(np.array(views, np.float32)))
-        writer.add(index, Prediction(f"{index}.mp4", label, logs))
+        writer.add(index, VideoViews(f"{index}.mp4", label, logs))
     writer.close()
-    merge([path.with_suffix(".part")], path, Protocol(2, 1, 6))
+    merge([path.with_suffix(".part")], path, ViewProtocol(2, 1, 6))
     return path
 
 
@@ -66,12 +66,12 @@ def test_a_view_that_is_not_a_number_has_no_vote() -> None:
 
 
 def test_views_of_thirty() -> None:
-    chosen = subsets(Protocol(10, 3, 400))
+    chosen = subsets(ViewProtocol(10, 3, 400))
     assert [len(views) for views in chosen.values()] == [30, 10, 1, 3]
     assert chosen["10 clips, centre crop"] == list(range(1, 30, 3))
     assert chosen["1 clip in the middle, centre crop"] == [16]
     assert chosen["1 clip in the middle x 3 crops"] == [15, 16, 17]
-    assert list(subsets(Protocol(1, 1, 400)).values()) == [[0]]
+    assert list(subsets(ViewProtocol(1, 1, 400)).values()) == [[0]]
 
 
 def record(**kwargs: Any) -> RunRecord:

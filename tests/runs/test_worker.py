@@ -14,7 +14,7 @@ from tiny_study import planned, write_tiny_study
 
 from nl_lightning.cli import main
 from nl_lightning.study.run import Run
-from nl_lightning.train.execute import lightning_command
+from nl_lightning.train.lightning_cli import lightning_command
 
 ON_TWO_MACHINES = {
     "devices: 1": "devices: 1, num_nodes: 2, strategy: ddp",

@@ -17,9 +17,21 @@ from nl_lightning.errors import UserError
 from nl_lightning.models.conventions import Conventions
 from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig
-from nl_lightning.train.average_precision import by_video
-from nl_lightning.train.classifier import Schedule, VideoClassifier, VideoScores, topk_accuracy
-from nl_lightning.train.predictions import Protocol, mean_softmax, rank, read_predictions, read_protocol
+from nl_lightning.train import start
+from nl_lightning.train.classifier import VideoClassifier
+from nl_lightning.train.optimization import Schedule, parameter_groups
+from nl_lightning.train.predictions import ViewProtocol, read_predictions, read_protocol
+from nl_lightning.train.scores import (
+    VideoScores,
+    by_video,
+    contributions,
+    in_order,
+    mean_softmax,
+    rank,
+    right,
+    top1_by,
+    topk_accuracy,
+)
 
 TINY = ResNetConfig(
     width=1 / 64, num_classes=3, temporal_strides=(1, 1, 2), spatial_strides=(2, 2, 1, 1, 1, 1), dropout=0.0
@@ -142,8 +154,8 @@ def test_input_is_normalised_in_units_of_0_to_255() -> None:
 )
 def test_weight_decay_acts_where_it_is_asked_to(decay_bn: bool, decay_one_dimensional: bool, spared: set[str]) -> None:
     config = ResNetConfig(**{**vars(WITH_BLOCK), "conventions": Conventions(decay_bn=decay_bn)})
-    model = VideoClassifier(config, decay_one_dimensional=decay_one_dimensional)
-    groups = model._parameter_groups()
+    model = VideoClassifier(config)
+    groups = parameter_groups(model.net, decay_one_dimensional)
     assert "weight_decay" not in groups[0]
     assert groups[1]["weight_decay"] == 0
     norms = [m for m in model.net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
@@ -199,10 +211,10 @@ def test_testing_counts_every_video_once_and_writes_one_line_each(tmp_path: Path
     for views, logs in zip(videos[:2], expected, strict=True):
         assert views.views is not None
         np.testing.assert_allclose(views.views, logs, rtol=2**-10, atol=2**-14)
-    right = [v.views is not None and rank(mean_softmax(v.views), v.label) == 1 for v in videos]
-    assert metrics["test/top1"] == pytest.approx(100 * sum(right) / 3)
-    assert model.right(1) == right
-    assert read_protocol(path) == Protocol(2, 1, 3, {"test_pool": None, "precise_bn": 0})
+    ranked = [v.views is not None and rank(mean_softmax(v.views), v.label) == 1 for v in videos]
+    assert metrics["test/top1"] == pytest.approx(100 * sum(ranked) / 3)
+    assert right(in_order(model.tested), 1) == ranked
+    assert read_protocol(path) == ViewProtocol(2, 1, 3, {"test_pool": None, "precise_bn": 0})
 
 
 def test_a_video_with_several_classes_has_a_sigmoid_each(tmp_path: Path) -> None:
@@ -226,19 +238,14 @@ def test_a_video_with_several_classes_has_a_sigmoid_each(tmp_path: Path) -> None
     np.testing.assert_allclose(scores[0], first, rtol=1e-2)
     labels = torch.cat([hot, 1 - hot]).numpy().astype(bool)
     assert metrics == {"test/mAP": pytest.approx(by_video(np.array(scores), labels).mean())}
-    assert model.contributions().mean() == pytest.approx(metrics["test/mAP"])
+    assert contributions(in_order(model.tested), 3).mean() == pytest.approx(metrics["test/mAP"])
 
 
 def test_accuracy_by_group() -> None:
-    model = VideoClassifier(TINY)
-    model.tested = {
-        0: scored("a", 0, [1.0, 0, 0]),
-        1: scored("b", 1, [1.0, 0, 0]),
-        2: scored("c", 2, [0, 0, 1.0]),
-    }
-    assert model.top1_by(["x", "x", "y"]) == {"x": 50, "y": 100}
-    assert model.top1_by(["x", "x", "y", "z"]) == {"x": 50, "y": 100}  # no video of z
-    assert model.top1_by([]) == {}
+    videos = [scored("a", 0, [1.0, 0, 0]), scored("b", 1, [1.0, 0, 0]), scored("c", 2, [0, 0, 1.0])]
+    assert top1_by(videos, ["x", "x", "y"]) == {"x": 50, "y": 100}
+    assert top1_by(videos, ["x", "x", "y", "z"]) == {"x": 50, "y": 100}  # no video of z
+    assert top1_by(videos, []) == {}
 
 
 def test_longer_clips_start_from_the_weights_of_shorter_ones(tmp_path: Path) -> None:
@@ -248,16 +255,16 @@ def test_longer_clips_start_from_the_weights_of_shorter_ones(tmp_path: Path) -> 
     fitted.fit(short, loader(batch([0, 1, 2])))
     fitted.save_checkpoint(tmp_path / "short.ckpt")
     long = VideoClassifier(TINY)
-    long.load_network(tmp_path / "short.ckpt")
+    start.init_from(long.net, tmp_path / "short.ckpt")
     assert all(torch.equal(v, long.net.state_dict()[k]) for k, v in short.net.state_dict().items())
 
     with pytest.raises(UserError, match="no checkpoint at .*nowhere.ckpt"):
-        long.load_network(tmp_path / "nowhere.ckpt")
+        start.init_from(long.net, tmp_path / "nowhere.ckpt")
     (tmp_path / "broken.ckpt").write_bytes(b"nothing of the kind")
     with pytest.raises(UserError, match="broken.ckpt"):
-        long.load_network(tmp_path / "broken.ckpt")
+        start.init_from(long.net, tmp_path / "broken.ckpt")
     with pytest.raises(UserError, match="res4.non_local"):
-        VideoClassifier(WITH_BLOCK).load_network(tmp_path / "short.ckpt")
+        start.init_from(VideoClassifier(WITH_BLOCK).net, tmp_path / "short.ckpt")
 
 
 def test_a_recipe_names_start_weights_for_each_of_its_networks(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from nl_lightning.report.rescore import rescore_record
 from nl_lightning.study.records import record_path, unpack, videos_hash
 from nl_lightning.study.run import Run
 from nl_lightning.train import execute as execution
-from nl_lightning.train.execute import lightning_command
-from nl_lightning.train.predictions import mean_softmax, read_predictions, read_protocol
+from nl_lightning.train.lightning_cli import lightning_command
+from nl_lightning.train.predictions import read_predictions, read_protocol
+from nl_lightning.train.scores import mean_softmax
 
 
 @pytest.fixture

@@ -10,27 +10,26 @@ from nl_lightning.errors import UserError
 from nl_lightning.train.predictions import (
     ROW_GROUP,
     PartWriter,
-    Prediction,
-    Protocol,
-    mean_softmax,
+    VideoViews,
+    ViewProtocol,
     merge,
-    rank,
     read_predictions,
     read_protocol,
     stored,
 )
+from nl_lightning.train.scores import mean_softmax, rank
 
-PROTOCOL = Protocol(3, 2, 5, {"clip_starts": "release"})
+PROTOCOL = ViewProtocol(3, 2, 5, {"clip_starts": "release"})
 
 
-def predicted(video: int, views: int = 6, classes: int = 5) -> Prediction:
+def predicted(video: int, views: int = 6, classes: int = 5) -> VideoViews:
     """Random views, the same for the same video; every seventh video can't be read."""
     logits = np.random.default_rng(video).normal(scale=3, size=(views, classes)).astype(np.float32)
     logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    return Prediction(f"class/{video}.mp4", video % classes, None if video % 7 == 6 else stored(logs))
+    return VideoViews(f"class/{video}.mp4", video % classes, None if video % 7 == 6 else stored(logs))
 
 
-def written(folder: Path, *parts: list[int], protocol: Protocol = PROTOCOL) -> Path:
+def written(folder: Path, *parts: list[int], protocol: ViewProtocol = PROTOCOL) -> Path:
     """A file of predictions, made of parts with these videos."""
     paths = [folder / f".part{number}" for number in range(len(parts))]
     views = protocol.num_clips * protocol.num_crops
@@ -43,7 +42,7 @@ def written(folder: Path, *parts: list[int], protocol: Protocol = PROTOCOL) -> P
     return folder / "p.parquet"
 
 
-def same(read: list[Prediction], videos: list[int]) -> bool:
+def same(read: list[VideoViews], videos: list[int]) -> bool:
     expected = [predicted(video) for video in videos]
     return [r[:2] for r in read] == [e[:2] for e in expected] and all(
         (r.views is None) == (e.views is None) and (r.views is None or np.array_equal(r.views, e.views))
@@ -83,7 +82,7 @@ def test_kinetics_fits() -> None:
 
 def test_the_file_is_no_larger_than_its_numbers(tmp_path: Path) -> None:
     """Random views compress as badly as any: what is around them is a few percent."""
-    protocol = Protocol(10, 3, 400)
+    protocol = ViewProtocol(10, 3, 400)
     path = written(tmp_path, list(range(ROW_GROUP)), protocol=protocol)
     readable = sum(predicted(video, 1, 2).views is not None for video in range(ROW_GROUP))
     a_video = path.stat().st_size / readable

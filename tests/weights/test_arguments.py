@@ -10,7 +10,7 @@ from nl_lightning.errors import UserError
 from nl_lightning.models.conventions import Conventions
 from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
-from nl_lightning.train.execute import VideoCLI
+from nl_lightning.train.lightning_cli import VideoCLI
 from nl_lightning.weights.arguments import with_weights
 from nl_lightning.weights.file import InputSettings, WeightsHeader, save_weights
 

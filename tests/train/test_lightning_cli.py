@@ -9,7 +9,7 @@ import pytest
 FAULTS = """
 import resource, sys
 import numpy as np
-from nl_lightning.train.memory import keep_freed_memory
+from nl_lightning.train.lightning_cli import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 def work():

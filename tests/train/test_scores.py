@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchmetrics.classification import MultilabelAveragePrecision
 
-from nl_lightning.train.average_precision import by_video
+from nl_lightning.train.scores import by_video
 
 
 def made_up(videos: int, classes: int, seed: int = 0, ties: bool = False) -> tuple[np.ndarray, np.ndarray]:

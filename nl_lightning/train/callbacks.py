@@ -1,0 +1,161 @@
+"""What follows a training and a test from beside it: progress, curve, time, unreadable videos."""
+
+import math
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_warn
+
+from nl_lightning.data.datasets import Sample
+from nl_lightning.data.together import from_all
+from nl_lightning.errors import UserError
+from nl_lightning.study.lock import Claim
+from nl_lightning.study.run import Run
+
+
+class Progress(Callback):
+    """Say in the run's marker how far it is, about once a second, for the runner's bars; stop if the claim is lost."""
+
+    def __init__(self, run: Run, held: Claim | None) -> None:
+        self.run, self.held, self.said = run, held, 0.0
+        self.started = datetime.now(UTC).isoformat(timespec="seconds")
+
+    def say(self, phase: str, done: int, total: int) -> None:
+        if self.held is None or time.monotonic() - self.said < 1:
+            return
+        if self.held.lost:
+            raise UserError(f"{self.run.name}: another process took over, as this one gave no sign of life for long")
+        self.said = time.monotonic()
+        self.run.say("running", started=self.started, phase=phase, done=done, total=total)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        self.say("train", trainer.global_step, int(trainer.estimated_stepping_batches))
+
+    def on_test_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, index: int, *_: int) -> None:
+        self.say("test", index + 1, int(sum(trainer.num_test_batches)))
+
+
+class Curve(Callback):
+    """The training curve, a point an epoch (Fig. 4); kept in the checkpoint, so that a resumed run has it whole.
+
+    A point has the means of training over its epoch, and what validation found if there was one after that epoch.
+    """
+
+    def __init__(self) -> None:
+        self.points: list[dict[str, float]] = []
+        self.validated: dict[str, float] = {}
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            metrics = trainer.callback_metrics.items()
+            self.validated = _rounded({name: float(value) for name, value in metrics if name.startswith("val/")})
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: Any) -> None:
+        self.points.append({"step": trainer.global_step, **_rounded(module.epoch_means()), **self.validated})
+        self.validated = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"points": self.points, "validated": self.validated}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.points, self.validated = state["points"], state["validated"]
+
+
+class Clock(Callback):
+    """Seconds spent training, in this process and in those that it goes on from, and how many of them waiting for data.
+
+    From one iteration to the next it is a wait, unless validation or a new epoch comes between them.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = self.waited = self.stepped = 0.0
+        self.last = time.monotonic()
+
+    @property
+    def data_wait(self) -> float:
+        """Percent of the time of iterations that went into waiting for data."""
+        return round(100 * self.waited / max(1e-9, self.waited + self.stepped), 1)
+
+    def _lap(self) -> float:
+        """Seconds since the last call."""
+        began, self.last = self.last, time.monotonic()
+        self.seconds += self.last - began
+        return self.last - began
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.last = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._lap()
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: Any, batch: Any, index: int) -> None:
+        self.waited += self._lap()
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, index: int) -> None:
+        self.stepped += self._lap()
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._lap()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self.seconds, "waited": self.waited, "stepped": self.stepped}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.seconds, self.waited, self.stepped = state["seconds"], state["waited"], state["stepped"]
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float]:
+    """The finite ones."""
+    return {name: round(value, 4) for name, value in values.items() if math.isfinite(value)}
+
+
+class UnreadableVideos(Callback):
+    """Name each unreadable video once, and stop the run when there are too many to call it the same data set."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
+
+    def everywhere(self) -> dict[str, list[str]]:
+        """The names that any process of the run has met, by split; all processes have to ask."""
+        met = from_all(self.names)
+        return {split: sorted(set().union(*(names[split] for names in met))) for split in self.names}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"names": self.everywhere()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.names = {split: set(names) for split, names in state["names"].items()}
+
+    def on_test_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.names["test"] = set()
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Sample, index: int) -> None:
+        self._note(trainer, batch, "train", "left out")
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, module: Any, outputs: Any, batch: Sample, *index: int
+    ) -> None:
+        self._note(trainer, batch, "val", "left out")
+
+    def on_test_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Sample, *index: int) -> None:
+        self._note(trainer, batch, "test", "counted as wrong")
+
+    def _note(self, trainer: L.Trainer, batch: Sample, split: str, consequence: str) -> None:
+        errors: Any = batch.error  # collated: a list
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        named = self.names[split]
+        for path, error in zip(batch.path, errors, strict=True):
+            if error and path not in named:
+                named.add(path)
+                rank_zero_warn(f"{error} ({consequence})")
+        videos = len(data.videos(split))
+        if len(named) > data.max_unreadable * videos:
+            raise UserError(
+                f"{len(named)} of {videos} {split} videos can't be read, more than {data.max_unreadable:.0%} "
+                f"(data.max_unreadable), {min(named)} among them: mend or remove them"
+            )

@@ -1,0 +1,88 @@
+"""Optimiser and schedule of a training: the one place where a recipe's are made.
+
+A recipe is a kind of :class:`Schedule`, the parameter groups (:func:`parameter_groups`), and an optimiser that takes
+such groups. Another recipe adds its own groups and its own kind of schedule here, and nothing elsewhere.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import nn
+
+from nl_lightning.errors import UserError
+from nl_lightning.models.resnet import VideoResNet
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate of an iteration, as a factor of the optimiser's own.
+
+    Attributes:
+        kind: ``steps``: times `gamma` at each milestone (paper, Sec. 4); ``cosine``: half a cosine down to 0.
+        milestones: iterations, from 0. The paper's 150k and 300k of 400k.
+        gamma: what a milestone multiplies by.
+        warmup: share of all iterations over which the factor grows linearly to 1 (the paper has none).
+    """
+
+    kind: Literal["steps", "cosine"] = "steps"
+    milestones: tuple[int, ...] = (150_000, 300_000)
+    gamma: float = 0.1
+    warmup: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmup < 1:
+            raise UserError(f"schedule.warmup is {self.warmup}: expected a share of all iterations, from 0 up to 1")
+
+    def factor(self, iteration: int, iterations: int) -> float:
+        """The factor at `iteration` (from 0) of `iterations`."""
+        warm = self.warmup * iterations
+        if iteration < warm:
+            return (iteration + 1) / (warm + 1)
+        if self.kind == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * (iteration - warm) / (iterations - warm)))
+        return self.gamma ** sum(iteration >= milestone for milestone in self.milestones)
+
+
+def paper_sgd(params: Iterable[Any]) -> torch.optim.Optimizer:
+    """SGD as in Sec. 4: learning rate 0.01, momentum 0.9, weight decay 1e-4. (The released code's is Nesterov's.)"""
+    return torch.optim.SGD(params, lr=0.01, momentum=0.9, weight_decay=1e-4)
+
+
+def norms(net: nn.Module) -> Iterable[nn.Module]:
+    """The BN layers of a network."""
+    return (module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
+
+
+def parameter_groups(net: VideoResNet, decay_one_dimensional: bool) -> list[dict[str, Any]]:
+    """The parameters that take the optimiser's weight decay, then those that take none.
+
+    Whether BN is decayed is a convention of the network; `decay_one_dimensional` says it of biases and `w_f`.
+    """
+    of_norms = {id(p) for norm in norms(net) for p in norm.parameters()}
+    decay_bn = net.config.conventions.rules.decay_bn
+    decayed: list[nn.Parameter] = []
+    spared: list[nn.Parameter] = []
+    for p in net.parameters():
+        if p.requires_grad:
+            decays = decay_bn if id(p) in of_norms else decay_one_dimensional or p.ndim > 1
+            (decayed if decays else spared).append(p)
+    return [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
+
+
+def optimize(
+    optimizer: Callable[[Any], torch.optim.Optimizer],
+    groups: list[dict[str, Any]],
+    schedule: Schedule,
+    iterations: int,
+    lr_scale: float = 1.0,
+) -> OptimizerLRScheduler:
+    """What Lightning trains by: the optimiser of these groups, whose learning rates follow the schedule."""
+    made = optimizer(groups)
+    for group in made.param_groups:
+        group["lr"] *= lr_scale
+    factors = torch.optim.lr_scheduler.LambdaLR(made, lambda iteration: schedule.factor(iteration, iterations))
+    return {"optimizer": made, "lr_scheduler": {"scheduler": factors, "interval": "step"}}
