@@ -65,7 +65,8 @@ class VideoDataModule(L.LightningDataModule):
         test_short_side, test_crop: the same for validation and testing. ``whole`` tests on whole frames (paper,
             Sec. 4) and validates on centre crops of `crop`.
         num_clips, num_crops: views of a test video, in time and in space.
-        clip_starts: where test clips start: the paper's or a code base's formula, see :data:`Spread`.
+        clip_starts: where test clips and crops lie: the paper's or a code base's formula, see
+            :func:`~nl_lightning.data.sampling.test_clips`.
         batch_size: clips in training and validation, for each process.
         test_batch_size: videos in testing, each with all its views.
         num_workers: processes that read ahead; 0 reads in the training process.
@@ -124,8 +125,8 @@ class VideoDataModule(L.LightningDataModule):
         whole = test_crop == "whole"
         if whole and test_batch_size > 1:
             raise UserError("data.test_crop is whole, and videos differ in size: set data.test_batch_size to 1")
-        self.val_view = TestViews(test_short_side, crop if whole else test_crop, 1)
-        self.test_views = TestViews(test_short_side, test_crop, num_crops)
+        self.val_view = TestViews(test_short_side, crop if whole else test_crop, 1, clip_starts)
+        self.test_views = TestViews(test_short_side, test_crop, num_crops, clip_starts)
         self.num_clips, self.num_crops, self.clip_starts = num_clips, num_crops, clip_starts
         self.batch_size, self.test_batch_size, self.num_workers = batch_size, test_batch_size, num_workers
         self.num_classes, self.multi_label = num_classes, multi_label

@@ -5,6 +5,7 @@ testing counts it as wrong, and :class:`~nl_lightning.data.datamodule.Unreadable
 """
 
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from nl_lightning.data.packets import DecodeError
-from nl_lightning.data.sampling import Spread, clip_indices, test_starts, train_start
+from nl_lightning.data.sampling import BY_TIME, Spread, clip_indices, test_clips, train_start
 from nl_lightning.data.transforms import Frames, TestViews, TrainView, mirror
 from nl_lightning.data.videos import Labels, VideoList, mirrored_labels
 
@@ -24,6 +25,8 @@ class Reader(Protocol):
     """Where frames come from: :mod:`nl_lightning.data.decoding`, or a decoded copy."""
 
     def num_frames(self, path: Path) -> int: ...
+
+    def frame_rate(self, path: Path) -> Fraction: ...
 
     def frames(self, path: Path, indices: npt.NDArray[np.int64]) -> Frames: ...
 
@@ -129,8 +132,8 @@ class TestVideos(Videos):
         path = self.videos.paths[video]
         try:
             length = self.reader.num_frames(path)
-            starts = test_starts(length, self.num_frames, self.stride, self.clips, self.spread)
-            clips = [clip_indices(start, length, self.num_frames, self.stride) for start in starts]
+            rate = self.reader.frame_rate(path) if self.spread in BY_TIME else None
+            clips = test_clips(length, self.num_frames, self.stride, self.clips, self.spread, rate)
             # Clips overlap: each frame is decoded and scaled once.
             wanted, place = np.unique(np.concatenate(clips), return_inverse=True)
             frames = self.views.scaled(self.reader.frames(path, wanted))[place]  # (clips T, H, W, 3)

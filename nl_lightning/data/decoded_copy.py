@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,10 @@ class DecodedCopy:
         assert self.array is not None
         self._check(path)
         return int(self.array.shape[1])
+
+    def frame_rate(self, path: Path) -> Fraction:
+        """Of the file, as the copy doesn't keep it."""
+        return decoding.frame_rate(path)
 
     def frames(self, path: Path, indices: npt.NDArray[np.int64]) -> Frames:
         assert self.array is not None

@@ -27,6 +27,7 @@ What decord would be wrong on:
 import functools
 import importlib
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -107,6 +108,19 @@ def frames(
 def num_frames(path: str | Path, known: Known | None = None) -> int:
     """Return how many frames of a video are shown; DecodeError if it cannot be read."""
     return index_of(path, known).count
+
+
+def frame_rate(path: str | Path) -> Fraction:
+    """Return the frames a second of a video, on average; DecodeError if it cannot be read or says none."""
+    try:
+        with av.open(str(path)) as container:
+            stream = video_stream(container)
+            rate = stream.average_rate or stream.guessed_rate
+    except Exception as error:
+        raise DecodeError(f"{path}: {reason(error)}") from error
+    if not rate:
+        raise DecodeError(f"{path}: it doesn't say how many frames a second it has, and clip_starts goes by seconds")
+    return Fraction(rate)
 
 
 def objection(path: str | Path, index: Index, reads: str) -> str:

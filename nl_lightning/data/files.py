@@ -1,6 +1,7 @@
 """The files of a data set as a reader: where they lie, who decodes them, and what a census found about them."""
 
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class Files:
         seconds: after which a file is given up.
         manifest: what a census found, if there was one.
         shards: what the files are packed in, if they are.
-        module: whose `num_frames` and `frames` are called.
+        module: whose `num_frames`, `frame_rate` and `frames` are called.
     """
 
     def __init__(
@@ -48,6 +49,12 @@ class Files:
         place, known = self._find(path)
         count: int = self._guarded(path, lambda: self.helper.ask(f"{self.module}.num_frames", place, known))
         return count
+
+    def frame_rate(self, path: Path) -> Fraction:
+        """Frames a second; DecodeError if the file can't be read."""
+        place, _ = self._find(path)
+        rate: Fraction = self._guarded(path, lambda: self.helper.ask(f"{self.module}.frame_rate", place))
+        return rate
 
     def frames(self, path: Path, indices: npt.NDArray[np.int64]) -> Frames:
         """The frames `indices` of a file, valid until the next call; DecodeError if they can't be read."""

@@ -4,13 +4,22 @@ A clip of `num_frames` frames, one out of `stride`, spans ``num_frames * stride`
 consecutive frames, every other one dropped). Where paper and released code choose otherwise, `Spread` names both.
 """
 
+from fractions import Fraction
+from math import ceil
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-Spread = Literal["paper", "release", "slowfast", "mmaction2", "pytorchvideo"]
+Spread = Literal["paper", "release", "slowfast", "mmaction2", "mmaction2_dense", "pytorchvideo"]
 Box = tuple[int, int]  # (top, left) of a crop
+Indices = npt.NDArray[np.int64]
+
+BY_TIME = ("slowfast", "pytorchvideo")
+"""Spreads that go by seconds, so that they need a video's frame rate."""
+THEIR_RATE = 30
+"""Frames a second that those two count a clip in: 8 frames at stride 8 last 64/30 s, in any video."""
 
 
 def train_start(rng: np.random.Generator, length: int, num_frames: int, stride: int) -> int:
@@ -18,18 +27,63 @@ def train_start(rng: np.random.Generator, length: int, num_frames: int, stride: 
     return int(rng.integers(max(0, length - num_frames * stride) + 1))
 
 
+def test_clips(
+    length: int, num_frames: int, stride: int, num_clips: int, spread: Spread, rate: Fraction | None
+) -> list[Indices]:
+    """Return the frames (T,) of each clip of a video in testing, k = 0 ... num_clips - 1.
+
+    - ``paper``, ``release``, ``mmaction2``, ``mmaction2_dense``: :func:`clip_indices` from :func:`test_starts`.
+    - ``slowfast``: with span = num_frames * stride / 30 * rate, from start = max(0, length - span) * k / num_clips to
+      start + span - 1 in num_frames equal steps, each rounded down, and not beyond the last frame. At 30 frames a
+      second, 8 frames at stride 8 are 0, 9, 18, ..., 63. (Its decoder reads only what it needs of a long video, and
+      then begins with the first frame after a fractional start: one frame later at most.)
+    - ``pytorchvideo``: all frames whose time lies in [start, start + num_frames * stride / 30) seconds, num_frames of
+      them in equal steps, rounded down. start = k * (duration - that span) / (num_clips - 1); a single clip is at 0.
+      (So it is since 2022. Its release 0.1.5 divides by num_clips.)
+
+    Args:
+        length: of the video, in frames.
+        rate: its frames a second; may be None unless `spread` is one of :data:`BY_TIME`.
+    """
+    if spread not in BY_TIME:
+        starts = test_starts(length, num_frames, stride, num_clips, spread)
+        return [clip_indices(start, length, num_frames, stride) for start in starts]
+    assert rate is not None
+    if spread == "pytorchvideo":
+        return _clips_of_pytorchvideo(length, num_frames, stride, num_clips, rate)
+    span = max(1.0, num_frames * stride / THEIR_RATE * float(rate))
+    places = [max(length - span, 0) * k / num_clips for k in range(num_clips)]
+    return [_equal_steps(start, start + span - 1, num_frames, length) for start in places]
+
+
+def _clips_of_pytorchvideo(length: int, num_frames: int, stride: int, num_clips: int, rate: Fraction) -> list[Indices]:
+    span = Fraction(num_frames * stride / THEIR_RATE)  # of the rounded quotient, as theirs
+    step = max(length / rate - span, Fraction(0)) / max(num_clips - 1, 1)
+    clips = []
+    for k in range(num_clips):
+        first = min(ceil(k * step * rate), length - 1)
+        count = max(1, min(ceil((k * step + span) * rate), length) - first)
+        clips.append(first + _equal_steps(0, count - 1, num_frames, count))
+    return clips
+
+
+def _equal_steps(start: float, end: float, steps: int, length: int) -> Indices:
+    """Both code bases round as torch's linspace does, in float32."""
+    places = torch.linspace(start, end, steps).clamp(0, length - 1).long()
+    return np.asarray(places.numpy(), np.int64)
+
+
 def test_starts(length: int, num_frames: int, stride: int, num_clips: int, spread: Spread) -> list[int]:
-    """Return the first frames of the clips of a video in testing, k = 0 ... num_clips - 1.
+    """Return the first frames of the clips of a video in testing, for spreads that go by frames.
 
     With room = length - span, at least 0 (a shorter video gives zeros, but for ``release``):
 
     - ``paper`` (Sec. 4.1, "evenly"): k * room / (num_clips - 1), rounded half up; a single clip is centred, room // 2.
     - ``release``: length * k // num_clips, so that late clips wrap around to the beginning of the video (17 of 32
       frames of the last clip of 10 at stride 2 and 300 frames).
-    - ``slowfast``: room * k // num_clips, so that the end of the video is never seen. (Its own start is a fraction.)
     - ``mmaction2``: as the paper's, but the span ends with the clip's last frame, (num_frames - 1) * stride + 1, and
       halves go to the even number.
-    - ``pytorchvideo``: k * room // (num_clips - 1); a single clip starts at 0. (Its own start is in seconds.)
+    - ``mmaction2_dense``: k * room / (num_clips - 1), rounded down; a single clip starts at 0.
     """
     if spread == "release":
         return [length * k // num_clips for k in range(num_clips)]
@@ -37,16 +91,14 @@ def test_starts(length: int, num_frames: int, stride: int, num_clips: int, sprea
         room = max(0, length - (num_frames - 1) * stride - 1)
         return [round(k * (room / (num_clips - 1))) for k in range(num_clips)] if num_clips > 1 else [room // 2]
     room = max(0, length - num_frames * stride)
-    if spread == "slowfast":
-        return [room * k // num_clips for k in range(num_clips)]
-    if spread == "pytorchvideo":
-        return [k * room // max(1, num_clips - 1) for k in range(num_clips)]
+    if spread == "mmaction2_dense":
+        return [int(start) for start in np.linspace(0, room, num_clips, dtype=int)]
     if num_clips == 1:
         return [room // 2]
     return [(2 * k * room + num_clips - 1) // (2 * (num_clips - 1)) for k in range(num_clips)]
 
 
-def clip_indices(start: int, length: int, num_frames: int, stride: int) -> npt.NDArray[np.int64]:
+def clip_indices(start: int, length: int, num_frames: int, stride: int) -> Indices:
     """Return the frames (T,) of a clip: (start + stride * t) modulo length, t = 0 ... num_frames - 1."""
     return (start + stride * np.arange(num_frames, dtype=np.int64)) % length
 
@@ -74,18 +126,25 @@ def centre_crop(height: int, width: int, size: int) -> Box:
     return (height - size) // 2, (width - size) // 2
 
 
-def test_crops(height: int, width: int, size: int, num_crops: int) -> list[Box]:
+def test_crops(height: int, width: int, size: int, num_crops: int, spread: Spread) -> list[Box]:
     """Return one centre crop, or three along the longer side: at 0, c, 2c with c = (longer - size) // 2.
 
     In the shorter side all are centred. So the third crop ends one pixel before the edge if longer - size is odd (as
-    in the released code).
+    in the released code and mmaction2). ``slowfast`` and ``pytorchvideo`` round the centre up, and end the third crop
+    at the edge.
     """
+    if num_crops not in (1, 3):
+        raise ValueError(f"num_crops is {num_crops}, expected 1 or 3")
     top, left = centre_crop(height, width, size)
+    last_top, last_left = 2 * top, 2 * left
+    if spread in BY_TIME:
+        last_top, last_left = height - size, width - size
+        top, left = last_top - top, last_left - left
     if num_crops == 1:
         return [(top, left)]
-    if num_crops == 3:
-        return [(k * top, left) if height > width else (top, k * left) for k in range(3)]
-    raise ValueError(f"num_crops is {num_crops}, expected 1 or 3")
+    if height > width:
+        return [(0, left), (top, left), (last_top, left)]
+    return [(top, 0), (top, left), (top, last_left)]
 
 
 def check_crop(height: int, width: int, size: int) -> None:

@@ -9,7 +9,7 @@ import torch
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize as resize_images
 
-from nl_lightning.data.sampling import random_crop, resized, short_side, test_crops
+from nl_lightning.data.sampling import Spread, random_crop, resized, short_side, test_crops
 from nl_lightning.errors import UserError
 
 Frames = npt.NDArray[np.uint8]  # (T, H, W, 3)
@@ -77,11 +77,13 @@ class TestViews:
         short_side: shorter side in pixels (paper: 256).
         crop: side of the square in pixels, or the ``whole`` frame (paper, Sec. 4, inference).
         crops: 1 (centre, or whole) or 3 (along the longer side; the released code's approximation of the whole).
+        spread: whose rounding places the crops, see :func:`~nl_lightning.data.sampling.test_crops`.
     """
 
     short_side: int
     crop: int | Literal["whole"]
     crops: int
+    spread: Spread = "paper"
 
     __test__ = False  # not a test, whatever pytest thinks of the name
 
@@ -107,4 +109,5 @@ class TestViews:
         """The crops of a clip that has been scaled."""
         if self.crop == "whole":
             return [clip]
-        return [crop_at(clip, *place, self.crop) for place in test_crops(*_size(clip), self.crop, self.crops)]
+        places = test_crops(*_size(clip), self.crop, self.crops, self.spread)
+        return [crop_at(clip, *place, self.crop) for place in places]

@@ -1,5 +1,6 @@
 """Samples: what is in them, and that a broken file is never an exception."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,9 @@ class Painted:
         if path in self.broken:
             raise packets.DecodeError(f"{path}: the file is empty")
         return LENGTH
+
+    def frame_rate(self, path: Path) -> Fraction:
+        return Fraction(25)
 
     def frames(self, path: Path, indices: npt.NDArray[np.int64]) -> Frames:
         if path in self.unfinished:
@@ -115,6 +119,12 @@ def test_test_samples(spread: sampling.Spread) -> None:
         assert view[:, 0, 0, 0].tolist() == [(starts[clip] + 2 * t) % LENGTH for t in range(8)]
         assert view[0, 0, :, 1].tolist() == list(range(2 * crop, 2 * crop + HEIGHT))
     assert torch.equal(tests[5].views, sample.views)
+
+
+def test_clips_that_go_by_seconds_ask_for_the_frame_rate() -> None:
+    tests = datasets.TestVideos(videos(), Painted(), 8, 2, TestViews(HEIGHT, HEIGHT, 3, "slowfast"), 1, "slowfast")
+    frames = tests[0].views[:, :, 0, 0, 0].tolist()
+    assert frames == [[0, 1, 3, 5, 7, 8, 10, 12]] * 3  # 16/30 s are 13.3 frames at 25 a second
 
 
 @pytest.mark.parametrize("broken", [True, False])

@@ -1,11 +1,20 @@
 """Frames and crops by number: the stated formulas, the paper's and the released code's examples, and no way outside."""
 
+import importlib
+import sys
+import warnings
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nl_lightning.data import sampling
+from nl_lightning.data import decoding, sampling
+from nl_lightning.data.encoding import write_mp4
 
 LENGTHS = st.integers(1, 2000)
 FRAMES = st.integers(1, 128)
@@ -56,19 +65,105 @@ def test_starts_of_the_release() -> None:
     assert sampling.test_starts(7, 4, 2, 3, "release") == [0, 2, 4]
 
 
-@pytest.mark.parametrize(
-    ("spread", "starts", "single"),
-    [
-        ("slowfast", [0, 23, 47, 70, 94, 118, 141, 165, 188, 212], 0),
-        ("mmaction2", [0, 26, 53, 79, 105, 132, 158, 184, 211, 237], 118),
-        ("pytorchvideo", [0, 26, 52, 78, 104, 131, 157, 183, 209, 236], 0),
-    ],
+def test_starts_of_mmaction2() -> None:
+    """300 frames, 32 of them at stride 2, 10 clips and one."""
+    assert sampling.test_starts(300, 32, 2, 10, "mmaction2") == [0, 26, 53, 79, 105, 132, 158, 184, 211, 237]
+    assert sampling.test_starts(300, 32, 2, 1, "mmaction2") == [118]
+    assert sampling.test_starts(40, 32, 2, 3, "mmaction2") == [0, 0, 0]
+
+
+@given(LENGTHS, FRAMES, STRIDES, st.integers(1, 30))
+def test_starts_of_mmaction2_dense_are_numpys_steps(length: int, num_frames: int, stride: int, num_clips: int) -> None:
+    """Its own words: np.linspace(0, sample_position - 1, num=num_sample_positions, dtype=int)."""
+    sample_position = max(1, 1 + length - num_frames * stride)
+    theirs = np.linspace(0, sample_position - 1, num=num_clips, dtype=int)
+    assert sampling.test_starts(length, num_frames, stride, num_clips, "mmaction2_dense") == theirs.tolist()
+
+
+def clips(*arguments: Any, **keywords: Any) -> list[list[int]]:
+    return [clip.tolist() for clip in sampling.test_clips(*arguments, **keywords)]
+
+
+def test_clips_of_slowfast() -> None:
+    """What PySlowFast's `get_start_end_idx` and `temporal_sampling` return, at 30 and at 25 frames a second.
+
+    8 x 8 of its frames last 64/30 s: 64 frames at 30 a second, 53 1/3 at 25.
+    """
+    at_30 = clips(300, 8, 8, 10, "slowfast", Fraction(30))
+    assert at_30[0] == [0, 9, 18, 27, 36, 45, 54, 63]
+    assert [clip[0] for clip in at_30] == [0, 23, 47, 70, 94, 118, 141, 165, 188, 212]
+    assert at_30[9] == [212, 221, 230, 239, 248, 257, 266, 275]
+    at_25 = clips(250, 8, 8, 10, "slowfast", Fraction(25))
+    assert at_25[0] == [0, 7, 14, 22, 29, 37, 44, 52]
+    assert at_25[1] == [19, 27, 34, 42, 49, 57, 64, 72]
+    assert at_25[9] == [177, 184, 191, 199, 206, 214, 221, 229]
+    assert clips(20, 8, 8, 2, "slowfast", Fraction(30)) == [[0, 9, 18, 19, 19, 19, 19, 19]] * 2
+
+
+@settings(deadline=None)
+@given(
+    LENGTHS, st.integers(1, 16), STRIDES, st.integers(1, 6), st.sampled_from([12, 25, 30, 60, Fraction(30000, 1001)])
 )
-def test_starts_of_the_ports(spread: sampling.Spread, starts: list[int], single: int) -> None:
-    """300 frames, 32 of them at stride 2, 10 clips and one; SlowFast never sees the last 24 frames."""
-    assert sampling.test_starts(300, 32, 2, 10, spread) == starts
-    assert sampling.test_starts(300, 32, 2, 1, spread) == [single]
-    assert sampling.test_starts(40, 32, 2, 3, spread) == [0, 0, 0]
+def test_clips_of_slowfast_are_its_fractions_rounded_down(
+    length: int, num_frames: int, stride: int, num_clips: int, rate: Fraction
+) -> None:
+    """Exactly, up to a frame where the fraction is a whole number up to float32's rounding."""
+    span = max(Fraction(1), Fraction(num_frames * stride, 30) * rate)
+    for k, clip in enumerate(sampling.test_clips(length, num_frames, stride, num_clips, "slowfast", Fraction(rate))):
+        start = max(length - span, 0) * k / num_clips
+        for t, frame in enumerate(clip.tolist()):
+            exact = min(start + (span - 1) * t / max(num_frames - 1, 1), length - 1)
+            assert abs(frame + Fraction(1, 2) - exact) <= Fraction(1, 2) + Fraction(1, 1000)
+
+
+@settings(deadline=None)
+@given(LENGTHS, FRAMES, STRIDES, st.integers(1, 30), st.sampled_from(sampling.BY_TIME), st.integers(1, 120))
+def test_clips_by_time_lie_inside_the_video(
+    length: int, num_frames: int, stride: int, num_clips: int, spread: sampling.Spread, rate: int
+) -> None:
+    for clip in clips(length, num_frames, stride, num_clips, spread, Fraction(rate)):
+        assert len(clip) == num_frames
+        assert clip == sorted(clip)
+        assert 0 <= clip[0] <= clip[-1] < length
+
+
+@pytest.fixture
+def functional(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """pytorchvideo's transforms, which import a module that torchvision has removed; its functions live on here."""
+    name = "torchvision.transforms.functional_tensor"
+    monkeypatch.setitem(sys.modules, name, importlib.import_module("torchvision.transforms.functional"))
+    with warnings.catch_warnings():  # it uses what torch no longer wants to be used
+        warnings.simplefilter("ignore")
+        return importlib.import_module("pytorchvideo.transforms.functional")
+
+
+@pytest.mark.parametrize("rate", [Fraction(25), Fraction(30), Fraction(30000, 1001)])
+@pytest.mark.parametrize(("num_frames", "stride", "num_clips"), [(8, 8, 10), (32, 2, 7), (5, 10, 3), (8, 8, 1)])
+def test_clips_of_pytorchvideo(
+    rate: Fraction, num_frames: int, stride: int, num_clips: int, tmp_path: Path, functional: Any
+) -> None:
+    """Its own reader of a real file, and its own steps through what that read, between its sampler's times.
+
+    The times are written as its sampler computes them since 2022; the release 0.1.5 divides by num_clips.
+    """
+    from pytorchvideo.data.encoded_video_pyav import EncodedVideoPyAV
+
+    length = 150
+    digits = np.stack(np.divmod(np.arange(length), 16), 1)  # (T, 2), each a grey half of the frame
+    pictures = (16 * digits + 8).astype(np.uint8)[:, None, :, None].repeat(16, 1).repeat(16, 2).repeat(3, 3)
+    write_mp4(tmp_path / "v.mp4", pictures, rate)
+    assert decoding.frame_rate(tmp_path / "v.mp4") == rate
+    theirs = []
+    with (tmp_path / "v.mp4").open("rb") as file:
+        video = EncodedVideoPyAV(file, decode_audio=False)
+        span = Fraction(num_frames * stride / 30)
+        for k in range(num_clips):
+            start = k * Fraction(max(video.duration - span, 0)) / max(num_clips - 1, 1)
+            clip = video.get_clip(start, start + span)["video"]  # (3, T, H, W)
+            assert clip is not None
+            seen = functional.uniform_temporal_subsample(clip, num_frames, 1).mean(dim=(0, 2)) // 16  # (T, 32)
+            theirs.append((16 * seen[:, 4] + seen[:, 20]).int().tolist())
+    assert clips(length, num_frames, stride, num_clips, "pytorchvideo", rate) == theirs
 
 
 @given(LENGTHS, FRAMES, STRIDES, st.integers(2, 30))
@@ -77,15 +172,6 @@ def test_starts_of_mmaction2_are_numpys_rounding(length: int, num_frames: int, s
     max_offset = max(length - ((num_frames - 1) * stride + 1), 0)
     theirs = np.round(np.arange(num_clips) * (max_offset / float(num_clips - 1)))
     assert sampling.test_starts(length, num_frames, stride, num_clips, "mmaction2") == theirs.tolist()
-
-
-@given(LENGTHS, FRAMES, STRIDES, st.integers(1, 30))
-def test_starts_of_slowfast_are_its_fractions_rounded_down(
-    length: int, num_frames: int, stride: int, num_clips: int
-) -> None:
-    delta = max(length - num_frames * stride, 0)
-    theirs = [np.floor(delta * k / num_clips) for k in range(num_clips)]
-    assert sampling.test_starts(length, num_frames, stride, num_clips, "slowfast") == theirs
 
 
 @given(LENGTHS, FRAMES, STRIDES, st.integers(1, 30))
@@ -139,13 +225,13 @@ def test_crops_lie_inside_the_frame(height: int, width: int, size: int, seed: in
     if size > min(height, width):
         for crops in (
             lambda: sampling.random_crop(rng, height, width, size),
-            lambda: sampling.test_crops(height, width, size, 3),
+            lambda: sampling.test_crops(height, width, size, 3, "paper"),
         ):
             with pytest.raises(ValueError, match="does not fit"):
                 crops()
         return
     boxes = [sampling.random_crop(rng, height, width, size), sampling.centre_crop(height, width, size)]
-    boxes += sampling.test_crops(height, width, size, 3)
+    boxes += sampling.test_crops(height, width, size, 3, "paper")
     assert all(0 <= top <= height - size and 0 <= left <= width - size for top, left in boxes)
 
 
@@ -160,13 +246,23 @@ def test_random_crops_reach_all_places_equally_often() -> None:
 
 def test_three_crops_lie_along_the_longer_side() -> None:
     """At 0, c, 2c with c = floor((longer - crop) / 2), wide and tall, even and odd; the shorter side is centred."""
-    assert sampling.test_crops(256, 340, 256, 3) == [(0, 0), (0, 42), (0, 84)]
-    assert sampling.test_crops(341, 256, 256, 3) == [(0, 0), (42, 0), (84, 0)]
-    assert sampling.test_crops(40, 60, 32, 3) == [(4, 0), (4, 14), (4, 28)]
-    assert sampling.test_crops(256, 256, 256, 3) == [(0, 0)] * 3
-    assert sampling.test_crops(256, 341, 256, 1) == [(0, 42)]
+    assert sampling.test_crops(256, 340, 256, 3, "paper") == [(0, 0), (0, 42), (0, 84)]
+    assert sampling.test_crops(341, 256, 256, 3, "paper") == [(0, 0), (42, 0), (84, 0)]
+    assert sampling.test_crops(40, 60, 32, 3, "paper") == [(4, 0), (4, 14), (4, 28)]
+    assert sampling.test_crops(256, 256, 256, 3, "paper") == [(0, 0)] * 3
+    assert sampling.test_crops(256, 341, 256, 1, "paper") == [(0, 42)]
     with pytest.raises(ValueError, match="num_crops is 2, expected 1 or 3"):
-        sampling.test_crops(256, 340, 256, 2)
+        sampling.test_crops(256, 340, 256, 2, "paper")
+
+
+@pytest.mark.parametrize(("height", "width"), [(256, 341), (256, 340), (341, 256), (300, 303), (303, 300), (256, 256)])
+def test_crops_of_pytorchvideo(height: int, width: int, functional: Any) -> None:
+    """Its own `uniform_crop`, which is PySlowFast's: the centre rounded up, the last crop at the edge."""
+    image = torch.arange(height * width).view(1, 1, height, width)
+    theirs = [divmod(int(functional.uniform_crop(image, 256, i)[0, 0, 0, 0]), width) for i in range(3)]
+    for spread in sampling.BY_TIME:
+        assert sampling.test_crops(height, width, 256, 3, spread) == theirs
+        assert sampling.test_crops(height, width, 256, 1, spread) == [theirs[1]]
 
 
 def test_scale_jitter_is_uniform_with_both_ends() -> None:
