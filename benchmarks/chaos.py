@@ -57,6 +57,7 @@ variants:
   c2d: {net: {depth: 50}}
   nl: {net: {depth: 50, non_local: {placement: {res4: [4]}, instantiation: dot_product, sum_over: spacetime}}}
   long: {net: {depth: 50}, clip: 128f, init_from: c2d}
+  ranks: {net: {depth: 50}, clip: ranks}
 tables:
   one:
     caption: Everything
@@ -64,6 +65,7 @@ tables:
       - {label: C2D, variant: c2d}
       - {label: NL, variant: nl, baseline: c2d}
       - {label: long, variant: long, baseline: c2d}
+      - {label: two processes, variant: ranks, baseline: c2d}
 """
 RECIPE = """
 model:
@@ -165,7 +167,9 @@ class Chaos:
     def strike(self) -> None:
         """One fault, if there is something that it can strike now."""
         often = [self.kill, self.terminate, self.kill_worker, self.kill_decoder, self.spoil]
-        kinds = [*often, *often, self.kill_runner, self.cut_wandb, self.truncate]
+        seldom = [self.kill_runner, self.cut_wandb, self.truncate]
+        new = [self.kill_service, self.kill_rank, self.suspend, self.strike_early, self.stop_runner_early]
+        kinds = [*often, *often, *seldom, *new]
         if self.small_disk:
             kinds.append(self.fill_disk)
         kind = self.dice.choice(kinds)
@@ -235,6 +239,64 @@ class Chaos:
                 self.dice.choice(found).kill()
                 return True
         return False
+
+    def kill_service(self) -> bool:
+        """kill -9 of W&B's own process beside a run"""
+        return self.kill_child("wandb-core") or self.kill_child("wandb")
+
+    def kill_rank(self) -> bool:
+        """kill -9 of the second process of a run of two"""
+        for run, process in self.at_work():
+            if run.variant.name != "ranks":
+                continue
+            with contextlib.suppress(psutil.Error):
+                for child in process.children():
+                    if child.environ().get("LOCAL_RANK") == "1":
+                        child.kill()
+                        return True
+        return False
+
+    def suspend(self) -> bool:
+        """a run's process, or one that works for it, is suspended for some seconds"""
+        if (target := self.one_at_work()) is None:
+            return False
+        with contextlib.suppress(psutil.Error):
+            chosen = self.dice.choice([target[1], *target[1].children(recursive=True)])
+            chosen.suspend()
+            time.sleep(self.dice.uniform(*WHILE))
+            chosen.resume()
+            return True
+        return False
+
+    def strike_early(self) -> bool:
+        """SIGINT, SIGTERM or SIGKILL to a run's process in its first seconds"""
+        assert self.runner is not None
+        began = {child.pid for child in self.worker_processes()}
+        give_up = time.monotonic() + 30
+        while time.monotonic() < give_up and self.runner.poll() is None:
+            if young := [child for child in self.worker_processes() if child.pid not in began]:
+                time.sleep(self.dice.uniform(0, 3))
+                with contextlib.suppress(psutil.Error):
+                    young[0].send_signal(self.dice.choice([signal.SIGINT, signal.SIGTERM, signal.SIGKILL]))
+                    return True
+            time.sleep(0.05)
+        return False
+
+    def worker_processes(self) -> list[psutil.Process]:
+        """The processes that the runner has started, however young."""
+        assert self.runner is not None
+        with contextlib.suppress(psutil.Error):
+            return psutil.Process(self.runner.pid).children()
+        return []
+
+    def stop_runner_early(self) -> bool:
+        """SIGINT or SIGTERM to the runner in its first seconds"""
+        self.end_runner()
+        self.runner = self.start(self.results)
+        time.sleep(self.dice.uniform(0, 4))
+        self.runner.send_signal(self.dice.choice([signal.SIGINT, signal.SIGTERM]))
+        self.runner.wait()
+        return True
 
     def kill_runner(self) -> bool:
         """kill -9 of the runner, whose runs live on"""
@@ -324,6 +386,7 @@ def prepare(folder: Path, epochs: int) -> None:
     sorted((videos / "train").glob("*/*.mp4"))[0].write_bytes(b"broken")
     (folder / "study.yaml").write_text(STUDY)
     (folder / "chaos.yaml").write_text(RECIPE.format(root=videos, epochs=epochs))
+    (folder / "chaos_ranks.yaml").write_text("trainer: {devices: 2, strategy: ddp}\n")
     (folder / "chaos_128f.yaml").write_text(f"model: {{freeze_bn: true}}\ntrainer: {{max_epochs: {epochs // 3}}}\n")
 
 
