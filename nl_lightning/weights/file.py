@@ -144,13 +144,13 @@ def _header(file: Any, path: Path) -> WeightsHeader:
         raise UserError(f"weights: {path}: the header can't be understood: {error}") from None
 
 
-def load_weights(path: Path) -> tuple[VideoResNet, WeightsHeader]:
+def load_weights(path: Path | str) -> tuple[VideoResNet, WeightsHeader]:
     """The network of a weight file, in eval mode, and the header that says what its input is.
 
     Raises:
         UserError: the file is missing or broken, its tensors are not those of its header, or it has no classifier.
     """
-    tensors, header = read_weights(path)
+    tensors, header = read_weights(Path(path))
     if not header.classifier:
         raise UserError(f"weights: {path} has no classifier: it can start a training (model.init_from), not be tested")
     with torch.device("meta"):  # without weights that would be thrown away

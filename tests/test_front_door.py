@@ -1,0 +1,110 @@
+"""What `import nl_lightning` gives, and what it costs."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from weight_files import write_weights
+
+import nl_lightning as nl
+
+ROOT = Path(__file__).parent.parent
+TABLE2 = yaml.safe_load((ROOT / "experiments/table2.yaml").read_text())["variants"]
+
+
+def test_importing_it_imports_nothing_heavy() -> None:
+    said = subprocess.run(
+        [sys.executable, "-c", "import sys, nl_lightning; dir(nl_lightning); print(*sys.modules)"],
+        capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    heavy = {"torch", "numpy", "lightning", "jsonargparse", "importlib.metadata", "yaml", "pandas"}
+    assert not heavy & set(said)
+    assert [name for name in said if name.startswith("nl_lightning")] == ["nl_lightning"]
+
+
+def test_every_public_name_is_there() -> None:
+    assert set(nl.__all__) <= set(dir(nl))
+    for name in nl.__all__:
+        assert getattr(nl, name) is not None
+    with pytest.raises(AttributeError, match="module 'nl_lightning' has no attribute 'NonLocalBlok'"):
+        nl.NonLocalBlok  # noqa: B018
+    assert (Path(nl.__file__).parent / "py.typed").exists()
+
+
+def config_of(net: dict[str, Any]) -> nl.ResNetConfig:
+    blocks = net.get("non_local")
+    return nl.ResNetConfig(**{**net, "non_local": nl.NonLocalConfig(**blocks) if blocks else None})
+
+
+CALLS = {
+    "c2d_r50": lambda: nl.c2d_r50(),
+    "c2d_r50_nl1_res4_gaussian": lambda: nl.c2d_r50(non_local=1, instantiation="gaussian"),
+    "c2d_r50_nl1_res4": lambda: nl.c2d_r50(non_local=1),
+    "c2d_r50_nl1_res4_dot": lambda: nl.c2d_r50(non_local=1, instantiation="dot_product"),
+    "c2d_r50_nl1_res4_concat": lambda: nl.c2d_r50(non_local=1, instantiation="concatenation"),
+    "c2d_r50_nl1_res2": lambda: nl.c2d_r50(non_local=1, stage="res2"),
+    "c2d_r50_nl1_res3": lambda: nl.c2d_r50(non_local=1, stage="res3"),
+    "c2d_r50_nl1_res5": lambda: nl.c2d_r50(non_local=1, stage="res5"),
+    "c2d_r50_nl5": lambda: nl.c2d_r50(non_local=5),
+    "c2d_r50_nl10": lambda: nl.c2d_r50(non_local=10),
+    "c2d_r101": lambda: nl.c2d_r101(),
+    "c2d_r101_nl1_res4": lambda: nl.c2d_r101(non_local=1),
+    "c2d_r101_nl5": lambda: nl.c2d_r101(non_local=5),
+    "c2d_r101_nl10": lambda: nl.c2d_r101(non_local=10),
+    "c2d_r50_nl5_space": lambda: nl.c2d_r50(non_local=5, sum_over="space"),
+    "c2d_r50_nl5_time": lambda: nl.c2d_r50(non_local=5, sum_over="time"),
+    "c2d_r101_nl5_space": lambda: nl.c2d_r101(non_local=5, sum_over="space"),
+    "c2d_r101_nl5_time": lambda: nl.c2d_r101(non_local=5, sum_over="time"),
+    "i3d333_r101": lambda: nl.i3d_r101(inflate="3x3x3"),
+    "i3d311_r101": lambda: nl.i3d_r101(),
+    "i3d311_r50": lambda: nl.i3d_r50(),
+    "i3d311_r50_nl5": lambda: nl.i3d_r50(non_local=5),
+    "i3d311_r101_nl5": lambda: nl.i3d_r101(non_local=5),
+}
+
+
+@pytest.mark.parametrize("variant", TABLE2)
+def test_the_factories_make_the_networks_of_table_2(variant: str) -> None:
+    with torch.device("meta"):
+        network = CALLS[variant.removesuffix("_128f")]()
+    assert network.config == config_of(TABLE2[variant]["net"])
+
+
+def test_other_settings_reach_the_network() -> None:
+    conventions = nl.Conventions(profile="release")
+    network = nl.c2d_r50(1, subsample=False, num_classes=7, width=1 / 16, dropout=0.1, conventions=conventions)
+    assert network.fc.out_features == 7
+    assert network.config.non_local is not None
+    assert not network.config.non_local.subsample
+    assert (network.config.width, network.config.dropout, network.config.conventions) == (1 / 16, 0.1, conventions)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"non_local": 3}, "non_local: expected 0, 1, 5 or 10 blocks as in Table 2, not 3"),
+        ({"non_local": 1, "stage": "res6"}, "stage: expected one of res2, res3, res4, res5, not 'res6'"),
+        ({"non_local": 5, "stage": "res3"}, "stage: res3 is for one block, but non_local is 5"),
+        ({"non_local": 1, "instantiation": "dot"}, "instantiation: expected one of"),
+        ({"inflate": "3x1"}, "inflate: expected one of"),
+    ],
+)
+def test_settings_that_table_2_does_not_have_are_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(nl.UserError, match=said):
+        nl.i3d_r50(**options)
+
+
+def test_load_weights_gives_a_network_that_is_ready_to_run(tmp_path: Path) -> None:
+    path = write_weights(tmp_path / "w.safetensors", nl.NonLocalConfig({"res3": [1]}))
+    network, header = nl.load_weights(str(path))
+    assert not network.training
+    frames, crop = header.input.num_frames, header.input.test_crop
+    assert isinstance(crop, int)
+    with torch.no_grad():
+        assert network(torch.zeros(1, 3, frames, crop, crop)).shape == (1, 11)
+    with pytest.raises(nl.UserError, match="there is no file"):
+        nl.load_weights(tmp_path / "other.safetensors")
