@@ -10,13 +10,13 @@ videos.
 from collections.abc import Iterable
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from nl_lightning.errors import UserError
 from nl_lightning.models.conventions import BLOCKS
 from nl_lightning.models.resnet import VideoResNet
 from nl_lightning.weights.file import some
+from nl_lightning.weights.safe import read_torch
 from nl_lightning.weights.torchvision import NAMES
 
 
@@ -30,13 +30,12 @@ def load_imagenet(net: VideoResNet, path: Path) -> list[str]:
     Raises:
         UserError: the file is missing, broken or of another network; `net` is then unchanged.
     """
+    if not path.exists():
+        raise UserError(f"imagenet: there is no file {path}; torchvision's resnet50-*.pth is one")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"imagenet: there is no file {path}; torchvision's resnet50-*.pth is one") from None
-    except Exception as error:  # the unpickler of a broken file can raise anything
-        reason = type(error).__name__
-        raise UserError(f"imagenet: {path} can't be read as weights of PyTorch ({reason})") from error
+        state = read_torch(path)
+    except UserError as error:
+        raise UserError(f"imagenet: can't be read as weights of PyTorch: {error}") from None
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise UserError(f"imagenet: {path} holds no state dict, that is tensors by name")
     try:

@@ -1,13 +1,20 @@
 """Reading files of others without running anything that is in them."""
 
 import hashlib
+import itertools
 import pickle
+import pickletools
 import re
+import stat
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nl_lightning.errors import UserError
 
@@ -15,41 +22,146 @@ OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """What files of PyTorch before 1.6 start with: a pickled magic number."""
 
 
+PICKLED = (b"\x80", b"(", b"}")
+"""What plain pickles start with: those of protocols 2 and up, and of 0."""
+
+OPERATIONS = {operation.code: operation for operation in pickletools.opcodes}
+
+MOST_PICKLED = 16 << 20
+"""Bytes of the pickle in a file of PyTorch, which has everything but the tensors' numbers. A checkpoint has 1 MB."""
+MOST_VALUES = 1_000_000
+"""Values that a file may hold, a shared one counted wherever it occurs; our largest checkpoint has 20,000."""
+DEPTH = 60
+"""Levels of containers within each other."""
+
+
 def read_torch(path: Path) -> Any:
     """What ``torch.save`` wrote: tensors and plain containers, and nothing else.
 
     Raises:
-        UserError: the file is missing, truncated, no file of PyTorch, or asks for something else (which it names).
+        UserError: the file is missing, truncated, no file of PyTorch, asks for something else (which it names), or
+            would need far more memory than its size.
     """
+    size = _size(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}") from None
+        _check_kind(path, size)
+        with warnings.catch_warnings(action="ignore"):  # of the pickle's protocol
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except Exception as error:  # the reader of a broken file can raise anything
         if asked := re.search(r"(?:GLOBAL|class) ([\w.]+\.\w+)", str(error)):
             raise UserError(
                 f"{path}: refused: reading it would run {asked[1]}; only tensors and plain containers are read"
             ) from None
-        reason = " ".join(str(error).split())[:200] if isinstance(error, pickle.UnpicklingError | RuntimeError) else ""
-        raise UserError(
-            f"{path} can't be read as a file of PyTorch ({type(error).__name__}{': ' if reason else ''}{reason}): "
-            "is it whole?"
-        ) from None
+        raise UserError(f"{path} can't be read as a file of PyTorch ({_reason(error)}): is it whole?") from None
+    weigh(content, path, size)
+    return content
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file. UserError if it is missing, no file, or can't be opened; a pipe would never end."""
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise UserError(f"{path}: expected a file, got a {'folder' if stat.S_ISDIR(found.st_mode) else 'device'}")
+        path.open("rb").close()
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}") from None
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: can't be read: {getattr(error, 'strerror', None) or error}") from None
+    return found.st_size
+
+
+def _check_kind(path: Path, size: int) -> None:
+    """UserError if a file is none of PyTorch, or if its parts would be larger than itself; a broken one raises more."""
+    with path.open("rb") as file:
+        head = file.read(len(OLD_TORCH))
+        file.seek(0)
+        if head == OLD_TORCH:
+            for _ in range(5):  # pickles: what it starts with, two of the format, the content, the tensors' names
+                _check_operations(file, path)
+            return
+    if not head.startswith(b"PK"):
+        if head.startswith(PICKLED):
+            read_pickle(path)  # which names what it would run
+        raise UserError(f"{path} is no file of PyTorch")
+    with zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+    pickled = max((part.file_size for part in parts if part.filename.endswith("data.pkl")), default=0)
+    if sum(part.file_size for part in parts) > size or pickled > MOST_PICKLED:
+        raise UserError(f"{path}: refused: its parts are larger than a file of PyTorch has them")
+
+
+def _reason(error: Exception) -> str:
+    """The kind of an error, and what it says if that is of use."""
+    said = " ".join(str(error).split())[:200]
+    useful = isinstance(error, pickle.UnpicklingError | RuntimeError | zipfile.BadZipFile)
+    return f"{type(error).__name__}: {said}" if said and useful else type(error).__name__
+
+
+def weigh(content: Any, path: Path, size: int) -> None:
+    """Refuse what is small as a file of `size` bytes and huge for whoever walks through it or copies it.
+
+    UserError if containers lie too deep, hold too many values with shared ones counted again, or a tensor or an array
+    is larger than the file.
+    """
+    levels: list[Iterator[Any]] = [iter((content,))]
+    values = 0
+    while levels:
+        value = next(levels[-1], levels)
+        if value is levels:  # the end of this level
+            levels.pop()
+            continue
+        values += 1
+        if values > MOST_VALUES or len(levels) > DEPTH:
+            raise UserError(f"{path}: refused: it holds too many values within each other")
+        if isinstance(value, Mapping):
+            levels.append(itertools.chain(value.keys(), value.values()))
+        elif isinstance(value, list | tuple | set | frozenset):
+            levels.append(iter(value))
+        elif isinstance(value, Tensor | np.ndarray) and value.nbytes > size:
+            raise UserError(f"{path}: refused: it asks for {value.nbytes} bytes of memory, and has {size}")
 
 
 def read_pickle(path: Path) -> Any:
     """What a plain pickle holds, of Python 2 too: arrays, as tensors, and plain containers, and nothing else.
 
     Raises:
-        UserError: the file is no pickle, is truncated, or asks for something else (which it names).
+        UserError: the file is no pickle, is truncated, asks for something else (which it names), or would need far more
+            memory than its size.
     """
+    size = _size(path)
     try:
         with path.open("rb") as file:
-            return _tensors(_ArraysOnly(file, path).load())
+            _check_operations(file, path)
+            file.seek(0)
+            content = _ArraysOnly(file, path).load()
+        weigh(content, path, size)
+        return _tensors(content)
     except UserError:
         raise
     except Exception as error:  # the unpickler of a broken file can raise anything
         raise UserError(f"{path} can't be read as a pickle ({type(error).__name__}): is it whole?") from None
+
+
+def _check_operations(file: IO[bytes], path: Path) -> None:
+    """UserError if a pickle makes too many values: each takes one byte in it, and up to a hundred in memory.
+
+    (``pickletools.genops`` can't decode the texts of Python 2.)
+    """
+    for _ in range(MOST_VALUES):
+        code = file.read(1)
+        operation = OPERATIONS[code.decode("latin1")]
+        if operation.name in ("STRING", "UNICODE"):
+            file.readline()
+        elif operation.arg is not None:
+            operation.arg.reader(file)
+        if code == b".":
+            return
+    raise UserError(f"{path}: refused: it holds more than {MOST_VALUES} values")
 
 
 def _tensors(content: Any) -> Any:
@@ -84,14 +196,12 @@ class _ArraysOnly(pickle.Unpickler):
 
 def read_others(path: Path) -> Any:
     """The content of a file of PyTorch or of a pickle, whichever it is. UserError as those two say."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(16)
-    except OSError as error:
-        raise UserError(f"there is no file {path}" if not path.exists() else f"{path}: {error.strerror}") from None
+    _size(path)
+    with path.open("rb") as file:
+        head = file.read(16)
     if head.startswith((b"PK", OLD_TORCH)):
         return read_torch(path)
-    if head.startswith((b"\x80", b"(", b"}")):  # protocols 2 and up, and 0
+    if head.startswith(PICKLED):
         return read_pickle(path)
     raise UserError(f"{path} is neither a file of PyTorch nor a pickle")
 

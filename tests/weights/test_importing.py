@@ -19,6 +19,7 @@ from nl_lightning.errors import UserError
 from nl_lightning.models.conventions import Conventions
 from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
+from nl_lightning.train import start
 from nl_lightning.train.classifier import VideoClassifier
 from nl_lightning.weights.exporting import export_weights
 from nl_lightning.weights.file import (
@@ -341,10 +342,10 @@ def test_a_classifier_of_others_is_left_out_only_when_asked(reference: Any, tmp_
     config = read(tmp_path, whole).header.net
     seven = VideoClassifier(ResNetConfig(**{**vars(config), "num_classes": 7}))
     with pytest.raises(UserError, match="has 11 classes, and this network 7: import it again --without-classifier"):
-        seven.load_network(tmp_path / "w.safetensors")
+        start.init_from(seven.net, tmp_path / "w.safetensors")
     read(tmp_path, whole, classifier=False)
     classifier = seven.net.fc.weight.clone()
-    seven.load_network(tmp_path / "w.safetensors")
+    start.init_from(seven.net, tmp_path / "w.safetensors")
     assert torch.equal(seven.net.fc.weight, classifier)
     assert torch.equal(seven.net.conv1.weight, theirs["conv1_w"])
 
