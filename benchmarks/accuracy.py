@@ -16,8 +16,8 @@ import numpy as np
 
 from nl_lightning.errors import UserError
 from nl_lightning.report.render import markdown_table
-from nl_lightning.report.tables import Grid
 from nl_lightning.report.uncertainty import paired
+from nl_lightning.report.words import of_rows
 from nl_lightning.study.records import RunRecord, load_records
 
 Scores = Mapping[str, Mapping[int, RunRecord]]
@@ -123,7 +123,7 @@ def page(first: Scores, second: Scores) -> str:
         "Top-1 on the test videos, percent; the interval is over videos, one training each. *Noise* is the standard",
         "deviation over trainings by the same code: the network's own, or (in brackets) the usual one.",
         "",
-        markdown_table(Grid(header, cells)),
+        markdown_table(of_rows(header, cells)),
         "",
         f"- Mean difference over {len(rows)} networks: {mean:+.2f} points, standard error {error:.2f}.",
         f"- Further apart than 1.96 standard deviations of two trainings: {len(far)} ({expected})"

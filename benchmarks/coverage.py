@@ -16,8 +16,8 @@ from scipy.special import ndtr
 from nl_lightning.report.claims import Comparison, judge
 from nl_lightning.report.power import seeds_needed
 from nl_lightning.report.render import markdown_table
-from nl_lightning.report.tables import Grid
 from nl_lightning.report.uncertainty import Difference, bootstrap, paired, unpaired
+from nl_lightning.report.words import of_rows
 from nl_lightning.study.study import Check, Claim, Study
 
 PAGE = Path(__file__).parent.parent / "docs" / "uncertainty.md"
@@ -142,7 +142,7 @@ def coverage_table(studies: int, generator: np.random.Generator) -> str:
                 for luck in LUCK.values()
             ]
             rows.append([f"{seeds}", f"{videos}", *(f"{share:.1f}" for share in found)])
-    return markdown_table(Grid(["seeds", "videos", *(f"seed noise {name}" for name in LUCK)], rows, labels=0))
+    return markdown_table(of_rows(["seeds", "videos", *(f"seed noise {name}" for name in LUCK)], rows, labels=0))
 
 
 def alternatives_table(studies: int, generator: np.random.Generator) -> str:
@@ -161,7 +161,7 @@ def alternatives_table(studies: int, generator: np.random.Generator) -> str:
         shares = [covered(way, world, seeds, 600, studies, generator) for way, world in ways]
         rows.append([f"{seeds}", *(f"{share:.1f}" for share in shares)])
     header = [f"{way}, seed noise {noise}" for way in ("bootstrap", "accuracies") for noise in (0.6, 2.5)]
-    return markdown_table(Grid(["seeds", *header], rows, labels=0))
+    return markdown_table(of_rows(["seeds", *header], rows, labels=0))
 
 
 def errors_table(studies: int, generator: np.random.Generator) -> str:
@@ -188,7 +188,7 @@ def errors_table(studies: int, generator: np.random.Generator) -> str:
         row.append(f"{100 * np.mean([set(words) != {'undecided'} for words in found]):.1f}")
     rows.append(row)
     header = ["claimed, and true", "verdict", "1 seed", "3 seeds, noise 0.25", "5 seeds, noise 0.6"]
-    return markdown_table(Grid(header, rows, labels=2))
+    return markdown_table(of_rows(header, rows, labels=2))
 
 
 def power_table(studies: int, generator: np.random.Generator) -> str:
@@ -203,7 +203,7 @@ def power_table(studies: int, generator: np.random.Generator) -> str:
         share = 100 * np.mean([words == ["holds"] for words in found])
         rows.append([f"+{gain:g}", f"{videos}", f"{noise:.2f}", f"{disagreement:.0f} %", f"{seeds}", f"{share:.0f}"])
     header = ["true gain", "videos", "seed noise of the difference", "disagreement", "seeds asked for", "decided, %"]
-    return markdown_table(Grid(header, rows, labels=0))
+    return markdown_table(of_rows(header, rows, labels=0))
 
 
 def _noise(world: World, videos: int, generator: np.random.Generator) -> tuple[float, float]:

@@ -35,7 +35,7 @@ from benchmarks.store import Store, failures
 from benchmarks.targets import share, targets, times
 from nl_lightning.models.conventions import INSTANTIATIONS
 from nl_lightning.report.render import markdown_table
-from nl_lightning.report.tables import Grid
+from nl_lightning.report.words import of_rows
 from nl_lightning.study.records import write_atomically
 from nl_lightning.study.study import find_study, load_study
 
@@ -108,7 +108,7 @@ def _about(folder: Path, entries: list[Entry]) -> str:
 def _targets(parts: dict[str, list[Entry]], cuda: bool) -> str:
     words = {True: "met", False: "not met", None: NOTHING}
     rows = [[t.what, t.wanted, t.measured, words[t.met], t.note] for t in targets(parts, cuda)]
-    return markdown_table(Grid(["", "target", "measured", "", ""], rows, labels=5))
+    return markdown_table(of_rows(["", "target", "measured", "", ""], rows, labels=5))
 
 
 # ----------------------------------------------------------------------------------------------------- operations
@@ -125,7 +125,7 @@ def _operations(entries: list[Entry]) -> str:
         "float64, where there is room for it), as a share of the largest number; in training of the input's gradient, "
         "too. mmcv's concatenation can't train: a ReLU in place breaks its backward. ![time of a block](operations.svg)"
     )
-    return f"{text}\n\n{markdown_table(Grid(header, rows, labels=3))}"
+    return f"{text}\n\n{markdown_table(of_rows(header, rows, labels=3))}"
 
 
 def _size(entry: Entry) -> tuple[Any, ...]:
@@ -185,7 +185,7 @@ def _networks(entries: list[Entry]) -> str:
         "a large convolution in the same precision, measured in the same rounds. A training step is a forward, a "
         "backward (counted as twice the multiply-adds) and SGD."
     )
-    return f"{text}\n\n{markdown_table(Grid(header, rows))}"
+    return f"{text}\n\n{markdown_table(of_rows(header, rows))}"
 
 
 def _network_cell(entry: Entry, name: str) -> str:
@@ -212,7 +212,7 @@ def _growth(entries: list[Entry]) -> str:
     ]
     header = ["", "more", "", "", "N", "exponent of time", "of memory"]
     text = "Slopes of lines through the logarithms; all keys, the block of res4. ![growth with N](growth.svg)"
-    return f"{text}\n\n{markdown_table(Grid(header, rows, labels=5))}"
+    return f"{text}\n\n{markdown_table(of_rows(header, rows, labels=5))}"
 
 
 def _number(value: float | None) -> str:
@@ -234,7 +234,7 @@ def _pipeline(entries: list[Entry]) -> str:
         rows.append([entry["case"]["variant"], *cells, slowest])
     header = ["clips a second", *names, "bottleneck"]
     recipe = entries[0]["case"]["recipe"]
-    return f"Recipe `{recipe}`, one process.\n\n{markdown_table(Grid(header, rows))}"
+    return f"Recipe `{recipe}`, one process.\n\n{markdown_table(of_rows(header, rows))}"
 
 
 def _machines(folder: Path, parts: dict[str, list[Entry]], step_seconds: float | None) -> dict[str, Rates]:
@@ -271,7 +271,7 @@ def _study(entries: list[Entry], machines: dict[str, Rates]) -> str:
         "all clips of 400k iterations and the test, by their multiply-adds and the rate that the most similar measured "
         "network reaches on that machine; decoding is not in it."
     )
-    grid = Grid(["hours", "step, ms", *columns], rows)
+    grid = of_rows(["hours", "step, ms", *columns], rows)
     return f"{text}\n\n{markdown_table(grid)}\n\n{_where_time_goes(laptop.values())}"
 
 

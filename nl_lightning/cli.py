@@ -26,7 +26,7 @@ from nl_lightning.tracking import agent, sweeps
 
 if TYPE_CHECKING:
     from nl_lightning.data.datamodule import VideoDataModule
-    from nl_lightning.report.collate import Runs
+    from nl_lightning.report.claims import Report
 
 LIGHTNING = {
     "fit": "train one network (LightningCLI; see fit --help)",
@@ -422,21 +422,22 @@ def _sweeps(options: argparse.Namespace) -> int:
     return 0
 
 
-def _write_tables(study: Study, recipe: Recipe, results: Path) -> tuple["Runs", list[Path]]:
-    from nl_lightning.report.collate import collect  # pandas: half a second
+def _write_tables(study: Study, recipe: Recipe, results: Path) -> tuple["Report", list[Path]]:
+    from nl_lightning.report.claims import report  # pandas: half a second
+    from nl_lightning.report.collate import collect
     from nl_lightning.report.render import write_tables
 
-    runs = collect(study, recipe, results)
-    return runs, write_tables(runs, results)
+    found = report(collect(study, recipe, results))
+    return found, write_tables(found, results)
 
 
-def _print_tables(study: Study, recipe: Recipe, results: Path, tables: list[str] | None = None) -> "Runs":
+def _print_tables(study: Study, recipe: Recipe, results: Path, tables: list[str] | None = None) -> "Report":
     runs, written = _write_tables(study, recipe, results)
     _print_runs(runs, written, tables)
     return runs
 
 
-def _print_runs(runs: "Runs", written: list[Path], tables: list[str] | None = None) -> None:
+def _print_runs(runs: "Report", written: list[Path], tables: list[str] | None = None) -> None:
     from nl_lightning.report.render import print_study
 
     print_study(Console(), runs, tables)
@@ -481,14 +482,14 @@ def _report(options: argparse.Namespace) -> int:
 
 def _power(options: argparse.Namespace) -> int:
     from nl_lightning.report.collate import collect
-    from nl_lightning.report.power import plan_of, power_grid
-    from nl_lightning.report.render import print_grid
+    from nl_lightning.report.power import plan_of, power_columns
+    from nl_lightning.report.render import print_columns
 
     study, recipe = _study(options)
     found = plan_of(collect(study, recipe, options.results), options.videos, options.disagreement, options.seed_noise)
     console = Console()
     console.print(found.said, highlight=False)
-    print_grid(console, power_grid(found))
+    print_columns(console, power_columns(study, found))
     return 0
 
 
@@ -526,7 +527,8 @@ def _weights_export(options: argparse.Namespace) -> int:
     return 0
 
 
-def _print_wandb(study: Study, recipe: Recipe, options: argparse.Namespace) -> "Runs":
+def _print_wandb(study: Study, recipe: Recipe, options: argparse.Namespace) -> "Report":
+    from nl_lightning.report.claims import report
     from nl_lightning.report.render import write_tables  # W&B and pandas: a second
     from nl_lightning.tracking.log import logged_in
     from nl_lightning.tracking.offline import from_folders, from_server
@@ -536,9 +538,10 @@ def _print_wandb(study: Study, recipe: Recipe, options: argparse.Namespace) -> "
         raise UserError("--wandb: nobody is logged in at W&B; log in with 'wandb login', or set WANDB_API_KEY")
     found = from_folders(options.wandb_offline) if options.wandb is None else from_server(options.wandb)
     runs, left_out = select(study, recipe, found)
-    _print_runs(runs, write_tables(runs, options.results))
+    made = report(runs)
+    _print_runs(made, write_tables(made, options.results))
     print_left_out(Console(), left_out, len(found))
-    return runs
+    return made
 
 
 def _attend(options: argparse.Namespace) -> int:

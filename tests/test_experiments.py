@@ -18,6 +18,7 @@ from nl_lightning.errors import UserError
 from nl_lightning.models.conventions import Conventions
 from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
+from nl_lightning.report.claims import report
 from nl_lightning.report.collate import collect
 from nl_lightning.report.render import README_END, README_START, readme_block, write_tables
 from nl_lightning.study.run import plan
@@ -202,10 +203,10 @@ def test_commands_are_shown() -> None:
 def test_what_is_shown_is_what_was_measured(table2: Study, tmp_path: Path) -> None:
     """The committed tables and results/README.md are those of the committed records, whose configuration stands."""
     results = REPOSITORY / "results"
-    runs = collect(table2, load_recipe("longrange"), results)
-    assert {state.name for state in runs.states.values()} == {"done"}
-    assert f"{README_START}\n{readme_block(runs)}\n{README_END}" in (results / "README.md").read_text()
-    for path in write_tables(runs, tmp_path):
+    made = report(collect(table2, load_recipe("longrange"), results))
+    assert {state.name for state in made.runs.states.values()} == {"done"}
+    assert f"{README_START}\n{readme_block(made)}\n{README_END}" in (results / "README.md").read_text()
+    for path in write_tables(made, tmp_path):
         committed = results / path.relative_to(tmp_path)
         assert committed.read_text() == path.read_text()
 

@@ -1,4 +1,4 @@
-"""The paper's claims, judged: each *holds*, *fails* or is *undecided*, from intervals, with the figures behind it.
+"""The paper's claims, judged: each *holds*, *fails* or is *undecided*, from intervals. No words are made here.
 
 A comparison is decided when its 95 % interval (:mod:`~nl_lightning.report.uncertainty`) lies on one side of what is
 claimed. From comparisons to a claim, and to the claims of a sub-table:
@@ -10,16 +10,18 @@ claimed. From comparisons to a claim, and to the claims of a sub-table:
 - Equivalence is shown, never assumed: variants are alike if the interval of each difference lies within the margin,
   which is two one-sided tests. A difference that wasn't found decides nothing.
 
-The reported numbers are judged by the same rules (:func:`compare_reported`), as one run a row.
+The reported numbers are judged by the same rules (:func:`compare_reported`), as one run a row. :func:`report` makes
+all numbers of a report, once; :mod:`~nl_lightning.report.words` chooses words from them.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 
-from nl_lightning.report.collate import Runs
+from nl_lightning.report.collate import Runs, by_group, collate
 from nl_lightning.report.uncertainty import LEVEL, Difference, assumed, holm, unpaired
 from nl_lightning.study.study import Check, Claim, Study
 
@@ -81,13 +83,41 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Part:
+    """What is decided as one: comparisons that all have to agree. Today a claim is a single part."""
+
+    claim: Claim
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def known(self) -> bool:
+        """Whether anything was measured of it."""
+        return any(c.measured is not None for c in self.comparisons)
+
+    @property
+    def p_for(self) -> float:
+        """One-sided p-value: the weakest comparison's."""
+        return max(c.p_for for c in self.comparisons)
+
+    @property
+    def p_against(self) -> float:
+        """One-sided p-value: the strongest comparison's against it, times how many have noise."""
+        noisy = sum(c.difference is not None for c in self.comparisons)
+        return min(1.0, max(1, noisy) * min(c.p_against for c in self.comparisons))
+
+    @property
+    def p(self) -> float:
+        """Two-sided p-value, by itself."""
+        return min(1.0, 2 * min(self.p_for, self.p_against))
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What the evidence says of a claim.
 
     Attributes:
         p, corrected: two-sided p-value of the claim by itself, and among the `family` claims of its sub-table that
             anything is known of.
-        reason: one sentence, with figures.
         videos_only: some comparison has one seed: the verdict is on the networks that were trained, and another
             training may differ.
         paired: False if some comparison had to do with scores alone.
@@ -95,11 +125,14 @@ class Verdict:
 
     claim: Claim
     word: Word
-    reason: str
     p: float
     corrected: float
     family: int
     comparisons: tuple[Comparison, ...]
+
+    @property
+    def known(self) -> bool:
+        return any(c.measured is not None for c in self.comparisons)
 
     @property
     def videos_only(self) -> bool:
@@ -109,17 +142,21 @@ class Verdict:
     def paired(self) -> bool:
         return all(c.difference is None or c.difference.paired for c in self.comparisons)
 
+    @property
+    def telling(self) -> Comparison:
+        """The comparison that decides the claim, or keeps it open."""
+        weakest = max(self.comparisons, key=lambda c: c.p_for)
+        against = min(self.comparisons, key=lambda c: c.p_against)
+        fails = self.word == "fails" or (self.word == "undecided" and against.word == "fails")
+        return against if fails else weakest
+
 
 # -------------------------------------------------------------------------------------------------- comparisons
 
 
 def compare(runs: Runs) -> list[Comparison]:
     """Every comparison of every claim of the study, in its order. Claims with a note only have none."""
-
-    def share(check: Check, variant: str, than: str) -> float | None:
-        return runs.ratio(variant, than, "params" if check.cost == "params" else "macs")
-
-    return _compare(runs.study, runs.difference, share, lambda name: bool(runs.records([name])))
+    return _compare(runs.study, runs.difference, runs.ratio, lambda name: bool(runs.records([name])))
 
 
 def compare_reported(study: Study, disagreement: float | None = None) -> list[Comparison]:
@@ -139,33 +176,30 @@ def compare_reported(study: Study, disagreement: float | None = None) -> list[Co
             return assumed(gain, videos, disagreement)
         return unpaired(np.array([first]), np.array([second]), videos)
 
-    def share(check: Check, variant: str, than: str) -> float | None:
-        return _reported_share(study, check)
-
-    return _compare(study, difference, share, lambda name: study.reported_score(name) is not None)
+    return _compare(study, difference, None, lambda name: study.reported_score(name) is not None)
 
 
 def _compare(
     study: Study,
     difference: Callable[[str, str], Difference | None],
-    share: Callable[[Check, str, str], float | None],
+    ratio: Callable[[str, str, str], float | None] | None,
     known: Callable[[str], bool],
 ) -> list[Comparison]:
-    return [
-        Comparison(
-            claim=claim,
-            check=check,
-            variant=variant,
-            than=than,
-            reported=_reported_share(study, check) if check.cost else study.reported_gain(variant, than),
-            difference=None if check.cost else difference(variant, than),
-            share=share(check, variant, than) if check.cost else None,
-            missing=tuple(name for name in (variant, than) if not known(name)),
-        )
-        for claim in study.claims
-        for check in claim.checks
-        for variant, than in check.pairs()
-    ]
+    """`ratio` gives the measured cost of a variant as a share of another's; without it, the reported one counts."""
+    found = []
+    for claim in study.claims:
+        for check in claim.checks:
+            for variant, than in check.pairs():
+                missing = tuple(name for name in (variant, than) if not known(name))
+                if check.cost:
+                    reported = _reported_share(study, check)
+                    share = ratio(variant, than, check.cost) if ratio else reported
+                    found.append(Comparison(claim, check, variant, than, reported, None, share, missing))
+                else:
+                    reported = study.reported_gain(variant, than)
+                    measured = difference(variant, than)
+                    found.append(Comparison(claim, check, variant, than, reported, measured, None, missing))
+    return found
 
 
 def _reported_share(study: Study, check: Check) -> float | None:
@@ -175,7 +209,7 @@ def _reported_share(study: Study, check: Check) -> float | None:
     for table in study.tables.values():
         costs = {row.variant: getattr(row.reported, f"{check.cost}_ratio") for row in table.rows}
         first, second = (costs.get(name) for name in check.variants)
-        if first is not None and second is not None:
+        if first is not None and second:
             return float(first / second)
     return None
 
@@ -185,83 +219,66 @@ def _reported_share(study: Study, check: Check) -> float | None:
 
 def judge(study: Study, comparisons: Sequence[Comparison]) -> list[Verdict]:
     """A verdict on each claim that has comparisons, in the study's order."""
-    tables = dict.fromkeys(claim.table for claim in study.claims)
-    verdicts = {verdict.claim.name: verdict for table in tables for verdict in _judge_table(study, table, comparisons)}
-    return [verdicts[claim.name] for claim in study.claims if claim.name in verdicts]
+    parts = [Part(claim, tuple(c for c in comparisons if c.claim == claim)) for claim in study.claims if claim.checks]
+    families: dict[str | None, list[Part]] = {}
+    for part in parts:
+        families.setdefault(part.claim.table, []).append(part)
+    verdicts = {v.claim.name: v for family in families.values() for v in _judge_family(family)}
+    return [verdicts[part.claim.name] for part in parts]
 
 
-def _judge_table(study: Study, table: str | None, comparisons: Sequence[Comparison]) -> list[Verdict]:
-    by_claim = [
-        (claim, tuple(c for c in comparisons if c.claim == claim))
-        for claim in study.claims
-        if claim.table == table and claim.checks
-    ]
-    tails = [_tails(of_claim) for _, of_claim in by_claim]
-    p_values = [min(1.0, 2 * min(pair)) for pair in tails]
-    tested = [i for i, (_, of_claim) in enumerate(by_claim) if any(c.measured is not None for c in of_claim)]
-    corrected = dict(zip(tested, holm([p_values[i] for i in tested]), strict=True))
-    return [
-        _verdict(claim, of_claim, tails[i], p_values[i], corrected.get(i, 1.0), len(tested))
-        for i, (claim, of_claim) in enumerate(by_claim)
-    ]
+def _judge_family(parts: Sequence[Part]) -> list[Verdict]:
+    """Verdicts on what a sub-table claims, corrected for its being several claims."""
+    tested = [part.claim.name for part in parts if part.known]
+    corrected = dict(zip(tested, holm([part.p for part in parts if part.known]), strict=True))
+    found = []
+    for part in parts:
+        word: Word = "undecided"
+        p = corrected.get(part.claim.name, 1.0)
+        if p <= 1 - LEVEL:
+            word = "holds" if part.p_for < part.p_against else "fails"
+        found.append(Verdict(part.claim, word, part.p, p, len(tested), part.comparisons))
+    return found
 
 
-def _tails(comparisons: Sequence[Comparison]) -> tuple[float, float]:
-    """One-sided p-values of a claim that it holds, and that it fails."""
-    noisy = sum(c.difference is not None for c in comparisons)
-    return max(c.p_for for c in comparisons), min(1.0, max(1, noisy) * min(c.p_against for c in comparisons))
+# ---------------------------------------------------------------------------------------------- the whole report
 
 
-def _verdict(
-    claim: Claim,
-    comparisons: tuple[Comparison, ...],
-    tails: tuple[float, float],
-    p: float,
-    corrected: float,
-    family: int,
-) -> Verdict:
-    word: Word = "undecided"
-    if corrected <= 1 - LEVEL:
-        word = "holds" if tails[0] < tails[1] else "fails"
-    return Verdict(claim, word, _reason(word, comparisons, p, family), p, corrected, family, comparisons)
+@dataclass(frozen=True)
+class Report:
+    """All numbers and verdicts that the formats lay out.
+
+    Attributes:
+        rows: a line per row of the tables (:func:`~nl_lightning.report.collate.collate`).
+        lines: the same by table, a dict each, where what isn't known is None.
+        groups: top-1 by group of classes, a line a variant; empty if no record has groups.
+        verdicts: on the study's claims.
+        reported: verdicts on the reported numbers by themselves: unpaired, and as if they were paired by video. Empty
+            if nothing says on how many videos they were measured.
+    """
+
+    runs: Runs
+    rows: pd.DataFrame
+    lines: dict[str, list[dict[str, Any]]]
+    groups: pd.DataFrame
+    verdicts: list[Verdict]
+    reported: tuple[list[Verdict], list[Verdict]] | tuple[()] = ()
 
 
-def _reason(word: Word, comparisons: tuple[Comparison, ...], p: float, family: int) -> str:
-    if word == "fails":
-        return f"{statement(min(comparisons, key=lambda c: c.p_against))}."
-    weakest = max(comparisons, key=lambda c: c.p_for)
-    if word == "holds":
-        alone = {1: "", 2: "Both comparisons agree; the weaker: "}
-        agree = alone.get(len(comparisons), f"All {len(comparisons)} comparisons agree; the weakest: ")
-        return f"{agree}{statement(weakest)}."
-    unknown = list(dict.fromkeys(name for c in comparisons for name in c.missing))
-    if unknown:
-        return f"Nothing is known of {', '.join(unknown)}."
-    against = min(comparisons, key=lambda c: c.p_against)
-    telling = against if against.word == "fails" else weakest
-    if p <= 1 - LEVEL:
-        return f"Clear by itself (p = {p:.2g}), but not as one of {family} claims: {statement(telling)}."
-    if telling.word == "fails":
-        return f"Not clear as the worst of {len(comparisons)} comparisons (p = {p:.2g}): {statement(telling)}."
-    open_ = sum(c.word == "undecided" for c in comparisons)
-    which = f"{open_} of {len(comparisons)} comparisons are open, such as: " if len(comparisons) > 1 else ""
-    return f"{which}{statement(telling)}."
-
-
-def statement(comparison: Comparison) -> str:
-    """A comparison in words and figures, beside what is claimed of it."""
-    pair = f"{comparison.variant} {'/' if comparison.check.cost else '-'} {comparison.than}"
-    if comparison.check.cost is not None:
-        cost = "FLOPs" if comparison.check.cost == "flops" else "parameters"
-        return f"{pair} is {comparison.share:.2f}x in {cost}; claimed: below 1"
-    if comparison.difference is None:
-        return f"{pair}: no seed has both"
-    mean, claimed = comparison.difference.mean, expected(comparison.check)
-    return f"{pair} is {mean:+z.1f} {comparison.difference.ends}; claimed: {claimed}"
-
-
-def expected(check: Check) -> str:
-    """Where the difference has to lie if what is claimed is right, in points."""
-    if check.within is not None:
-        return f"within ±{check.within:g}"
-    return f"above {check.by:g}"
+def report(runs: Runs) -> Report:
+    """Make all numbers of a study's report, once."""
+    study = runs.study
+    reported = [compare_reported(study), compare_reported(study, ASSUMED_DISAGREEMENT)]
+    known = any(comparison.difference for comparison in reported[0])
+    rows = collate(runs)
+    lines: dict[str, list[dict[str, Any]]] = {table: [] for table in study.tables}
+    for line in rows.astype(object).where(rows.notna(), None).to_dict("records"):
+        lines[line["table"]].append({str(key): value for key, value in line.items()})
+    return Report(
+        runs,
+        rows,
+        lines,
+        by_group(runs),
+        judge(study, compare(runs)),
+        (judge(study, reported[0]), judge(study, reported[1])) if known else (),
+    )

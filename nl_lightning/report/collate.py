@@ -1,6 +1,6 @@
-"""From the records of a study to one line per row of its tables, in the paper's order.
+"""From the records of a study to numbers: one line per row of its tables, in the paper's order. No words are made here.
 
-Only records whose hash matches today's configuration count. Missing and stale runs stay visible as such.
+Only records whose hash matches today's configuration count. Missing, stale and diverged runs stay visible as such.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from nl_lightning.errors import UserError
+from nl_lightning.errors import UserError, visible
 from nl_lightning.report.uncertainty import (
     Difference,
     Interval,
@@ -39,8 +39,18 @@ from nl_lightning.study.records import (
 from nl_lightning.study.study import Recipe, Row, Study
 
 VIEWS = {"num_clips": "clips a video", "num_crops": "crops a frame"}
-REPORTED_ONLY = "reported only"  # the state of a row without a variant
 VIDEOS = {"videos_expected": "videos", "videos_hash": "as the hash of its test list"}
+REPORTED_ONLY = "reported only"  # the state of a row without a variant
+DIVERGED = "diverged"  # the state of a run whose score is not a number
+
+
+def one_line(text: str) -> str:
+    """A text from outside as one line; what steers a terminal or is no text is shown as Python writes it."""
+    return visible(" ".join(text.split()))
+
+
+Place = Callable[[RunRecord], str]
+"""Where a record is, for a message."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +62,26 @@ class Runs:
     seeds: tuple[int, ...]
     states: dict[tuple[str, int], State]
 
+    def record(self, variant: str, seed: int) -> RunRecord | None:
+        """The record of a run, if it counts: of today's configuration, and with a score that is a number."""
+        record = self.states[variant, seed].record
+        return None if record is None or diverged(record, self.study.metric) else record
+
     def records(self, variants: Iterable[str] | None = None) -> list[RunRecord]:
         """The records that count, of these variants (default: of all), by variant and seed."""
         names = self.study.variants if variants is None else dict.fromkeys(variants)
-        found = (self.states[name, seed].record for name in names for seed in self.seeds)
+        found = (self.record(name, seed) for name in names for seed in self.seeds)
         return [record for record in found if record is not None]
+
+    def stands(self, variant: str, seed: int) -> str:
+        """Where a run stands: the name of its state, or ``diverged``."""
+        found = self.states[variant, seed]
+        return DIVERGED if found.record is not None and self.record(variant, seed) is None else found.name
+
+    def pairs(self, variant: str, than: str) -> list[tuple[RunRecord, RunRecord]]:
+        """The records of two variants, of the seeds that both have."""
+        both = ((self.record(variant, seed), self.record(than, seed)) for seed in self.seeds)
+        return [(mine, other) for mine, other in both if mine is not None and other is not None]
 
     def difference(self, variant: str, than: str) -> Difference | None:
         """Score of a variant minus that of another, from the seeds that both have; None if there is none.
@@ -65,18 +90,20 @@ class Runs:
         are of the same test list; else from the scores alone. Videos that one of the two couldn't read are left out
         where the records say which, and the score is of right videos.
         """
-        pairs = [
-            (mine, other)
-            for seed in self.seeds
-            if (mine := self.states[variant, seed].record) and (other := self.states[than, seed].record)
-        ]
-        by_fold = _by_fold(pairs, self.recipe.folds, lambda pair: pair[0].seed)
-        return over_folds([_difference(fold, self.study.metric) for fold in by_fold]) if by_fold else None
+        folds = _by_fold(self.pairs(variant, than), self.recipe.folds, lambda pair: pair[0].seed)
+        return over_folds([_difference(fold, self.study.metric) for fold in folds]) if folds else None
 
-    def ratio(self, variant: str, than: str, quantity: str) -> float | None:
-        """``params`` or ``macs`` of a variant as a multiple of another's; None if one isn't measured."""
-        costs = [getattr(record, quantity) for name in (variant, than) for record in self.records([name])[:1]]
-        return costs[0] / costs[1] if len(costs) == 2 else None
+    def ratio(self, variant: str, than: str, cost: str) -> float | None:
+        """``params`` or ``flops`` of a variant as a multiple of another's; None if one isn't measured."""
+        field = "params" if cost == "params" else "macs"
+        costs = [getattr(record, field) for name in (variant, than) for record in self.records([name])[:1]]
+        return costs[0] / costs[1] if len(costs) == 2 and costs[1] > 0 else None
+
+
+def diverged(record: RunRecord, metric: Metric) -> bool:
+    """Whether a run was trained to its end, and its network gives no numbers."""
+    score = getattr(record, metric.key)
+    return score is None or not np.isfinite(score)
 
 
 Item = TypeVar("Item")
@@ -95,18 +122,13 @@ def _difference(pairs: Sequence[tuple[RunRecord, RunRecord]], metric: Metric) ->
     kept = all(record.right_top1 if metric.counts_videos else record.mAP_by_video for record in both)
     if "" in lists or len(lists) > 1 or not kept:
         one, two = (np.array([record.score(metric) for record in records]) for records in (first, second))
-        from_scores = unpaired if metric.counts_videos else alone
-        return from_scores(one, two, both[0].videos_expected)
+        return (unpaired if metric.counts_videos else alone)(one, two, both[0].videos_expected)
     if not metric.counts_videos:
-        return paired_numbers(
-            *(np.stack([_contributions(record) for record in records]) for records in (first, second))
-        )
-    won, theirs = (np.stack([_right(record) for record in records]) for records in (first, second))
+        return paired_numbers(*(np.stack([_contributions(record) for record in of]) for of in (first, second)))
+    won, theirs = (
+        np.stack([_bits(record.right_top1, record.videos_expected) for record in of]) for of in (first, second)
+    )
     return paired(won, theirs, np.all([_read(record) for record in both], axis=0))
-
-
-def _right(record: RunRecord) -> Bool[np.ndarray, " V"]:
-    return _bits(record.right_top1, record.videos_expected)
 
 
 def _contributions(record: RunRecord) -> Float[np.ndarray, " V"]:
@@ -125,25 +147,27 @@ def _bits(packed: str, videos: int) -> Bool[np.ndarray, " V"]:
     return np.array(unpack(packed, videos))
 
 
+# ------------------------------------------------------------------------------------------------ finding the runs
+
+
 def collect(study: Study, recipe: Recipe, results: Path, seeds: Sequence[int] | None = None) -> Runs:
     """Find the runs of a study. `recipe` is the plain one; `results` holds ``records/`` and ``runs/``.
 
     `seeds` are those that every variant should have; by default those of any record, or 0 if there is none.
 
     Raises:
-        UserError: a record is broken, or some that were tested differently would be compared.
+        UserError: some that were tested differently would be compared.
     """
     if seeds is None:
         seeds = _seeds(study, recipe, load_records(results, recipe.name))
     states = {(name, seed): state(results, study, recipe, name, seed) for name in study.variants for seed in seeds}
-    runs = Runs(study, recipe, tuple(seeds), states)
-    _check_comparable(runs, lambda record: str(record_path(results, record.recipe, record.variant, record.seed)))
-    return runs
+    return _comparable(
+        Runs(study, recipe, tuple(seeds), states),
+        lambda record: str(record_path(results, record.recipe, record.variant, record.seed)),
+    )
 
 
-def collect_records(
-    study: Study, recipe: Recipe, records: Mapping[tuple[str, int], RunRecord], place: Callable[[RunRecord], str]
-) -> Runs:
+def collect_records(study: Study, recipe: Recipe, records: Mapping[tuple[str, int], RunRecord], place: Place) -> Runs:
     """The runs of a study as :func:`collect` finds them, from records of `recipe` that don't lie in a results folder.
 
     `records` is by variant and seed; `place` says where a record is, for a message. UserError as above.
@@ -151,30 +175,29 @@ def collect_records(
     seeds = _seeds(study, recipe, records.values())
     keys = [(name, seed) for name in study.variants for seed in seeds]
     states = {key: state_by_record(study, recipe, *key, records.get(key)) for key in keys}
-    runs = Runs(study, recipe, tuple(seeds), states)
-    _check_comparable(runs, place)
-    return runs
+    return _comparable(Runs(study, recipe, tuple(seeds), states), place)
 
 
 def _seeds(study: Study, recipe: Recipe, records: Iterable[RunRecord]) -> list[int]:
-    """Those of the records; of official splits all, as only the mean of them is what others report."""
+    """Seeds found in the records. With official splits, all splits: papers report their mean."""
     found = {record.seed for record in records if record.variant in study.variants}
     return sorted(found | set(range(recipe.folds)) if recipe.folds > 1 else found) or [0]
 
 
-def _check_comparable(runs: Runs, place: Callable[[RunRecord], str]) -> None:
+def _comparable(runs: Runs, place: Place) -> Runs:
+    """The runs, if all that a table or a claim compares were tested alike: otherwise a score moves by points."""
     for table in runs.study.tables.values():
-        rows = table.variants
+        rows, baselines = table.variants, [row.baseline for row in table.rows if row.baseline]
         _same(runs.records(rows), VIEWS, f"table {table.name}", place)
-        baselines = [row.baseline for row in table.rows if row.baseline]
         _same_protocol(runs, [*rows, *baselines], f"table {table.name}", place)
     for claim in runs.study.claims:
         variants = [name for check in claim.checks for name in check.variants]
         _same_protocol(runs, variants, f"claim {claim.name}", place)
+    return runs
 
 
-def _same_protocol(runs: Runs, variants: list[str], where: str, place: Callable[[RunRecord], str]) -> None:
-    """Refuse to compare what was tested on other videos or with other views: it moves a score by points.
+def _same_protocol(runs: Runs, variants: list[str], where: str, place: Place) -> None:
+    """Refuse to compare what was tested on other videos or with other views.
 
     Longer clips may have fewer views of a video (one may be all of it), so views are compared within a length.
     """
@@ -185,7 +208,7 @@ def _same_protocol(runs: Runs, variants: list[str], where: str, place: Callable[
         _same(runs.records(of_clip), VIEWS, where, place)
 
 
-def _same(records: list[RunRecord], fields: Mapping[str, str], where: str, place: Callable[[RunRecord], str]) -> None:
+def _same(records: list[RunRecord], fields: Mapping[str, str], where: str, place: Place) -> None:
     for record in records[1:]:
         for key, unit in fields.items():
             first, other = getattr(records[0], key), getattr(record, key)
@@ -196,22 +219,24 @@ def _same(records: list[RunRecord], fields: Mapping[str, str], where: str, place
                 )
 
 
+# ------------------------------------------------------------------------------------------------------ the numbers
+
+
 def collate(runs: Runs) -> pd.DataFrame:
     """One line per row of the study's tables, in their order.
 
     Columns: ``table, label, variant, baseline`` as in the study. ``state``: ``ok`` (every seed), ``partial``,
-    ``stale`` (only records of another configuration), ``missing``, or ``reported only``; ``note`` says why.
-    ``n``: seeds that count. ``top1, top5`` (or ``mAP``, as the study's metric has it): percent, mean over seeds, and
-    ``top1_std, top5_std``, their sample standard deviation (n > 1); ``top1_low, top1_high``: the interval over videos,
-    of one seed, Wilson's where it is of right videos. ``gain``: points of
-    the metric over the baseline, from the ``gain_n`` seeds that both have, ``gain_std`` their sample standard
-    deviation, ``gain_low, gain_high`` its interval (:class:`~nl_lightning.report.uncertainty.Difference`),
-    ``gain_paired`` whether it is paired by video, ``gain_dropped`` videos that one of the two couldn't read.
+    ``diverged``, ``stale`` (only records of another configuration), ``missing``, or ``reported only``; ``holes``: where
+    the seeds that don't count stand, ``(seed, state, why)`` each. ``n``: seeds that count. ``top1, top5`` (or ``mAP``,
+    as the study's metric has it): percent, mean over seeds, and ``top1_std, top5_std``, their sample standard deviation
+    (n > 1); ``top1_low, top1_high``: the interval over videos, of one seed, Wilson's where it is of right videos.
+    ``gain``: points of the metric over the baseline, from the ``gain_n`` seeds that both have, ``gain_std`` their
+    sample standard deviation, ``gain_low, gain_high`` its interval (:class:`.uncertainty.Difference`), ``gain_paired``
+    whether it is paired by video, ``gain_dropped`` videos that one of the two couldn't read.
     ``params, macs``: of the network and of one clip, and ``params_ratio, flops_ratio``: as multiples of the
     baseline's. ``reported_...``: the same, as reported. What isn't known is NaN (``<NA>`` for whole numbers).
     """
-    lines = [_line(runs, table.name, row) for table in runs.study.tables.values() for row in table.rows]
-    frame = pd.DataFrame(lines)
+    frame = pd.DataFrame([_line(runs, table.name, row) for table in runs.study.tables.values() for row in table.rows])
     whole = ["n", "gain_n", "gain_dropped", "params", "macs"]
     ends = ("_std", "_low", "_high", "_ratio", "gain", *(shown.key for shown in runs.study.metric.shown))
     numbers = [name for name in map(str, frame) if name.endswith(ends)]
@@ -220,39 +245,31 @@ def collate(runs: Runs) -> pd.DataFrame:
 
 
 def _line(runs: Runs, table: str, row: Row) -> dict[str, object]:
+    study, variant, baseline = runs.study, row.variant, row.baseline
+    records = runs.records([variant]) if variant else []
+    gain = runs.difference(variant, baseline) if variant and baseline else None
     return {
         "table": table,
-        "label": row.label,
-        "variant": row.variant,
-        "baseline": row.baseline,
-        **_measured(runs, row),
-        **_reported(runs.study, row),
-        "note": _note(runs, row.variant) if row.variant else "",
-    }
-
-
-def _measured(runs: Runs, row: Row) -> dict[str, object]:
-    """What was measured of a row; nothing of what others report."""
-    records = runs.records([row.variant]) if row.variant else []
-    others = runs.records([row.baseline]) if row.baseline else []
-    seeds = {record.seed for record in records} & {record.seed for record in others}
-    gain = runs.difference(row.variant, row.baseline) if row.variant and row.baseline else None
-    reference = row.baseline or row.variant
-    params, macs = (records[0].params, records[0].macs) if records else (None, None)
-    return {
-        "state": _state(runs, row.variant) if row.variant else REPORTED_ONLY,
+        "label": one_line(row.label),
+        "variant": variant,
+        "baseline": baseline,
+        "state": standing(runs, variant) if variant else REPORTED_ONLY,
         "n": len(records),
-        **_scores(runs.study.metric, records),
+        **_scores(study.metric, records),
         "gain": gain.mean if gain else None,
         "gain_std": gain.std if gain else None,
         **_ends("gain", gain.interval() if gain and gain.bounded else None),
-        "gain_n": len(seeds) if row.baseline else None,
+        "gain_n": (len(runs.pairs(variant, baseline)) if variant else 0) if baseline else None,
         "gain_paired": gain.paired if gain else None,
         "gain_dropped": gain.dropped if gain else None,
-        "params": params,
-        "macs": macs,
-        "params_ratio": runs.ratio(row.variant, reference, "params") if row.variant and reference else None,
-        "flops_ratio": runs.ratio(row.variant, reference, "macs") if row.variant and reference else None,
+        "params": records[0].params if records else None,
+        "macs": records[0].macs if records else None,
+        **{f"{c}_ratio": runs.ratio(variant, baseline or variant, c) if variant else None for c in ("params", "flops")},
+        **{f"reported_{shown.key}": getattr(row.reported, shown.key) for shown in study.metric.shown},
+        "reported_gain": study.reported_gain(variant, baseline) if variant and baseline else None,
+        "reported_params_ratio": row.reported.params_ratio,
+        "reported_flops_ratio": row.reported.flops_ratio,
+        "holes": _holes(runs, variant) if variant else (),
     }
 
 
@@ -275,39 +292,34 @@ def over_videos(record: RunRecord, metric: Metric) -> Interval | None:
     return mean_of_videos(_contributions(record)) if record.mAP_by_video else None
 
 
-def _reported(study: Study, row: Row) -> dict[str, object]:
-    gain = study.reported_gain(row.variant, row.baseline) if row.variant and row.baseline else None
-    return {
-        **{f"reported_{shown.key}": getattr(row.reported, shown.key) for shown in study.metric.shown},
-        "reported_gain": gain,
-        "reported_params_ratio": row.reported.params_ratio,
-        "reported_flops_ratio": row.reported.flops_ratio,
-    }
-
-
 def _ends(name: str, interval: Interval | None) -> dict[str, float | None]:
     low, high = interval or (None, None)
     return {f"{name}_low": low, f"{name}_high": high}
 
 
-def _state(runs: Runs, variant: str) -> str:
-    names = [runs.states[variant, seed].name for seed in runs.seeds]
+def standing(runs: Runs, variant: str) -> str:
+    """The state of a variant's row, over all seeds."""
+    names = [runs.stands(variant, seed) for seed in runs.seeds]
     if all(name == "done" for name in names):
         return "ok"
-    if "done" in names:
-        return "partial"
-    return "stale" if "stale" in names else "missing"
+    return next((word for name, word in HOLES.items() if name in names), "missing")
 
 
-def _note(runs: Runs, variant: str) -> str:
-    """Why seeds are missing, where anything is known; when and in which process doesn't belong in a table."""
-    seeds: dict[str, list[str]] = {}
-    for seed in runs.seeds:
-        state = runs.states[variant, seed]
-        if state.name in ("running", "queued", "interrupted", "preempted"):
-            seeds.setdefault(state.name, []).append(str(seed))
-        elif state.name == "stale":
-            seeds.setdefault("stale: made with another configuration", []).append(str(seed))
-        elif state.name != "done" and state.note:
-            seeds.setdefault(f"{state.name}: {state.note}", []).append(str(seed))
-    return "; ".join(f"seed{'s' if len(which) > 1 else ''} {', '.join(which)} {what}" for what, which in seeds.items())
+HOLES = {"done": "partial", DIVERGED: DIVERGED, "stale": "stale"}
+"""What a row is called if any seed stands so; the first that there is."""
+
+
+def _holes(runs: Runs, variant: str) -> tuple[tuple[int, str, str], ...]:
+    """Where the seeds that don't count stand: (seed, state, why)."""
+    names = {seed: runs.stands(variant, seed) for seed in runs.seeds}
+    return tuple((seed, name, runs.states[variant, seed].note) for seed, name in names.items() if name != "done")
+
+
+def by_group(runs: Runs) -> pd.DataFrame:
+    """Top-1 by group of classes, in percent: a line a variant, a column a group, the mean over seeds."""
+    names = list(dict.fromkeys(name for record in runs.records() for name in record.top1_by_group))
+    means = {
+        variant: pd.DataFrame([record.top1_by_group for record in runs.records([variant])], columns=names).mean()
+        for variant in runs.study.variants
+    }
+    return pd.DataFrame(means, index=names).T.dropna(how="all")

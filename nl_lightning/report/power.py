@@ -13,8 +13,8 @@ from statistics import median
 from nl_lightning.errors import UserError
 from nl_lightning.report.claims import ASSUMED_DISAGREEMENT, Comparison, compare
 from nl_lightning.report.collate import Runs
-from nl_lightning.report.tables import Grid
 from nl_lightning.report.uncertainty import LEVEL, half_width
+from nl_lightning.report.words import GAIN, Column, called, number
 from nl_lightning.study.study import Check, Study
 
 POWER = 0.8  # of a claim as a whole: the usual promise
@@ -163,19 +163,30 @@ def _slack(check: Check, reported: float | None) -> float | None:
     return round(reported - check.by if check.within is None else check.within - abs(reported), 6)
 
 
-def power_grid(plan: Plan) -> Grid:
+def power_columns(study: Study, plan: Plan) -> list[Column]:
     """A line a claim: its hardest comparison, and what that takes."""
+    hardest: dict[str, Need] = {}
+    for need in sorted(plan.needs, key=_hardness, reverse=True):
+        hardest.setdefault(need.comparison.claim.name, need)
     claims = dict.fromkeys(need.comparison.claim.name for need in plan.needs)
-    rows = []
-    for name in claims:
-        hardest = max((need for need in plan.needs if need.comparison.claim.name == name), key=_hardness)
-        comparison, known = hardest.comparison, hardest.slack is not None
-        pair = f"{comparison.variant} - {comparison.than}"
-        reported = "" if comparison.reported is None else f"{comparison.reported:+z.1f}"
-        videos = f"{hardest.videos:,}" if hardest.videos else "never" if known else ""
-        seeds = str(hardest.seeds) if hardest.seeds else f"> {MOST_SEEDS}" if known else ""
-        rows.append([name, pair, reported, videos, seeds])
-    return Grid(["claim", "hardest comparison", "reported", "videos", "seeds"], rows, labels=2)
+    needs = [hardest[name] for name in claims]
+    pairs = [
+        [called(study, name, need.comparison.claim.table) for name in (need.comparison.variant, need.comparison.than)]
+        for need in needs
+    ]
+    return [
+        Column("claim", list(claims), words=True),
+        Column("hardest comparison", [" - ".join(pair) for pair in pairs], words=True),
+        Column("reported", [number(need.comparison.reported, GAIN) for need in needs]),
+        Column("videos", [_amount(need, need.videos, "never") for need in needs]),
+        Column("seeds", [_amount(need, need.seeds, f"> {MOST_SEEDS}") for need in needs]),
+    ]
+
+
+def _amount(need: Need, amount: int | None, none: str) -> str:
+    if need.slack is None:
+        return ""
+    return none if amount is None else f"{amount:,}"
 
 
 def _hardness(need: Need) -> float:

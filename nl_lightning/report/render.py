@@ -1,34 +1,37 @@
-"""From numbers to text: tables as Markdown, LaTeX and CSV, the whole study as Markdown, and in the terminal.
+"""A report as Markdown, LaTeX, CSV and in the terminal. Formats lay out what :mod:`~nl_lightning.report.words` says.
 
-All of it is derived from the records and says so; the same records give the same bytes.
+Each format escapes all of it, since labels, file names and errors come from outside. The same records give the same
+bytes.
 """
 
+import itertools
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from nl_lightning.errors import UserError
-from nl_lightning.report.claims import Verdict, compare, judge
-from nl_lightning.report.collate import Runs, collate
-from nl_lightning.report.tables import (
+from nl_lightning.errors import UserError, nearest
+from nl_lightning.report.claims import Report
+from nl_lightning.report.collate import one_line
+from nl_lightning.report.words import (
     HOLES,
-    Grid,
-    comparison_grid,
-    grid,
-    groups_grid,
+    REPORTED,
+    Column,
+    comparison_columns,
+    group_columns,
     heading,
     legend,
+    note,
     progress,
     provenance,
     remarks,
-    reported_grid,
+    reported_columns,
     reported_legend,
     summary,
+    table_columns,
     title,
-    verdict_grid,
+    verdict_columns,
     verdict_legend,
 )
 from nl_lightning.study.records import write_atomically
@@ -44,140 +47,294 @@ README_END = "<!-- results:end -->"
 # ---------------------------------------------------------------------------------------------------- Markdown
 
 
-def markdown_table(cells: Grid) -> str:
+def markdown_table(columns: Sequence[Column]) -> str:
     """A Markdown table, padded to be read as it is: words to the left, numbers to the right."""
-    rows = [[_markdown(cell) for cell in row] for row in (cells.header, *cells.rows)]
-    columns = []
-    for i, column in enumerate(zip(*rows, strict=True)):
-        width = max(3, *map(len, column))
-        rule = "-" * width if i < cells.labels else "-" * (width - 1) + ":"
-        pad = str.ljust if i < cells.labels else str.rjust
-        columns.append([pad(cell, width) for cell in (column[0], rule, *column[1:])])
-    return "\n".join(f"| {' | '.join(row)} |" for row in zip(*columns, strict=True))
+    padded = []
+    for column in columns:
+        name, *cells = map(_markdown_cell, (column.title, *column.cells))
+        width = max(3, *map(len, (name, *cells)))
+        rule = "-" * width if column.words else "-" * (width - 1) + ":"
+        pad = str.ljust if column.words else str.rjust
+        padded.append([pad(cell, width) for cell in (name, rule, *cells)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in zip(*padded, strict=True))
 
 
-def _markdown(cell: str) -> str:
-    cell = cell.replace("|", "\\|")
-    return f"*{cell}*" if cell in HOLES else cell
+def _markdown_cell(cell: str) -> str:
+    return f"*{cell}*" if cell in HOLES else markdown(cell)
 
 
-def claims_markdown(runs: Runs, verdicts: Sequence[Verdict]) -> str:
+# Punctuation that would be markup where it stands: emphasis, code, tags, entities, links, and what begins a block.
+_MARKDOWN = re.compile(
+    r"[\\`*|~]"
+    r"|(?<![^\W_])_|_(?![^\W_])"  # an underscore within a word is one
+    r"|<(?=[\w/!?])|&(?=#|\w+;)"
+    r"|(?<=\])[(\[:]|(?<=http)(?=s?://)|(?<=https)(?=://)|(?<=www)(?=\.)"
+    r"|^[\[#>=+-](?!\d)|^(?<=\d)[.)]",
+)
+
+
+def markdown(text: str) -> str:
+    """A text in one line such that nothing in it is taken for Markdown or HTML."""
+    return _MARKDOWN.sub(r"\\\g<0>", one_line(text))
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {markdown(line)}" for line in lines)
+
+
+def claims_markdown(report: Report) -> str:
     """The claims, the verdicts with their reasons, every comparison, and what the reported numbers could decide."""
-    texts = [
-        f"- **{claim.name}** {claim.text}" + (f" (Not compared: {claim.note}.)" if claim.note else "")
-        for claim in runs.study.claims
-    ]
+    claims, verdicts = report.runs.study.claims, report.verdicts
+    notes = [f" (Not compared: {claim.note}.)" if claim.note else "" for claim in claims]
+    texts = [f"- **{c.name}** {markdown(f'{c.text}{said}')}" for c, said in zip(claims, notes, strict=True)]
     parts = ["\n".join(texts)]
     if verdicts:
         comparisons = [comparison for verdict in verdicts for comparison in verdict.comparisons]
-        parts += [summary(verdicts), markdown_table(verdict_grid(verdicts)), verdict_legend(verdicts)]
-        parts += ["### The comparisons behind them", markdown_table(comparison_grid(comparisons))]
-    reported = reported_grid(runs.study, verdicts)
-    if reported is not None:
-        parts += ["### What the reported numbers could decide", reported_legend(runs.study), markdown_table(reported)]
+        parts += [markdown(summary(report)), markdown_table(verdict_columns(report)), markdown(verdict_legend(report))]
+        parts += ["### The comparisons behind them", markdown_table(comparison_columns(report, comparisons))]
+    if report.reported:
+        parts += ["### What the reported numbers could decide", markdown(reported_legend(report))]
+        parts.append(markdown_table(reported_columns(report)))
     return "\n\n".join(part for part in parts if part)
 
 
-def table_markdown(runs: Runs, table: Table, frame: pd.DataFrame, beside: bool = True) -> str:
+def table_markdown(report: Report, table: Table, beside: bool = True) -> str:
     """One table, with its remarks below it."""
-    parts = [markdown_table(grid(runs, table, frame, beside))]
-    notes = remarks(runs, table, frame)
-    if notes:
-        parts.append("\n".join(f"- {note}" for note in notes))
-    return "\n\n".join(parts)
+    parts = [markdown_table(table_columns(report, table, beside)), _bullets(remarks(report, table))]
+    return "\n\n".join(part for part in parts if part)
 
 
-def study_markdown(runs: Runs, frame: pd.DataFrame) -> str:
+def _opening(report: Report) -> list[str]:
+    return [markdown(heading(report)), markdown(legend(report))]
+
+
+def _tables(report: Report, mark: str, beside: bool) -> list[str]:
+    parts = []
+    for table in report.runs.study.tables.values():
+        parts += [f"{mark} {markdown(title(table))}", table_markdown(report, table, beside)]
+    if columns := group_columns(report):
+        parts += [f"{mark} Top-1 by group of classes", markdown_table(columns)]
+    return parts
+
+
+def _provenance(report: Report) -> str:
+    return _bullets(f"{name}: {value}" for name, value in provenance(report.runs))
+
+
+def study_markdown(report: Report) -> str:
     """All tables, top-1 by group of classes if there are groups, the claims, and the numbers' provenance."""
-    parts = [f"# {runs.study.title}", heading(runs), legend(runs, frame)]
-    for table in runs.study.tables.values():
-        parts += [f"## {title(table)}", table_markdown(runs, table, frame)]
-    groups = groups_grid(runs)
-    if groups is not None:
-        parts += ["## Top-1 by group of classes", markdown_table(groups)]
-    if runs.study.claims:
-        parts += ["## Claims", claims_markdown(runs, judge(runs.study, compare(runs)))]
-    parts += ["## Where the numbers come from", "\n".join(f"- {line}" for line in provenance(runs))]
-    return "\n\n".join(parts) + "\n"
+    parts = [f"# {markdown(report.runs.study.title)}", *_opening(report), *_tables(report, "##", beside=True)]
+    if report.runs.study.claims:
+        parts += ["## Claims", claims_markdown(report)]
+    return "\n\n".join([*parts, "## Where the numbers come from", _provenance(report)]) + "\n"
+
+
+def readme_block(report: Report) -> str:
+    """The results for a README: tables of the metric alone, groups of classes, how many claims hold, provenance."""
+    parts = [*_opening(report), *_tables(report, "###", beside=False), markdown(summary(report)), _provenance(report)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def update_readme(path: Path, report: Report) -> None:
+    """Put :func:`readme_block` between the marks in a file. UserError if it hasn't both, once, in order."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: can't be read: {getattr(error, 'strerror', None) or error}") from None
+    before, start, rest = text.partition(README_START)
+    _, end, after = rest.partition(README_END)
+    if not (start and end) or text.count(README_START) > 1 or text.count(README_END) > 1:
+        raise UserError(f"{path}: expected the lines {README_START} and {README_END}, once each, in this order")
+    new = f"{before}{README_START}\n{readme_block(report)}\n{README_END}{after}"
+    if new != text:
+        write_atomically(path, new)
 
 
 # ------------------------------------------------------------------------------------------------------- LaTeX
 
+LATEX_COLUMNS = ("gain", "params", "FLOPs")  # and the metric itself: what fits a column of a paper
 
-def table_latex(runs: Runs, table: Table, frame: pd.DataFrame) -> str:
-    """One table with booktabs rules, in a file that compiles as it is and can also be read in by another.
+# LaTeX disarms \@nodocument at \begin{document}. So the file can tell whether it is the document, and opens one, or is
+# read by \input within one, and gives only the tables. One file serves both, since a file that can't be compiled on its
+# own is found to be broken too late.
+_LATEX_FILE = r"""% {what} of study {study}, recipe {recipe}. Generated: don't edit.
+% It compiles as it is, with pdflatex, and is no wider than {width}. To have it in a document of yours,
+% \usepackage{{booktabs,graphicx}} and \input this file within a {environment}: the rest is skipped there.
+{letters}\def\nlfinish{{}}
+\expandafter\ifx\csname @nodocument\endcsname\relax\else
+\documentclass[twocolumn]{{article}}
+\usepackage{{booktabs,graphicx}}
+\setlength{{\parindent}}{{0pt}}
+\begin{{document}}{columns}\sloppy
+{opening}\par\medskip
+\def\nlfinish{{\par\medskip {closing}\end{{document}}}}
+\fi
+{body}
+\nlfinish
+"""
+_LETTERS = r"""% pdflatex shows some characters by number. xelatex and lualatex, with a font that has them, show all.
+\providecommand{\nlletter}[1]{\ifdefined\Umathcode\char"#1 \else U+#1\fi}
+"""
+_TABULAR = r"""\begingroup\footnotesize\setlength{{\tabcolsep}}{{3pt}}\sbox0{{%
+\begin{{tabular}}{{@{{}}{layout}@{{}}}}
+\toprule
+{head}
+\midrule
+{body}
+\bottomrule
+\end{{tabular}}}}\ifdim\wd0>\linewidth\resizebox{{\linewidth}}{{!}}{{\usebox0}}\else\usebox0\fi\endgroup"""
 
-    LaTeX disarms ``\\@nodocument`` at ``\\begin{document}``. So the file can tell whether it is the document,
-    and opens one, or is read by ``\\input`` within one, and gives only the tabular. One file serves both, since
-    a file that can't be compiled on its own is found to be broken too late.
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "|": "$|$", "`": "{`}",
+    '"': r"\textquotedblright{}", "\u00a0": "~", "\u2013": r"\textendash{}", "\u2014": r"\textemdash{}",
+    "\u2018": "{`}", "\u2019": "{'}", "\u201c": r"\textquotedblleft{}", "\u201d": r"\textquotedblright{}",
+    "\u2212": "$-$", "±": r"$\pm$", "\u00d7": r"$\times$", "·": r"$\cdot$", "†": r"$\dagger$", "→": r"$\rightarrow$",
+    "≤": r"$\leq$", "≥": r"$\geq$", "≈": r"$\approx$", "∞": r"$\infty$", "ß": r"\ss{}", "ø": r"\o{}", "ł": r"\l{}",
+}  # fmt: skip
+_ACCENTS = dict(zip("\u0300\u0301\u0302\u0303\u0308\u030a\u030c\u0327", "`'^~\"rvc", strict=True))
+_GREEK = """alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi
+psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega"""
+
+
+def latex(text: str) -> str:
+    """A text as one line of ASCII that pdflatex compiles; what it has no letter for is an ``\\nlletter``."""
+    if text in HOLES:
+        return rf"\emph{{{text}}}"
+    letters = "".join(map(_letter, unicodedata.normalize("NFC", one_line(text))))
+    whole = re.sub(r"(?<=-)-|(?<=')'|(?<=,),", r"{}\g<0>", letters)  # two of them are another letter
+    return re.sub(r"(?<!\w)-(?=\d)", "$-$", re.sub(r"^[\[*]", r"{\g<0>}", whole))  # \\[ and \\* are commands
+
+
+def _letter(character: str) -> str:
+    if character.isascii() or character in _LATEX:
+        return _LATEX.get(character, character)
+    base, *marks = list(unicodedata.normalize("NFD", character))
+    if len(marks) == 1 and base.isascii() and base.isalpha() and marks[0] in _ACCENTS:
+        return rf"\{_ACCENTS[marks[0]]}{{" + (rf"\{base}}}" if base in "ij" else f"{base}}}")
+    greek = re.fullmatch("GREEK (SMALL|CAPITAL) LETTER ([A-Z]+)", unicodedata.name(character, ""))
+    name = greek[2].replace("LAMDA", "lambda").lower() if greek else ""
+    if greek and greek[1] == "CAPITAL":
+        name = name.capitalize()
+    return rf"$\{name}$" if name in _GREEK.split() else rf"\nlletter{{{ord(character):04X}}}"
+
+
+def latex_columns(report: Report, columns: Sequence[str] | None = None) -> set[str]:
+    """The titles of the columns that LaTeX tables have: those asked for, or as many as fit a column of a paper.
+
+    UserError with the nearest title if no table of the study has one.
     """
-    cells = grid(runs, table, frame)
-    head = [rf"\shortstack[r]{{{_latex(cell).replace(' ', chr(92) * 2, 1)}}}" for cell in cells.header[1:]]
-    body = [" & ".join(_latex(cell) for cell in row) + r" \\" for row in cells.rows]
-    notes = [_latex(note) for note in (*remarks(runs, table, frame), legend(runs, frame))]
-    return "\n".join(
-        [
-            f"% Table {table.name} of study {runs.study.name}, recipe {runs.recipe.name}. Generated: don't edit.",
-            "% It compiles as it is. To have the tabular in a document of yours, \\usepackage{booktabs} and",
-            "% \\input this file in its place: the rest is skipped there.",
-            r"\def\nlfinish{}",
-            r"\expandafter\ifx\csname @nodocument\endcsname\relax\else",
-            r"\documentclass[a4paper]{article}",
-            r"\usepackage[margin=1.5cm]{geometry}",
-            r"\usepackage{booktabs}",
-            r"\setlength{\parindent}{0pt}",
-            r"\setlength{\tabcolsep}{4pt}",
-            r"\begin{document}\footnotesize",
-            rf"\textbf{{{_latex(title(table))}}}\par\medskip {_latex(heading(runs))}\par\medskip",
-            r"\def\nlfinish{\par\medskip " + r"\par ".join(notes) + r"\end{document}}",
-            r"\fi",
-            rf"\begin{{tabular}}{{l{'r' * (len(cells.header) - 1)}}}",
-            r"\toprule",
-            " & ".join(["", *head]) + r" \\",
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\nlfinish",
-            "",
-        ]
+    titles = dict.fromkeys(
+        c.title for table in report.runs.study.tables.values() for c in table_columns(report, table)[1:]
+    )
+    for name in columns or ():
+        if name not in titles:
+            raise UserError(f"--columns: no table has a column '{name}'{nearest(name, titles)}")
+    if columns:
+        return {"", *columns}
+    usual = {"", report.runs.study.metric.name, *LATEX_COLUMNS}
+    return usual | {f"{REPORTED} {name}" for name in usual} | ({"n"} if len(report.runs.seeds) > 1 else set())
+
+
+def _tabular(report: Report, table: Table, kept: set[str]) -> str:
+    found = [column for column in table_columns(report, table) if column.title in kept]
+    order = list(dict.fromkeys(column.name for column in found))
+    found.sort(key=lambda column: (column.group == REPORTED, order.index(column.name)))
+    groups = [list(of) for _, of in itertools.groupby(found, key=lambda column: column.group)]
+    spans, rules, first = [], [], 1
+    for group in groups:
+        last = first + len(group) - 1
+        if group[0].group:
+            spans.append(rf"\multicolumn{{{len(group)}}}{{c}}{{{group[0].group}}}")
+            rules.append(rf"\cmidrule(lr){{{first}-{last}}}")
+        first = last + 1
+    cells = [[re.sub(r" (\[[^]]*\]\S*)$", r" {\\scriptsize \1}", latex(cell)) for cell in c.cells] for c in found]
+    head = [" & ".join(["", *spans]) + r" \\", "".join(rules), " & ".join(latex(c.name) for c in found) + r" \\"]
+    return _TABULAR.format(
+        layout="".join("l" if column.words else "r" for column in found),
+        head="\n".join(head),
+        body="\n".join(" & ".join(row) + r" \\" for row in zip(*cells, strict=True)),
     )
 
 
-_LATEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#",
-    "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "±": r"$\pm$",
-    "†": r"$\dagger$", "`": "",
-}  # fmt: skip
+def _latex_file(report: Report, what: str, opening: list[str], body: str, closing: list[str], joint: bool) -> str:
+    text = _LATEX_FILE.format(
+        what=what,
+        study=report.runs.study.name,
+        recipe=report.runs.recipe.name,
+        width=r"\textwidth" if joint else r"\columnwidth",
+        environment="table*" if joint else "table",
+        columns=r"\onecolumn" if joint else "",
+        letters="",
+        opening=r"\par\medskip ".join(map(latex, opening)),
+        closing=r"\par ".join(map(latex, closing)),
+        body=body,
+    )
+    return text.replace(r"\def\nlfinish{}", _LETTERS + r"\def\nlfinish{}", 1) if r"\nlletter" in text else text
 
 
-def _latex(text: str) -> str:
-    if text in HOLES:
-        return rf"\emph{{{text}}}"
-    escaped = "".join(_LATEX.get(character, character) for character in text)
-    return re.sub(r"(?<!\w)-(?=\d)", "$-$", escaped)
+def table_latex(report: Report, table: Table, columns: Sequence[str] | None = None) -> str:
+    """One table with booktabs rules, as wide as a column of a paper at most."""
+    closing = [*remarks(report, table), legend(report)]
+    body = _tabular(report, table, latex_columns(report, columns))
+    return _latex_file(report, f"Table {table.name}", [title(table), heading(report)], body, closing, joint=False)
 
 
-# -------------------------------------------------------------------------------------- files, README, terminal
+def study_latex(report: Report, columns: Sequence[str] | None = None) -> str:
+    """All tables of a study as one, two beside each other, as wide as the page of a paper at most."""
+    kept, study = latex_columns(report, columns), report.runs.study
+    parts, closing = [], []
+    for i, table in enumerate(study.tables.values()):
+        caption = rf"{{\footnotesize ({latex(table.name)}) {latex(table.caption)}\par}}\smallskip"
+        parts.append(
+            f"\\begin{{minipage}}[t]{{.485\\textwidth}}\\centering\n{caption}\n{_tabular(report, table, kept)}"
+        )
+        parts.append(r"\end{minipage}" + (r"\par\bigskip" if i % 2 or i == len(study.tables) - 1 else r"\hfill"))
+        closing += [f"Table {table.name}: {remark}" for remark in remarks(report, table)]
+    body = "\n".join([r"\centering", *parts])
+    return _latex_file(
+        report, "All tables", [study.title, heading(report)], body, [*closing, legend(report)], joint=True
+    )
 
 
-def write_tables(runs: Runs, results: Path) -> list[Path]:
-    """Write the study as Markdown, and each table as Markdown, LaTeX and CSV: ``<results>/tables/<recipe>/``.
+# ------------------------------------------------------------------------------------------------ CSV and files
 
-    Files whose content is the same are left alone. Returns all of them, the study's own first.
+
+def table_csv(report: Report, table: Table) -> str:
+    """The numbers of a table, rounded to 4 digits, as CSV. No text in it is a formula to a spreadsheet."""
+    frame = report.rows[report.rows["table"] == table.name].round(4)
+    frame = frame.drop(columns="holes").assign(note=[note(line) for line in report.lines[table.name]])
+    texts = frame.select_dtypes(["object", "str"]).columns
+    frame[texts] = frame[texts].map(lambda text: _csv_text(text) if isinstance(text, str) else text)
+    return frame.to_csv(index=False, lineterminator="\n")
+
+
+def _csv_text(text: str) -> str:
+    line = one_line(text)
+    return f"'{line}" if line.startswith(("=", "+", "-", "@")) else line
+
+
+def write_tables(report: Report, results: Path, columns: Sequence[str] | None = None) -> list[Path]:
+    """Write the study as Markdown and LaTeX, and each table as Markdown, LaTeX and CSV.
+
+    They lie in ``<results>/tables/<recipe>/``. `columns` are those of the LaTeX tables (:func:`latex_columns`). Files
+    whose content is the same are left alone. Returns all of them, the study's own first.
     """
-    frame = collate(runs)
-    folder = results / "tables" / runs.recipe.name
-    files = {folder / f"{runs.study.name}.md": study_markdown(runs, frame)}
-    for table in runs.study.tables.values():
-        stem = folder / _stem(runs.study.name, table.name)
-        markdown = [f"# {title(table)}", heading(runs), table_markdown(runs, table, frame), legend(runs, frame)]
-        files[stem.with_suffix(".md")] = "\n\n".join(markdown) + "\n"
-        files[stem.with_suffix(".tex")] = table_latex(runs, table, frame)
-        lines = frame[frame["table"] == table.name]
-        files[stem.with_suffix(".csv")] = lines.round(4).to_csv(index=False, lineterminator="\n")
+    study = report.runs.study
+    folder = results / "tables" / report.runs.recipe.name
+    files = {
+        folder / f"{study.name}.md": study_markdown(report),
+        folder / f"{study.name}.tex": study_latex(report, columns),
+    }
+    for table in study.tables.values():
+        stem = folder / _stem(study.name, table.name)
+        opening, said = _opening(report)
+        parts = [f"# {markdown(title(table))}", opening, table_markdown(report, table), said]
+        files[stem.with_name(f"{stem.name}.md")] = "\n\n".join(parts) + "\n"
+        files[stem.with_name(f"{stem.name}.tex")] = table_latex(report, table, columns)
+        files[stem.with_name(f"{stem.name}.csv")] = table_csv(report, table)
     for path, text in files.items():
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        if not path.is_file() or path.read_bytes() != text.encode():
             write_atomically(path, text)
     return list(files)
 
@@ -187,67 +344,41 @@ def _stem(study: str, table: str) -> str:
     return f"table{table}" if f"table{table}".startswith(study) else f"{study}_{table}"
 
 
-def readme_block(runs: Runs) -> str:
-    """The results for a README: tables of the metric alone, groups of classes, how many claims hold, provenance."""
-    frame = collate(runs)
-    parts = [heading(runs), legend(runs, frame)]
-    for table in runs.study.tables.values():
-        parts += [f"### {title(table)}", table_markdown(runs, table, frame, beside=False)]
-    groups = groups_grid(runs)
-    if groups is not None:
-        parts += ["### Top-1 by group of classes", markdown_table(groups)]
-    said = summary(judge(runs.study, compare(runs)))
-    if said:
-        parts.append(said)
-    parts.append("\n".join(f"- {line}" for line in provenance(runs)))
-    return "\n\n".join(parts)
+# ---------------------------------------------------------------------------------------------------- terminal
 
 
-def update_readme(path: Path, runs: Runs) -> None:
-    """Put :func:`readme_block` between the marks in a file. UserError if it hasn't both, once, in order."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: can't be read: {error.strerror}") from None
-    before, start, rest = text.partition(README_START)
-    _, end, after = rest.partition(README_END)
-    if not (start and end) or text.count(README_START) > 1 or text.count(README_END) > 1:
-        raise UserError(f"{path}: expected the lines {README_START} and {README_END}, once each, in this order")
-    new = f"{before}{README_START}\n{readme_block(runs)}\n{README_END}{after}"
-    if new != text:
-        write_atomically(path, new)
-
-
-def print_grid(console: "Console", cells: Grid, name: str = "") -> None:
-    """Print cells in columns, each header on as many lines as it has words."""
+def print_columns(console: "Console", columns: Sequence[Column], name: str = "") -> None:
+    """Print columns, each title on as many lines as it has words."""
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    shown = RichTable(title=Text(name) if name else None, title_justify="left", box=None)
-    for i, header in enumerate(cells.header):
-        shown.add_column(header.replace(" ", "\n"), justify="left" if i < cells.labels else "right", no_wrap=True)
-    for row in cells.rows:
-        shown.add_row(*(Text(cell, "yellow" if cell in HOLES else "") for cell in row))
+    shown = RichTable(title=Text(one_line(name)) if name else None, title_justify="left", box=None)
+    for column in columns:
+        head = Text(column.title.replace(" ", "\n"))
+        shown.add_column(head, justify="left" if column.words else "right", no_wrap=True)
+    for row in zip(*(column.cells for column in columns), strict=True):
+        shown.add_row(*(Text(one_line(cell), "yellow" if cell in HOLES else "") for cell in row))
     console.print(shown)
 
 
-def print_study(console: "Console", runs: Runs, tables: Sequence[str] | None = None) -> None:
+def print_study(console: "Console", report: Report, tables: Sequence[str] | None = None) -> None:
     """Print tables (default: all) of the metric alone, for 80 columns; :func:`write_tables` has it all."""
     from rich.text import Text
 
-    frame = collate(runs)
-    console.print(Text(heading(runs).replace("`", "")))
+    def say(text: str, style: str = "") -> None:
+        console.print(Text(one_line(text), style))
+
+    runs = report.runs
+    say(heading(report))
     for name in tables if tables is not None else runs.study.tables:
         table = runs.study.table(name)
-        cells = grid(runs, table, frame, beside=False, costs=False)
         console.print()
-        print_grid(console, cells, title(table))
-        for remark in remarks(runs, table, frame):
-            console.print(Text(f"  {remark.replace('`', '')}", "dim"))
+        print_columns(console, table_columns(report, table, beside=False, costs=False), title(table))
+        for remark in remarks(report, table):
+            console.print(Text(f"  {one_line(remark)}", "dim"))
     console.print()
-    said = summary(judge(runs.study, compare(runs)))
-    if said:
-        console.print(Text(said))
-    console.print(Text(f"runs: {progress(runs)}"))
+    if said := summary(report):
+        say(said)
+    say(f"runs: {progress(runs)}")
     if not runs.records():
-        console.print(Text(f"nothing is measured yet: no record of recipe {runs.recipe.name} counts", "yellow"))
+        say(f"nothing is measured yet: no record of recipe {runs.recipe.name} counts", "yellow")

@@ -25,7 +25,6 @@ from jaxtyping import Bool, Float
 from scipy.special import bdtr, ndtri, stdtrit  # scipy.stats says the same and takes a second to import
 
 LEVEL = 0.95
-NO_INTERVAL = "(no interval)"
 
 
 class Interval(NamedTuple):
@@ -33,11 +32,6 @@ class Interval(NamedTuple):
 
     low: float
     high: float
-
-
-def ends(low: float, high: float) -> str:
-    """An interval as text; what isn't known is NaN."""
-    return NO_INTERVAL if low != low else f"[{low:z.1f}, {high:z.1f}]"
 
 
 @dataclass(frozen=True)
@@ -77,11 +71,6 @@ class Difference:
         """Where the difference lies: between the networks that were trained (one seed), or of such trainings."""
         half = half_width((1 - level) / 2, self.seed_se, self.video_se, self.seeds)
         return Interval(max(self.centre - half, -100.0), min(self.centre + half, 100.0))
-
-    @property
-    def ends(self) -> str:
-        """The interval as text."""
-        return ends(*self.interval()) if self.bounded else NO_INTERVAL
 
     def p_above(self, bound: float) -> float:
         """One-sided p-value against "at most `bound`": small if the difference is surely above it."""

@@ -7,6 +7,7 @@ import pytest
 from nl_lightning.report.claims import Comparison, compare, compare_reported, judge
 from nl_lightning.report.collate import collect
 from nl_lightning.report.uncertainty import Difference
+from nl_lightning.report.words import reason
 from nl_lightning.study.records import RunRecord
 from nl_lightning.study.study import Check, Claim, Recipe, Study, find_study, load_study
 
@@ -41,10 +42,10 @@ def test_what_is_missing_is_said(study: Study, recipe: Recipe, results: Path, me
     assert by_pair["block", "i3d", "flops"].measured is None
     assert all(c.word == "undecided" for c in by_pair.values())
     verdicts = judge(study, compare(runs))
-    assert [(v.claim.name, v.word, v.corrected, v.reason) for v in verdicts] == [
-        ("helps", "undecided", 1.0, "Nothing is known of i3d."),
-        ("alike", "undecided", 1.0, "Nothing is known of i3d."),
-        ("more", "undecided", 1.0, "Nothing is known of i3d, both."),
+    assert [(v.claim.name, v.word, v.corrected, reason(v, study)) for v in verdicts] == [
+        ("helps", "undecided", 1.0, "Nothing is known of I3D."),
+        ("alike", "undecided", 1.0, "Nothing is known of I3D (a)."),
+        ("more", "undecided", 1.0, "Nothing is known of I3D (a), NL_I3D (a)."),
     ]
 
 
@@ -94,7 +95,7 @@ def judged(study: Study, *claims: list[tuple[Check, float]]) -> list[tuple[str, 
         for claim, measured in zip(stated, claims, strict=True)
         for check, mean in measured
     ]
-    return [(v.word, v.corrected, v.reason) for v in judge(replace(study, claims=tuple(stated)), comparisons)]
+    return [(v.word, v.corrected, reason(v, study)) for v in judge(replace(study, claims=tuple(stated)), comparisons)]
 
 
 BETTER = Check("better", ("x", "y"))
@@ -142,7 +143,7 @@ def test_the_reported_numbers_are_judged_too(study: Study) -> None:
     assert second.interval() == pytest.approx((1.1 - 0.44, 1.1 + 0.44), abs=0.01)
     assert [v.word for v in judge(with_videos, unpaired)] == ["undecided", "undecided", "undecided"]
     assert [v.word for v in judge(with_videos, paired)] == ["holds", "undecided", "undecided"]
-    assert judge(with_videos, paired)[2].reason == "Nothing is known of both."
+    assert reason(judge(with_videos, paired)[2], study) == "Nothing is known of NL_I3D (a)."
     assert all(c.difference is None for c in compare_reported(study))  # nobody says on how many videos
 
 

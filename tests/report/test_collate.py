@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 
 from nl_lightning.errors import UserError
+from nl_lightning.report.claims import report
 from nl_lightning.report.collate import collate, collect
 from nl_lightning.report.render import table_markdown
-from nl_lightning.report.tables import legend, provenance
+from nl_lightning.report.words import legend, note, provenance
 from nl_lightning.study.lock import claim
 from nl_lightning.study.records import RunRecord, marker_path, pack, record_path
 from nl_lightning.study.study import Recipe, Study, run_hash
@@ -22,7 +23,8 @@ def line(frame: pd.DataFrame, variant: str) -> dict[str, object]:
     """The line of a variant, without what isn't known."""
     found = frame[frame["variant"] == variant].to_dict("records")
     assert len(found) == 1
-    return {str(key): value for key, value in found[0].items() if not pd.isna(value)}
+    known = {str(key): value for key, value in found[0].items() if key != "holes" and not pd.isna(value)}
+    return known | {"note": note(found[0])}
 
 
 def mark(results: Path, variant: str, seed: int, **marker: object) -> None:
@@ -280,13 +282,14 @@ def test_official_splits_are_averaged(study: Study, folds: Recipe, results: Path
     assert (found["gain"], found["gain_std"]) == (pytest.approx(gains.mean()), pytest.approx(gains.std(ddof=1)))
     assert (found["n"], found["gain_n"], found["gain_paired"]) == (3, 3, True)
     assert (line(frame, "i3d")["state"], line(frame, "i3d")["n"]) == ("partial", 1)
-    text = table_markdown(runs, study.tables["a"], frame)
+    made = report(runs)
+    text = table_markdown(made, study.tables["a"])
     assert "| splits |" in text
     assert "1 of 3" in text
-    said = legend(runs, frame)
+    said = legend(made)
     assert "means over the 3 official splits of the data, each trained with a seed of its own, ±" in said
     assert "from the splits that both have, with 95 % intervals, over splits." in said
-    assert provenance(runs)[0] == "recipe: quick; seeds: 0, 1, 2, which are the official splits 1, 2, 3"
+    assert provenance(runs)[0] == ("recipe", "quick; seeds: 0, 1, 2, which are the official splits 1, 2, 3")
 
 
 def test_official_splits_are_each_tested_on_one_list(

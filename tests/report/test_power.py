@@ -6,7 +6,7 @@ import pytest
 
 from nl_lightning.errors import UserError
 from nl_lightning.report.collate import collect
-from nl_lightning.report.power import plan_of, power_grid, seeds_needed, videos_needed
+from nl_lightning.report.power import plan_of, power_columns, seeds_needed, videos_needed
 from nl_lightning.study.records import RunRecord, pack
 from nl_lightning.study.study import Recipe, Study
 
@@ -46,11 +46,12 @@ def test_a_claim_is_as_hard_as_its_hardest_comparison(study: Study, recipe: Reci
     assumed = plan_of(collect(replace(study, reported_videos=19_761), recipe, results), None, None, None)
     assert (assumed.videos, assumed.noise.seed_from) == (19_761, "assumed")
     assert "Two networks split on 10.0 % of the videos (assumed)" in assumed.said
-    helps, alike, more = power_grid(assumed).rows
-    assert helps == ["helps", "block - plain", "+1.1", "21,803", "> 100"]  # reported 1.1, claimed 0.5: 0.6 to show
-    assert alike[:3] == ["alike", "i3d - block", "+0.4"]  # 0.1 within the margin
+    columns = power_columns(study, assumed)
+    helps, alike, more = zip(*(column.cells for column in columns), strict=True)
+    assert helps == ("helps", "NL - C2D", "+1.1", "21,803", "> 100")  # reported 1.1, claimed 0.5: 0.6 to show
+    assert alike[:3] == ("alike", "I3D (a) - NL (a)", "+0.4")  # 0.1 within the margin
     assert int(alike[3].replace(",", "")) > 1_000_000
-    assert more == ["more", "both - i3d", "", "", ""]  # not reported
+    assert more == ("more", "NL_I3D (a) - I3D (a)", "", "", "")  # not reported
 
 
 def test_mistakes(study: Study, recipe: Recipe, results: Path) -> None:

@@ -17,6 +17,7 @@ from nl_lightning.report.uncertainty import (
     unpaired,
     wilson,
 )
+from nl_lightning.report.words import interval_of
 from nl_lightning.study.study import Check
 
 
@@ -112,7 +113,7 @@ def test_scores_of_which_nothing_is_known_decide_nothing() -> None:
     found = alone(np.array([90.0]), np.array([10.0]), 600)
     assert (found.mean, found.bounded, found.paired) == (80.0, False, False)
     assert found.interval() == (-100.0, 100.0)
-    assert found.ends == "(no interval)"
+    assert interval_of(found) == "(no interval)"
     assert found.p_above(0) == pytest.approx(0.5)
     assert found.p_below(0) == pytest.approx(0.5)
 
