@@ -131,12 +131,12 @@ def options(random: Random) -> Iterator[Case]:
 
 def _commands() -> Iterator[tuple[list[str], list[str]]]:
     """A right command of each kind, and its options ("" is an argument too many)."""
-    from nl_lightning.cli import _parser
+    from nl_lightning.cli.table import parser as all_commands
 
     lines = {line.format(record=RECORD) for lines in READS.values() for line in lines}
     right = sorted(line for line in lines if not line.startswith(("fit", "test")))
     for line in right:
-        parser, words = _parser(), line.split()
+        parser, words = all_commands(), line.split()
         names = words[:2] if words[0] in ("data", "weights") else words[:1]
         for name in names:
             choices = next(a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction))
@@ -327,7 +327,7 @@ def main() -> None:
     parser.add_argument("--dry", action="store_true", help="write no page")
     given = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    import nl_lightning.cli
+    import nl_lightning.cli.table
     import nl_lightning.train.execute  # noqa: F401 - torch, once for all cases
 
     with tempfile.TemporaryDirectory(prefix="fuzz-good-") as name:

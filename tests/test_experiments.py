@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 import torch
 
-from nl_lightning.cli import _parser, main
+from nl_lightning.cli import main
+from nl_lightning.cli.table import parser
 from nl_lightning.data import longrange
 from nl_lightning.data.datamodule import VideoDataModule
 from nl_lightning.errors import UserError
@@ -186,7 +187,7 @@ def test_a_command_that_is_shown_works(
     elif verb == "run" and "--failed" not in rest:
         assert main([verb, *rest, "--dry-run"]) == 0
     elif verb == "data" or "--wandb" in rest or "--failed" in rest:  # no Kinetics, no such project, nothing has failed
-        assert _parser().parse_args(command)
+        assert parser().parse_args(command)
     else:
         assert main(command) == 0
 

@@ -1,30 +1,34 @@
-"""Variants x seeds -> records: in the order that `init_from` asks for, skipping what is done, several at a time.
+"""Bring the runs of a study to their records: in the order that `init_from` asks for, several at a time.
 
-This file only plans, starts and watches; each run is a process of its own (:mod:`nl_lightning.runs.worker`), so that
-nothing here needs torch, and a run that dies takes nothing with it. Any number of runners, here and on other machines
-that share the results folder, can be at work on one study: a run that another one has claimed is left to it.
+This file only starts and watches. Each run is a process of its own (:mod:`nl_lightning.runs.worker`), so nothing here
+needs torch, and a run that dies takes no other with it. Any number of runners, here and on other machines that share
+the results folder, can be at work on one study: a run that another one has locked is left to it.
+
+A runner that is told to stop passes that on, waits for 20 seconds, and kills what is left.
+If it is killed itself, its runs notice within a second, save a checkpoint after the iteration in progress, and end as
+preempted.
 """
 
+import contextlib
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from nl_lightning.errors import Stopped, UserError, stop_on_signals
-from nl_lightning.runs.slots import Slots
+from nl_lightning.errors import UserError, mistake, say, visible
+from nl_lightning.runs.processes import HELD, Process, how_it_ended, kill_session, start, stopping
+from nl_lightning.study.records import State
 from nl_lightning.study.run import Run
 from nl_lightning.study.study import Recipe
 
-EXECUTE = [sys.executable, "-m", "nl_lightning.runs.worker"]
-HELD = 75
-"""Exit code of a run's process when another one is at work on the run."""
+WORKER = [sys.executable, "-m", "nl_lightning.runs.worker"]
+"""Command of a process that executes a run or prepares data."""
 LOOK_AGAIN = 2.0
 """Seconds between two looks at runs that others are at work on."""
 RANKS = ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "LOCAL_RANK", "RANK", "WORLD_SIZE")
@@ -34,9 +38,57 @@ ENOUGH_DISK = 200 << 20
 
 
 def prepare(recipe: Recipe) -> int:
-    """Make or check the recipe's data before any run starts, in a process of its own; return its exit code."""
-    files = [f"--config={file}" for file in recipe.files]
-    return subprocess.run([*EXECUTE, "prepare", *files], check=False).returncode
+    """Make or check the recipe's data in a process of its own, before any run starts; return an exit code."""
+    process = start([*WORKER, "prepare", *(f"--config={file}" for file in recipe.files)], os.environ, None)
+    with stopping(lambda: [process]):
+        code = process.wait()
+        kill_session(process)  # a pool whose owner was killed
+    if code < 0 or code in (130, 143):
+        say(f"preparing the data of recipe {recipe.name} {how_it_ended(code)}; the same command goes on from here")
+        return 1
+    return code
+
+
+class Slots:
+    """A machine that `workers` share: an even part of the cores for each, and of the GPUs.
+
+    With fewer GPUs than workers, several workers share one.
+    """
+
+    def __init__(self, workers: int) -> None:
+        # More threads than cores would only wait for each other. A number that the user has set has a reason.
+        self.threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // workers))
+        self.free = list(range(workers))
+        gpus = _gpus()
+        each = max(1, len(gpus) // workers)
+        self.gpus = [[gpus[(slot * each + i) % len(gpus)] for i in range(each) if gpus] for slot in range(workers)]
+
+    def take(self) -> int:
+        return self.free.pop(0)
+
+    def give_back(self, slot: int) -> None:
+        self.free.append(slot)
+
+    def environment(self, slot: int) -> dict[str, str]:
+        """What keeps a process to its slot."""
+        threads = {"OMP_NUM_THREADS": self.threads}
+        return threads | ({"CUDA_VISIBLE_DEVICES": ",".join(self.gpus[slot])} if self.gpus[slot] else {})
+
+
+def cores() -> int:
+    """The cores that this process may use; a cluster may have given it a few of the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _gpus() -> list[str]:
+    """The GPUs that this process may use, by number or name; without asking torch, which takes seconds."""
+    visible_ones = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible_ones is not None:
+        return [gpu for gpu in visible_ones.split(",") if gpu.strip()]
+    return [str(number) for number, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
+
+
+# ------------------------------------------------------------------------------------------------------- runs
 
 
 def run_all(
@@ -49,8 +101,7 @@ def run_all(
     """Bring every run to its record, `workers` at a time, and return those that failed.
 
     A run waits for the run that it starts from; if that one fails, it counts as failed too. What others are at work on
-    is waited for, and taken over if they are gone. Told to stop, it stops its runs, which go on from their last
-    checkpoint next time, and raises :class:`~nl_lightning.errors.Stopped`.
+    is waited for, and taken over if they are gone.
 
     Args:
         runs: in the order to start them; those that have their record already are skipped.
@@ -60,158 +111,161 @@ def run_all(
         environment: the environment variables of a run's process.
 
     Raises:
-        UserError: the disk is full.
+        UserError: the disk is full. Runs that were at work then have ended.
+        Stopped: told to stop. The runs have been stopped too, and go on from their last checkpoint next time.
     """
-    queue = _Queue([run for run in runs if not run.is_done()], console)
+    queue = _Queue([run for run in runs if _look(run).name != "done"], console, after_each)
     skipped = len(runs) - len(queue.waiting)
     if skipped:
         console.print(f"{skipped} of {len(runs)} runs are done already")
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"),
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:3.0f}%"),
                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip
-    stop_on_signals()
     slots = Slots(workers)
     active: list[_Active] = []
-    how = signal.SIGINT
-    with Progress(*columns, console=console, speed_estimate_period=600) as bars:
+    with (
+        Progress(*columns, console=console, speed_estimate_period=600) as bars,
+        stopping(lambda: [one.process for one in active]),
+    ):
         whole = bars.add_task("all runs", total=sum(run.weight for run in queue.waiting))
-        try:
-            while queue.waiting or active:
-                while len(active) < workers and (ready := queue.next_ready(after_each)) is not None:
-                    slot = slots.take()
-                    process = _start(ready, {**environment(ready), **slots.environment(slot)})
-                    active.append(_Active(ready, process, bars.add_task(ready.name, total=1), slot))
-                time.sleep(0.3)
-                for worker in list(active):
-                    bars.update(worker.bar, completed=worker.share_done())
-                    if worker.process.poll() is not None:
-                        active.remove(worker)
-                        bars.remove_task(worker.bar)
-                        slots.give_back(worker.slot)
-                        _conclude(worker, queue, console, after_each)
-                bars.update(whole, completed=queue.weight_ended + sum(w.share_done() * w.run.weight for w in active))
-        except Stopped as stopped:
-            how = signal.SIGTERM if stopped.preempted else signal.SIGINT
-            raise
-        finally:
-            _stop(active, how)
+        while active or (queue.waiting and queue.full_disk is None):
+            while len(active) < workers and (run := queue.next_ready()) is not None:
+                slot = slots.take()
+                try:
+                    process = _start(run, {**environment(run), **slots.environment(slot)})
+                except (OSError, UserError) as error:
+                    slots.give_back(slot)
+                    queue.failed_because(run, mistake(error) or str(error))
+                else:
+                    active.append(_Active(run, process, bars.add_task(visible(run.name), total=1), slot))
+            time.sleep(0.3)
+            for one in list(active):
+                bars.update(one.bar, completed=one.share_done())
+                if one.process.poll() is not None:
+                    active.remove(one)
+                    bars.remove_task(one.bar)
+                    slots.give_back(one.slot)
+                    queue.conclude(one.run, one.process.returncode)
+            bars.update(whole, completed=queue.weight_ended + sum(one.share_done() * one.run.weight for one in active))
+    if queue.full_disk is not None:
+        raise UserError(queue.full_disk)
     return queue.failed
+
+
+def _look(run: Run) -> State:
+    """Where a run stands. One whose record can't be read is run again; the record is then moved aside."""
+    try:
+        return run.state()
+    except (UserError, OSError) as error:
+        return State("missing", visible(error))
 
 
 class _Queue:
     """Runs that wait, those that failed, and which may start next."""
 
-    def __init__(self, waiting: list[Run], console: Console) -> None:
-        self.waiting, self.console = waiting, console
+    def __init__(self, waiting: list[Run], console: Console, after_each: Callable[[Run], None]) -> None:
+        self.waiting, self.console, self.after_each = waiting, console, after_each
         self.failed: list[Run] = []
         self.unfinished = {(run.variant.name, run.seed) for run in waiting}
         self.weight_ended = 0
         self.look_again = 0.0
         self.named: set[str] = set()
+        self.full_disk: str | None = None
+        """Why no more runs are started, if so."""
 
-    def next_ready(self, after_each: Callable[[Run], None]) -> Run | None:
+    def next_ready(self) -> Run | None:
         """The next run to start; None if there is none now. What others have brought to its record is ended here."""
-        if time.monotonic() < self.look_again:
+        if time.monotonic() < self.look_again or self.full_disk is not None:
             return None
         for run in list(self.waiting):
-            state = run.state()
+            state = _look(run)
             if state.name == "done":
                 self.waiting.remove(run)
-                self.ended(run, well=True)
-                after_each(run)
+                self._ended(run, well=True)
             elif state.name == "running":
-                self.say_once(f"{run.name} is left to {state.note}")
-            elif self.has_parent(run):
+                self._say_once(f"{run.name} is left to {state.note}")
+            elif self._has_parent(run):
                 self.waiting.remove(run)
                 return run
         self.look_again = time.monotonic() + LOOK_AGAIN
         return None
 
-    def has_parent(self, run: Run) -> bool:
+    def _has_parent(self, run: Run) -> bool:
         """Whether the run that this one starts from, if any, has ended, here or with others."""
         if (run.variant.init_from, run.seed) in self.unfinished:
             return False
         parent = run.parent
-        if parent is None or parent.state().name == "done":
+        if parent is None or _look(parent).name == "done":
             return True
-        self.say_once(f"{run.name} waits for {parent.name}, which it starts from")
+        self._say_once(f"{run.name} waits for {parent.name}, which it starts from")
         return False
 
-    def back(self, run: Run) -> None:
-        """Another process was faster."""
-        self.waiting.insert(0, run)
-
-    def say_once(self, line: str) -> None:
+    def _say_once(self, line: str) -> None:
         if line not in self.named:
             self.named.add(line)
-            self.console.print(line, highlight=False)
+            self.console.print(line, soft_wrap=True)
 
-    def ended(self, run: Run, well: bool) -> None:
+    def conclude(self, run: Run, code: int) -> None:
+        """A run's process has ended with this code."""
+        if code == HELD:  # another process was faster
+            self.waiting.insert(0, run)
+        elif _look(run).name == "done":
+            self._ended(run, well=True)
+        else:
+            self.failed_because(run, run.said().get("error") or how_it_ended(code))
+
+    def failed_because(self, run: Run, why: object) -> None:
+        self._ended(run, well=False)
+        self.console.print(f"{run.name} failed", style="red", end="")
+        self.console.print(f": {visible(why)[:1000]} (log: {visible(run.log)})", soft_wrap=True)
+        with contextlib.suppress(OSError):
+            free = shutil.disk_usage(run.results).free
+            if free < ENOUGH_DISK:
+                self.full_disk = (
+                    f"only {free >> 20} MiB are free where {run.results} lies; "
+                    "free some and call again, it goes on from here"
+                )
+
+    def _ended(self, run: Run, well: bool) -> None:
         self.look_again = 0.0
         self.weight_ended += run.weight
         if well:
             self.unfinished.remove((run.variant.name, run.seed))
+            self.after_each(run)
             return
         # Its name stays among the unfinished, so that nothing that starts from it ever becomes ready.
         self.failed.append(run)
         for child in [w for w in self.waiting if (w.variant.init_from, w.seed) == (run.variant.name, run.seed)]:
             self.waiting.remove(child)
-            self.ended(child, well=False)
+            self._ended(child, well=False)
 
 
 @dataclass
 class _Active:
-    """A run that is being executed: its process and its bar."""
+    """A run that is being executed: its process, its bar and its slot."""
 
     run: Run
-    process: "subprocess.Popen[bytes]"
+    process: Process
     bar: TaskID
     slot: int
 
     def share_done(self) -> float:
-        """0 to 1, from the state file; testing is the last twentieth."""
-        state = self.run.said()
-        share = float(state.get("done", 0)) / max(1, int(state.get("total", 1)))
-        return {"train": 0.95 * share, "test": 0.95 + 0.05 * share}.get(state.get("phase", ""), 0.0)
-
-
-def _start(run: Run, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-    run.log.parent.mkdir(parents=True, exist_ok=True)
-    ours = {key: value for key, value in environment.items() if key not in RANKS}
-    with run.log.open("ab") as log:
-        return subprocess.Popen(
-            [*EXECUTE, "run", *run.identity()],
-            stdout=log,
-            stderr=log,
-            stdin=subprocess.DEVNULL,
-            env=ours,
-            start_new_session=True,  # a Ctrl-C reaches it once, through _stop
-        )
-
-
-def _conclude(worker: _Active, queue: _Queue, console: Console, after_each: Callable[[Run], None]) -> None:
-    run, code = worker.run, worker.process.returncode
-    if code == HELD:
-        queue.back(run)
-        return
-    well = run.is_done()
-    queue.ended(run, well)
-    if well:
-        after_each(run)
-        return
-    error = run.said().get("error", f"ended with exit code {code}")
-    console.print(f"[red]{run.name} failed[/]: {error} (log: {run.log})", highlight=False)
-    free = shutil.disk_usage(run.results).free
-    if free < ENOUGH_DISK:
-        raise UserError(
-            f"only {free >> 20} MiB are free where {run.results} lies; free some and call again, it goes on from here"
-        )
-
-
-def _stop(active: Sequence[_Active], how: signal.Signals) -> None:
-    for worker in active:
-        worker.process.send_signal(how)
-    for worker in active:
+        """0 to 1, from the run's marker, whatever stands there; testing is the last twentieth."""
+        said = self.run.said()
         try:
-            worker.process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            worker.process.kill()
+            share = max(0.0, min(1.0, float(said["done"]) / max(1.0, float(said["total"]))))
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return 0.0
+        return (
+            0.95 * share
+            if said.get("phase") == "train"
+            else 0.95 + 0.05 * share
+            if said.get("phase") == "test"
+            else 0.0
+        )
+
+
+def _start(run: Run, environment: Mapping[str, str]) -> Process:
+    run.log.parent.mkdir(parents=True, exist_ok=True)
+    first = {key: value for key, value in environment.items() if key not in RANKS}
+    with run.log.open("ab") as log:
+        return start([*WORKER, "run", *run.identity()], first, log)

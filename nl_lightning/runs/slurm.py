@@ -16,28 +16,57 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import submitit
 from submitit.core.utils import DelayedSubmission, FailedJobError
 
 from nl_lightning.errors import UserError
-from nl_lightning.runs.schedule import EXECUTE, HELD
-from nl_lightning.runs.slots import Slots
+from nl_lightning.runs import schedule
+from nl_lightning.runs.processes import HELD, start
+from nl_lightning.runs.schedule import Slots
 from nl_lightning.study.lock import BEAT, STALE
 from nl_lightning.study.records import State, write_atomically
 from nl_lightning.study.run import Run, identified
 
-MINUTES = 240
-"""Time limit of a Slurm job that is given none. A run that takes longer goes on in its next turn."""
-TURNS = 1000
-"""Time limits that a run may use up."""
-PATIENCE = 60.0
-"""Seconds that a cluster's disks may take to show what another machine wrote."""
-OURS = ("array", "dependency", "error", "output")
-"""Options of sbatch that a user can't give: jobs wouldn't be found again, or would begin before their parents."""
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """How runs become jobs.
+
+    Attributes:
+        cluster: ``slurm``, or ``local`` for background processes of this machine.
+        folder: where submitit keeps its files of the jobs.
+        workers: jobs at a time, with ``local``; Slurm decides by itself.
+        options: of sbatch (with ``_`` for ``-``), with their values; True for one without. They go before the recipe's.
+        minutes: time limit of a Slurm job if `options` give no ``time``. A longer run goes on in its next turn.
+        turns: time limits that a run may use up.
+        patience: seconds that a cluster's disks may take to show what another machine wrote.
+    """
+
+    cluster: Literal["slurm", "local"]
+    folder: Path
+    workers: int = 1
+    options: Mapping[str, str | bool] = field(default_factory=dict)
+    minutes: int = 240
+    turns: int = 1000
+    patience: float = 60.0
+
+    OURS: ClassVar = ("array", "dependency", "error", "output")
+    """Options of sbatch that a user can't give: jobs wouldn't be found again, or would begin before their parents."""
+
+    def __post_init__(self) -> None:
+        if self.cluster != "slurm" and self.options:
+            raise UserError("--partition and --slurm are for --cluster slurm")
+        if self.cluster == "slurm" and self.workers > 1:
+            raise UserError("--workers is for one machine; on a cluster, Slurm says how many run at a time")
+        for name in self.options:
+            if name in self.OURS:
+                raise UserError(f"--slurm {name}: is set for each job; leave it out")
+        if not str(self.options.get("time", self.minutes)).isdecimal():
+            raise UserError(f"--slurm time: expected minutes, not '{self.options['time']}'")
 
 
 # ------------------------------------------------------------------------------------------------- inside a job
@@ -52,7 +81,7 @@ class Job:
         command: of the run's own process.
         environment: variables of that process, beside those of the job.
         after: jobs of this machine that must have ended first. (Slurm sees to that by itself.)
-        patience: seconds, see :data:`PATIENCE`.
+        patience: seconds, see :class:`ClusterSettings`.
     """
 
     run: Run
@@ -73,7 +102,7 @@ class Job:
         if self.run.is_done():  # all processes of a run look, or some would wait for the first one
             return
         self._check()
-        give_up = time.monotonic() + STALE + 2 * BEAT  # by then, the claim of a machine that has died is stale
+        give_up = time.monotonic() + STALE + 2 * BEAT  # by then, the lock of a machine that has died is stale
         while (code := self._attempt()) == HELD and time.monotonic() < give_up:
             time.sleep(BEAT)
         if code and not self.run.is_done():
@@ -110,13 +139,7 @@ class Job:
             process.send_signal(signal.SIGUSR2)
 
         with self.run.log.open("ab") as log:
-            process = subprocess.Popen(
-                self.command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **self.environment},
-            )
+            process = start(self.command, {**os.environ, **self.environment}, log, alone=False)
         before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR2)}
         code = process.wait()
         for number, handler in before.items():
@@ -140,34 +163,29 @@ def _in_grace_time() -> bool:
 
 
 class Slurm:
-    """Slurm, with options of sbatch: what a job needs is the recipe's, unless `options` say otherwise."""
+    """Slurm: what a job needs is the recipe's, unless the settings' options say otherwise."""
 
     name = "slurm"
 
-    def __init__(self, folder: Path, options: Mapping[str, str | bool]) -> None:
+    def __init__(self, settings: ClusterSettings) -> None:
         if shutil.which("sbatch") is None or shutil.which("srun") is None:
             raise UserError("--cluster slurm: no sbatch here; call this where jobs are submitted")
-        self.executor = submitit.SlurmExecutor(folder, max_num_timeout=TURNS)
-        self.options = {name.replace("-", "_"): value for name, value in options.items()}
-        for name in self.options:
-            if name in OURS:
-                raise UserError(f"--slurm {name}: is set for each job; leave it out")
-        if not str(self.options.get("time", MINUTES)).isdigit():
-            raise UserError(f"--slurm time: expected minutes, not '{self.options['time']}'")
+        self.settings = settings
+        self.executor = submitit.SlurmExecutor(settings.folder, max_num_timeout=settings.turns)
 
     def submit(self, run: Run, parent: str | None) -> str:
         """File a job, to begin when the job `parent` has ended well, and return its id. UserError if it is refused."""
-        options = {**_needs(run), **self.options}
+        options = {**_needs(run), **self.settings.options}
         cores = options["cpus_per_task"]
         self.executor.update_parameters(
             job_name=f"{run.variant.name}-seed{run.seed}",
-            time=int(options.pop("time", MINUTES)),
+            time=int(options.pop("time", self.settings.minutes)),
             dependency=None if parent is None else f"afterok:{parent}",
             # srun doesn't take them over from sbatch. If one process of a run fails, the others would wait for it.
             srun_args=[f"--cpus-per-task={cores}", "--kill-on-bad-exit=1"],
             additional_parameters={"requeue": True, "kill_on_invalid_dep": "yes", **options},
         )
-        job = Job(run, _command(run), {"OMP_NUM_THREADS": str(cores)}, patience=PATIENCE)
+        job = Job(run, _command(run), {"OMP_NUM_THREADS": str(cores)}, patience=self.settings.patience)
         try:
             with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises as well
                 return self.executor.submit(job).job_id
@@ -176,7 +194,7 @@ class Slurm:
 
 
 def _command(run: Run) -> list[str]:
-    return [*EXECUTE, "run", *run.identity()]
+    return [*schedule.WORKER, "run", *run.identity()]
 
 
 def _needs(run: Run) -> dict[str, Any]:
@@ -194,14 +212,14 @@ def _needs(run: Run) -> dict[str, Any]:
 
 
 class Local:
-    """Background processes of this machine, `workers` at a time, which share its cores and GPUs."""
+    """Background processes of this machine, some at a time, which share its cores and GPUs."""
 
     name = "local"
 
-    def __init__(self, folder: Path, workers: int) -> None:
-        self.executor = submitit.LocalExecutor(folder)
+    def __init__(self, settings: ClusterSettings) -> None:
+        self.executor = submitit.LocalExecutor(settings.folder)
         self.executor.update_parameters(timeout_min=60 * 24 * 365)
-        self.workers, self.slots = workers, Slots(workers)
+        self.workers, self.slots = settings.workers, Slots(settings.workers)
         self.jobs: list[submitit.Job[None]] = []  # kept: a process is waited for by the object that started it
 
     def submit(self, run: Run, parent: str | None) -> str:
@@ -231,14 +249,16 @@ def _terminal_left_alone() -> Iterator[None]:
         os.close(nothing)
 
 
-Cluster = Slurm | Local
+def cluster_of(settings: ClusterSettings) -> "Slurm | Local":
+    """The cluster of these settings. UserError if it isn't here."""
+    return Slurm(settings) if settings.cluster == "slurm" else Local(settings)
 
 
-def submit_all(runs: Sequence[Run], cluster: Cluster, say: Callable[[str], None]) -> None:
+def submit_all(runs: Sequence[Run], cluster: Slurm | Local, say: Callable[[str], None]) -> None:
     """Submit every run that isn't done and has no job yet, and `say` what becomes of each.
 
     Args:
-        runs: parents before their children, as :func:`~nl_lightning.runs.schedule.plan` has them.
+        runs: parents before their children, as :func:`~nl_lightning.study.run.plan` has them.
 
     Raises:
         UserError: the cluster refuses a job; those before it are submitted.
@@ -265,7 +285,7 @@ def submit_all(runs: Sequence[Run], cluster: Cluster, say: Callable[[str], None]
             say(f"{run.name}: not submitted, it starts from {parent.name}; call again when that is done")
 
 
-def _submit(run: Run, cluster: Cluster, after: str | None) -> "_Submitted":
+def _submit(run: Run, cluster: Slurm | Local, after: str | None) -> "_Submitted":
     run.prepare_folder()
     job = _Submitted(cluster.name, cluster.submit(run, after), platform.node(), alive=True)
     job.note(run)
@@ -324,11 +344,13 @@ def _newest_jobs(runs: Sequence[Run]) -> dict[str, _Submitted]:
 
 
 def _noted(run: Run) -> dict[str, str]:
+    """What :meth:`_Submitted.note` wrote of the run's newest job; nothing if there is none, or the file is damaged."""
     try:
-        note: dict[str, str] = json.loads((run.folder / "job.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        note = json.loads((run.folder / "job.json").read_text(encoding="utf-8"))
+        said = {key: str(note[key]) for key in ("cluster", "job", "host")}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
-    return note
+    return said if said["job"].isdecimal() else {}
 
 
 def _judged(state: State, job: _Submitted | None) -> State:
@@ -343,9 +365,11 @@ def _alive_on_slurm(jobs: Collection[str]) -> set[str] | None:
     """Those of the jobs that wait or run; None if Slurm can't be asked here."""
     if not jobs or shutil.which("squeue") is None:
         return None
-    asked = subprocess.run(
-        ["squeue", "--noheader", "--format=%A", f"--jobs={','.join(jobs)}"], capture_output=True, text=True
-    )
+    command = ["squeue", "--noheader", "--format=%A", f"--jobs={','.join(jobs)}"]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
     if asked.returncode and "Invalid job id" not in asked.stderr:  # as it says of a single one that is gone
         return None
     return set(asked.stdout.split())

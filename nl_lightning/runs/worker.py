@@ -1,18 +1,21 @@
-"""A run in a process of its own: its claim, its signals, its last word, its exit code.
+"""The process of one run: its lock, its signals, its last word and its exit code.
 
-``python -m nl_lightning.runs.worker run STUDY VARIANT RECIPE SEED RESULTS`` is what the runner starts, and a cluster's
-job; the options are theirs. The claim is taken before anything slow is imported, so of several processes that begin
-together all but one are gone at once.
+``python -m nl_lightning.runs.worker run STUDY VARIANT RECIPE SEED RESULTS`` is what ``nl-lightning run`` and a job of a
+cluster start. The lock is taken before anything slow is imported. So if several processes begin the same run together,
+all but one end at once.
 """
 
 import contextlib
 import os
 import sys
+from typing import TYPE_CHECKING
 
-from nl_lightning.errors import Stopped, UserError, mistake, stop_on_signals
-from nl_lightning.runs.schedule import HELD
-from nl_lightning.study.lock import Claim, claim
-from nl_lightning.study.run import Run, identified
+from nl_lightning.errors import Stopped, UserError, mistake, say, stop_on_signals
+from nl_lightning.runs.processes import HELD, end_with_parent, leave_no_children
+
+if TYPE_CHECKING:
+    from nl_lightning.study.lock import Claim
+    from nl_lightning.study.run import Run
 
 
 def main(arguments: list[str]) -> int:
@@ -28,15 +31,20 @@ def main(arguments: list[str]) -> int:
         return _prepare(rest) if verb == "prepare" else _run(*rest)
     except Stopped as stopped:
         return stopped.exit_code
+    except Exception as error:
+        return _exit_code(error, None)
 
 
 def _run(*identity: str) -> int:
+    from nl_lightning.study.lock import claim
+    from nl_lightning.study.run import identified
+
     run = identified(*identity)
     if _rank() > 0:
         return _execute(run, None)
     held = claim(run.folder)
     if held is None:
-        print(f"nl-lightning: {run.name} is left to {run.state().note or 'another process'}", file=sys.stderr)
+        say(f"{run.name} is left to {run.state().note or 'another process'}")
         return HELD
     with held:
         if run.is_done():
@@ -50,7 +58,7 @@ def _rank() -> int:
     return next((int(os.environ[name]) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if name in os.environ), 0)
 
 
-def _execute(run: Run, held: Claim | None) -> int:
+def _execute(run: "Run", held: "Claim | None") -> int:
     """Execute a run; if it ends without a record, its marker says why."""
     from nl_lightning.tracking import log as tracking  # takes seconds, and so does torch
     from nl_lightning.train.execute import execute
@@ -64,8 +72,8 @@ def _execute(run: Run, held: Claim | None) -> int:
     return 0
 
 
-def _say_why(run: Run, held: Claim | None, error: BaseException) -> None:
-    """Say in the run's marker, which is no other process's, why it ends; not on a full disk."""
+def _say_why(run: "Run", held: "Claim | None", error: BaseException) -> None:
+    """Say in the run's marker why it ends. The marker of a lost lock is another process's; a full disk takes none."""
     if held is None or held.lost:
         return
     with contextlib.suppress(UserError):
@@ -75,14 +83,14 @@ def _say_why(run: Run, held: Claim | None, error: BaseException) -> None:
             run.say("failed", error=mistake(error) or f"{type(error).__name__}: {error}".splitlines()[0])
 
 
-def _exit_code(error: BaseException, held: Claim | None) -> int:
+def _exit_code(error: BaseException, held: "Claim | None") -> int:
     """See :func:`main`; raises what is nobody's mistake."""
     if isinstance(error, Exception) and held is not None and held.lost:
         return HELD  # the run, and its marker, are another process's now
     line = mistake(error)
     if line is None:
         raise error
-    print(f"nl-lightning: {line}", file=sys.stderr)
+    say(line)
     return 2
 
 
@@ -90,19 +98,14 @@ def _prepare(files: list[str]) -> int:
     """Make a recipe's data and check its lists."""
     from nl_lightning.train.lightning_cli import data_of  # takes seconds: torch
 
-    try:
-        data = data_of(files)
-        data.prepare_data()
-        for stage in ("fit", "test"):
-            data.setup(stage)
-    except (UserError, OSError) as error:
-        line = mistake(error)
-        if line is None:
-            raise
-        print(f"nl-lightning: {line}", file=sys.stderr)
-        return 2
+    data = data_of(files)
+    data.prepare_data()
+    for stage in ("fit", "test"):
+        data.setup(stage)
     return 0
 
 
 if __name__ == "__main__":
+    leave_no_children()
+    end_with_parent()
     sys.exit(main(sys.argv[1:]))

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,7 @@ from rich.console import Console
 
 from nl_lightning.errors import UserError
 from nl_lightning.runs import schedule as runner
-from nl_lightning.runs import slots
-from nl_lightning.runs.schedule import run_all
+from nl_lightning.runs.schedule import Slots, run_all
 from nl_lightning.study.lock import claim
 from nl_lightning.study.run import Run, plan
 from nl_lightning.study.study import load_recipe, load_study
@@ -59,7 +59,8 @@ log.write(f"begin {variant}\\n")
 run.say("running", phase="train", done=1, total=2)
 if variant in os.environ.get("HANG", "").split():
     try:
-        time.sleep(60)
+        log.write(f"hanging {variant}\\n")
+        time.sleep(3600)
     except Stopped as stopped:
         log.write(f"stopped {variant}\\n")
         if stopped.preempted:
@@ -70,7 +71,9 @@ if variant in os.environ.get("FAIL", "").split():
     run.say("failed", error="the dog ate it")
     held.release()
     sys.exit(2)
-time.sleep(4 if variant == os.environ.get("SLOW") else 0.3)
+waits, line = os.environ.get("WAITS", ":").split(":")
+while variant in waits.split() and line not in (run.results / "order.log").read_text().splitlines():
+    time.sleep(0.05)
 write_record(run.results, RunRecord(
     study="small", recipe=run.base.name, variant=variant, seed=run.seed, config_hash=run.config_hash, config={},
     top1=50.0, top5=90.0, videos_expected=10, videos_scored=10, num_clips=1, num_crops=1, params=1, macs=1, steps=1,
@@ -89,7 +92,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Run]:
     (tmp_path / "tiny_128f.yaml").write_text("data: {num_frames: 16}\n")
     (tmp_path / "results").mkdir()
     (tmp_path / "execution.py").write_text(EXECUTION)
-    monkeypatch.setattr(runner, "EXECUTE", [sys.executable, str(tmp_path / "execution.py")])
+    monkeypatch.setattr(runner, "WORKER", [sys.executable, str(tmp_path / "execution.py")])
     return planned(tmp_path)
 
 
@@ -109,6 +112,43 @@ def go(runs: list[Run], workers: int = 1) -> tuple[list[str], list[str]]:
     return finished, [run.variant.name for run in failed]
 
 
+LIMIT = 600
+"""Seconds after which a test hangs; what it waits for takes a few on a quiet machine."""
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def command(
+    folder: Path, *options: str, before: str = "runner.prepare = lambda recipe: 0", **environment: str
+) -> "subprocess.Popen[str]":
+    """``nl-lightning run`` of the study, as a shell would start it, with the stand-in for the process of a run."""
+    script = textwrap.dedent(f"""
+        import sys
+        from nl_lightning.cli import main
+        from nl_lightning.runs import schedule as runner
+        runner.WORKER = [sys.executable, {str(folder / "execution.py")!r}]
+        {before}
+        sys.exit(main())
+    """)
+    words = [
+        "run",
+        str(folder / "study.yaml"),
+        "--recipe",
+        str(folder / "tiny.yaml"),
+        "--results",
+        str(folder / "results"),
+    ]
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *words, *options], env={**os.environ, **environment}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
 def test_parents_come_first_and_cheap_networks_before_dear_ones(runs: list[Run]) -> None:
     assert go(runs) == (["parent", "child", "grandchild", "big"], [])
 
@@ -123,12 +163,13 @@ def test_what_has_its_record_is_not_run_again(runs: list[Run]) -> None:
 
 def test_several_at_a_time_share_the_cores_and_children_wait(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(slots, "cores", lambda: 4)
+    monkeypatch.setattr(runner, "cores", lambda: 4)
+    monkeypatch.setenv("WAITS", "big:begin parent")
     finished, failed = go(runs, workers=2)
     assert sorted(finished) == ["big", "child", "grandchild", "parent"]
     assert failed == []
     lines = order(runs)
-    assert set(lines[:2]) == {"begin parent", "begin big"}  # big needs nobody, the children need the parent
+    assert lines.index("begin parent") < lines.index("end big 2")  # big needs nobody, the children need the parent
     assert lines.index("end parent 2") < lines.index("begin child")
     assert lines.index("end child 2") < lines.index("begin grandchild")
 
@@ -161,8 +202,9 @@ def test_what_another_process_works_on_is_left_to_it(
     runs: list[Run], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(runner, "LOOK_AGAIN", 0.1)
-    monkeypatch.setenv("SLOW", "parent")
-    with subprocess.Popen([*runner.EXECUTE, "run", *runs[0].identity()]) as other:
+    monkeypatch.setenv("WAITS", "parent:end big 1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with subprocess.Popen([*runner.WORKER, "run", *runs[0].identity()]) as other:
         while not order(runs):
             time.sleep(0.05)
         finished: list[str] = []
@@ -196,24 +238,10 @@ def test_told_to_stop_it_stops_its_runs_and_loses_nothing(
     runs: list[Run], tmp_path: Path, how: signal.Signals, code: int, state: str
 ) -> None:
     """The whole command, as a shell would start it."""
-    command = textwrap.dedent(f"""
-        import sys
-        from nl_lightning import cli
-        from nl_lightning.runs import schedule as runner
-        runner.EXECUTE = [sys.executable, {str(tmp_path / "execution.py")!r}]
-        cli.prepare = lambda recipe: 0
-        sys.exit(cli.main(["run", {str(tmp_path / "study.yaml")!r}, "--recipe", {str(tmp_path / "tiny.yaml")!r},
-                           "--results", {str(tmp_path / "results")!r}]))
-    """)
-    process = subprocess.Popen(
-        [sys.executable, "-c", command], env={**os.environ, "HANG": "child"}, stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 60
-    while "begin child" not in order(runs) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(0.5)
+    process = command(tmp_path, HANG="child")
+    wait_until(lambda: "hanging child" in order(runs))
     process.send_signal(how)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == code
     assert "the same command goes on from here" in errors
     assert order(runs)[-1] == "stopped child"
@@ -241,3 +269,43 @@ def test_columns_for_a_table_of_runs(runs: list[Run]) -> None:
     assert columns["recipe"] == "tiny"
     assert columns["config_hash"] == runs[1].config_hash
     assert all(isinstance(value, str | int) for value in columns.values())
+
+
+# ------------------------------------------------------------------------------ a machine shared among workers
+
+
+def shares(workers: int) -> list[dict[str, str]]:
+    places = Slots(workers)
+    return [places.environment(places.take()) for _ in range(workers)]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "expected"),
+    [
+        ("0,1,2,3", 4, ["0", "1", "2", "3"]),
+        ("0,1,2,3", 2, ["0,1", "2,3"]),
+        ("4,5", 4, ["4", "5", "4", "5"]),  # two workers share a GPU
+        ("GPU-a,GPU-b,GPU-c", 2, ["GPU-a", "GPU-b"]),
+        ("3", 1, ["3"]),
+    ],
+)
+def test_gpus_are_dealt_out(monkeypatch: pytest.MonkeyPatch, gpus: str, workers: int, expected: list[str]) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    assert [share["CUDA_VISIBLE_DEVICES"] for share in shares(workers)] == expected
+
+
+def test_cores_are_dealt_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(runner, "cores", lambda: 8)
+    assert shares(3) == [{"OMP_NUM_THREADS": "2"}] * 3
+    assert shares(16)[0] == {"OMP_NUM_THREADS": "1"}
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert shares(2) == [{"OMP_NUM_THREADS": "3"}] * 2
+
+
+def test_a_slot_that_is_given_back_is_taken_again() -> None:
+    places = Slots(2)
+    first, second = places.take(), places.take()
+    places.give_back(second)
+    assert places.take() == second != first

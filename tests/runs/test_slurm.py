@@ -15,7 +15,7 @@ import pytest
 from tiny_study import write_tiny_study
 
 from nl_lightning.runs import slurm as cluster
-from nl_lightning.runs.schedule import HELD
+from nl_lightning.runs.processes import HELD
 from nl_lightning.runs.slurm import Job, states
 from nl_lightning.study.run import Run, plan
 from nl_lightning.study.study import load_recipe, load_study
@@ -111,9 +111,9 @@ class Home:
         script = textwrap.dedent(f"""
             import sys
             from nl_lightning import cli
-            from nl_lightning.runs import slurm as cluster
-            cluster.EXECUTE = [sys.executable, {str(self.folder / "process.py")!r}]
-            cli.prepare = lambda recipe: 0
+            from nl_lightning.runs import schedule
+            schedule.WORKER = [sys.executable, {str(self.folder / "process.py")!r}]
+            schedule.prepare = lambda recipe: 0
             sys.exit(cli.main(sys.argv[1:]))
         """)
         where = ("--recipe", str(self.folder / "tiny.yaml"), "--results", str(self.results))

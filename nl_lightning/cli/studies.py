@@ -1,0 +1,404 @@
+"""The commands on studies: ``run``, ``status``, ``report`` and others.
+
+Each can be repeated at any time on half-finished work. What is slow to import is imported by the command that needs it.
+Commands that only look (``status``, ``report``, ``sweeps``, ``run --dry-run``) import neither torch nor anything that a
+study or a recipe names.
+"""
+
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from nl_lightning.cli.output import plain_table, print_lines, working
+from nl_lightning.cli.parsing import KEY_VALUE, OPTION, SEED, SEVERAL, number, whole
+from nl_lightning.errors import UserError, mistake, terminal, visible
+from nl_lightning.study.run import CHECKPOINT_MINUTES, Run, plan, to_run_again
+from nl_lightning.study.study import Recipe, Study, find_study, load_recipe, load_study
+
+if TYPE_CHECKING:
+    from nl_lightning.report.claims import Report
+
+Seeds = Annotated[Sequence[int], SEED]
+Count = Annotated[int, whole(1, 10**9)]
+Workers = Annotated[int, whole(1, 4096)]
+Percent = Annotated[float | None, number(0, 100, "a number above 0, up to 100")]
+Minutes = Annotated[float, number(-1e-9, 1e6, "minutes of at least 0")]
+MY_RESULTS = Path("my_results")
+
+
+@dataclass(frozen=True)
+class OfStudy:
+    """A study under a recipe, and where its records are.
+
+    Attributes:
+        study: its name (table2), or the path of its YAML file.
+        recipe: name or path (default: the study's).
+        results: folder of the records.
+    """
+
+    study: str
+    _: KW_ONLY
+    recipe: str | None = None
+    results: Path = MY_RESULTS
+
+    def load(self) -> tuple[Study, Recipe]:
+        study = load_study(find_study(self.study))
+        recipe = load_recipe(self.recipe or study.recipe)
+        study.check_measures(recipe)
+        return study, recipe
+
+
+@dataclass(frozen=True)
+class Selected(OfStudy):
+    """Runs of a study: variants x seeds.
+
+    Attributes:
+        table: only this table of the study, for example 2a.
+        variant: only this variant of the study.
+        where: only variants with these values, for example depth=50 sum_over=space.
+        seed: 0 if none is given.
+    """
+
+    _: KW_ONLY
+    table: Sequence[str] = ()
+    variant: Sequence[str] = ()
+    where: Annotated[Sequence[tuple[str, str]], KEY_VALUE, SEVERAL] = ()
+    seed: Seeds = ()
+
+    def runs(self, parents: bool = True) -> list[Run]:
+        """The selected runs; with `parents`, also those that they start from."""
+        study, recipe = self.load()
+        columns = dict(self.where)
+        seeds = [int(columns.pop("seed"))] if "seed" in columns else self.seed or [0]
+        variants = [*self.variant, *(study.where(columns) if columns else [])]
+        return plan(study, recipe, seeds, self.results, self.table or None, variants or None, parents)
+
+
+# ---------------------------------------------------------------------------------------------------- the study
+
+
+def run(
+    which: Selected,
+    *,
+    workers: Workers = 1,
+    dry_run: bool = False,
+    failed: bool = False,
+    parents: Literal["train", "wait"] = "train",
+    checkpoint_minutes: Minutes = CHECKPOINT_MINUTES,
+    expect: str | None = None,
+    cluster: Literal["slurm", "local"] | None = None,
+    partition: str | None = None,
+    slurm: Annotated[Sequence[tuple[str, str | bool]], OPTION] = (),
+) -> int:
+    """Train and test the runs of a study that aren't done yet.
+
+    The same command can be given again at any time: finished runs are skipped, and
+    interrupted ones go on from their last checkpoint. Ctrl-C stops all runs; each
+    saves a checkpoint first.
+
+    Args:
+        workers: runs at a time.
+        dry_run: print the commands of the runs that are left, and do nothing.
+        failed: only runs that failed or were interrupted, wherever they ran.
+        parents: runs that others start from: train them first, or wait until somebody has.
+        checkpoint_minutes: most minutes between two checkpoints; there is one after each epoch too.
+        expect: refuse variants that are defined otherwise (sweeps use it: VARIANT=HASH ...).
+        cluster: submit a job for each run and return: to Slurm, or in the background of this machine.
+        partition: of Slurm.
+        slurm: an option of sbatch, for example account=lab, mem=64G, exclusive; time is in minutes.
+    """
+    from nl_lightning.tracking import agent, sweeps
+
+    def planned() -> list[Run]:
+        runs = [
+            dataclasses.replace(one, checkpoint_minutes=checkpoint_minutes) for one in which.runs(parents == "train")
+        ]
+        if failed and not (runs := to_run_again(found := runs)):
+            counts = _counts(one.state().name for one in found)
+            raise UserError(f"nothing has failed or was interrupted: {counts}; 'nl-lightning status' shows each run")
+        for one in runs:
+            _ = one.config_hash  # a file that is missing or broken is found now
+        if expect is not None:
+            sweeps.check_expected(runs[0].study, runs[0].base, expect, [one.variant.name for one in runs])
+        return runs
+
+    if agent.is_present():
+        return _run_point(planned, workers)
+    runs = planned()
+    if dry_run:
+        return _show_commands(runs)
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return _run_together(runs)
+    if cluster is None and (partition or slurm):
+        raise UserError("--partition and --slurm are for --cluster slurm")
+    if cluster is not None:
+        return _submit(runs, cluster, workers, {**({"partition": partition} if partition else {}), **dict(slurm)})
+    return _run_here(runs, workers, which.table)
+
+
+def _counts(names: Any) -> str:
+    return ", ".join(f"{count} {name}" for name, count in Counter(names).items())
+
+
+def _show_commands(runs: list[Run]) -> int:
+    left = [(one, state) for one in runs if (state := one.state()).name != "done"]
+    print_lines(f"# {len(runs) - len(left)} of {len(runs)} runs are done already")
+    for one, state in left:
+        print_lines(f"# {one.name}: {state.name}" + (f", {visible(state.note)}" if state.note else ""))
+        print_lines(*map(visible, one.commands()))
+    return 0
+
+
+def _run_point(planned: Callable[[], list[Run]], workers: int) -> int:
+    """One point of a W&B sweep: this is the command of its agent."""
+    from nl_lightning.runs.schedule import run_all
+    from nl_lightning.tracking import agent
+
+    console = terminal()
+    return agent.run_point(planned, lambda runs, env: run_all(runs, workers, console, lambda one: None, env))
+
+
+def _run_here(runs: list[Run], workers: int, tables: Sequence[str]) -> int:
+    from nl_lightning.runs.schedule import prepare, run_all
+
+    console, study, recipe, results = terminal(), runs[0].study, runs[0].base, runs[0].results
+
+    def refresh(one: Run) -> None:
+        record = one.state().record
+        assert record is not None
+        console.print(f"{one.name}: {study.metric.name} {record.score(study.metric):.1f} %")
+        try:
+            _write_tables(study, recipe, results)
+        except Exception as error:  # a record that somebody broke; the runs go on
+            why = mistake(error) or f"{type(error).__name__}: {error}"
+            console.print(f"tables not refreshed: {visible(why)}", style="yellow", soft_wrap=True)
+
+    if not all(one.is_done() for one in runs) and (code := prepare(recipe)):
+        return code
+    failed = run_all(runs, workers, console, refresh)
+    _show(*_write_tables(study, recipe, results), list(tables) or None)
+    return 1 if failed else 0
+
+
+def _run_together(runs: list[Run]) -> int:
+    """Be one of the processes of a run: torchrun has started this in each of them."""
+    from nl_lightning.runs import worker
+
+    left = [one for one in runs if not one.is_done()]
+    if len(left) > 1:
+        raise UserError(
+            f"torchrun starts the processes of one run, and {len(left)} are left, {left[0].name} first: "
+            "name one with --variant and --seed"
+        )
+    for one in left:
+        trainer, started = one.recipe.config.get("trainer", {}), int(os.environ["WORLD_SIZE"])
+        nodes, devices = trainer.get("num_nodes", 1), trainer.get("devices", 1)
+        if nodes * devices != started:
+            raise UserError(
+                f"torchrun has started {started} processes, and recipe {one.recipe.name} says {nodes} x {devices} "
+                "(trainer.num_nodes, trainer.devices): give both the same"
+            )
+        return worker.main(["run", *one.identity()])
+    return 0
+
+
+def _submit(runs: list[Run], cluster: Literal["slurm", "local"], workers: int, options: dict[str, str | bool]) -> int:
+    from nl_lightning.runs.schedule import prepare
+    from nl_lightning.runs.slurm import ClusterSettings, cluster_of, submit_all
+
+    there = cluster_of(ClusterSettings(cluster, runs[0].results / "jobs", workers, options))
+    if not all(one.is_done() for one in runs) and (code := prepare(runs[0].base)):
+        return code
+    submit_all(runs, there, print_lines)
+    print_lines(f"nl-lightning status shows how far they are; what they print: {runs[0].log.parent.parent}/*/seed*.log")
+    return 0
+
+
+def status(which: Selected) -> int:
+    """Show every run of a study and where it stands."""
+    from nl_lightning.runs.slurm import states
+
+    with working("looking at the runs"):
+        runs = which.runs()
+        found = states(runs)
+    out, metric = terminal(), runs[0].study.metric
+    room = max(12, out.width - max(len(one.variant.name) for one in runs) - 34)  # a narrow terminal cuts the note only
+    table = plain_table("variant", "seed", "state", f"{metric.name} %", "")
+    for one, state in zip(runs, found, strict=True):
+        score = f"{state.record.score(metric):.1f}" if state.record else ""
+        note = visible(state.note)
+        table.add_row(one.variant.name, str(one.seed), state.name, score, note[: room - 3] + "..." * (len(note) > room))
+    out.print(table)
+    print_lines(f"{_counts(state.name for state in found)}, in {which.results}")
+    return 0
+
+
+def sweeps(study: str, *, seed: Seeds = (), recipe: str | None = None, full_grid: bool = False) -> int:
+    """Write W&B sweeps: one of the whole study, and one of each table.
+
+    Args:
+        study: its name (table2), or the path of its YAML file.
+        seed: 0 if none is given.
+        recipe: name or path (default: the study's).
+        full_grid: also the product of the study's grid, axis by axis.
+    """
+    from nl_lightning.tracking.sweeps import write_sweeps
+
+    found, under = OfStudy(study, recipe=recipe).load()
+    folder = Path("sweeps") if under.name == found.recipe else Path("sweeps") / under.name
+    print_lines(*(f"wandb sweep {file}" for file in write_sweeps(found, under, seed or [0], folder, full_grid)))
+    return 0
+
+
+# ----------------------------------------------------------------------------------------------------- results
+
+
+def _write_tables(study: Study, recipe: Recipe, results: Path) -> tuple["Report", list[Path]]:
+    from nl_lightning.report.claims import report  # pandas: half a second
+    from nl_lightning.report.collate import collect
+    from nl_lightning.report.render import write_tables
+
+    found = report(collect(study, recipe, results))
+    return found, write_tables(found, results)
+
+
+def _show(found: "Report", written: list[Path], tables: list[str] | None = None) -> None:
+    from nl_lightning.report.render import print_study
+
+    print_study(terminal(), found, tables)
+    print_lines(f"{len(written)} files in {written[0].parent}")
+
+
+def report(
+    of: OfStudy,
+    *,
+    wandb: str | None = None,
+    wandb_offline: Path | None = None,
+    readme: Path | None = None,
+    html: bool = False,
+) -> int:
+    """Collate the records of a study into tables: Markdown, LaTeX and CSV.
+
+    Args:
+        wandb: take the records from W&B: ENTITY/PROJECT or ENTITY/PROJECT/SWEEP.
+        wandb_offline: take the records from the W&B run folders below this one.
+        readme: also update the results block of this file.
+        html: also make one HTML page, with figures.
+    """
+    if wandb is not None and wandb_offline is not None:
+        raise UserError("argument --wandb-offline: not allowed with argument --wandb")
+    study, recipe = of.load()
+    with working("reading records and computing tables"):
+        if wandb is None and wandb_offline is None:
+            (runs, written), left_out = _write_tables(study, recipe, of.results), None
+        else:
+            runs, written, left_out = _from_wandb(study, recipe, of.results, wandb, wandb_offline)
+    _show(runs, written)
+    if left_out is not None:
+        left_out()
+    if readme is not None:
+        from nl_lightning.report.render import update_readme
+
+        update_readme(readme, runs)
+    if html:
+        from nl_lightning.report.html import write_html
+
+        with working("drawing the page"):
+            page = write_html(runs, of.results)
+        print_lines(str(page))
+    return 0
+
+
+def _from_wandb(
+    study: Study, recipe: Recipe, results: Path, project: str | None, folder: Path | None
+) -> tuple["Report", list[Path], Callable[[], None]]:
+    """Tables of the records that W&B has; the last one prints what was left out."""
+    from nl_lightning.report.claims import report  # W&B and pandas: a second
+    from nl_lightning.report.render import write_tables
+    from nl_lightning.tracking.log import logged_in
+    from nl_lightning.tracking.offline import from_folders, from_server
+    from nl_lightning.tracking.read_back import print_left_out, select
+
+    if project is not None and not logged_in():
+        raise UserError("--wandb: nobody is logged in at W&B; log in with 'wandb login', or set WANDB_API_KEY")
+    listed = from_server(project) if project is not None else from_folders(folder or Path())
+    runs, left_out = select(study, recipe, listed)
+    found = report(runs)
+    return found, write_tables(found, results), lambda: print_left_out(terminal(), left_out, len(listed))
+
+
+def power(
+    of: OfStudy,
+    *,
+    videos: Count | None = None,
+    disagreement: Percent = None,
+    seed_noise: Percent = None,
+) -> int:
+    """Say how many videos and seeds it takes to decide each claim of a study.
+
+    Args:
+        videos: test videos (default: as tested or reported).
+        disagreement: percent of the videos that two networks split on.
+        seed_noise: spread of a difference over seeds, in points.
+    """
+    from nl_lightning.report.collate import collect
+    from nl_lightning.report.power import plan_of, power_columns
+    from nl_lightning.report.render import print_columns
+
+    study, recipe = of.load()
+    with working("reading records"):
+        found = plan_of(collect(study, recipe, of.results), videos, disagreement, seed_noise)
+    print_lines(found.said)
+    print_columns(terminal(), power_columns(study, found))
+    return 0
+
+
+def complexity(which: Selected, *, explain: bool = False) -> int:
+    """Count the parameters and multiply-adds of the variants of a study.
+
+    Args:
+        explain: how each non-local block computes Eq. (1), for one clip.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # nothing is multiplied here: threads would only be started
+    runs = which.runs()
+    tables = [] if explain else [plain_table("variant", "params M", "multiply-adds G a clip")]
+    with working(f"building {len(runs)} networks"):
+        from nl_lightning.train.lightning_cli import block_costs_of, run_complexity  # takes seconds: torch
+
+        for one in runs:
+            if not explain:
+                cost = run_complexity(one)
+                tables[0].add_row(one.variant.name, f"{cost.params / 1e6:.3f}", f"{cost.macs / 1e9:.3f}")
+                continue
+            columns = ("block", "sets", "queries", "keys", "N x N, MiB", "on a CPU", "on a GPU")
+            tables.append(plain_table(*columns, title=one.variant.name, title_justify="left", title_style="bold"))
+            for cpu, gpu in zip(block_costs_of(one, "cpu"), block_costs_of(one, "cuda"), strict=True):
+                sizes = (str(size) for size in (cpu.sizes.sets, cpu.sizes.queries, cpu.sizes.keys))
+                tables[-1].add_row(cpu.name, *sizes, f"{cpu.matrix * 4 / 2**20:.3g}", cpu.form, gpu.form)
+    terminal().print(*tables, sep="")
+    return 0
+
+
+def rescore(record: Path) -> int:
+    """Say what one test would have scored under other protocols.
+
+    Args:
+        record: a record (.json), or the predictions that a test wrote (.parquet).
+    """
+    from nl_lightning.report.rescore import lines, rescore, rescore_record
+
+    if record.suffix == ".parquet":
+        rescored = rescore(record)
+    else:
+        rescored, of = rescore_record(record)
+        print_lines(f"the stored views give the record's {of.top1} % and {of.top5} % again, video by video")
+    table = plain_table("views", "a video's score", "top-1 %", "top-5 %")
+    for views, rule, top1, top5 in lines(rescored):
+        table.add_row(views, rule, f"{top1:.2f}", f"{top5:.2f}" if top5 == top5 else "")
+    terminal().print(table)
+    print_lines(f"{rescored.videos} videos, {rescored.unreadable} missing: wrong, unless a line says otherwise")
+    return 0

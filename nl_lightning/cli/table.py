@@ -1,0 +1,85 @@
+"""The table of commands."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from nl_lightning.cli import studies, videos
+from nl_lightning.cli.parsing import Parser, bind, parser_of
+from nl_lightning.errors import UserError, visible
+
+COMMANDS: dict[str, Any] = {
+    "run": studies.run,
+    "status": studies.status,
+    "report": studies.report,
+    "sweeps": studies.sweeps,
+    "power": studies.power,
+    "complexity": studies.complexity,
+    "rescore": studies.rescore,
+    "predict": videos.predict,
+    "attend": videos.attend,
+    "reach": videos.reach,
+    "weights": {"import": videos.weights_import, "export": videos.weights_export},
+    "data": {"check": videos.data_check, "prepare": videos.data_prepare, "shards": videos.data_shards},
+    "fit": None,  # LightningCLI parses these
+    "validate": None,
+    "test": None,
+}
+PURPOSES = {
+    "weights": "Weight files: import those of other projects, export ours",
+    "data": "Data sets: check every file, make a copy that decodes fast, pack shards",
+    "fit": "Train one network, on videos of your own or of a recipe",
+    "validate": "Measure one-clip accuracy on the validation list",
+    "test": "Measure accuracy over all views of each test video",
+}
+HELP = """\
+usage: nl-lightning {command} --config RECIPE.yaml [--KEY=VALUE ...]
+
+{purpose}.
+
+A recipe (experiments/recipes/*.yaml) sets everything. A key on the command line goes
+before the recipe's. For videos of your own, start from folder.yaml.
+
+  --config FILE                     a recipe; of several, later ones go before earlier ones
+  --data.root=DIR                   folder of the data set
+  --data.train_list=FILE            videos to train on; also --data.val_list, --data.test_list
+  --data.batch_size=N               videos in a batch, on each GPU
+  --model.net.num_classes=N         number of classes
+  --model.net.depth=50              ResNet-50 or ResNet-101
+  --model.net.non_local=JSON        blocks: {{"placement": {{"res4": [4]}}, "instantiation": "gaussian"}}
+  --model.init_from=FILE            fit: weights to start from
+  --model.predictions=FILE.parquet  test: keep what is predicted for each video
+  --weights FILE                    validate, test: a weight file, with its network and input
+  --ckpt_path=FILE                  a checkpoint: go on from it (fit), or measure it
+  --trainer.max_epochs=N            epochs
+  --trainer.devices=N               GPUs
+  --trainer.default_root_dir=DIR    where checkpoints go
+  --seed_everything=N               seed of weights, order and augmentation
+
+'nl-lightning {command} --help-all' lists every key (LightningCLI, some 800 lines).
+"""
+
+
+def parser() -> Parser:
+    """The parser of all commands but LightningCLI's."""
+    return parser_of(COMMANDS, PURPOSES, "Re-run, check and extend the ablation tables of a paper on video.")
+
+
+def call(words: Sequence[str]) -> int:
+    """Run the command that these words say; return its exit code."""
+    for word in words:
+        if "\0" in word:
+            raise UserError(f"'{visible(word[:60])}' holds a zero byte, which no name can have")
+    if words and COMMANDS.get(words[0], call) is None:
+        return _lightning(list(words))
+    found = parser().parse_args(words)
+    code: int = bind(found.command, found)
+    return code
+
+
+def _lightning(words: list[str]) -> int:
+    if {"-h", "--help"} & set(words):
+        print(HELP.format(command=words[0], purpose=PURPOSES[words[0]]), end="")
+        return 0
+    from nl_lightning.train.lightning_cli import lightning_command  # takes seconds: torch
+
+    return lightning_command(["--help" if word == "--help-all" else word for word in words])

@@ -1,0 +1,225 @@
+"""The commands on single networks and data sets: ``weights``, ``attend``, ``reach``, ``predict``, ``data``, ``fit`` ...
+
+They all need torch, which takes seconds to import, so each of them imports it when it is called.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from nl_lightning.cli.output import plain_table, print_lines, working
+from nl_lightning.cli.parsing import POSITION, whole
+from nl_lightning.cli.studies import OfStudy, Workers
+from nl_lightning.errors import UserError, terminal, visible
+from nl_lightning.study.study import load_recipe
+
+if TYPE_CHECKING:
+    from nl_lightning.data.datamodule import VideoDataModule
+
+FIGURES = Path("my_results/figures")
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def weights_import(
+    file: Path, *, from_: str = "auto", variant: str | None = None, without_classifier: bool = False, out: Path
+) -> int:
+    """Make a weight file from a checkpoint, ours or of other projects.
+
+    Args:
+        file: a .pkl, .pyth or .pth file, or a checkpoint of ours.
+        from_: whose file it is.
+        variant: what its tensors don't tell, as 8x8 (default: the words of the file's name).
+        without_classifier: leave the classifier out.
+        out: where to write, as W.safetensors.
+    """
+    with working(f"reading {file}"):
+        from nl_lightning.weights.importing import import_weights
+
+        imported = import_weights(file, out, from_, variant, not without_classifier)
+    print_lines(*imported.lines(), f"written to {out}")
+    return 0
+
+
+def weights_export(file: Path, *, to: Literal["caffe2", "slowfast"], out: Path) -> int:
+    """Make a file of the released code, or of PySlowFast, from a weight file of ours.
+
+    Args:
+        file: a weight file of ours.
+        to: whose file to make.
+        out: where to write.
+    """
+    with working(f"reading {file}"):
+        from nl_lightning.weights.exporting import export_weights
+
+        count = export_weights(file, out, to)
+    print_lines(f"{count} tensors written to {out}")
+    return 0
+
+
+def attend(
+    video: Path, *, weights: Path, block: str, query: Annotated[tuple[int, int, int], POSITION], out: Path = FIGURES
+) -> int:
+    """Draw what a non-local block looks at in a video (the paper's Fig. 3).
+
+    Args:
+        video: a video file; its middle clip is taken.
+        weights: a weight file, as 'weights import' makes them.
+        block: a non-local block, by what it follows: res3.1.
+        query: a position of the block's map, each number from 0.
+        out: folder for the figures.
+    """
+    with working(f"looking at {video}"):
+        from nl_lightning.inspect.attend import attend
+
+        lines = attend(video, weights, block, query, out)
+    print_lines(*lines)
+    return 0
+
+
+def reach(
+    variant: Sequence[str] = (),
+    *,
+    study: str = "table2",
+    recipe: str | None = None,
+    weights: Sequence[Path] = (),
+    out: Path = FIGURES,
+) -> int:
+    """Draw which input positions can move one output position.
+
+    Args:
+        variant: networks of the study (default: C2D and I3D, without and with non-local blocks).
+        study: its name, or the path of its YAML file.
+        recipe: name or path (default: the study's).
+        weights: a trained network (a weight file) in place of variants.
+        out: folder for the figures.
+    """
+    if weights and variant:
+        raise UserError("--weights: trained networks are drawn in place of variants; give one or the other")
+    with working("following gradients through the networks"):
+        from nl_lightning.inspect import reach as drawing
+
+        if weights:
+            lines = drawing.reach_of_weights(weights, out)
+        else:
+            lines = drawing.reach(*OfStudy(study, recipe=recipe).load(), variant, out)
+    print_lines(*lines)
+    return 0
+
+
+def predict(video: Sequence[Path], *, weights: Path, json: bool = False) -> int:
+    """Say the five best classes of videos.
+
+    Args:
+        video: video files, and folders of them.
+        weights: a weight file, as 'weights import' makes them.
+        json: print JSON.
+    """
+    with working("reading the weights"):
+        from nl_lightning.inspect.predict import Prediction, as_json, as_text, predictions
+
+        found: list[Prediction] = []
+        each = predictions(video, weights)
+    for prediction in each:
+        found.append(prediction)
+        if not json:
+            print_lines(as_text(prediction))
+    if json:
+        print(as_json(found))
+    return 1 if any(prediction.error for prediction in found) else 0
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The data of a recipe.
+
+    Attributes:
+        recipe: whose data: name or path.
+        root: folder of the data set (default: the recipe's).
+        workers: processes.
+    """
+
+    recipe: str
+    _: KW_ONLY
+    root: Path | None = None
+    workers: Workers = CORES
+
+    def load(self) -> "VideoDataModule":
+        from nl_lightning.train.lightning_cli import data_of  # takes seconds: torch
+
+        root = [f"--data.root={self.root}"] if self.root is not None else []
+        data = data_of([*(f"--config={file}" for file in load_recipe(self.recipe).files), *root])
+        data.generate()
+        return data
+
+
+def data_check(of: DataSet, *, hash: bool = False, out: Path | None = None, compare: Path | None = None) -> int:
+    """Read every file of a data set once, and write down what is there and what is wrong.
+
+    Args:
+        hash: also hash the bytes of each file.
+        out: the manifest (default: census.parquet in the data set's folder).
+        compare: also say how many ids each split shares with this list.
+    """
+    with working("reading the lists"):
+        from nl_lightning.data.annotations import read_annotation
+        from nl_lightning.data.known import overlap, said_of
+        from nl_lightning.data.manifest import NAME
+        from nl_lightning.data.tools.check import by_error, counts, take_census
+
+        data = of.load()
+        splits, file = data.splits(), out or data.root / NAME
+    rows = take_census(splits, data.root, file, of.workers, hash)
+    table = plain_table("", "expected", "present", "decodable")
+    for count in counts(rows):
+        table.add_row(count.split, str(count.expected), str(count.present), str(count.decodable))
+    terminal().print(table)
+    print_lines(*(f"{count} x {visible(error)} ({visible(example)})" for error, count, example in by_error(rows)))
+    for split, videos in splits.items():
+        print_lines(said_of(len(videos), split))
+        if compare is not None:
+            other = read_annotation(str(compare.resolve()), data.root, split)
+            shared = overlap(videos.paths.names(), other.paths.names())
+            print_lines(
+                f"{split} and {compare}: {shared.both} ids in both, {shared.first_only} in {split} only, "
+                f"{shared.second_only} in the list only, {shared.without_id} names without an id"
+            )
+    print_lines(f"written to {file}")
+    return 0
+
+
+def data_prepare(of: DataSet, *, out: Path) -> int:
+    """Copy a data set at short side 256, with a key frame every 16 frames, so that it decodes fast.
+
+    Args:
+        out: folder where the copy goes.
+    """
+    with working("reading the lists"):
+        from nl_lightning.data.tools.prepare import prepare
+
+        data = of.load()
+    lists = [name for name in data.lists.values() if name is not None]
+    made = prepare(data.splits(), lists, data.root, out, of.workers)
+    print_lines(*(f"{visible(error)} (copied as it is: {visible(name)})" for name, error in made.as_they_are.items()))
+    print_lines(
+        f"{made.made} videos copied, {made.there} were there, {len(made.as_they_are)} copied as they are, "
+        f"{len(made.absent)} absent; train with --data.root={out}"
+    )
+    return 0
+
+
+def data_shards(of: DataSet, *, out: Path, shard_mb: Annotated[int, whole(1, 10**6)] = 1000) -> int:
+    """Pack a data set into tar files, as WebDataset reads them.
+
+    Args:
+        out: folder where the shards go.
+        shard_mb: MB of a shard, about.
+    """
+    with working("reading the lists"):
+        from nl_lightning.data.shards import pack
+
+        data = of.load()
+    packed, absent = pack(data.splits(), data.root, out, shard_mb * 1_000_000)
+    print_lines(f"{packed} videos packed, {len(absent)} absent; train with --data.shards={out}")
+    return 0
