@@ -26,10 +26,8 @@ from nl_lightning.study.run import plan
 from nl_lightning.study.study import Study, find_study, load_recipe, load_study
 from nl_lightning.train.lightning_cli import ANY_MACHINE, VideoCLI
 from nl_lightning.train.predictions import PartWriter, VideoViews, ViewProtocol, merge
-from nl_lightning.weights.arguments import with_weights
 from nl_lightning.weights.exporting import export_weights
-from nl_lightning.weights.file import InputSettings, WeightsHeader, save_weights
-from nl_lightning.weights.lightning import HEADER
+from nl_lightning.weights.file import HEADER, InputSettings, WeightsHeader, save_weights, with_weights
 
 REPOSITORY = Path(__file__).parent.parent
 RECIPES = sorted(

@@ -38,7 +38,7 @@ def weights_import(
         from nl_lightning.weights.importing import import_weights
 
         imported = import_weights(file, out, from_, variant, not without_classifier)
-    print_lines(*imported.lines(), f"written to {out}")
+    print_lines(*imported.lines())
     return 0
 
 

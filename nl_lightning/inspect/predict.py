@@ -4,14 +4,12 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 
 from nl_lightning.data import decoding
 from nl_lightning.data.datasets import TestVideos
 from nl_lightning.data.folders import SUFFIXES
-from nl_lightning.data.sampling import Spread
 from nl_lightning.data.transforms import TestViews
 from nl_lightning.data.videos import VideoList
 from nl_lightning.errors import UserError
@@ -68,10 +66,9 @@ def _videos(path: Path) -> list[Path]:
 
 
 def _dataset(videos: tuple[Path, ...], seen: InputSettings) -> TestVideos:
-    views = TestViews(seen.test_short_side, seen.test_crop, seen.num_crops)
+    views = TestViews(seen.test_short_side, seen.test_crop, seen.num_crops, seen.clip_starts)
     unlabelled = VideoList.of(Path(), [str(video) for video in videos], [0] * len(videos))
-    spread = cast(Spread, seen.clip_starts)
-    return TestVideos(unlabelled, decoding, seen.num_frames, seen.frame_stride, views, seen.num_clips, spread)
+    return TestVideos(unlabelled, decoding, seen.num_frames, seen.frame_stride, views, seen.num_clips, seen.clip_starts)
 
 
 def _predicted(model: VideoClassifier, header: WeightsHeader, videos: TestVideos) -> Iterator[Prediction]:

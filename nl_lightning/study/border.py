@@ -33,6 +33,8 @@ DEPTH = 60
 """Levels of lists and mappings within each other that are read. Our own files have up to eight."""
 MOST_VALUES = 100_000
 """Values that a YAML file may have with its aliases written out. Our own have up to a thousand."""
+MOST_YAML = 4 << 20
+"""Bytes of a YAML text that is read. Our own have some 10 kB."""
 MOST_BYTES = 64 << 20
 """Bytes of a text that is read. A record of Kinetics has 50 kB."""
 
@@ -327,22 +329,28 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def load_yaml(path: Path) -> object:
-    """The value in a YAML file. UserError, with the line, if it can't be read or gives a key twice.
+    """The value in a YAML file. UserError, with the line, if there is none; see :func:`parse_yaml`."""
+    return parse_yaml(read_text(path, MOST_YAML), str(path))
+
+
+def parse_yaml(text: str, at: str) -> object:
+    """The value in a YAML text. UserError, with the line, if it can't be read or gives a key twice.
 
     Also if it nests too deeply, or if its aliases and merges (``<<``) would make it huge. The value may hold dates and
     other types that YAML has and JSON hasn't: :func:`checked` refuses them.
     """
-    text = read_text(path, 4 << 20)
+    if len(text) > MOST_YAML:
+        raise UserError(f"{at}: has {len(text)} characters; at most {MOST_YAML} are read")
     try:
-        _weigh(text, path)
+        _weigh(text, at)
         return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"{path}{line}: {_cut(error.problem or 'not YAML', 200)}") from None
+        raise UserError(f"{at}{line}: {_cut(error.problem or 'not YAML', 200)}") from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path}: isn't YAML: {_cut(' '.join(str(error).split()), 200)}") from None
+        raise UserError(f"{at}: isn't YAML: {_cut(' '.join(str(error).split()), 200)}") from None
 
 
 _SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # five times faster, but not in every build of PyYAML
@@ -370,7 +378,7 @@ class _Loader(_SafeLoader):  # type: ignore[misc, valid-type]
             raise yaml.MarkedYAMLError(problem=said, problem_mark=node.start_mark) from None
 
 
-def _weigh(text: str, path: Path) -> None:
+def _weigh(text: str, at: str) -> None:
     """Refuse a text that is small and would become huge: the events of the parser need no memory and no stack.
 
     (PyYAML's C code builds nested nodes by recursion, and ends the process where a text nests 100,000 times.)
@@ -397,6 +405,6 @@ def _weigh(text: str, path: Path) -> None:
                 anchors[event.anchor] = 1
         line = getattr(event.start_mark, "line", 0) + 1
         if len(open_) > DEPTH:
-            raise UserError(f"{path}, line {line}: lists and mappings lie more than {DEPTH} levels deep")
+            raise UserError(f"{at}, line {line}: lists and mappings lie more than {DEPTH} levels deep")
         if values > MOST_VALUES:
-            raise UserError(f"{path}, line {line}: more than {MOST_VALUES} values with its aliases written out")
+            raise UserError(f"{at}, line {line}: more than {MOST_VALUES} values with its aliases written out")

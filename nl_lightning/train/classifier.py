@@ -31,9 +31,8 @@ from nl_lightning.train.optimization import Schedule, norms, optimize, paper_sgd
 from nl_lightning.train.precise_bn import estimate_statistics
 from nl_lightning.train.predictions import PartWriter, VideoViews, ViewProtocol, merge, stored
 from nl_lightning.train.scores import VideoScores, contributions, in_order, mean_softmax, topk_accuracy
-from nl_lightning.weights.file import Colour, InputSettings, WeightsHeader
+from nl_lightning.weights.file import HEADER, Colour, InputSettings, WeightsHeader
 from nl_lightning.weights.imagenet import load_imagenet
-from nl_lightning.weights.lightning import HEADER
 
 TRAINED = "trained"
 """The key of a checkpoint that holds what the means of its epoch are made of so far, by process."""

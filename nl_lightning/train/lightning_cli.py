@@ -24,7 +24,7 @@ from nl_lightning.study.run import CHECKPOINT, CHECKPOINT_MINUTES, Run
 from nl_lightning.train.callbacks import UnreadableVideos
 from nl_lightning.train.checkpoints import Saver
 from nl_lightning.train.classifier import VideoClassifier
-from nl_lightning.weights.arguments import with_weights
+from nl_lightning.weights.file import with_weights
 
 ANY_MACHINE = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto", "--trainer.precision=32"]
 """For what needs the recipe but not its hardware."""

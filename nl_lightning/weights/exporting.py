@@ -18,10 +18,12 @@ from torch import Tensor
 from nl_lightning.errors import UserError
 from nl_lightning.models.conventions import STAGES
 from nl_lightning.study.records import write_atomically
-from nl_lightning.weights import caffe2, slowfast
+from nl_lightning.weights import slowfast
 from nl_lightning.weights.file import WeightsHeader, differences, read_weights
 from nl_lightning.weights.importing import translate
 from nl_lightning.weights.source import CLIPS, Source, variant_words
+from nl_lightning.weights.sources import AFFINE_RATE, CAFFE2, FINE_TUNING_RATE, SLOWFAST
+from nl_lightning.weights.wrappers import unwrapped
 
 Target = Literal["caffe2", "slowfast"]
 
@@ -33,7 +35,7 @@ def export_weights(path: Path, out: Path, to: Target) -> int:
         UserError: `path` can't be read, or `to` has no network that computes the same.
     """
     tensors, header = read_weights(path)
-    kind = caffe2.SOURCE if to == "caffe2" else slowfast.SOURCE
+    kind = CAFFE2 if to == "caffe2" else SLOWFAST
     theirs = _renamed(tensors, kind)
     beside: dict[str, Any] = (
         {"lr": _rate(header)} if to == "caffe2" else {"cfg": yaml.safe_dump(_configuration(header))}
@@ -58,46 +60,46 @@ def _renamed(tensors: Mapping[str, Tensor], kind: Source) -> dict[str, Tensor]:
 
 def _is_counter_of_caffe2(name: str, kind: Source) -> bool:
     """BN's count of batches, which nothing reads and Caffe2 doesn't have."""
-    return kind is caffe2.SOURCE and name.endswith(".num_batches_tracked")
+    return kind is CAFFE2 and name.endswith(".num_batches_tracked")
 
 
 def _rate(header: WeightsHeader) -> Tensor:
     """The released code asks for a learning rate, and tells files with folded BN by it."""
     affine = header.net.conventions.rules.norm == "affine"
-    return torch.tensor([caffe2.AFFINE_RATE if affine else caffe2.FINE_TUNING_RATE])
+    return torch.tensor([AFFINE_RATE if affine else FINE_TUNING_RATE])
 
 
 def _configuration(header: WeightsHeader) -> dict[str, Any]:
     """The part of PySlowFast's configuration that says which network it is."""
-    net = header.net
-    blocks = net.non_local
-    spelled = {ours: theirs for theirs, ours in slowfast.INSTANTIATIONS.items()}
+    net, blocks = header.net, header.net.non_local
     arch = ("c2d" if net.inflate == "none" else "i3d") if net.temporal_strides[2] == 2 else "slow_i3d"
-    cfg: dict[str, Any] = {
-        "MODEL": {"ARCH": arch, "NUM_CLASSES": net.num_classes},
-        "DATA": {"NUM_FRAMES": header.input.num_frames, "SAMPLING_RATE": header.input.frame_stride},
-        "RESNET": {"DEPTH": net.depth},
+    more: dict[str, Any] = {
+        "MODEL.ARCH": arch,
+        "MODEL.NUM_CLASSES": net.num_classes,
+        "RESNET.DEPTH": net.depth,
+        "RESNET.SPATIAL_STRIDES": [[stride] for stride in net.spatial_strides[2:]],
     }
     if blocks is not None:
+        spelled = {ours: theirs for theirs, ours in slowfast.INSTANTIATIONS.items()}
         pool = [1, 2, 2] if blocks.subsample else [1, 1, 1]
-        cfg["NONLOCAL"] = {
-            "LOCATION": [[blocks.placement.get(stage, [])] for stage in STAGES],
-            "INSTANTIATION": spelled.get(blocks.instantiation, blocks.instantiation),
-            "POOL": [[pool] for _ in STAGES],
+        more |= {
+            "NONLOCAL.LOCATION": [[blocks.placement.get(stage, [])] for stage in STAGES],
+            "NONLOCAL.INSTANTIATION": spelled.get(blocks.instantiation, blocks.instantiation),
+            "NONLOCAL.POOL": [[pool] for _ in STAGES],
         }
-    return cfg
+    return slowfast.configuration(header.input, more)
 
 
 def _check(theirs: Mapping[str, Tensor], beside: Mapping[str, Any], header: WeightsHeader, kind: Source) -> None:
     """UserError unless what is written would be read as the network of `header`."""
     seen, blocks = header.input, header.net.non_local
     clip = f"{seen.num_frames}x{seen.frame_stride}"
-    if kind is caffe2.SOURCE and clip not in CLIPS:
+    if kind is CAFFE2 and clip not in CLIPS:
         raise UserError(f"caffe2 has no network for clips of {clip}, only for {', '.join(CLIPS)}")
     if blocks is not None and blocks.instantiation not in slowfast.INSTANTIATIONS.values():
         raise UserError(f"{kind.name} has no {blocks.instantiation} blocks")
     words = variant_words(f"{clip} {blocks.instantiation if blocks else ''}")
-    back = translate({"model_state": dict(theirs), **beside}, words, kind.name).header
+    back = translate(unwrapped({"model_state": dict(theirs), **beside}), words, kind.name).header
     if differ := differences(back.net, header.net):
         raise UserError(f"{kind.name} has no network that computes this: {'; '.join(differ)}")
 

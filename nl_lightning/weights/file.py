@@ -4,27 +4,29 @@ The header holds the network's configuration with every convention spelled out, 
 tested, and where the weights came from. So ``nl-lightning test --weights W`` needs nothing but data.
 """
 
+import argparse
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from nl_lightning.errors import UserError
-from nl_lightning.models.conventions import Conventions
-from nl_lightning.models.nonlocal_block import NonLocalConfig
+from nl_lightning.data.sampling import Spread
+from nl_lightning.errors import UserError, visible
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
+from nl_lightning.study.border import Positive, checked, parse_json
 from nl_lightning.study.records import write_atomically
 
 FORMAT = "nl-lightning 1"
+HEADER = "nl_lightning_header"
+"""The key of a training checkpoint of ours that holds a :class:`WeightsHeader` in JSON."""
 Colour = tuple[float, float, float]
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -36,22 +38,26 @@ class InputSettings:
         mean, std: of red, green and blue, in units of 0 to 255.
         test_short_side, test_crop: pixels; ``whole`` is the whole frame.
         num_clips, num_crops: views of a video.
-        clip_starts: one of :data:`nl_lightning.data.sampling.Spread`.
+        clip_starts: whose formula places the views, see :func:`nl_lightning.data.sampling.test_clips`.
         test_pool: side of the window that testing pools at every place of res5, or none for one global pool.
         multi_label: whether its scores are sigmoids, of several classes at once, not a softmax.
     """
 
-    num_frames: int
-    frame_stride: int
+    num_frames: Positive
+    frame_stride: Positive
     mean: Colour = (114.75, 114.75, 114.75)
     std: Colour = (57.375, 57.375, 57.375)
-    test_short_side: int = 256
-    test_crop: int | Literal["whole"] = 256
-    num_clips: int = 10
-    num_crops: int = 3
-    clip_starts: str = "paper"
-    test_pool: int | None = None
+    test_short_side: Positive = 256
+    test_crop: Positive | Literal["whole"] = 256
+    num_clips: Positive = 10
+    num_crops: Literal[1, 3] = 3
+    clip_starts: Spread = "paper"
+    test_pool: Positive | None = None
     multi_label: bool = False
+
+    def __post_init__(self) -> None:
+        if not all(self.std):
+            raise UserError("std: expected numbers other than 0, by which pixels are divided")
 
 
 @dataclass(frozen=True)
@@ -82,22 +88,11 @@ class WeightsHeader:
         return json.dumps(raw)
 
 
-def header_from_json(text: str) -> WeightsHeader:
-    """Read what :meth:`WeightsHeader.to_json` wrote. ValueError or TypeError if it is something else."""
-    raw = json.loads(text)
-    net = dict(raw["net"])
-    if net.get("non_local") is not None:
-        net["non_local"] = _make(NonLocalConfig, net["non_local"])
-    net["conventions"] = _make(Conventions, net["conventions"])
-    return _make(WeightsHeader, {**raw, "net": _make(ResNetConfig, net), "input": _make(InputSettings, raw["input"])})
-
-
-def _make(kind: type[_T], raw: Mapping[str, Any]) -> _T:
-    """A dataclass from JSON, whose tuples are lists."""
-    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    if unknown := sorted(raw.keys() - known):
-        raise ValueError(f"{kind.__name__} has no {unknown[0]}; a newer version's?")
-    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()})
+def header_from_json(text: object, at: str) -> WeightsHeader:
+    """Read what :meth:`WeightsHeader.to_json` wrote. UserError that names the mistake if it is something else."""
+    if not isinstance(text, str):
+        raise UserError(f"{at}: expected a text, got a {type(text).__name__}")
+    return checked(WeightsHeader, parse_json(text, at), at)
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], header: WeightsHeader) -> None:
@@ -137,11 +132,11 @@ def _opened(path: Path) -> Any:
 def _header(file: Any, path: Path) -> WeightsHeader:
     said = file.metadata() or {}
     if said.get("format") != FORMAT:
-        raise UserError(f"weights: {path} was not written by nl-lightning weights import, or by another version of it")
-    try:
-        return header_from_json(said["nl_lightning"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"weights: {path}: the header can't be understood: {error}") from None
+        raise UserError(
+            f"weights: {path} was not written by nl-lightning weights import, or by another version of it; "
+            "weights import makes one from files of others"
+        )
+    return header_from_json(said.get("nl_lightning"), f"weights: {path}: the header")
 
 
 def load_weights(path: Path | str) -> tuple[VideoResNet, WeightsHeader]:
@@ -205,9 +200,9 @@ def mismatches(ours: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[in
     return "; ".join(f"{kind}: {some(names)}" for kind, names in wrong.items() if names)
 
 
-def some(names: list[str]) -> str:
-    """The first names of many."""
-    shown = ", ".join(names[:3])
+def some(names: Sequence[str]) -> str:
+    """The first names of many, which may be anybody's."""
+    shown = ", ".join(visible(name[:100]) for name in names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
@@ -217,3 +212,48 @@ def check_finite(tensors: Mapping[str, Tensor], at: str) -> None:
     broken = [name for name in broken if not bool(tensors[name].isfinite().all())]
     if broken:
         raise UserError(f"{at}: not a number, or infinite, in {len(broken)} tensors: {some(broken)}")
+
+
+# --------------------------------------------------------------------------- what a file says, as a command line
+
+OF_THE_MODEL = ("mean", "std", "test_pool", "multi_label")
+"""Input settings that are arguments of the classifier; the others are the data's."""
+OF_THE_WEIGHTS = ("num_frames", "frame_stride")
+"""What a network was trained on, which no recipe changes; how it is tested, a recipe may."""
+
+
+def with_weights(arguments: Sequence[str]) -> list[str]:
+    """`arguments` of a LightningCLI command (its name first), with ``--weights W`` replaced by all that W says.
+
+    The file's way to test comes first, then recipes, then what the network is and sees, then all other arguments:
+    later ones win. UserError if the file can't be used or the command is ``fit``.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--config", action="append", default=[])
+    found, others = parser.parse_known_args(arguments[1:])
+    if found.weights is None:
+        return list(arguments)
+    if arguments[0] == "fit":
+        raise UserError("--weights is for test and validate; --model.init_from=W starts a training from a weight file")
+    header = read_header(found.weights)
+    words = {
+        name: f"--{'model' if name in OF_THE_MODEL else 'data'}.{name}={_word(value)}"
+        for name, value in asdict(header.input).items()
+    }
+    fixed = {name: words.pop(name) for name in (*OF_THE_WEIGHTS, "mean", "std", "multi_label")}
+    network = json.dumps(json.loads(header.to_json())["net"])
+    return [
+        arguments[0],
+        *words.values(),
+        *(f"--config={recipe}" for recipe in found.config),
+        f"--model.net={network}",
+        f"--model.weights={found.weights}",
+        *fixed.values(),
+        *others,
+    ]
+
+
+def _word(value: Any) -> str:
+    """Texts as they are, the rest as JSON."""
+    return value if isinstance(value, str) else json.dumps(value)

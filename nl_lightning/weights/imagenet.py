@@ -17,7 +17,7 @@ from nl_lightning.models.conventions import BLOCKS
 from nl_lightning.models.resnet import VideoResNet
 from nl_lightning.weights.file import some
 from nl_lightning.weights.safe import read_torch
-from nl_lightning.weights.torchvision import NAMES
+from nl_lightning.weights.sources import TORCHVISION_NAMES
 
 
 def load_imagenet(net: VideoResNet, path: Path) -> list[str]:
@@ -59,7 +59,7 @@ def inflate_imagenet(net: VideoResNet, state: dict[str, Tensor]) -> dict[str, Te
     for name, ours in net.state_dict().items():
         if ".non_local." in name or name.startswith("fc."):
             continue
-        their_name = NAMES.theirs(name) or name
+        their_name = TORCHVISION_NAMES.theirs(name) or name
         tensor = theirs.pop(their_name, None)
         if tensor is None:
             # Files from before PyTorch 0.4.1 lack this counter; our BN has a momentum and doesn't use it.

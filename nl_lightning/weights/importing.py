@@ -3,46 +3,39 @@
 Every tensor of both sides is accounted for: it fits, or a stated rule covers it, or the file is refused with its name.
 """
 
-import dataclasses
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nl_lightning.errors import UserError
+from nl_lightning.errors import UserError, visible
+from nl_lightning.models.conventions import BLOCKS, STAGES, Inflate, Instantiation
+from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
-from nl_lightning.weights import (
-    alexhex7,
-    caffe2,
-    lightning,
-    mmaction2,
-    pytorchvideo,
-    slowfast,
-    torchvision,
-    tushar_n,
+from nl_lightning.weights import blocks
+from nl_lightning.weights.blocks import ImportedBlocks
+from nl_lightning.weights.file import (
+    HEADER,
+    TRAINING_ONLY,
+    WeightsHeader,
+    check_finite,
+    header_from_json,
+    mismatches,
+    save_weights,
+    some,
 )
-from nl_lightning.weights.architecture import architecture, describe
-from nl_lightning.weights.block import BlockSettings, save_block
-from nl_lightning.weights.file import TRAINING_ONLY, WeightsHeader, check_finite, mismatches, save_weights, some
 from nl_lightning.weights.safe import read_others, sha256
-from nl_lightning.weights.source import VARIANT_WORDS, Found, Source, variant_words
+from nl_lightning.weights.source import VARIANT_WORDS, Found, Semantics, Source, variant_words
+from nl_lightning.weights.sources import SOURCES
+from nl_lightning.weights.wrappers import State, below, preferred, prefixes, unwrapped
 
-SOURCES = (
-    caffe2.SOURCE, slowfast.SOURCE, slowfast.CAFFE2, mmaction2.SOURCE, pytorchvideo.SOURCE, torchvision.SOURCE,
-    tushar_n.SOURCE,
-)  # fmt: skip
-"""In the order in which they are tried; ``--from slowfast`` also reads Caffe2's names."""
-
-BLOCK = "alexhex7"
-"""Single blocks, not networks."""
-WRAPPERS = ("blobs", "state_dict", "model_state", "model")
-"""Where in a file the tensors may lie."""
-PREFIXES = ("module.", "gpu_0/")
-"""What stands before every name where several GPUs trained."""
+CLASSES_OF_NONE = 400
+"""Stands for the number of classes where there is no classifier."""
+Tensors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -56,6 +49,8 @@ class Imported:
         aside: what else the file holds, and was left out on purpose.
         filled: our tensors that the source doesn't have, by rule, and what they are filled with.
         converted: the number formats that became float32.
+        notes: what else people should know, a line each.
+        out: where it was written.
     """
 
     tensors: Mapping[str, Tensor]
@@ -64,6 +59,8 @@ class Imported:
     aside: Sequence[str] = ()
     filled: Sequence[str] = ()
     converted: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    out: Path | None = None
 
     def lines(self) -> list[str]:
         """What was matched, a line each."""
@@ -73,36 +70,27 @@ class Imported:
             f"{self.header.source}: {describe(net)}, {net.num_classes if self.header.classifier else 'no'} classes",
             f"matched: {self.matched} tensors, all of the file's and all of the network's",
             f"clips: {seen.num_frames}x{seen.frame_stride}, temporal strides {net.temporal_strides}",
+            f"tested on: {seen.num_clips} clips ({seen.clip_starts}) x {seen.num_crops} crops of {seen.test_crop}, "
+            f"short side {seen.test_short_side}, window on res5 {seen.test_pool or 'all of it'}",
             "conventions: " + ", ".join(f"{name} {rules[name]}" for name in rules if name not in TRAINING_ONLY),
         ]
         for what, names in (("left aside", self.aside), ("filled in", self.filled), ("to float32", self.converted)):
             said += [f"{what}: {len(names)} ({some(list(names))})"] if names else []
-        return said
-
-
-@dataclass(frozen=True)
-class ImportedBlock:
-    """What the import of a single block found."""
-
-    settings: BlockSettings
-    matched: int
-
-    def lines(self) -> list[str]:
-        """What was matched, a line each."""
-        return [f"{BLOCK}: {self.settings}", f"matched: {self.matched} tensors, all of the file's and of the block's"]
+        said += [f"note: {visible(note)}" for note in self.notes]
+        return [*said, f"written to {visible(self.out)}"] if self.out is not None else said
 
 
 def import_weights(
     path: Path, out: Path, source: str = "auto", variant: str | None = None, classifier: bool = True
-) -> Imported | ImportedBlock:
+) -> Imported | ImportedBlocks:
     """Read the weights in `path`, write them to `out`, and return what was found.
 
-    A single block of Non-local_pytorch becomes a file of its own, see :mod:`nl_lightning.weights.block`.
+    Single blocks of Non-local_pytorch become files of their own, see :mod:`nl_lightning.weights.blocks`.
 
     Args:
         path: a file of ours (a training checkpoint) or of others.
         out: where to write; a ``.safetensors`` file.
-        source: the name of one of :data:`SOURCES`, :data:`BLOCK`, or ``auto``.
+        source: the name of one of :data:`SOURCES`, ``alexhex7`` for single blocks, or ``auto``.
         variant: words of :data:`VARIANT_WORDS`, for what tensors don't tell; the file's name if None.
         classifier: False leaves the classifier out.
 
@@ -112,38 +100,51 @@ def import_weights(
     """
     if out.suffix != ".safetensors":
         raise UserError(f"--out: expected a name that ends in .safetensors, not {out.name}")
+    words = _words(path, variant)
     try:
         content = read_others(path)
-        if source in ("auto", BLOCK) and alexhex7.is_block(_unwrapped(content)[0]):
-            return _import_block(content, out, _words(path, variant))
-        imported = _read(content, path, source, variant, classifier)
+        if isinstance(content, Mapping) and HEADER in content:
+            imported = _of_ours(content)
+        else:
+            state = unwrapped(content)
+            if source == blocks.NAME or (source == "auto" and _is_of_blocks(state)):
+                told: tuple[Instantiation, ...] = ("embedded_gaussian", "dot_product")
+                return blocks.import_blocks(state, out, next((word for word in told if word in words), None))
+            imported = translate(state, words, source, classifier)
+        imported = _finished(imported, path, classifier)
     except UserError as error:
         raise error if str(path) in str(error) else UserError(f"{path}: {error}") from None
     save_weights(out, imported.tensors, imported.header)
-    return imported
+    return replace(imported, out=out)
 
 
-def _import_block(content: object, out: Path, words: frozenset[str]) -> ImportedBlock:
-    state, _ = _unwrapped(content)
-    block, settings = alexhex7.import_block(state, "dot_product" if "dot_product" in words else "embedded_gaussian")
-    check_finite(block.state_dict(), "the block")
-    save_block(out, block, settings)
-    return ImportedBlock(settings, len(state))
+def _is_of_blocks(state: State) -> bool:
+    """Whether there are blocks, in no network that we know."""
+    return bool(blocks.blocks_in(state)) and _recognised(state, SOURCES) is None
 
 
-def _read(content: Any, path: Path, source: str, variant: str | None, classifier: bool) -> Imported:
-    if lightning.is_checkpoint(content):
-        tensors, header = lightning.read_checkpoint(content, path)
-        imported = Imported(tensors, header, len(tensors))
-    else:
-        imported = translate(content, _words(path, variant), source)
+def _of_ours(content: Mapping[str, Any]) -> Imported:
+    """The network of a training checkpoint, and the header that it holds."""
+    header = header_from_json(content[HEADER], "the header of the checkpoint")
+    state = content.get("state_dict")
+    if not isinstance(state, Mapping):
+        raise UserError("a checkpoint of ours without its state_dict")
+    tensors = {
+        name.removeprefix("net."): tensor
+        for name, tensor in state.items()
+        if isinstance(name, str) and name.startswith("net.") and isinstance(tensor, Tensor)
+    }
+    return Imported(fitted(tensors, header.net), header, len(tensors))
+
+
+def _finished(imported: Imported, path: Path, classifier: bool) -> Imported:
     check_finite(imported.tensors, str(path))
     has_one = "fc.weight" in imported.tensors
     if classifier and not has_one:
         raise UserError("there is no classifier in it; --without-classifier imports the rest, to start a training from")
     kept = {name: t for name, t in imported.tensors.items() if classifier or not name.startswith("fc.")}
-    header = dataclasses.replace(imported.header, source_sha256=sha256(path), classifier=classifier)
-    return dataclasses.replace(imported, tensors=kept, header=header)
+    header = replace(imported.header, source_sha256=sha256(path), classifier=classifier)
+    return replace(imported, tensors=kept, header=header)
 
 
 def _words(path: Path, variant: str | None) -> frozenset[str]:
@@ -157,74 +158,82 @@ def _words(path: Path, variant: str | None) -> frozenset[str]:
     return variant_words(variant)
 
 
-def translate(content: object, words: frozenset[str], source: str = "auto") -> Imported:
+def translate(state: State, words: frozenset[str], source: str = "auto", classifier: bool = True) -> Imported:
     """The network in what was read from a file of others; see :func:`import_weights`."""
-    state, beside = _unwrapped(content)
-    kind = recognise(state, source)
-    aside = {name: tensor for name, tensor in state.items() if re.fullmatch(kind.ignored, name)}
-    theirs = {name: tensor for name, tensor in state.items() if name not in aside}
+    kind, state = recognise(state, source)
+    ignored = re.compile(kind.ignored)
+    theirs = {name: tensor for name, tensor in state.tensors.items() if not ignored.fullmatch(name)}
+    if not classifier:  # of a projection head, or of other layers than one
+        theirs = {name: tensor for name, tensor in theirs.items() if not name.startswith(kind.classifier)}
+    beside = {**state.beside, **{name: t for name, t in state.tensors.items() if name not in theirs}}
     named = {name: kind.names.ours(name) for name in theirs}
     if left := sorted(name for name, ours in named.items() if ours is None):
-        raise UserError(f"as a file of {kind.name}, {len(left)} of its tensors are left over: {some(left)}")
+        hint = "; --without-classifier leaves them out" if all(n.startswith(kind.classifier) for n in left) else ""
+        raise UserError(f"as a file of {kind.name}, {len(left)} of its tensors are left over: {some(left)}{hint}")
     tensors = {ours: _as_float32(theirs[name]) for name, ours in named.items() if ours is not None}
     if len(tensors) < len(named):
-        twice = sorted(name for name, ours in named.items() if list(named.values()).count(ours) > 1)
+        ours_of = list(named.values())
+        twice = sorted(name for name, ours in named.items() if ours_of.count(ours) > 1)
         raise UserError(f"as a file of {kind.name}, it has a tensor under two names: {some(twice)}")
     if "conv1.weight" not in tensors:
         raise UserError(f"as a file of {kind.name}, it lacks its first convolution")
-    found = Found(tensors, frozenset(theirs), words, {**beside, **aside})
+    found = Found(tensors, frozenset(theirs), words, beside)
     semantics = kind.semantics(found)
     completed = kind.complete(found)
-    found = dataclasses.replace(found, tensors={**completed, **tensors})
+    found = replace(found, tensors={**completed, **tensors})
     config = architecture(found, semantics)
+    whole = fitted(found.tensors, config)
+    classes = semantics.classes if len(semantics.classes) == config.num_classes and "fc.weight" in tensors else ()
+    formats = {str(t.dtype).removeprefix("torch.") for t in theirs.values()}
     return Imported(
-        fitted(found.tensors, config),
-        WeightsHeader(config, semantics.input, kind.name, ""),
+        whole,
+        WeightsHeader(config, semantics.input, kind.name, "", classes=classes),
         len(tensors),
-        sorted([*beside, *aside]),
+        sorted(beside),
         sorted(completed),
-        sorted({str(t.dtype).removeprefix("torch.") for t in theirs.values()} - {"float32", "int64"}),
+        sorted(formats - {"float32", "int64"}),
+        [*(f"taken off: {each}" for each in state.stripped), *semantics.notes],
     )
 
 
-def _unwrapped(content: object) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors by name, wherever they lie in the content of a file, and all that lies beside them."""
-    beside: dict[str, Any] = {}
-    while isinstance(content, Mapping) and (
-        inside := [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
-    ):
-        beside |= {str(key): value for key, value in content.items() if key != inside[0]}
-        content = content[inside[0]]
-    if not isinstance(content, Mapping):
-        raise UserError(f"expected tensors by name, found a {type(content).__name__}")
-    state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    beside |= {str(name): value for name, value in content.items() if str(name) not in state}
-    if not state:
-        raise UserError("expected tensors by name, found none")
-    for prefix in PREFIXES:
-        if all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return state, beside
+def recognise(state: State, source: str = "auto") -> tuple[Source, State]:
+    """The source whose names fit most of the tensors, and the state without the prefix before them.
 
-
-def recognise(state: Mapping[str, Tensor], source: str = "auto") -> Source:
-    """The source whose names fit most of the tensors. UserError if they fit none."""
+    UserError if none fits.
+    """
     kinds = [kind for kind in SOURCES if source in ("auto", kind.name)]
     if not kinds:
-        known = ", ".join([*dict.fromkeys(kind.name for kind in SOURCES), BLOCK])
+        known = ", ".join([*dict.fromkeys(kind.name for kind in SOURCES), blocks.NAME])
         raise UserError(f"--from: expected auto or one of {known}, not '{source}'")
-    axes = {tensor.ndim for tensor in state.values()}
+    found = _recognised(state, kinds)
+    if found is None:
+        raise UserError(
+            f"its tensors are of no known kind of network: {some(sorted(state.tensors))}; known are "
+            f"{', '.join(dict.fromkeys(kind.name for kind in kinds))}, under any prefix"
+        )
+    kind, prefix = found
+    return kind, below(state, prefix)
 
-    def fit(kind: Source) -> float:
-        if kind.video is not None and (5 in axes) != kind.video:
-            return 0.0
-        known = [kind.names.ours(name) or re.fullmatch(kind.ignored, name) for name in state]
-        return sum(map(bool, known)) / len(known)
 
-    best = max(kinds, key=fit)
-    if fit(best) < 0.5:
-        raise UserError(f"its tensors are of no known kind of network: {some(sorted(state))}")
-    return best
+def _recognised(state: State, kinds: Sequence[Source]) -> tuple[Source, str] | None:
+    """The source and the prefix whose names most tensors have; None if no source knows half of those below a prefix."""
+    best: tuple[int, Source, list[str]] | None = None
+    for kind in kinds:
+        fits: dict[str, int] = {}
+        for prefix, count in prefixes(state.tensors, _known_to(kind)).items():
+            under = {name: t for name, t in state.tensors.items() if name.startswith(prefix)}
+            is_video = any(tensor.ndim == 5 for tensor in under.values())
+            if 2 * count >= len(under) and kind.video in (None, is_video):
+                fits[prefix] = count
+        most = max(fits.values(), default=0)
+        if fits and (best is None or most > best[0]):
+            best = most, kind, [prefix for prefix, count in fits.items() if count == most]
+    return None if best is None else (best[1], best[2][0] if len(best[2]) == 1 else preferred(best[2]))
+
+
+def _known_to(kind: Source) -> Callable[[str], object]:
+    ignored = re.compile(kind.ignored)
+    return lambda name: kind.names.ours(name) or ignored.fullmatch(name)
 
 
 def _as_float32(tensor: Tensor) -> Tensor:
@@ -255,3 +264,97 @@ def _reshaped(tensor: Tensor, shape: torch.Size) -> Tensor:
     if len(shape) < 3 and tensor.numel() == shape.numel():
         return tensor.reshape(shape)
     return tensor
+
+
+# -------------------------------------------------- which network a set of tensors is, by our names and by shapes
+
+
+def architecture(found: Found, semantics: Semantics) -> ResNetConfig:
+    """The network of the tensors, with what `semantics` says of it.
+
+    Raises:
+        UserError: no ResNet-50 or -101 has these residual blocks.
+    """
+    tensors = found.tensors
+    inflate = found.inflate() if found.flat else _inflate(tensors)
+    conventions: dict[str, Any] = {"norm": "batch" if "bn1.running_mean" in tensors else "affine"}
+    if inflate != "none" and not found.flat:
+        conventions["inflate_res2"] = "all" if all(_inflated(tensors, "res2", inflate)) else "alternate"
+    if found.has_blocks:
+        conventions["nonlocal_norm"] = _nonlocal_norm(tensors)
+    fc = tensors.get("fc.weight")
+    return ResNetConfig(
+        depth=_depth(tensors),
+        inflate=inflate,
+        non_local=_non_local(found, semantics),
+        num_classes=CLASSES_OF_NONE if fc is None else fc.shape[0],
+        width=tensors["conv1.weight"].shape[0] / 64,
+        temporal_strides=semantics.temporal_strides,
+        spatial_strides=semantics.spatial_strides,
+        conventions=replace(semantics.conventions, **conventions),
+    )
+
+
+def _depth(tensors: Tensors) -> Any:
+    blocks = tuple(len(_blocks(tensors, stage, "blocks")) for stage in STAGES)
+    for depth, expected in BLOCKS.items():
+        if blocks == expected:
+            return depth
+    known = " and ".join(f"{expected} of ResNet-{depth}" for depth, expected in BLOCKS.items())
+    raise UserError(f"its stages have {blocks} residual blocks; known are {known}")
+
+
+def _blocks(tensors: Tensors, stage: str, kind: str) -> list[int]:
+    """The numbers of a stage's residual (``blocks``) or non-local (``non_local``) blocks."""
+    found = (re.match(rf"{stage}\.{kind}\.(\d+)\.", name) for name in tensors)
+    return sorted({int(match[1]) for match in found if match})
+
+
+def _inflated(tensors: Tensors, stage: str, inflate: Inflate) -> list[bool]:
+    """Which residual blocks of a stage have the kernel of 3 frames that `inflate` gives them."""
+    conv = "conv1" if inflate == "3x1x1" else "conv2"
+    weights = [tensors.get(f"{stage}.blocks.{block}.{conv}.weight") for block in _blocks(tensors, stage, "blocks")]
+    return [weight is not None and weight.shape[2] == 3 for weight in weights]
+
+
+def _inflate(tensors: Tensors) -> Inflate:
+    kinds: tuple[Inflate, Inflate] = ("3x1x1", "3x3x3")
+    for kind in kinds:
+        if any(any(_inflated(tensors, stage, kind)) for stage in STAGES):
+            return kind
+    return "none"
+
+
+def _nonlocal_norm(tensors: Tensors) -> str:
+    names = [name for name in tensors if re.search(r"\.non_local\.\d+\.bn\.", name)]
+    if any(name.endswith("running_mean") for name in names):
+        return "batch"
+    return "affine" if names else "none"
+
+
+def _non_local(found: Found, semantics: Semantics) -> NonLocalConfig | None:
+    if not found.has_blocks:
+        return None
+    placed = {stage: _blocks(found.tensors, stage, "non_local") for stage in STAGES}
+    instantiation = semantics.instantiation
+    if any(name.endswith(".w_f") for name in found.tensors):
+        instantiation = "concatenation"
+    elif not any(".theta." in name for name in found.tensors):
+        instantiation = "gaussian"
+    return NonLocalConfig(
+        {stage: blocks for stage, blocks in placed.items() if blocks}, instantiation, subsample=semantics.subsample
+    )
+
+
+def describe(config: ResNetConfig) -> str:
+    """The network in a few words, for people."""
+    kind = "C2D" if config.inflate == "none" else f"I3D {config.inflate}"
+    words = [f"{kind} ResNet-{config.depth}"]
+    if config.width != 1:
+        words.append(f"of width {config.width:g}")
+    if config.non_local is not None:
+        placed = " and ".join(
+            f"{stage} after {', '.join(map(str, after))}" for stage, after in config.non_local.placement.items()
+        )
+        words.append(f"with {config.non_local.instantiation} blocks in {placed}")
+    return " ".join(words)

@@ -1,4 +1,4 @@
-"""Reading files of others without running anything that is in them."""
+"""Reading files of others: nothing that is in them runs, and none of them takes more memory than its size allows."""
 
 import hashlib
 import itertools
@@ -8,12 +8,14 @@ import re
 import stat
 import warnings
 import zipfile
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from nl_lightning.errors import UserError
@@ -27,10 +29,14 @@ PICKLED = (b"\x80", b"(", b"}")
 
 OPERATIONS = {operation.code: operation for operation in pickletools.opcodes}
 
+MEMO = ("PUT", "BINPUT", "LONG_BINPUT")
+"""Operations of a pickle that give a value a number."""
 MOST_PICKLED = 16 << 20
 """Bytes of the pickle in a file of PyTorch, which has everything but the tensors' numbers. A checkpoint has 1 MB."""
 MOST_VALUES = 1_000_000
 """Values that a file may hold, a shared one counted wherever it occurs; our largest checkpoint has 20,000."""
+SLACK = 64 << 20
+"""Bytes that all tensors may take beyond four times their file's size: views of one another are stored once."""
 DEPTH = 60
 """Levels of containers within each other."""
 
@@ -106,10 +112,10 @@ def weigh(content: Any, path: Path, size: int) -> None:
     """Refuse what is small as a file of `size` bytes and huge for whoever walks through it or copies it.
 
     UserError if containers lie too deep, hold too many values with shared ones counted again, or a tensor or an array
-    is larger than the file.
+    is larger than the file, or all of them by far.
     """
     levels: list[Iterator[Any]] = [iter((content,))]
-    values = 0
+    values = asked = 0
     while levels:
         value = next(levels[-1], levels)
         if value is levels:  # the end of this level
@@ -122,8 +128,10 @@ def weigh(content: Any, path: Path, size: int) -> None:
             levels.append(itertools.chain(value.keys(), value.values()))
         elif isinstance(value, list | tuple | set | frozenset):
             levels.append(iter(value))
-        elif isinstance(value, Tensor | np.ndarray) and value.nbytes > size:
-            raise UserError(f"{path}: refused: it asks for {value.nbytes} bytes of memory, and has {size}")
+        elif isinstance(value, Tensor | np.ndarray):
+            asked += value.nbytes
+            if value.nbytes > size or asked > 4 * size + SLACK:
+                raise UserError(f"{path}: refused: it asks for {asked} bytes of memory, and has {size}")
 
 
 def read_pickle(path: Path) -> Any:
@@ -158,7 +166,9 @@ def _check_operations(file: IO[bytes], path: Path) -> None:
         if operation.name in ("STRING", "UNICODE"):
             file.readline()
         elif operation.arg is not None:
-            operation.arg.reader(file)
+            argument = operation.arg.reader(file)
+            if operation.name in MEMO and int(argument) > MOST_VALUES:  # Python makes room for as many
+                raise UserError(f"{path}: refused: it numbers more than {MOST_VALUES} values")
         if code == b".":
             return
     raise UserError(f"{path}: refused: it holds more than {MOST_VALUES} values")
@@ -176,34 +186,87 @@ class _ArraysOnly(pickle.Unpickler):
     """Knows numpy's arrays and plain containers, and refuses everything else by name."""
 
     CORES = ("numpy.core.multiarray", "numpy._core.multiarray")
-    ALLOWED = frozenset({
-        ("numpy", "ndarray"), ("numpy", "dtype"), ("collections", "OrderedDict"), ("_codecs", "encode"),
-        *((core, name) for core in CORES for name in ("_reconstruct", "scalar")),
-    })  # fmt: skip
 
     def __init__(self, file: IO[bytes], path: Path) -> None:
         super().__init__(file, encoding="latin1")  # Python 2's texts, and the bytes of its arrays
         self.path = path
+        self.known: dict[tuple[str, str], Any] = {
+            ("numpy", "ndarray"): _Array,
+            ("numpy", "dtype"): np.dtype,
+            ("collections", "OrderedDict"): OrderedDict,
+            ("_codecs", "encode"): _encoded,
+            **{(core, "_reconstruct"): _empty for core in self.CORES},
+            **{(core, "scalar"): _scalar for core in self.CORES},
+        }
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.ALLOWED:
+        if (module, name) not in self.known:
             raise UserError(
                 f"{self.path}: refused: reading it would run {module}.{name}; "
                 "only numpy's arrays and plain containers are read"
             )
-        return super().find_class("numpy._core.multiarray" if module in self.CORES else module, name)
+        return self.known[module, name]
+
+
+# In place of numpy's own: they make empty arrays only, which the pickle then fills with bytes that it has to hold.
+
+
+class _Array:
+    """Stands for ``numpy.ndarray``, which would make an array of any size."""
+
+    def __new__(cls, *_: object) -> NoReturn:
+        raise UserError("refused: it asks for an array without its numbers")
+
+
+def _empty(kind: object, shape: object, _: object) -> np.ndarray[Any, Any]:
+    if kind is not _Array or shape != (0,):
+        raise UserError("refused: it asks for an array without its numbers")
+    return np.ndarray((0,), "b")
+
+
+def _scalar(dtype: np.dtype[Any], raw: bytes | str) -> Any:
+    return np.frombuffer(raw.encode("latin1") if isinstance(raw, str) else raw, dtype, 1)[0].item()
+
+
+def _encoded(text: str, encoding: str = "latin1") -> bytes:
+    if encoding != "latin1":
+        raise UserError(f"refused: it asks for the encoding {encoding!r}")
+    return text.encode(encoding)
 
 
 def read_others(path: Path) -> Any:
-    """The content of a file of PyTorch or of a pickle, whichever it is. UserError as those two say."""
+    """The content of a file of PyTorch, of safetensors or of a pickle, whichever it is. UserError as those say."""
     _size(path)
     with path.open("rb") as file:
         head = file.read(16)
     if head.startswith((b"PK", OLD_TORCH)):
         return read_torch(path)
+    if head[4:9] == b"\0\0\0\0{":  # behind the header's length
+        return _read_safetensors(path)
     if head.startswith(PICKLED):
         return read_pickle(path)
-    raise UserError(f"{path} is neither a file of PyTorch nor a pickle")
+    raise UserError(f"{path} is neither a file of PyTorch, nor of safetensors, nor a pickle")
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file of others, by name. UserError if it isn't one, or is cut off, or is ours."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            if str((file.metadata() or {}).get("format")).startswith("nl-lightning"):
+                raise UserError(f"{path} is a weight file of ours already: use it as it is")
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except UserError:
+        raise
+    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} can't be read as a .safetensors file ({_reason(error)}): is it whole?") from None
+
+
+def check_tensor(name: str, tensor: Tensor) -> Tensor:
+    """The tensor, if it holds its numbers one by one in memory; UserError if it is sparse, quantized, or has none."""
+    dense = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+    if not dense or tensor.is_complex():
+        raise UserError(f"the tensor {name} is {tensor.layout}, {tensor.dtype}, on {tensor.device}: not plain numbers")
+    return tensor.detach()
 
 
 def sha256(path: Path) -> str:

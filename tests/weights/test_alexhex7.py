@@ -11,8 +11,7 @@ from torch import Tensor
 
 from nl_lightning.cli import main
 from nl_lightning.errors import UserError
-from nl_lightning.weights.alexhex7 import import_block
-from nl_lightning.weights.block import load_block
+from nl_lightning.weights.blocks import import_block, load_block
 
 CONVS: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 POOLS: dict[int, Any] = {

@@ -11,8 +11,7 @@ from nl_lightning.models.conventions import Conventions
 from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.train.lightning_cli import VideoCLI
-from nl_lightning.weights.arguments import with_weights
-from nl_lightning.weights.file import InputSettings, WeightsHeader, save_weights
+from nl_lightning.weights.file import InputSettings, WeightsHeader, save_weights, with_weights
 
 NET = ResNetConfig(
     non_local=NonLocalConfig({"res3": [1]}), num_classes=11, width=1 / 64, spatial_strides=(2, 2, 1, 1, 1, 1),

@@ -19,10 +19,11 @@ from nl_lightning.errors import UserError
 from nl_lightning.models.conventions import Conventions
 from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
-from nl_lightning.train import start
 from nl_lightning.train.classifier import VideoClassifier
+from nl_lightning.train.start import init_from
 from nl_lightning.weights.exporting import export_weights
 from nl_lightning.weights.file import (
+    HEADER,
     InputSettings,
     WeightsHeader,
     differences,
@@ -31,7 +32,6 @@ from nl_lightning.weights.file import (
     save_weights,
 )
 from nl_lightning.weights.importing import Imported, import_weights
-from nl_lightning.weights.lightning import HEADER
 from nl_lightning.weights.safe import read_others, read_pickle
 
 SMALL = ResNetConfig(
@@ -83,7 +83,7 @@ def test_a_checkpoint_of_ours_names_the_classes(small_videos: Path) -> None:
     model.trainer = trainer
     saved: dict[str, Any] = {}
     model.on_save_checkpoint(saved)
-    assert header_from_json(saved[HEADER]).classes == longrange.CLASSES
+    assert header_from_json(saved[HEADER], "here").classes == longrange.CLASSES
 
 
 # ------------------------------------------------------------------------------------------- the released files
@@ -258,8 +258,8 @@ def test_containers_are_read_and_other_classes_are_not(tmp_path: Path) -> None:
 def test_broken_files_are_refused(reference: Any, tmp_path: Path) -> None:
     whole = python2({"blobs": arrays(reference("caffe2", width=1 / 32).tensors)})
     refused(tmp_path, whole[: len(whole) // 2], "can't be read as a pickle .*is it whole")
-    refused(tmp_path, b"", "is neither a file of PyTorch nor a pickle")
-    refused(tmp_path, b"just some text", "is neither a file of PyTorch nor a pickle")
+    refused(tmp_path, b"", "is neither a file of PyTorch, nor of safetensors, nor a pickle")
+    refused(tmp_path, b"just some text", "is neither a file of PyTorch, nor of safetensors, nor a pickle")
     torch.save({"a": torch.zeros(3)}, tmp_path / "a.pth")
     zipped = (tmp_path / "a.pth").read_bytes()
     refused(tmp_path, zipped[: len(zipped) // 2], "can't be read as a file of PyTorch")
@@ -342,10 +342,10 @@ def test_a_classifier_of_others_is_left_out_only_when_asked(reference: Any, tmp_
     config = read(tmp_path, whole).header.net
     seven = VideoClassifier(ResNetConfig(**{**vars(config), "num_classes": 7}))
     with pytest.raises(UserError, match="has 11 classes, and this network 7: import it again --without-classifier"):
-        start.init_from(seven.net, tmp_path / "w.safetensors")
+        init_from(seven.net, tmp_path / "w.safetensors")
     read(tmp_path, whole, classifier=False)
     classifier = seven.net.fc.weight.clone()
-    start.init_from(seven.net, tmp_path / "w.safetensors")
+    init_from(seven.net, tmp_path / "w.safetensors")
     assert torch.equal(seven.net.fc.weight, classifier)
     assert torch.equal(seven.net.conv1.weight, theirs["conv1_w"])
 

@@ -6,11 +6,10 @@ import torch
 from nl_lightning.models.conventions import Conventions
 from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
-from nl_lightning.weights import caffe2, mmaction2, pytorchvideo, slowfast, torchvision, tushar_n
-from nl_lightning.weights.names import Names
-from nl_lightning.weights.source import Source
+from nl_lightning.weights.source import Names, Source
+from nl_lightning.weights.sources import CAFFE2, MMACTION2, PYTORCHVIDEO, SLOWFAST, TORCHVISION, TUSHAR_N
 
-PEERS = [caffe2.SOURCE, slowfast.SOURCE, mmaction2.SOURCE, pytorchvideo.SOURCE, torchvision.SOURCE, tushar_n.SOURCE]
+PEERS = [CAFFE2, SLOWFAST, MMACTION2, PYTORCHVIDEO, TORCHVISION, TUSHAR_N]
 
 
 @pytest.mark.parametrize("source", PEERS, ids=lambda source: source.name)
@@ -21,7 +20,7 @@ def test_every_tensor_has_one_name_that_leads_back(source: Source) -> None:
     config = ResNetConfig(101, non_local=None if without else blocks, width=1 / 64, conventions=Conventions("release"))
     with torch.device("meta"):
         ours = VideoResNet(config).state_dict().keys()
-    if source is caffe2.SOURCE:
+    if source is CAFFE2:
         ours = {name for name in ours if not name.endswith("num_batches_tracked")}
     theirs = {name: source.names.theirs(name) for name in ours}
     assert None not in theirs.values()
@@ -32,16 +31,16 @@ def test_every_tensor_has_one_name_that_leads_back(source: Source) -> None:
 @pytest.mark.parametrize(
     ("source", "ours", "theirs"),
     [
-        (caffe2.SOURCE, "res4.blocks.22.bn3.running_var", "res4_22_branch2c_bn_riv"),
-        (caffe2.SOURCE, "bn1.weight", "res_conv1_bn_s"),
-        (caffe2.SOURCE, "res3.non_local.1.W_z.bias", "nonlocal_conv3_1_out_b"),
-        (caffe2.SOURCE, "res2.blocks.0.downsample.1.running_mean", "res2_0_branch1_bn_rm"),
-        (slowfast.SOURCE, "res3.non_local.1.theta.weight", "s3.pathway0_nonlocal1.conv_theta.weight"),
-        (slowfast.SOURCE, "res2.blocks.0.bn1.bias", "s2.pathway0_res0.branch2.a_bn.bias"),
-        (mmaction2.SOURCE, "res4.non_local.5.bn.weight", "backbone.layer3.5.non_local_block.conv_out.bn.weight"),
-        (pytorchvideo.SOURCE, "res2.blocks.2.conv2.weight", "blocks.1.res_blocks.2.branch2.conv_b.weight"),
-        (torchvision.SOURCE, "res5.blocks.0.downsample.0.weight", "layer4.0.downsample.0.weight"),
-        (tushar_n.SOURCE, "res3.non_local.3.g.bias", "layer2.3.nl.g.bias"),
+        (CAFFE2, "res4.blocks.22.bn3.running_var", "res4_22_branch2c_bn_riv"),
+        (CAFFE2, "bn1.weight", "res_conv1_bn_s"),
+        (CAFFE2, "res3.non_local.1.W_z.bias", "nonlocal_conv3_1_out_b"),
+        (CAFFE2, "res2.blocks.0.downsample.1.running_mean", "res2_0_branch1_bn_rm"),
+        (SLOWFAST, "res3.non_local.1.theta.weight", "s3.pathway0_nonlocal1.conv_theta.weight"),
+        (SLOWFAST, "res2.blocks.0.bn1.bias", "s2.pathway0_res0.branch2.a_bn.bias"),
+        (MMACTION2, "res4.non_local.5.bn.weight", "backbone.layer3.5.non_local_block.conv_out.bn.weight"),
+        (PYTORCHVIDEO, "res2.blocks.2.conv2.weight", "blocks.1.res_blocks.2.branch2.conv_b.weight"),
+        (TORCHVISION, "res5.blocks.0.downsample.0.weight", "layer4.0.downsample.0.weight"),
+        (TUSHAR_N, "res3.non_local.3.g.bias", "layer2.3.nl.g.bias"),
     ],
 )
 def test_names_as_they_are_documented(source: Source, ours: str, theirs: str) -> None:
