@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from nl_lightning.data.annotations import read_annotation
-from nl_lightning.data.folders import refuse_outside
+from nl_lightning.data.videos import refuse_outside
 
 MB = 1e6
 

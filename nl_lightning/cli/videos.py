@@ -164,7 +164,7 @@ def data_check(of: DataSet, *, hash: bool = False, out: Path | None = None, comp
     """
     with working("reading the lists"):
         from nl_lightning.data.annotations import read_annotation
-        from nl_lightning.data.known import overlap, said_of
+        from nl_lightning.data.locating import overlap, said_of
         from nl_lightning.data.manifest import NAME
         from nl_lightning.data.tools.check import by_error, counts, take_census
 

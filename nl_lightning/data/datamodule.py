@@ -23,7 +23,7 @@ from nl_lightning.data.datasets import (
 from nl_lightning.data.decoded_copy import DecodedCopy
 from nl_lightning.data.decoding import Decoder, named
 from nl_lightning.data.files import Files
-from nl_lightning.data.folders import refuse_outside, scan_folder
+from nl_lightning.data.locating import scan_folder
 from nl_lightning.data.longrange import LongRange
 from nl_lightning.data.manifest import NAME, Manifest
 from nl_lightning.data.samplers import EpochShuffle, Turns
@@ -31,7 +31,7 @@ from nl_lightning.data.sampling import Spread
 from nl_lightning.data.shards import Shards
 from nl_lightning.data.shared_memory import check_room
 from nl_lightning.data.transforms import TestViews, TrainView
-from nl_lightning.data.videos import Labels, VideoList, every_fifth, same_classes
+from nl_lightning.data.videos import Labels, VideoList, every_fifth, refuse_outside, same_classes
 from nl_lightning.errors import UserError, ignore_stops
 
 GRACE = 20

@@ -14,9 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from nl_lightning.data.names import Names
 from nl_lightning.data.packets import Index, Known, version_of
-from nl_lightning.data.videos import Paths
+from nl_lightning.data.videos import Names, Paths
 from nl_lightning.errors import UserError
 from nl_lightning.study.records import write_atomically
 

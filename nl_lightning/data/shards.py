@@ -18,10 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from nl_lightning.data.names import Names
 from nl_lightning.data.packets import DecodeError, stretch
 from nl_lightning.data.tools.commands import alone, bar
-from nl_lightning.data.videos import VideoList, below
+from nl_lightning.data.videos import Names, VideoList, below
 from nl_lightning.errors import UserError
 from nl_lightning.study.records import write_atomically
 

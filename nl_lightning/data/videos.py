@@ -5,6 +5,7 @@ object is kept for each video, so that worker processes share the memory they we
 objects are written whenever one is looked at, and each write copies a page of memory.) 650,000 videos take about 50 MB.
 """
 
+import hashlib
 import itertools
 import os
 import re
@@ -65,6 +66,28 @@ class Paths(Sequence[Path]):
     def take(self, videos: Iterable[int]) -> "Paths":
         """Those of `videos`, in that order."""
         return Paths(self.root, map(self.name, videos))
+
+
+class Names:
+    """Which row of a table a name has: 12 bytes a name, for hundreds of thousands of names, and no Python object."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        hashes = np.fromiter(map(_hash, names), np.int64)
+        order = np.argsort(hashes)
+        self._hashes, self._rows = hashes[order], order.astype(np.int32)
+
+    def row(self, name: str) -> int | None:
+        """The row of a name; None if there is none."""
+        sought = _hash(name)
+        place = int(np.searchsorted(self._hashes, sought))
+        found = place < len(self._hashes) and self._hashes[place] == sought
+        return int(self._rows[place]) if found else None
+
+
+def _hash(name: str) -> int:
+    """64 bits of a name: among a million names, two are alike once in 40 million data sets."""
+    digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +154,41 @@ def _starts(lengths: npt.ArrayLike) -> npt.NDArray[np.int64]:
 def below(path: Path, root: Path) -> str:
     """A path below the data set's folder: the same on every machine."""
     return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+
+
+def refuse_outside(paths: Paths) -> None:
+    """UserError for a path that leaves the data set's folder, be it by ``..``, as it stands, or by a symbolic link.
+
+    Each folder is looked at once, for its links: files may be many, and on a disk far away.
+    """
+    root = _real(paths.root)
+    outside: dict[str, frozenset[str] | None] = {}
+    for name in paths.names():
+        folder, _, file = name.rpartition("/")
+        if folder not in outside:
+            outside[folder] = _links_out(paths.root / (f"{folder}/" if name.startswith("/") else folder), root)
+        links = outside[folder]
+        if links is None or file in links:
+            raise UserError(
+                f"{paths.root / name} lies outside of {paths.root}: "
+                f"{_real(paths.root / name)}; set data.allow_outside to true if that is meant"
+            )
+
+
+def _links_out(folder: Path, root: Path) -> frozenset[str] | None:
+    """The names in `folder` that link to what isn't below `root`; None if the folder itself isn't below it."""
+    if not _real(folder).is_relative_to(root):
+        return None
+    if not folder.is_dir():
+        return frozenset()
+    with os.scandir(folder) as entries:
+        links = [entry.name for entry in entries if entry.is_symlink()]
+    return frozenset(name for name in links if not _real(folder / name).is_relative_to(root))
+
+
+def _real(path: Path) -> Path:
+    """Without symbolic links; links in a circle are no error, as they are to pathlib."""
+    return Path(os.path.realpath(path))
 
 
 def every_fifth(videos: VideoList) -> tuple[VideoList, VideoList]:

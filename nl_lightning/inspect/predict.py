@@ -9,7 +9,7 @@ import torch
 
 from nl_lightning.data import decoding
 from nl_lightning.data.datasets import TestVideos
-from nl_lightning.data.folders import SUFFIXES
+from nl_lightning.data.locating import SUFFIXES
 from nl_lightning.data.transforms import TestViews
 from nl_lightning.data.videos import VideoList
 from nl_lightning.errors import UserError

@@ -90,6 +90,9 @@ def _cut(text: str, most: int = 60) -> str:
 
 def reason(error: OSError | ValueError) -> str:
     """Why a file can't be opened, read or written, in a few words."""
+    if isinstance(error, UnicodeDecodeError):
+        line = 1 + bytes(error.object).count(b"\n", 0, error.start)
+        return f"line {line} isn't text in UTF-8"
     if isinstance(error, UnicodeError):
         return "it isn't text in UTF-8"
     return (error.strerror if isinstance(error, OSError) else None) or str(error)

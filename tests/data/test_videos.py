@@ -8,7 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nl_lightning.data.videos import Paths, VideoList, below, every_fifth, mirrored_labels, same_classes
+from nl_lightning.data.videos import (
+    Names,
+    Paths,
+    VideoList,
+    below,
+    every_fifth,
+    mirrored_labels,
+    refuse_outside,
+    same_classes,
+)
 from nl_lightning.errors import UserError
 from nl_lightning.study.records import videos_hash
 
@@ -103,3 +112,33 @@ def test_classes_that_only_another_list_has() -> None:
     assert videos(6).labels_beyond(videos(2)) == ["c"]
     assert videos(6, ()).labels_beyond(videos(1, ())) == ["1", "2"]
     assert videos(2).labels_beyond(videos(6)) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["../x.avi", "a/../../x.avi", "{}/elsewhere/x.avi", "out/x.avi", "a/link.avi", "../nowhere/x.avi"]
+)
+def test_what_leaves_the_folder_is_refused(name: str, tmp_path: Path) -> None:
+    """By `..`, as a whole path, by a link to a folder, by a link to a file; links that stay inside are none of it."""
+    for file in ("data/a/1.avi", "elsewhere/x.avi", "x.avi"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    root = tmp_path / "data"
+    (root / "out").symlink_to(tmp_path / "elsewhere")
+    (root / "a" / "link.avi").symlink_to(tmp_path / "x.avi")
+    (root / "in").symlink_to(root / "a")
+    (root / "a" / "in.avi").symlink_to("1.avi")
+    (tmp_path / "linked").symlink_to(root)
+    inside = ["a/1.avi", "in/1.avi", "a/in.avi", "a/absent.avi", "absent/1.avi", "b.avi"]
+    for place in (root, tmp_path / "linked"):
+        refuse_outside(Paths(place, inside))
+        with pytest.raises(UserError, match=r"\.avi lies outside of .* set data\.allow_outside to true"):
+            refuse_outside(Paths(place, [*inside, name.format(tmp_path)]))
+
+
+def test_rows_are_found_by_name_and_nothing_else_is() -> None:
+    names = [f"class {i % 7}/video_{i}.mp4" for i in range(1000)]
+    found = Names(names)
+    assert [found.row(name) for name in names] == list(range(1000))
+    assert found.row("class 0/video_1.mp4") is None
+    assert Names([]).row("x") is None
+    assert Names(["\udcff.mp4"]).row("\udcff.mp4") == 0  # a name that is no UTF-8

@@ -186,7 +186,7 @@ def test_numbers_stay_what_they_are() -> None:
         ('{"a": 1, "a": 2}', "j: isn't JSON: the key 'a' is given twice"),
         ('{"top1": 3', "j: isn't JSON: Expecting"),
         ("", "j: isn't JSON: Expecting value"),
-        (b"\xff\xfe\x00", "j: isn't JSON: it isn't text in UTF-8"),
+        (b"\xff\xfe\x00", "j: isn't JSON: line 1 isn't text in UTF-8"),
     ],
 )
 def test_texts_that_are_no_json(text: str | bytes, line: str) -> None:
@@ -263,7 +263,7 @@ def test_what_cant_be_opened_is_named(tmp_path: Path, read: Callable[[Path], obj
         ("nul\0", "can't be read: "),
         ("", "expected a file, got a folder"),
         ("pipe", "expected a file, got a device"),
-        ("odd", "can't be read: it isn't text in UTF-8"),
+        ("odd", "can't be read: line 1 isn't text in UTF-8"),
     ]:
         with pytest.raises(UserError) as caught:
             read(tmp_path / name)
