@@ -54,7 +54,11 @@ def test_report_writes_tables_that_show_what_is_missing(home: Path, capsys: pyte
     assert "Table 2g" in output
     assert "files in my_results/tables/longrange" in output
     names = {path.name for path in (home / "my_results" / "tables" / "longrange").iterdir()}
-    assert names == {"table2.md", *(f"table2{letter}.{kind}" for letter in "abcdefg" for kind in ("md", "tex", "csv"))}
+    assert names == {
+        "table2.md",
+        "table2.tex",
+        *(f"table2{letter}.{kind}" for letter in "abcdefg" for kind in ("md", "tex", "csv")),
+    }
     page = (home / "page.md").read_text()
     assert page.startswith("Before\n<!-- results:start -->\n")
     assert page.endswith("<!-- results:end -->\nafter\n")

@@ -14,8 +14,11 @@ from nl_lightning.errors import STOP, Stopped, mistake, say, stop_on_signals
 
 SECONDS_TO_STOP = 28.0
 """A command that is told to stop has ended after so many seconds, whatever it was doing."""
-TRAINS_ONE = ("fit", "validate", "test")
-"""Commands of LightningCLI."""
+GOES_ON = {
+    **dict.fromkeys(("run", "data"), "; the same command goes on from here"),
+    **dict.fromkeys(("fit", "validate", "test"), "; with --ckpt_path it goes on from a checkpoint"),
+}
+"""What comes after a command was stopped; the others begin anew."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,12 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # as of `| head`
         return _written_out(141)
     except (KeyboardInterrupt, Stopped) as stopped:
-        again = (
-            "with --ckpt_path it goes on from a checkpoint"
-            if words[:1] and words[0] in TRAINS_ONE
-            else "the same command goes on from here"
-        )
-        say(f"stopped; {again}")
+        say(f"stopped{GOES_ON.get(words[0], '') if words else ''}")
         return _written_out(stopped.exit_code if isinstance(stopped, Stopped) else 130)
     except Exception as error:
         line = mistake(error)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO
 
-from nl_lightning.errors import Stopped
+from nl_lightning.errors import Postponed, Stopped
 
 HELD = 75
 """Exit code when another process is at work on the run."""
@@ -38,7 +38,16 @@ def start(command: Sequence[str], environment: Mapping[str, str], log: IO[bytes]
         alone: in a session of its own, so that a Ctrl-C reaches it once, by :func:`stop`.
     """
     ours = {**environment, PARENT: str(os.getpid())}
-    return Process(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=ours, start_new_session=alone)
+    stops = Postponed()
+    stops.begin()  # told to stop between the start and the return, nobody would know the process
+    try:
+        process = Process(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=ours, start_new_session=alone)
+    finally:
+        stops.end()
+    if stops.told is not None:
+        stop([process], signal.SIGTERM)
+        raise stops.told
+    return process
 
 
 def stop(processes: Sequence[Process], how: signal.Signals) -> None:

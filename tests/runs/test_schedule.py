@@ -1,5 +1,7 @@
 """Order, skipping, waiting for parents, failures, interruption: with a stand-in for the training process."""
 
+import dataclasses
+import io
 import os
 import signal
 import subprocess
@@ -12,11 +14,13 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.progress import TaskID
 
-from nl_lightning.errors import UserError
+from nl_lightning.errors import UserError, terminal, visible
 from nl_lightning.runs import schedule as runner
 from nl_lightning.runs.schedule import Slots, run_all
 from nl_lightning.study.lock import claim
+from nl_lightning.study.records import record_path
 from nl_lightning.study.run import Run, plan
 from nl_lightning.study.study import load_recipe, load_study
 
@@ -246,6 +250,89 @@ def test_told_to_stop_it_stops_its_runs_and_loses_nothing(
     assert "the same command goes on from here" in errors
     assert order(runs)[-1] == "stopped child"
     assert [run.state().name for run in runs] == ["done", state, "missing", "missing"]
+
+
+ODD = [
+    "[/data/x.mp4]",
+    "Error opening [/data/x.mp4]",
+    "[enforce fail] . Pytorch",
+    "\x1b]0;title\x07",
+    "two\nlines",
+    ":smile:",
+    None,
+    [],
+    {"a": 1},
+]
+"""What a marker may give as the error of a run: rich's markup, commands to the terminal, no text."""
+
+
+@pytest.mark.parametrize("error", ODD)
+def test_a_runs_error_is_printed_as_it_is_and_ends_no_runner(runs: list[Run], error: object) -> None:
+    console, printed = terminal(), io.StringIO()
+    console.file = printed
+    queue = runner._Queue(runs, console, lambda run: None)
+    runs[3].folder.mkdir(parents=True)
+    runs[3].say("failed", error=error)
+    queue.conclude(runs[3], 2)
+    said = visible(error) if error else "ended with exit code 2"
+    assert printed.getvalue() == f"{runs[3].name} failed: {said} (log: {runs[3].log})\n"
+    assert queue.failed == [runs[3]]
+
+
+def test_a_folder_may_be_called_like_markup(runs: list[Run], tmp_path: Path) -> None:
+    console, printed = terminal(), io.StringIO()
+    console.file = printed
+    moved = [dataclasses.replace(run, results=tmp_path / "c[" / "d] [red]me[" / "red]") for run in runs[:1]]
+    run_all(moved, 1, console, lambda run: None)
+    queue = runner._Queue(moved, console, lambda run: None)
+    queue.failed_because(moved[0], "[/]")
+    assert f"parent seed 0 failed: [/] (log: {moved[0].log})\n" in printed.getvalue()
+
+
+@pytest.mark.parametrize(
+    "marker",
+    [
+        '{"state": "running", "phase": "train", "done": "x", "total": 2}',
+        '{"state": "running", "phase": "train", "done": NaN, "total": 2}',
+        '{"state": "running", "phase": "train", "done": 1e999, "total": -5}',
+        '{"state": "running", "phase": "train", "done": 1' + "0" * 400 + ', "total": 0}',
+        '{"state": "running", "phase": ["train"], "done": [1], "total": {}}',
+        '{"state": "running", "phase": {}, "done": null}',
+        '{"state": "running", "phase": "train", "done": -1, "total": 2}',
+        '{"state": ["running"]}', '{"state": {}, "error": [1, {}]}', "[1, 2]", '"running"', "", "\0",
+        '{"state": "failed", "config_hash": ["x"]}',
+    ],
+)  # fmt: skip
+def test_any_marker_is_survived(runs: list[Run], marker: str) -> None:
+    run = runs[0]
+    run.folder.mkdir(parents=True)
+    run.marker.write_text(marker)
+    active = runner._Active(run, None, TaskID(0), 0)  # type: ignore[arg-type]
+    assert 0 <= active.share_done() <= 1
+    assert run.state().name in ("interrupted", "missing")
+    assert go([run]) == (["parent"], [])
+
+
+def test_a_log_that_cannot_be_written_fails_one_run_only(runs: list[Run]) -> None:
+    runs[0].log.mkdir(parents=True)  # a folder where the log should be
+    assert go(runs) == (["big"], ["parent", "child", "grandchild"])
+
+
+def test_a_record_that_cannot_be_read_is_made_again(runs: list[Run]) -> None:
+    go(runs[:1])
+    record_path(runs[0].results, "tiny", "parent", 0).write_text("{")
+    assert go(runs[:1]) == (["parent"], [])
+    assert runs[0].state().name == "done"
+
+
+def test_a_full_disk_lets_the_others_end(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAIL", "big")
+    monkeypatch.setenv("WAITS", "parent:begin big")
+    monkeypatch.setattr(runner, "ENOUGH_DISK", 1 << 60)
+    with pytest.raises(UserError, match="MiB are free"):
+        go(runs, workers=2)
+    assert runs[0].state().name == "done"
+    assert {line.split()[1] for line in order(runs)} == {"parent", "big"}
 
 
 def test_the_commands_are_what_a_person_could_type(runs: list[Run], tmp_path: Path) -> None:
