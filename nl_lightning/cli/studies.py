@@ -257,13 +257,15 @@ def sweeps(study: str, *, seed: Seeds = (), recipe: str | None = None, full_grid
 # ----------------------------------------------------------------------------------------------------- results
 
 
-def _write_tables(study: Study, recipe: Recipe, results: Path) -> tuple["Report", list[Path]]:
+def _write_tables(
+    study: Study, recipe: Recipe, results: Path, columns: Sequence[str] = ()
+) -> tuple["Report", list[Path]]:
     from nl_lightning.report.claims import report  # pandas: half a second
     from nl_lightning.report.collate import collect
     from nl_lightning.report.render import write_tables
 
     found = report(collect(study, recipe, results))
-    return found, write_tables(found, results)
+    return found, write_tables(found, results, columns)
 
 
 def _show(found: "Report", written: list[Path], tables: list[str] | None = None) -> None:
@@ -280,6 +282,7 @@ def report(
     wandb_offline: Path | None = None,
     readme: Path | None = None,
     html: bool = False,
+    columns: Annotated[Sequence[str], SEVERAL] = (),
 ) -> int:
     """Collate the records of a study into tables: Markdown, LaTeX and CSV.
 
@@ -288,15 +291,16 @@ def report(
         wandb_offline: take the records from the W&B run folders below this one.
         readme: also update the results block of this file.
         html: also make one HTML page, with figures.
+        columns: columns of the LaTeX tables, for example gain 'reported gain' (default: what fits a column of a paper).
     """
     if wandb is not None and wandb_offline is not None:
         raise UserError("argument --wandb-offline: not allowed with argument --wandb")
     study, recipe = of.load()
     with working("reading records and computing tables"):
         if wandb is None and wandb_offline is None:
-            (runs, written), left_out = _write_tables(study, recipe, of.results), None
+            (runs, written), left_out = _write_tables(study, recipe, of.results, columns), None
         else:
-            runs, written, left_out = _from_wandb(study, recipe, of.results, wandb, wandb_offline)
+            runs, written, left_out = _from_wandb(study, recipe, of.results, wandb, wandb_offline, columns)
     _show(runs, written)
     if left_out is not None:
         left_out()
@@ -314,7 +318,7 @@ def report(
 
 
 def _from_wandb(
-    study: Study, recipe: Recipe, results: Path, project: str | None, folder: Path | None
+    study: Study, recipe: Recipe, results: Path, project: str | None, folder: Path | None, columns: Sequence[str]
 ) -> tuple["Report", list[Path], Callable[[], None]]:
     """Tables of the records that W&B has; the last one prints what was left out."""
     from nl_lightning.report.claims import report  # W&B and pandas: a second
@@ -328,7 +332,7 @@ def _from_wandb(
     listed = from_server(project) if project is not None else from_folders(folder or Path())
     runs, left_out = select(study, recipe, listed)
     found = report(runs)
-    return found, write_tables(found, results), lambda: print_left_out(terminal(), left_out, len(listed))
+    return found, write_tables(found, results, columns), lambda: print_left_out(terminal(), left_out, len(listed))
 
 
 def power(
@@ -390,6 +394,7 @@ def rescore(record: Path) -> int:
         record: a record (.json), or the predictions that a test wrote (.parquet).
     """
     from nl_lightning.report.rescore import lines, rescore, rescore_record
+    from nl_lightning.report.words import counted
 
     if record.suffix == ".parquet":
         rescored = rescore(record)
@@ -400,5 +405,5 @@ def rescore(record: Path) -> int:
     for views, rule, top1, top5 in lines(rescored):
         table.add_row(views, rule, f"{top1:.2f}", f"{top5:.2f}" if top5 == top5 else "")
     terminal().print(table)
-    print_lines(f"{rescored.videos} videos, {rescored.unreadable} missing: wrong, unless a line says otherwise")
+    print_lines(f"{counted(rescored.videos, 'video')}, {rescored.unreadable} missing: wrong, unless a line says otherwise")
     return 0

@@ -79,7 +79,7 @@ def videos_needed(slack: float, disagreement: float, alpha: float = 1 - LEVEL, p
     if slack <= 0:
         return None
     reach = half_width(alpha / 2, 0.0, 1.0, 1) + half_width(1 - power, 0.0, 1.0, 1)
-    return math.ceil(100 * disagreement * (reach / slack) ** 2)
+    return max(1, math.ceil(100 * disagreement * (reach / slack) ** 2))
 
 
 def seeds_needed(
@@ -111,7 +111,7 @@ def plan_of(runs: Runs, videos: int | None, disagreement: float | None, seed_noi
     shares = [d.disagreement for d in known if d.disagreement is not None]
     spreads = [d.std for d in known if d.std is not None]
     tested = videos or (known[0].videos if known else study.reported_videos)
-    if tested is None:
+    if not tested:
         raise UserError(f"{study.path}: how many test videos? Say --videos N: neither records nor reported_videos do")
     noise = Noise(
         *_first((disagreement, "given"), (_median(shares), "median of the records"), (ASSUMED_DISAGREEMENT, "assumed")),

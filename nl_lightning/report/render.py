@@ -51,7 +51,7 @@ def markdown_table(columns: Sequence[Column]) -> str:
     """A Markdown table, padded to be read as it is: words to the left, numbers to the right."""
     padded = []
     for column in columns:
-        name, *cells = map(_markdown_cell, (column.title, *column.cells))
+        name, *cells = (f"*{cell}*" if cell in HOLES else _inline(cell) for cell in (column.title, *column.cells))
         width = max(3, *map(len, (name, *cells)))
         rule = "-" * width if column.words else "-" * (width - 1) + ":"
         pad = str.ljust if column.words else str.rjust
@@ -59,23 +59,22 @@ def markdown_table(columns: Sequence[Column]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in zip(*padded, strict=True))
 
 
-def _markdown_cell(cell: str) -> str:
-    return f"*{cell}*" if cell in HOLES else markdown(cell)
-
-
-# Punctuation that would be markup where it stands: emphasis, code, tags, entities, links, and what begins a block.
-_MARKDOWN = re.compile(
+# Punctuation that would be markup where it stands: emphasis, code, tags, entities, links.
+_INLINE = re.compile(
     r"[\\`*|~]"
     r"|(?<![^\W_])_|_(?![^\W_])"  # an underscore within a word is one
-    r"|<(?=[\w/!?])|&(?=#|\w+;)"
-    r"|(?<=\])[(\[:]|(?<=http)(?=s?://)|(?<=https)(?=://)|(?<=www)(?=\.)"
-    r"|^[\[#>=+-](?!\d)|^(?<=\d)[.)]",
+    r"|<(?=[\w/!?])|&(?=#|\w+;)|(?<=\])[(\[:]|:(?=//)|(?<=www)\."
 )
+_BLOCK = re.compile(r"^(\d*)([\[#>=+-](?!\d)|[.)](?= |$))")  # what would begin a heading, a list, a quotation
+
+
+def _inline(text: str) -> str:
+    return _INLINE.sub(r"\\\g<0>", one_line(text))
 
 
 def markdown(text: str) -> str:
     """A text in one line such that nothing in it is taken for Markdown or HTML."""
-    return _MARKDOWN.sub(r"\\\g<0>", one_line(text))
+    return _BLOCK.sub(r"\1\\\2", _inline(text))
 
 
 def _bullets(lines: Iterable[str]) -> str:

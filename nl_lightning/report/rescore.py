@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from nl_lightning.errors import UserError
-from nl_lightning.study.records import RunRecord, predictions_path, read_record
+from nl_lightning.report.words import counted
+from nl_lightning.study.records import RunRecord, predictions_path, read_record, record_path
 from nl_lightning.train.predictions import ViewProtocol, read_predictions, read_protocol
 from nl_lightning.train.scores import Scores, Views, mean_softmax, rank
 
@@ -99,12 +100,12 @@ def subsets(protocol: ViewProtocol) -> dict[str, list[int]]:
     clips, crops = protocol.num_clips, protocol.num_crops
     views = np.arange(clips * crops).reshape(clips, crops)
     chosen = {
-        f"{clips} clips x {crops} crops": views,
-        f"{clips} clips, centre crop": views[:, [crops // 2]],
+        f"{counted(clips, 'clip')} x {counted(crops, 'crop')}": views,
+        f"{counted(clips, 'clip')}, centre crop": views[:, [crops // 2]],
         "1 clip in the middle, centre crop": views[[clips // 2], [crops // 2]],
     }
     if clips > 1:
-        chosen[f"1 clip in the middle x {crops} crops"] = views[clips // 2]
+        chosen[f"1 clip in the middle x {counted(crops, 'crop')}"] = views[clips // 2]
     distinct = {tuple(kept.ravel().tolist()): name for name, kept in reversed(chosen.items())}
     return {name: list(kept) for kept, name in reversed(distinct.items())}
 
@@ -122,7 +123,7 @@ def lines(rescored: Rescored) -> list[tuple[str, str, float, float]]:
     there = rescored.videos - rescored.unreadable
     tested = rescored.scores[0]
     found = [(s.views, s.rule, s.topk(1, rescored.videos), s.topk(5, rescored.videos)) for s in rescored.scores]
-    missing = f"{tested.rule}, {rescored.unreadable} missing videos dropped"
+    missing = f"{tested.rule}, {counted(rescored.unreadable, 'missing video')} dropped"
     found.append((tested.views, missing, tested.topk(1, there), tested.topk(5, there)))
     found.append((tested.views, f"{tested.rule}, mean of the classes", tested.mean_class(), float("nan")))
     return found
@@ -135,13 +136,22 @@ def rescore_record(path: Path) -> tuple[Rescored, RunRecord]:
         UserError: there is no such record or no predictions, or they say something else than the record.
     """
     record = read_record(path)
-    predictions = predictions_path(path.parents[3], record.recipe, record.variant, record.seed, record.config_hash)
+    place, run = path.resolve(), (record.recipe, record.variant, record.seed)
+    if len(place.parents) < 4 or record_path(place.parents[3], *run) != place:
+        raise UserError(
+            f"{path}: expected it as {record_path(Path('RESULTS'), *run)}, to find its predictions; "
+            "give their .parquet file instead"
+        )
+    predictions = predictions_path(place.parents[3], *run, record.config_hash)
     rescored = rescore(predictions)
-    for k, kept in ((1, record.right_top1), (5, record.right_top5)):
-        if kept and rescored.right[k] != record.right(1 if k == 1 else 5):
-            raise UserError(f"{predictions}: not the predictions of {path}: other videos are right in top-{k}")
+    other = f"{predictions}: not the predictions of {path}:"
+    if rescored.videos != record.videos_expected:
+        raise UserError(f"{other} {rescored.videos} videos here, {record.videos_expected} there")
+    for k, kept in ((1, record.right(1)), (5, record.right(5))):
+        if kept and rescored.right[k] != kept:
+            raise UserError(f"{other} other videos are right in top-{k}")
     tested = rescored.scores[0]
     for k, said in ((1, record.top1), (5, record.top5)):
         if round(tested.topk(k, rescored.videos), 4) != said:
-            raise UserError(f"{predictions}: not the predictions of {path}: top-{k} is {said} there")
+            raise UserError(f"{other} top-{k} is {said} there")
     return rescored, record

@@ -11,14 +11,16 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field
 
 from nl_lightning.errors import UserError
+from nl_lightning.study.border import checked, parse_json
 from nl_lightning.study.records import whole_file
 from nl_lightning.train.scores import Views
 
@@ -52,9 +54,9 @@ class ViewProtocol:
         words: everything else that was said of the test, for people.
     """
 
-    num_clips: int
-    num_crops: int
-    num_classes: int
+    num_clips: Annotated[int, Field(ge=1, le=1000)]
+    num_crops: Annotated[int, Field(ge=1, le=1000)]
+    num_classes: Annotated[int, Field(ge=1, le=1_000_000)]
     words: dict[str, Any] = field(default_factory=dict)
     multi_label: bool = False
 
@@ -121,7 +123,7 @@ def _in_order(parts: Sequence[Path]) -> Iterator[VideoViews]:
     for _, (part, row) in sorted(places.items()):
         group = row // ROW_GROUP
         if groups.get(part, (-1,))[0] != group:
-            groups[part] = group, _predictions(files[part].read_row_group(group), 0)
+            groups[part] = group, _predictions(files[part].read_row_group(group))
         yield groups[part][1][row % ROW_GROUP]
     for file in files:
         file.close()
@@ -138,14 +140,13 @@ def _chunks(predictions: Iterator[VideoViews]) -> Iterator[list[VideoViews]]:
         yield chunk
 
 
-def _predictions(table: pa.Table, num_classes: int) -> list[VideoViews]:
-    """The lines of a table; the views as (V, num_classes), or flat if `num_classes` is 0."""
+def _predictions(table: pa.Table) -> list[VideoViews]:
+    """The lines of a table; the views are flat."""
     views = table["views"].combine_chunks()
     offsets, values = views.offsets.to_numpy(), views.values.to_numpy(zero_copy_only=False)
     readable = views.is_valid().to_pylist()
-    shape = (-1, num_classes) if num_classes else (-1,)
     kept = [
-        values[start:end].reshape(shape) if there else None
+        values[start:end] if there else None
         for there, start, end in zip(readable, offsets[:-1], offsets[1:], strict=True)
     ]
     labels = [tuple(label) if isinstance(label, list) else label for label in table["label"].to_pylist()]
@@ -154,23 +155,42 @@ def _predictions(table: pa.Table, num_classes: int) -> list[VideoViews]:
 
 def read_protocol(path: Path) -> ViewProtocol:
     """How the videos of a file were tested. UserError if it is missing, broken, or of another kind."""
+    at = f"{path} is no whole file of predictions of each view"
     try:
-        said = (pq.read_schema(path).metadata or {})[KEY]
-        return ViewProtocol(**json.loads(said))
+        found = pq.read_schema(path)
     except FileNotFoundError:
         raise UserError(
             f"there is no file of predictions {path}: they are written by testing, and not shared"
         ) from None
-    except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is no whole file of predictions of each view ({type(error).__name__})") from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"{at}: it isn't Parquet, or is cut off ({type(error).__name__})") from None
+    if KEY not in (found.metadata or {}):
+        raise UserError(f"{at}: it doesn't say how it was tested (its metadata have no '{KEY.decode()}')")
+    protocol = checked(ViewProtocol, parse_json(found.metadata[KEY], at), at)
+    expected = _schema(protocol.multi_label)
+    if not found.remove_metadata().equals(expected):
+        columns = [", ".join(f"{field.name} ({field.type})" for field in schema) for schema in (expected, found)]
+        raise UserError(f"{at}: expected the columns {columns[0]}; it has {columns[1][:300] or 'none'}")
+    return protocol
 
 
 def read_predictions(path: Path) -> Iterator[VideoViews]:
-    """The videos of a file, some at a time in memory. UserError as :func:`read_protocol`."""
-    num_classes = read_protocol(path).num_classes
+    """The videos of a file, some at a time in memory. UserError as :func:`read_protocol`, or if a video is odd."""
+    protocol = read_protocol(path)
+    views, classes = protocol.num_clips * protocol.num_crops, protocol.num_classes
     try:
         with pq.ParquetFile(path) as file:
             for group in range(file.num_row_groups):
-                yield from _predictions(file.read_row_group(group), num_classes)
-    except (pa.ArrowInvalid, OSError, ValueError) as error:
+                for video, label, flat in _predictions(file.read_row_group(group)):
+                    labels = label if isinstance(label, tuple) else (label,)
+                    if not all(isinstance(each, int) and 0 <= each < classes for each in labels):
+                        raise UserError(f"{path}: {video}: expected a label from 0 to {classes - 1}, got {label}")
+                    if flat is not None and len(flat) != views * classes:
+                        raise UserError(
+                            f"{path}: {video}: expected {views} x {classes} numbers (views x classes), got {len(flat)}"
+                        )
+                    yield VideoViews(video, label, None if flat is None else flat.reshape(views, classes))
+    except UserError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path}: can't be read to its end ({type(error).__name__})") from None

@@ -1,5 +1,6 @@
 """The page as text, and, where a Chromium is installed, as a reader sees it."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,7 +13,7 @@ from browser import CHROMIUM, Browser
 from nl_lightning.report.claims import report
 from nl_lightning.report.collate import collect
 from nl_lightning.report.html import Axis, axis_for, page, write_html
-from nl_lightning.study.records import RunRecord, pack
+from nl_lightning.study.records import RunRecord, marker_path, pack
 from nl_lightning.study.study import Recipe, Study, load_recipe, load_study
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -122,6 +123,55 @@ def test_curves_are_the_records(varied: Path) -> None:
         assert line == [(pytest.approx(x.at(step), abs=0.1), pytest.approx(y.at(e), abs=0.1)) for step, e in expected]
 
 
+def test_text_from_outside_is_no_html(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:
+    """Titles, captions, labels, claims, notes, names of files, devices, groups, versions, errors."""
+    said = {"device": NASTY, "decoder": NASTY, "commit": NASTY, "versions": {"torch": NASTY, NASTY: NASTY}}
+    measure("plain", 0, 60.0, unreadable=[NASTY], videos_scored=399, top1_by_group={NASTY: 50.0}, **said)
+    measure("block", 0, 70.0)
+    marker = marker_path(results, "quick", "i3d", 0)
+    marker.parent.mkdir(parents=True)
+    marker.write_text(json.dumps({"state": "failed", "error": NASTY}))
+    table = study.tables["a"]
+    rows = tuple(replace(row, label=NASTY) for row in table.rows)
+    claims = tuple(replace(claim, text=NASTY, note=NASTY if claim.note else None) for claim in study.claims)
+    tables = {**study.tables, "a": replace(table, caption=NASTY, rows=rows)}
+    shown = replace(study, title=NASTY, tables=tables, claims=claims, reported_on=NASTY, reported_videos=1000)
+    path = write_html(report(collect(shown, recipe, results)), results)
+    assert "script" not in Page(path).tags
+    assert path.read_text().count("&lt;script&gt;alert(") > 20
+    resolve(path)
+
+
+def test_numbers_do_not_break_over_lines(varied: Path) -> None:
+    """A no-break space where a line must not end: p < 0.001, 95 %, +9.5 [0.3, 18.6], ± 1.0."""
+    words = re.sub(r"<style>.*?</style>|<[^>]*>", "", varied.read_text(), flags=re.DOTALL)
+    assert not re.search(r"\d %|\bp [<=]|[<=±] \d|\d [±\[]|\[-?[\d.]+, ", words)
+    assert re.search(r"p\u00a0[<=]\u00a0\d", words)
+    assert "95\u00a0%" in words.replace("&nbsp;", "\u00a0")
+
+
+def test_charts_name_their_axes(varied: Path) -> None:
+    text = varied.read_text()
+    for name in (
+        "points of top-1",
+        "iterations",
+        "error, %",
+        "FLOPs, as multiples of the baseline&#39;s",
+        "top-1, percent",
+    ):
+        assert f">{name}</text>" in text.replace("\u00a0", " "), name
+
+
+def test_counts_are_english(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:
+    bits = {"videos_hash": "0123456789ab", "params": 1, "macs": 1}
+    for variant, right in (("plain", 200), ("block", 300), ("i3d", 200)):
+        measure(variant, 0, right / 4, right_top1=pack([i < right for i in range(400)]), **(bits | {"macs": right}))
+    claims = tuple(replace(c, checks=c.checks[:1]) for c in study.claims[:2])
+    text = write_html(report(collect(replace(study, claims=claims), recipe, results)), results).read_text()
+    counts = re.findall(r'<li class="\w+"><b>(\d)</b> (\w+)</li>', text)
+    assert counts == [("1", "holds"), ("1", "fails"), ("0", "undecided")]
+
+
 def test_a_page_with_nothing_measured(study: Study, recipe: Recipe, results: Path) -> None:
     path = write_html(report(collect(study, recipe, results)), results)
     assert "Nothing is measured yet" in path.read_text()
@@ -174,6 +224,14 @@ def test_the_committed_page_in_a_browser(browser: Browser, width: int, dark: boo
     assert browser.run(WEAK_CONTRAST) == []
 
 
+@pytest.mark.parametrize("width", [390, 800, 1400])
+def test_headers_stand_over_their_columns(browser: Browser, varied: Path, width: int) -> None:
+    """Of every table that is laid out as one, as far as its header is shown."""
+    for path in (COMMITTED, varied):
+        browser.open(path, width)
+        assert browser.run(OFF_COLUMN) == []
+
+
 @pytest.mark.parametrize("width", [390, 1400])
 def test_every_other_page_in_a_browser(browser: Browser, varied: Path, width: int) -> None:
     browser.open(varied, width)
@@ -196,6 +254,17 @@ def test_the_page_by_keyboard_and_in_print(browser: Browser) -> None:
 
 # How far the page scrolls sideways.
 SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+# Header cells that don't span the same pixels as the cells below them, as "text: left, left below".
+OFF_COLUMN = """
+[...document.querySelectorAll('table')].filter(t => getComputedStyle(t).display === 'table').flatMap(t => {
+  const edges = row => [...row.cells].filter(c => c.getClientRects().length).map(c => c.getBoundingClientRect());
+  const head = edges(t.tHead.rows[t.tHead.rows.length - 1]), body = edges(t.tBodies[0].rows[0]);
+  if (head.length !== body.length) return [`${head.length} headers over ${body.length} columns`];
+  return head.map((e, i) => Math.abs(e.left - body[i].left) + Math.abs(e.right - body[i].right))
+    .flatMap((off, i) => off > 1 ? [`column ${i}: ${off} pixels off`] : []);
+})
+"""
 
 # Text whose contrast with the page is below WCAG's 4.5 (3 for large letters), as "tag.class ratio".
 WEAK_CONTRAST = """

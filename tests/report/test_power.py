@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from nl_lightning.cli import main
 from nl_lightning.errors import UserError
 from nl_lightning.report.collate import collect
 from nl_lightning.report.power import plan_of, power_columns, seeds_needed, videos_needed
@@ -59,3 +60,18 @@ def test_mistakes(study: Study, recipe: Recipe, results: Path) -> None:
         plan_of(collect(study, recipe, results), None, None, None)
     with pytest.raises(UserError, match=r"small.yaml: no claim compares accuracies"):
         plan_of(collect(replace(study, claims=()), recipe, results), 100, None, None)
+
+
+def test_networks_that_agree_everywhere(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:
+    """No disagreement, no noise of seeds: one video and two seeds would do, by the formula."""
+    plan = plan_of(collect(study, recipe, results), 600, 0.0, 0.0)
+    assert [column.cells[0] for column in power_columns(study, plan)[3:]] == ["1", "2"]
+
+
+@pytest.mark.parametrize("option", ["--videos", "--disagreement", "--seed-noise"])
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "1e400", "9" * 400, "x", ""])
+def test_odd_numbers_are_one_line(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["power", "table2", f"{option}={value}"]) == 2
+    error = capsys.readouterr().err
+    assert option in error
+    assert "Traceback" not in error

@@ -1,4 +1,6 @@
+import csv
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -14,17 +16,19 @@ from nl_lightning.report.claims import Report, report
 from nl_lightning.report.collate import collect
 from nl_lightning.report.render import (
     latex,
+    markdown,
     markdown_table,
     print_study,
     readme_block,
     study_markdown,
+    table_csv,
     table_latex,
     table_markdown,
     update_readme,
     write_tables,
 )
 from nl_lightning.report.words import Column, heading
-from nl_lightning.study.records import RunRecord
+from nl_lightning.study.records import RunRecord, marker_path, pack
 from nl_lightning.study.study import Recipe, Study, find_study, load_recipe, load_study
 
 Measure = Callable[..., RunRecord]
@@ -211,6 +215,92 @@ def test_numbers_stand_to_the_right() -> None:
     assert markdown_table([Column("", ["a", "bcde"], words=True), Column("x", ["1", "-10.0"])]) == (
         "|      |     x |\n| ---- | ----: |\n| a    |     1 |\n| bcde | -10.0 |"
     )
+
+
+# --------------------------------------------------------------------------------------------------- text from outside
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("NL_I3D, c2d_r50", "NL_I3D, c2d_r50"),  # within a word, an underscore is one
+        ("_a_ __b__", r"\_a\_ \_\_b\_\_"),
+        ("*a* `b` ~~c~~ a|b \\", r"\*a\* \`b\` \~\~c\~\~ a\|b " + 2 * "\\"),
+        ("<script>x</script> <!-- results:end --> a < 1", r"\<script>x\</script> \<!-- results:end --> a < 1"),
+        ("&lt; &#60; R & D", r"\&lt; \&#60; R & D"),
+        ("[a](http://b) ![c][d] [+1.0 [0.1, 2.0]]", r"\[a]\(http\://b) ![c]\[d] [+1.0 [0.1, 2.0]]"),
+        ("https://a www.b", r"https\://a www\.b"),
+        ("# a", r"\# a"),
+        ("- a", r"\- a"),
+        ("+ a", r"\+ a"),
+        ("> a", r"\> a"),
+        ("1. a", r"1\. a"),
+        ("12) a", r"12\) a"),
+        ("[ ] a", r"\[ ] a"),
+        ("+1.5 [0.1, 2.9]", "+1.5 [0.1, 2.9]"),
+        ("66.8", "66.8"),
+        ("-0.5", "-0.5"),
+        ("two\nlines\x85 and\u2028more", "two lines and more"),
+        ("\x1b[31mred\x07", r"\\x1b[31mred\\x07"),
+        ("\udcff", r"\\udcff"),
+    ],
+)
+def test_a_text_is_never_markdown(text: str, expected: str) -> None:
+    assert markdown(text) == expected
+
+
+OUTSIDE = "x <img src=x onerror=alert(1)> [a](http://b) | `c`\n# d\x1b[2J"
+
+
+@pytest.fixture
+def outside(study: Study, recipe: Recipe, results: Path, measure: Measure) -> Report:
+    """A study whose every text from outside is nasty: labels, captions, claims, errors, names of files, devices."""
+    measure("plain", 0, 60.0, unreadable=[OUTSIDE], videos_scored=399, device=OUTSIDE, decoder=OUTSIDE, commit=OUTSIDE,
+            versions={OUTSIDE: OUTSIDE}, top1_by_group={OUTSIDE: 50.0})  # fmt: skip
+    marker = marker_path(results, "quick", "block", 0)
+    marker.parent.mkdir(parents=True)
+    marker.write_text(json.dumps({"state": "failed", "error": OUTSIDE}))
+    table = study.tables["a"]
+    rows = tuple(replace(row, label=OUTSIDE) for row in table.rows)
+    claims = tuple(replace(c, text=OUTSIDE, note=OUTSIDE if c.note else None) for c in study.claims)
+    tables = {**study.tables, "a": replace(table, caption=OUTSIDE, rows=rows)}
+    shown = replace(study, title=OUTSIDE, tables=tables, claims=claims, reported_on=OUTSIDE, reported_videos=1000)
+    return report(collect(shown, recipe, results))
+
+
+def test_text_from_outside_is_no_markdown(outside: Report) -> None:
+    for text in (study_markdown(outside), readme_block(outside)):
+        assert not re.search(r"(?<!\\)(<img|\]\(|`|\x1b)", text)
+        assert not re.search(r"(?m)^# d", text)
+        body = [line for line in text.splitlines() if line.startswith("|")]
+        for block in re.findall(r"(?m)(?:^\|.*\n?)+", text):  # each row has its header's cells
+            assert len({len(re.findall(r"(?<!\\)\|", row)) for row in block.splitlines()}) == 1
+        assert body
+
+
+def test_text_from_outside_is_no_command_to_the_terminal(outside: Report) -> None:
+    text = printed(outside)
+    assert "\x1b" not in text
+    assert r"\x1b[2J" in text
+
+
+def test_text_from_outside_is_no_formula(study: Study, recipe: Recipe, results: Path) -> None:
+    rows = tuple(replace(study.tables["a"].rows[0], label=label) for label in ("=1+1", "+a", "-b", "@c", " =d\ne", "f"))
+    shown = replace(study, tables={"a": replace(study.tables["a"], rows=rows)}, claims=())
+    text = table_csv(report(collect(shown, recipe, results)), shown.tables["a"])
+    assert [line["label"] for line in csv.DictReader(io.StringIO(text))] == ["'=1+1", "'+a", "'-b", "'@c", "'=d e", "f"]
+
+
+def test_counts_of_one_are_english(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:
+    for variant, right in (("plain", 240), ("block", 300)):
+        read = {"read_videos": pack([i > 0 for i in range(400)]), "videos_scored": 399} if variant == "plain" else {}
+        bits = pack([0 < i <= right for i in range(400)])
+        measure(variant, 0, right / 4, right_top1=bits, videos_hash="0123456789ab", **read)
+    claim = replace(study.claims[0], checks=study.claims[0].checks[:1])
+    text = study_markdown(report(collect(replace(study, claims=(claim,)), recipe, results)))
+    assert "The one claim that the rows can check holds (helps)." in text
+    assert "- NL: gain without 1 video that one of the two couldn't read" in text
+    assert "- recipe: quick; seed: 0\n" in text
 
 
 # ------------------------------------------------------------------------------------------------------------ LaTeX

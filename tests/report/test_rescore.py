@@ -1,18 +1,22 @@
 """What a test would have scored under other protocols, on a handful of videos that can be scored by hand."""
 
 import dataclasses
+import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from nl_lightning.cli import main
 from nl_lightning.errors import UserError
 from nl_lightning.report.rescore import lines, mean_logits, rescore, rescore_record, subsets, votes
 from nl_lightning.study.records import RunRecord, pack, predictions_path, write_record
-from nl_lightning.train.predictions import PartWriter, VideoViews, ViewProtocol, merge, stored
+from nl_lightning.train.predictions import KEY, PartWriter, VideoViews, ViewProtocol, merge, stored
 
 # Two clips of one crop each, six classes; the softmax of every view.
 SURE, TORN = [0.90, 0.02, 0.02, 0.02, 0.02, 0.02], [0.02, 0.30, 0.28, 0.16, 0.14, 0.10]
@@ -41,12 +45,12 @@ def found(path: Path) -> dict[tuple[str, str], tuple[float, float]]:
 
 def test_protocols_by_hand(tmp_path: Path) -> None:
     scored = found(written(tmp_path / "p.parquet"))
-    both, one = "2 clips x 1 crops", "1 clip in the middle, centre crop"
+    both, one = "2 clips x 1 crop", "1 clip in the middle, centre crop"
     assert scored[both, "softmax mean"] == (50, 75)
     assert scored[both, "logit mean"] == (50, 75)
     assert scored[both, "vote"] == (25, 75)  # where two classes have a vote each, nobody wins
     assert scored[one, "softmax mean"] == (50, 50)
-    top1, top5 = scored[both, "softmax mean, 1 missing videos dropped"]
+    top1, top5 = scored[both, "softmax mean, 1 missing video dropped"]
     assert (top1, top5) == (pytest.approx(200 / 3), 100)
     of_classes, none = scored[both, "softmax mean, mean of the classes"]
     assert of_classes == pytest.approx((100 + 50 + 0) / 3)
@@ -110,3 +114,73 @@ def test_predictions_of_another_test_are_refused(tmp_path: Path, capsys: pytest.
         rescore_record(write_record(tmp_path, without_bits))
     assert main(["rescore", str(tmp_path / "nowhere.json")]) == 2
     assert "no record" in capsys.readouterr().err
+
+
+def odd(path: Path, columns: dict[str, Any], said: object = None) -> Path:
+    """A Parquet file from outside, with what it says of its test as metadata."""
+    table = pa.table(columns)
+    pq.write_table(table if said is None else table.replace_schema_metadata({KEY: json.dumps(said)}), path)
+    return path
+
+
+VIEWS = pa.array([[0.0] * 4], pa.list_(pa.float16()))
+GOOD = {"video": ["a.mp4"], "label": pa.array([1], pa.int32()), "views": VIEWS}
+TESTED = {"num_clips": 2, "num_crops": 1, "num_classes": 2}
+
+
+@pytest.mark.parametrize(
+    ("columns", "said", "message"),
+    [
+        (GOOD, None, "it doesn't say how it was tested"),
+        (GOOD, [1], "expected 'key: value' pairs"),
+        (GOOD, {"num_clips": 2}, "the key 'num_crops' is missing"),
+        (GOOD, TESTED | {"num_clips": "2"}, "num_clips: expected a whole number, 1 to 1000, got '2'"),
+        (GOOD, TESTED | {"num_clips": 10**9}, "num_clips: expected a whole number, 1 to 1000"),
+        (GOOD, TESTED | {"num_classes": 0}, "num_classes: expected a whole number"),
+        (GOOD, TESTED | {"new": 1}, "unknown key 'new'"),
+        ({"a": [1]}, TESTED, "expected the columns video .*, label .*, views .*; it has a .int64."),
+        ({}, TESTED, "it has none"),
+        (GOOD | {"more": [1]}, TESTED, "it has video .*more .int64."),
+        (GOOD | {"label": ["x"]}, TESTED, r"label \(string\)"),
+        (GOOD, TESTED | {"multi_label": True}, "expected the columns"),
+        (GOOD | {"label": pa.array([2], pa.int32())}, TESTED, "a.mp4: expected a label from 0 to 1, got 2"),
+        (GOOD | {"label": pa.array([-1], pa.int32())}, TESTED, "a.mp4: expected a label from 0 to 1, got -1"),
+        (GOOD | {"label": pa.array([None], pa.int32())}, TESTED, "a.mp4: expected a label from 0 to 1, got None"),
+        (GOOD, TESTED | {"num_classes": 3}, r"a.mp4: expected 2 x 3 numbers \(views x classes\), got 4"),
+    ],
+)
+def test_files_from_outside_are_refused_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], columns: dict[str, Any], said: object, message: str
+) -> None:
+    path = odd(tmp_path / "p.parquet", columns, said)
+    assert main(["rescore", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert re.search(f"p.parquet.*: .*{message}", error)
+    assert error.count("\n") == 1
+
+
+def test_a_file_that_is_no_parquet_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for content in (b"", b"PAR1", b"PAR1" * 100, written(tmp_path / "whole.parquet").read_bytes()[:-20]):
+        path = tmp_path / "p.parquet"
+        path.write_bytes(content)
+        assert main(["rescore", str(path)]) == 2
+        assert "p.parquet is no whole file of predictions" in capsys.readouterr().err
+
+
+def test_predictions_of_another_length_or_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_record(tmp_path, record(videos_expected=5, videos_scored=3, right_top1="", right_top5="", top1=40.0))
+    written(predictions_path(tmp_path, "r", "v", 0, "00ff00ff00ff"))
+    with pytest.raises(UserError, match="not the predictions of .*: 4 videos here, 5 there"):
+        rescore_record(path)
+    monkeypatch.chdir(path.parent)
+    assert main(["rescore", path.name]) == 2  # as a shell within its folder names it
+    assert "4 videos here, 5 there" in capsys.readouterr().err
+    alone = tmp_path / "seed0.json"
+    alone.write_bytes(path.read_bytes())
+    assert main(["rescore", str(alone)]) == 2
+    assert (
+        "expected it as RESULTS/records/r/v/seed0.json, to find its predictions; give their .parquet file"
+        in capsys.readouterr().err
+    )
