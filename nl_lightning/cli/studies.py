@@ -338,7 +338,7 @@ def _from_wandb(
 def power(
     of: OfStudy,
     *,
-    videos: Count | None = None,
+    videos: Annotated[int | None, whole(1, 10**9)] = None,
     disagreement: Percent = None,
     seed_noise: Percent = None,
 ) -> int:
@@ -405,5 +405,7 @@ def rescore(record: Path) -> int:
     for views, rule, top1, top5 in lines(rescored):
         table.add_row(views, rule, f"{top1:.2f}", f"{top5:.2f}" if top5 == top5 else "")
     terminal().print(table)
-    print_lines(f"{counted(rescored.videos, 'video')}, {rescored.unreadable} missing: wrong, unless a line says otherwise")
+    print_lines(
+        f"{counted(rescored.videos, 'video')}, {rescored.unreadable} missing: wrong, unless a line says otherwise"
+    )
     return 0
