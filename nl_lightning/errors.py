@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress, ProgressColumn
 
 NO_SHARED_MEMORY = ("unable to allocate shared memory", "killed by signal: Bus error")
 """What PyTorch says when a worker has died of it."""
@@ -111,6 +112,25 @@ def terminal(stderr: bool = False) -> "Console":
             return super().render_str("\n".join(map(visible, text.split("\n"))), **kwargs)
 
     return Terminal(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+def bars(*columns: "str | ProgressColumn", console: "Console | None" = None, **more: Any) -> "Progress":
+    """Progress bars whose names may come from outside.
+
+    Args:
+        columns: what stands beside the name; by default a bar, numbers, and the time that is left.
+        console: a :func:`terminal`, by default of stderr.
+        more: see ``rich.progress.Progress``.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    class Bars(Progress):
+        def add_task(self, description: str, *args: Any, **kwargs: Any) -> TaskID:
+            return super().add_task(visible(description), *args, **kwargs)
+
+    beside = columns or (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    name = TextColumn("{task.description}", markup=False)
+    return Bars(name, *beside, console=console or terminal(stderr=True), **more)
 
 
 STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)

@@ -14,13 +14,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
-from rich.progress import track
 
 from nl_lightning.data import decoding
 from nl_lightning.data.packets import DecodeError
 from nl_lightning.data.transforms import Frames
-from nl_lightning.errors import UserError
+from nl_lightning.errors import UserError, bars
 from nl_lightning.study.lock import waiting_for
 from nl_lightning.study.records import whole_file, write_atomically
 
@@ -64,22 +62,23 @@ class DecodedCopy:
         errors = []
         with ProcessPoolExecutor() as pool:  # its processes start before the bar's thread
             decoded = pool.map(_decode, self.paths, chunksize=32)
-            for row, (frames, error) in enumerate(
-                track(decoded, f"decoding {self.file.stem}", len(self.paths), console=Console(stderr=True))
-            ):
-                errors.append(error)
-                if frames is None:
-                    continue
-                if array is None:
-                    shape = (len(self.paths), *frames.shape)
-                    array = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
-                    _claim_disk(part)
-                if frames.shape != array.shape[1:]:
-                    raise UserError(
-                        f"data.decoded_copy: {self.paths[row]} has {_size(frames.shape)}, others "
-                        f"{_size(array.shape[1:])}; it is for videos of one size and length: set it to false"
-                    )
-                array[row] = frames
+            with bars() as shown:
+                for row, (frames, error) in enumerate(
+                    shown.track(decoded, len(self.paths), description=f"decoding {self.file.stem}")
+                ):
+                    errors.append(error)
+                    if frames is None:
+                        continue
+                    if array is None:
+                        shape = (len(self.paths), *frames.shape)
+                        array = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
+                        _claim_disk(part)
+                    if frames.shape != array.shape[1:]:
+                        raise UserError(
+                            f"data.decoded_copy: {self.paths[row]} has {_size(frames.shape)}, others "
+                            f"{_size(array.shape[1:])}; it is for videos of one size and length: set it to false"
+                        )
+                    array[row] = frames
         if array is None:
             raise UserError(f"{self.file}: none of the {len(self.paths)} videos can be read; the first: {errors[0]}")
         array.flush()

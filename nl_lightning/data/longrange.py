@@ -39,10 +39,8 @@ from pathlib import Path
 import av
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from nl_lightning.errors import UserError
+from nl_lightning.errors import UserError, bars
 from nl_lightning.study.lock import waiting_for
 from nl_lightning.study.records import write_atomically
 
@@ -325,13 +323,12 @@ def _write(root: Path, spec: LongRange, marker: str, progress: bool) -> None:
     clips = {split: list(enumerate(labels_of(split, spec))) for split in SEEDS}
     missing = {split: [c for c in clips[split] if not (root / clip_path(split, *c)).exists()] for split in SEEDS}
     jobs = [(split, part[i : i + 25]) for split, part in missing.items() for i in range(0, len(part), 25)]
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with ProcessPoolExecutor(os.cpu_count()) as pool:  # threads gain nothing: most of the time the lock is held
         futures = [
             pool.submit(write_clips, root, *job, spec) for job in jobs
         ]  # starts processes before the bar's thread
         try:
-            with Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
+            with bars(disable=not progress) as bar:
                 task = bar.add_task(f"generating {root}", total=sum(map(len, missing.values())))
                 for future in as_completed(futures):
                     bar.advance(task, future.result())

@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nl_lightning.data.packets import DecodeError, stretch
-from nl_lightning.data.tools.commands import alone, bar
+from nl_lightning.data.tools.commands import alone
 from nl_lightning.data.videos import Names, VideoList, below
-from nl_lightning.errors import UserError
+from nl_lightning.errors import UserError, bars
 from nl_lightning.study.records import write_atomically
 
 INDEX = "index.parquet"
@@ -65,7 +65,7 @@ def _write_shards(labels: Mapping[str, int], root: Path, folder: Path, shard_byt
     from webdataset import ShardWriter  # takes seconds: torch
 
     pattern = str(folder).replace("%", "%%") + "/%06d.tar"
-    with ShardWriter(pattern, maxsize=shard_bytes, verbose=0, mtime=0) as writer, bar() as progress:
+    with ShardWriter(pattern, maxsize=shard_bytes, verbose=0, mtime=0) as writer, bars() as progress:
         numbered = enumerate(labels.items())
         for number, (name, label) in progress.track(numbered, len(labels), description="packing"):
             kind = PurePosixPath(name).suffix.lstrip(".").lower() or "mp4"

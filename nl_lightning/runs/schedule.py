@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TaskProgressColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from nl_lightning.errors import UserError, mistake, say, visible
+from nl_lightning.errors import UserError, bars, mistake, say, visible
 from nl_lightning.runs.processes import HELD, Process, how_it_ended, kill_session, start, stopping
 from nl_lightning.study.records import State
 from nl_lightning.study.run import Run
@@ -118,15 +118,14 @@ def run_all(
     skipped = len(runs) - len(queue.waiting)
     if skipped:
         console.print(f"{skipped} of {len(runs)} runs are done already")
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:3.0f}%"),
-               TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip
+    columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), "left", TimeRemainingColumn())
     slots = Slots(workers)
     active: list[_Active] = []
     with (
-        Progress(*columns, console=console, speed_estimate_period=600) as bars,
+        bars(*columns, console=console, speed_estimate_period=600) as shown,
         stopping(lambda: [one.process for one in active]),
     ):
-        whole = bars.add_task("all runs", total=sum(run.weight for run in queue.waiting))
+        whole = shown.add_task("all runs", total=sum(run.weight for run in queue.waiting))
         while active or (queue.waiting and queue.full_disk is None):
             while len(active) < workers and (run := queue.next_ready()) is not None:
                 slot = slots.take()
@@ -136,16 +135,16 @@ def run_all(
                     slots.give_back(slot)
                     queue.failed_because(run, mistake(error) or str(error))
                 else:
-                    active.append(_Active(run, process, bars.add_task(visible(run.name), total=1), slot))
+                    active.append(_Active(run, process, shown.add_task(run.name, total=1), slot))
             time.sleep(0.3)
             for one in list(active):
-                bars.update(one.bar, completed=one.share_done())
+                shown.update(one.bar, completed=one.share_done())
                 if one.process.poll() is not None:
                     active.remove(one)
-                    bars.remove_task(one.bar)
+                    shown.remove_task(one.bar)
                     slots.give_back(one.slot)
                     queue.conclude(one.run, one.process.returncode)
-            bars.update(whole, completed=queue.weight_ended + sum(one.share_done() * one.run.weight for one in active))
+            shown.update(whole, completed=queue.weight_ended + sum(one.share_done() * one.run.weight for one in active))
     if queue.full_disk is not None:
         raise UserError(queue.full_disk)
     return queue.failed

@@ -8,6 +8,7 @@ its machine went away. Nothing is read from W&B's configuration: the point is on
 import os
 from collections.abc import Callable, Mapping, Sequence
 
+from nl_lightning.errors import visible
 from nl_lightning.study.records import write_record
 from nl_lightning.study.run import Run
 
@@ -38,7 +39,7 @@ def run_point(planned: Callable[[], Sequence[Run]], bring: Bring) -> int:
         write_record(own.results, record)
     if record is not None:
         tracking.repeat(own, record, first)
-        print(f"{own.name} is done already: {own.study.metric.name} {record.score(own.study.metric):.1f} %")
+        print(visible(f"{own.name} is done already: {own.study.metric.name} {record.score(own.study.metric):.1f} %"))
         return 0
     failed = list(bring(runs, lambda run: dict(os.environ) if run == own else _outside_the_sweep()))
     if own in failed and not own.wandb:  # it didn't come as far as telling W&B

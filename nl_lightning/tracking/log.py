@@ -10,14 +10,13 @@ import dataclasses
 import json
 import netrc
 import os
-import sys
 from typing import Any
 from urllib.parse import urlsplit
 
 import wandb
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
-from nl_lightning.errors import Stopped
+from nl_lightning.errors import Stopped, say
 from nl_lightning.study.records import RunRecord, parse_record, portable
 from nl_lightning.study.run import Run
 from nl_lightning.tracking.sweeps import PROJECT
@@ -114,7 +113,7 @@ def _init(**kwargs: Any) -> "wandb.Run":
         return wandb.init(**kwargs)
     except wandb.Error as error:
         reason = " ".join(str(error).split())[:200]
-        print(f"nl-lightning: W&B: {reason}: going on offline; 'wandb sync' sends it later", file=sys.stderr)
+        say(f"W&B: {reason}: going on offline; 'wandb sync' sends it later")
     wandb.teardown()  # its service holds on to what has failed
     return wandb.init(**kwargs, mode="offline")
 

@@ -19,7 +19,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from nl_lightning.data.together import from_all
-from nl_lightning.errors import STOP, Postponed, Stopped
+from nl_lightning.errors import STOP, Postponed, Stopped, say
 from nl_lightning.study.records import whole_file
 from nl_lightning.study.run import PREVIOUS
 
@@ -176,7 +176,7 @@ def newest_whole(newest: Path, speaks: bool) -> Path | None:
             return file
         if speaks:
             aside = file.with_name(f"{file.stem}.damaged{file.suffix}")
-            print(f"nl-lightning: {file} is damaged ({damage}): kept as {aside.name}, going on from before it")
+            say(f"{file} is damaged ({damage}): kept as {aside.name}, going on from before it")
             os.replace(file, aside)
     return None
 

@@ -154,7 +154,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     newest.write_bytes(spoilt)
     assert newest_whole(newest, speaks=False) == before
     assert newest_whole(newest, speaks=True) == before
-    assert f"{newest} is damaged (" in capsys.readouterr().out
+    assert f"{newest} is damaged (" in capsys.readouterr().err
     assert (tmp_path / "last.damaged.ckpt").read_bytes() == spoilt
     before.unlink()
     assert newest_whole(newest, speaks=True) is None

@@ -21,8 +21,9 @@ from nl_lightning.data.decoding import named
 from nl_lightning.data.helper import by_helpers
 from nl_lightning.data.manifest import Row, read_rows, regular, row_of, write_manifest
 from nl_lightning.data.packets import DecodeError, index_of, reason, version_of, video_stream
-from nl_lightning.data.tools.commands import alone, bar
+from nl_lightning.data.tools.commands import alone
 from nl_lightning.data.videos import VideoList
+from nl_lightning.errors import bars
 
 SURVEY = f"{__name__}.survey"
 
@@ -96,7 +97,7 @@ def _still_holds(listed: Row, found: Row | None, root: Path, hashes: bool) -> Ro
 
 def _survey_all(rows: list[Row], root: Path, workers: int, hashes: bool, seconds: float) -> Iterator[tuple[int, Row]]:
     requests = [(root / row.path, row, hashes) for row in rows]
-    with bar() as progress:
+    with bars() as progress:
         task = progress.add_task("reading", total=len(rows))
         for place, answer in by_helpers(SURVEY, requests, workers, seconds):
             progress.advance(task)

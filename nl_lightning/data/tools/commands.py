@@ -1,12 +1,9 @@
-"""What the ``nl-lightning data`` commands have in common: one process at a time, and a bar."""
+"""What the ``nl-lightning data`` commands have in common: one process at a time."""
 
 import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nl_lightning.errors import UserError
 from nl_lightning.study.lock import claim, holder
@@ -24,9 +21,3 @@ def alone(file: Path) -> Iterator[None]:
         raise UserError(f"{file}: {holder(file) or 'another process'} is at work on it; wait for it, or end it")
     with held:
         yield
-
-
-def bar() -> Progress:
-    """A bar on stderr."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True))

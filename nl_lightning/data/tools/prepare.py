@@ -27,9 +27,9 @@ from nl_lightning.data.decoding import upright
 from nl_lightning.data.helper import by_helpers
 from nl_lightning.data.packets import DecodeError, index_of, reason, video_stream
 from nl_lightning.data.sampling import resized
-from nl_lightning.data.tools.commands import alone, bar
+from nl_lightning.data.tools.commands import alone
 from nl_lightning.data.videos import VideoList
-from nl_lightning.errors import UserError
+from nl_lightning.errors import UserError, bars
 from nl_lightning.study.records import write_atomically
 
 SHORT_SIDE = 256
@@ -93,7 +93,7 @@ def _copy_all(names: list[str], root: Path, folder: Path, workers: int) -> dict[
     """Make the copies; return what was wrong with which files, which are then copied as they are."""
     failed = {}
     requests = [(root / name, folder / name) for name in names]
-    with bar() as progress:
+    with bars() as progress:
         task = progress.add_task("copying", total=len(names))
         for place, error in by_helpers(f"{__name__}.copy_video", requests, workers, SECONDS):
             progress.advance(task)
