@@ -176,7 +176,7 @@ def make_folder(folder: Path) -> None:
     from nl_lightning.cli import main
     from nl_lightning.data import longrange
     from nl_lightning.models.nonlocal_block import NonLocalConfig
-    from nl_lightning.train.predictions import PartWriter, Prediction, Protocol, merge
+    from nl_lightning.train.predictions import PartWriter, VideoViews, ViewProtocol, merge
     from nl_lightning.weights.file import read_weights
 
     made = folder / "made"
@@ -192,9 +192,9 @@ def make_folder(folder: Path) -> None:
     shutil.copy(first, folder / "v.mp4")
     part = PartWriter(folder / "part")
     for index in range(8):
-        part.add(index, Prediction(f"{index}.mp4", index % 3, np.full((2, 3), -1.0, np.float16)))
+        part.add(index, VideoViews(f"{index}.mp4", index % 3, np.full((2, 3), -1.0, np.float16)))
     part.close()
-    merge([folder / "part"], folder / "p.parquet", Protocol(2, 1, 3))
+    merge([folder / "part"], folder / "p.parquet", ViewProtocol(2, 1, 3))
     for variant in ("c2d_r50", "c2d_r50_nl1_res4"):
         there = folder / f"results/records/longrange/{variant}"
         there.mkdir(parents=True)
