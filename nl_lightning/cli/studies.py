@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from nl_lightning.report.claims import Report
 
 Seeds = Annotated[Sequence[int], SEED]
-Count = Annotated[int, whole(1, 10**9)]
 Workers = Annotated[int, whole(1, 4096)]
 Percent = Annotated[float | None, number(0, 100, "a number above 0, up to 100")]
 Minutes = Annotated[float, number(-1e-9, 1e6, "minutes of at least 0")]
@@ -405,7 +404,6 @@ def rescore(record: Path) -> int:
     for views, rule, top1, top5 in lines(rescored):
         table.add_row(views, rule, f"{top1:.2f}", f"{top5:.2f}" if top5 == top5 else "")
     terminal().print(table)
-    print_lines(
-        f"{counted(rescored.videos, 'video')}, {rescored.unreadable} missing: wrong, unless a line says otherwise"
-    )
+    videos, missing = len(rescored.labels), int((~rescored.read).sum())
+    print_lines(f"{counted(videos, 'video')}, {missing} missing: wrong, unless a line says otherwise")
     return 0

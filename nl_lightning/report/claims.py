@@ -16,6 +16,7 @@ all numbers of a report, once; :mod:`~nl_lightning.report.words` chooses words f
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -56,7 +57,7 @@ class Comparison:
         """The measured difference, in points, or cost, as a share."""
         return self.difference.mean if self.difference else self.share
 
-    @property
+    @cached_property
     def p_for(self) -> float:
         """One-sided p-value against what is claimed being untrue: small if the claim is surely right here."""
         if self.difference is None:
@@ -65,7 +66,7 @@ class Comparison:
             return max(self.difference.p_above(-self.check.within), self.difference.p_below(self.check.within))
         return self.difference.p_above(self.check.by)
 
-    @property
+    @cached_property
     def p_against(self) -> float:
         """The same for the opposite: small if the claim is surely wrong here."""
         if self.difference is None:
@@ -96,12 +97,12 @@ class Part:
 
     @property
     def p_for(self) -> float:
-        """One-sided p-value: the weakest comparison's."""
+        """One-sided p-value that it holds: the weakest comparison's."""
         return max(c.p_for for c in self.comparisons)
 
     @property
     def p_against(self) -> float:
-        """One-sided p-value: the strongest comparison's against it, times how many have noise."""
+        """One-sided p-value that it fails: the strongest comparison's, times how many have noise."""
         noisy = sum(c.difference is not None for c in self.comparisons)
         return min(1.0, max(1, noisy) * min(c.p_against for c in self.comparisons))
 
@@ -110,45 +111,32 @@ class Part:
         """Two-sided p-value, by itself."""
         return min(1.0, 2 * min(self.p_for, self.p_against))
 
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the evidence says of a claim.
-
-    Attributes:
-        p, corrected: two-sided p-value of the claim by itself, and among the `family` claims of its sub-table that
-            anything is known of.
-        videos_only: some comparison has one seed: the verdict is on the networks that were trained, and another
-            training may differ.
-        paired: False if some comparison had to do with scores alone.
-    """
-
-    claim: Claim
-    word: Word
-    p: float
-    corrected: float
-    family: int
-    comparisons: tuple[Comparison, ...]
-
-    @property
-    def known(self) -> bool:
-        return any(c.measured is not None for c in self.comparisons)
-
     @property
     def videos_only(self) -> bool:
+        """Whether some comparison has one seed: what is said is of the trained networks, and others may differ."""
         return any(c.difference is not None and c.difference.seeds == 1 for c in self.comparisons)
 
     @property
     def paired(self) -> bool:
+        """False if some comparison had to do with scores alone."""
         return all(c.difference is None or c.difference.paired for c in self.comparisons)
+
+
+@dataclass(frozen=True)
+class Verdict(Part):
+    """What the evidence says: a word, and its p-value among the `family` claims of the sub-table that are known of."""
+
+    word: Word
+    corrected: float
+    family: int
 
     @property
     def telling(self) -> Comparison:
         """The comparison that decides the claim, or keeps it open."""
-        weakest = max(self.comparisons, key=lambda c: c.p_for)
         against = min(self.comparisons, key=lambda c: c.p_against)
-        fails = self.word == "fails" or (self.word == "undecided" and against.word == "fails")
-        return against if fails else weakest
+        if self.word == "fails" or (self.word == "undecided" and against.word == "fails"):
+            return against
+        return max(self.comparisons, key=lambda c: c.p_for)
 
 
 # -------------------------------------------------------------------------------------------------- comparisons
@@ -220,10 +208,9 @@ def _reported_share(study: Study, check: Check) -> float | None:
 def judge(study: Study, comparisons: Sequence[Comparison]) -> list[Verdict]:
     """A verdict on each claim that has comparisons, in the study's order."""
     parts = [Part(claim, tuple(c for c in comparisons if c.claim == claim)) for claim in study.claims if claim.checks]
-    families: dict[str | None, list[Part]] = {}
-    for part in parts:
-        families.setdefault(part.claim.table, []).append(part)
-    verdicts = {v.claim.name: v for family in families.values() for v in _judge_family(family)}
+    tables = dict.fromkeys(part.claim.table for part in parts)
+    families = [_judge_family([part for part in parts if part.claim.table == table]) for table in tables]
+    verdicts = {verdict.claim.name: verdict for family in families for verdict in family}
     return [verdicts[part.claim.name] for part in parts]
 
 
@@ -237,7 +224,7 @@ def _judge_family(parts: Sequence[Part]) -> list[Verdict]:
         p = corrected.get(part.claim.name, 1.0)
         if p <= 1 - LEVEL:
             word = "holds" if part.p_for < part.p_against else "fails"
-        found.append(Verdict(part.claim, word, part.p, p, len(tested), part.comparisons))
+        found.append(Verdict(part.claim, part.comparisons, word, p, len(tested)))
     return found
 
 

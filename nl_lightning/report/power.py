@@ -14,7 +14,7 @@ from nl_lightning.errors import UserError
 from nl_lightning.report.claims import ASSUMED_DISAGREEMENT, Comparison, compare
 from nl_lightning.report.collate import Runs
 from nl_lightning.report.uncertainty import LEVEL, half_width
-from nl_lightning.report.words import GAIN, Column, called, number
+from nl_lightning.report.words import GAIN, Column, called, number, of_rows
 from nl_lightning.study.study import Check, Study
 
 POWER = 0.8  # of a claim as a whole: the usual promise
@@ -24,38 +24,17 @@ SEED_NOISE = 0.3  # points; as far as the authors' own re-runs are from the pape
 
 @dataclass(frozen=True)
 class Noise:
-    """What a plan has to assume of two networks.
+    """What a plan has to assume of two networks, and for people, where that comes from.
 
     Attributes:
         disagreement: percent of the videos on which just one of them is right.
         seed: standard deviation of their difference over seeds, in points.
-        ..._from: where it comes from, for people.
     """
 
     disagreement: float
     disagreement_from: str
     seed: float
     seed_from: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What every comparison of a study takes, under which noise, and on how many test videos."""
-
-    noise: Noise
-    videos: int
-    needs: "tuple[Need, ...]"
-
-    @property
-    def said(self) -> str:
-        """The assumptions, for people."""
-        noise = self.noise
-        return (
-            f"To decide a claim in {POWER:.0%} of studies, if the differences are the reported ones. Two networks "
-            f"split on {noise.disagreement:.1f} % of the videos ({noise.disagreement_from}); a difference varies by "
-            f"{noise.seed:.2f} points from seed to seed ({noise.seed_from}). Videos: for networks that are trained, "
-            f"with one seed. Seeds: for such networks in general, on {self.videos:,} videos."
-        )
 
 
 @dataclass(frozen=True)
@@ -70,8 +49,33 @@ class Need:
 
     comparison: Comparison
     slack: float | None
-    videos: int | None
-    seeds: int | None
+    videos: int | None = None
+    seeds: int | None = None
+
+    @property
+    def hardness(self) -> float:
+        """An unreported difference is hardest, then one that no number of videos decides."""
+        return math.inf if self.slack is None else self.videos or 1e300
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every comparison of a study takes, under which noise, and on how many test videos."""
+
+    noise: Noise
+    videos: int
+    needs: tuple[Need, ...]
+
+    @property
+    def said(self) -> str:
+        """The assumptions, for people."""
+        noise = self.noise
+        return (
+            f"To decide a claim in {POWER:.0%} of studies, if the differences are the reported ones. Two networks "
+            f"split on {noise.disagreement:.1f} % of the videos ({noise.disagreement_from}); a difference varies by "
+            f"{noise.seed:.2f} points from seed to seed ({noise.seed_from}). Videos: for networks that are trained, "
+            f"with one seed. Seeds: for such networks in general, on {self.videos:,} videos."
+        )
 
 
 def videos_needed(slack: float, disagreement: float, alpha: float = 1 - LEVEL, power: float = POWER) -> int | None:
@@ -89,8 +93,7 @@ def seeds_needed(
     video_se = math.sqrt(100 * disagreement / videos)
     for seeds in range(2, MOST_SEEDS + 1):
         seed_se = seed_noise / math.sqrt(seeds)
-        reach = half_width(alpha / 2, seed_se, video_se, seeds) + half_width(1 - power, seed_se, video_se, seeds)
-        if reach <= slack:
+        if sum(half_width(tail, seed_se, video_se, seeds) for tail in (alpha / 2, 1 - power)) <= slack:
             return seeds
     return None
 
@@ -104,52 +107,42 @@ def plan_of(runs: Runs, videos: int | None, disagreement: float | None, seed_noi
     study = runs.study
     if not study.metric.counts_videos:
         raise UserError(f"{study.path}: networks are compared by {study.metric.name}, whose noise can't be foreseen")
-    if not any(not check.cost for claim in study.claims for check in claim.checks):
+    comparisons = [comparison for comparison in compare(runs) if not comparison.check.cost]
+    if not comparisons:
         raise UserError(f"{study.path}: no claim compares accuracies: there is nothing to decide")
-    comparisons = compare(runs)
     known = [c.difference for c in comparisons if c.difference is not None]
-    shares = [d.disagreement for d in known if d.disagreement is not None]
-    spreads = [d.std for d in known if d.std is not None]
     tested = videos or (known[0].videos if known else study.reported_videos)
     if not tested:
         raise UserError(f"{study.path}: how many test videos? Say --videos N: neither records nor reported_videos do")
     noise = Noise(
-        *_first((disagreement, "given"), (_median(shares), "median of the records"), (ASSUMED_DISAGREEMENT, "assumed")),
-        *_first((seed_noise, "given"), (_median(spreads), "median of the records"), (SEED_NOISE, "assumed")),
+        *_first(disagreement, [d.disagreement for d in known], ASSUMED_DISAGREEMENT),
+        *_first(seed_noise, [d.std for d in known], SEED_NOISE),
     )
-    return Plan(noise, tested, tuple(needs(study, comparisons, noise, tested)))
+    return Plan(noise, tested, tuple(_need(study, comparison, noise, tested) for comparison in comparisons))
 
 
-def _first(*candidates: tuple[float | None, str]) -> tuple[float, str]:
-    return next((value, source) for value, source in candidates if value is not None)
+def _first(given: float | None, recorded: Sequence[float | None], assumed: float) -> tuple[float, str]:
+    found = [value for value in recorded if value is not None]
+    if given is not None:
+        return given, "given"
+    return (float(median(found)), "median of the records") if found else (assumed, "assumed")
 
 
-def _median(values: Sequence[float]) -> float | None:
-    return float(median(values)) if values else None
-
-
-def needs(study: Study, comparisons: Sequence[Comparison], noise: Noise, videos: int) -> list[Need]:
-    """What each comparison with noise takes, such that its claim as a whole is decided in 80 % of studies.
+def _need(study: Study, comparison: Comparison, noise: Noise, videos: int) -> Need:
+    """What a comparison takes, such that its claim as a whole is decided in 80 % of studies.
 
     That is a stricter level for each claim of a sub-table (Holm's first step), and a higher power for each comparison
     of a claim.
     """
-    found = []
-    for comparison in comparisons:
-        check, claim = comparison.check, comparison.claim
-        if check.cost is not None:
-            continue
-        alpha = (1 - LEVEL) / sum(other.table == claim.table and bool(other.checks) for other in study.claims)
-        power = 1 - (1 - POWER) / sum(_tests(check) for check in claim.checks)
-        slack = _slack(check, comparison.reported)
-        if slack is None:
-            found.append(Need(comparison, None, None, None))
-            continue
-        enough = videos_needed(slack, noise.disagreement, alpha, power)
-        found.append(
-            Need(comparison, slack, enough, seeds_needed(slack, noise.seed, noise.disagreement, videos, alpha, power))
-        )
-    return found
+    check, claim = comparison.check, comparison.claim
+    if comparison.reported is None:
+        return Need(comparison, None)
+    alpha = (1 - LEVEL) / sum(other.table == claim.table and bool(other.checks) for other in study.claims)
+    power = 1 - (1 - POWER) / sum(_tests(one) for one in claim.checks)
+    gained = comparison.reported - check.by if check.within is None else check.within - abs(comparison.reported)
+    slack = round(gained, 6)
+    enough = videos_needed(slack, noise.disagreement, alpha, power)
+    return Need(comparison, slack, enough, seeds_needed(slack, noise.seed, noise.disagreement, videos, alpha, power))
 
 
 def _tests(check: Check) -> int:
@@ -157,38 +150,16 @@ def _tests(check: Check) -> int:
     return 0 if check.cost else len(check.pairs()) * (2 if check.within is not None else 1)
 
 
-def _slack(check: Check, reported: float | None) -> float | None:
-    if reported is None:
-        return None
-    return round(reported - check.by if check.within is None else check.within - abs(reported), 6)
-
-
 def power_columns(study: Study, plan: Plan) -> list[Column]:
     """A line a claim: its hardest comparison, and what that takes."""
     hardest: dict[str, Need] = {}
-    for need in sorted(plan.needs, key=_hardness, reverse=True):
-        hardest.setdefault(need.comparison.claim.name, need)
-    claims = dict.fromkeys(need.comparison.claim.name for need in plan.needs)
-    needs = [hardest[name] for name in claims]
-    pairs = [
-        [called(study, name, need.comparison.claim.table) for name in (need.comparison.variant, need.comparison.than)]
-        for need in needs
-    ]
-    return [
-        Column("claim", list(claims), words=True),
-        Column("hardest comparison", [" - ".join(pair) for pair in pairs], words=True),
-        Column("reported", [number(need.comparison.reported, GAIN) for need in needs]),
-        Column("videos", [_amount(need, need.videos, "never") for need in needs]),
-        Column("seeds", [_amount(need, need.seeds, f"> {MOST_SEEDS}") for need in needs]),
-    ]
-
-
-def _amount(need: Need, amount: int | None, none: str) -> str:
-    if need.slack is None:
-        return ""
-    return none if amount is None else f"{amount:,}"
-
-
-def _hardness(need: Need) -> float:
-    """An unreported difference is hardest, then one that no number of videos decides."""
-    return (math.inf if need.slack is None else 1e300) if need.videos is None else need.videos
+    for need in plan.needs:
+        name = need.comparison.claim.name
+        hardest[name] = max(hardest.get(name, need), need, key=lambda one: one.hardness)
+    rows = []
+    for name, need in hardest.items():
+        of = need.comparison
+        pair = " - ".join(called(study, variant, of.claim.table) for variant in (of.variant, of.than))
+        amounts = [f"{need.videos:,}" if need.videos else "never", str(need.seeds or f"> {MOST_SEEDS}")]
+        rows.append([name, pair, number(of.reported, GAIN), *(amounts if need.slack is not None else ["", ""])])
+    return of_rows(["claim", "hardest comparison", "reported", "videos", "seeds"], rows, labels=2)

@@ -4,12 +4,13 @@ The same network and the same videos: what differs is how many views of a video 
 and what becomes of videos that could not be read. Published numbers differ in just these things.
 """
 
-from collections import defaultdict
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from nl_lightning.errors import UserError
 from nl_lightning.report.words import counted
@@ -36,39 +37,34 @@ def votes(views: Views) -> Scores:
 RULES: dict[str, Combine] = {"softmax mean": mean_softmax, "logit mean": mean_logits, "vote": votes}
 
 
-@dataclass
-class Score:
-    """Of one protocol: the rank of every video's label, by label; infinite for a video that could not be read."""
-
-    views: str
-    rule: str
-    ranks: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
-
-    def topk(self, k: int, of: int) -> float:
-        """Percent of `of` videos whose class is among the k best."""
-        return 100 * sum(rank <= k for ranks in self.ranks.values() for rank in ranks) / max(1, of)
-
-    def mean_class(self) -> float:
-        """Top-1 of each class, averaged over the classes that have videos, in percent."""
-        return float(np.mean([100 * np.mean([rank <= 1 for rank in ranks]) for ranks in self.ranks.values()]))
-
-
 @dataclass(frozen=True)
 class Rescored:
     """One test under other protocols.
 
     Attributes:
-        protocol: how it was tested.
-        videos, unreadable: how many there are, and how many of them could not be read.
-        right: whether each video is right as it was tested, for top-1 and top-5, in the order of the test list.
-        scores: of each protocol; the first is as it was tested.
+        protocols: of the columns of `ranks`, as (views, rule); the first is as it was tested.
+        labels: of each video, in the order of the test list: (V,).
+        read: which videos could be read: (V,).
+        ranks: of each video's label under each protocol; infinite for a video that could not be read: (V, protocols).
     """
 
-    protocol: ViewProtocol
-    videos: int
-    unreadable: int
-    right: dict[int, list[bool]]
-    scores: list[Score]
+    protocols: list[tuple[str, str]]
+    labels: npt.NDArray[np.int64]
+    read: npt.NDArray[np.bool_]
+    ranks: npt.NDArray[np.float64]
+
+    def right(self, k: int) -> list[bool]:
+        """Whether each video's class is among the `k` best, as it was tested."""
+        return [bool(right) for right in self.ranks[:, 0] <= k]
+
+    def topk(self, k: int, protocol: int = 0, of: int | None = None) -> float:
+        """Percent of the videos, or of so many, whose class is among the `k` best."""
+        return 100 * int((self.ranks[:, protocol] <= k).sum()) / max(1, len(self.labels) if of is None else of)
+
+    def mean_class(self) -> float:
+        """Top-1 of each class as it was tested, averaged over the classes that have videos, in percent."""
+        right = self.ranks[:, 0] <= 1
+        return float(np.mean([100 * right[self.labels == label].mean() for label in np.unique(self.labels)]))
 
 
 def rescore(path: Path) -> Rescored:
@@ -80,19 +76,15 @@ def rescore(path: Path) -> Rescored:
     if protocol.multi_label:
         raise UserError(f"{path}: its videos have several classes each; top-1 and top-5 are of videos with one")
     chosen = subsets(protocol)
-    scores = [Score(name, rule) for name in chosen for rule in RULES]
-    right: dict[int, list[bool]] = {1: [], 5: []}
-    videos = unreadable = 0
+    labels, read, ranks = [], [], []
     for prediction in read_predictions(path):
-        videos, label = videos + 1, prediction.label
-        assert isinstance(label, int)
-        unreadable += prediction.views is None
-        ranks = _ranks(prediction.views, label, list(chosen.values()))
-        for score, found in zip(scores, ranks, strict=True):
-            score.ranks[label].append(found)
-        for k, kept in right.items():
-            kept.append(ranks[0] <= k)
-    return Rescored(protocol, videos, unreadable, right, scores)
+        assert isinstance(prediction.label, int)
+        labels.append(prediction.label)
+        read.append(prediction.views is not None)
+        ranks.append(_ranks(prediction.views, prediction.label, list(chosen.values())))
+    found = np.array(ranks, dtype=np.float64).reshape(len(labels), len(chosen) * len(RULES))
+    protocols = [(views, rule) for views in chosen for rule in RULES]
+    return Rescored(protocols, np.array(labels, np.int64), np.array(read, np.bool_), found)
 
 
 def subsets(protocol: ViewProtocol) -> dict[str, list[int]]:
@@ -113,20 +105,19 @@ def subsets(protocol: ViewProtocol) -> dict[str, list[int]]:
 def _ranks(views: Views | None, label: int, subsets: list[list[int]]) -> list[float]:
     """The rank of a video's label under every protocol."""
     if views is None:
-        return [float("inf")] * (len(RULES) * len(subsets))
-    chosen = [views[kept] for kept in subsets]
-    return [rank(combine(views), label) for views in chosen for combine in RULES.values()]
+        return [math.inf] * (len(RULES) * len(subsets))
+    return [rank(combine(views[kept]), label) for kept in subsets for combine in RULES.values()]
 
 
 def lines(rescored: Rescored) -> list[tuple[str, str, float, float]]:
     """(views, rule, top-1, top-5) of every protocol, in percent; missing videos count as wrong unless it says not."""
-    there = rescored.videos - rescored.unreadable
-    tested = rescored.scores[0]
-    found = [(s.views, s.rule, s.topk(1, rescored.videos), s.topk(5, rescored.videos)) for s in rescored.scores]
-    missing = f"{tested.rule}, {counted(rescored.unreadable, 'missing video')} dropped"
-    found.append((tested.views, missing, tested.topk(1, there), tested.topk(5, there)))
-    found.append((tested.views, f"{tested.rule}, mean of the classes", tested.mean_class(), float("nan")))
-    return found
+    there, (views, rule) = int(rescored.read.sum()), rescored.protocols[0]
+    missing = f"{rule}, {counted(len(rescored.labels) - there, 'missing video')} dropped"
+    return [
+        *((*name, rescored.topk(1, i), rescored.topk(5, i)) for i, name in enumerate(rescored.protocols)),
+        (views, missing, rescored.topk(1, of=there), rescored.topk(5, of=there)),
+        (views, f"{rule}, mean of the classes", rescored.mean_class(), math.nan),
+    ]
 
 
 def rescore_record(path: Path) -> tuple[Rescored, RunRecord]:
@@ -145,13 +136,11 @@ def rescore_record(path: Path) -> tuple[Rescored, RunRecord]:
     predictions = predictions_path(place.parents[3], *run, record.config_hash)
     rescored = rescore(predictions)
     other = f"{predictions}: not the predictions of {path}:"
-    if rescored.videos != record.videos_expected:
-        raise UserError(f"{other} {rescored.videos} videos here, {record.videos_expected} there")
-    for k, kept in ((1, record.right(1)), (5, record.right(5))):
-        if kept and rescored.right[k] != kept:
+    if len(rescored.labels) != record.videos_expected:
+        raise UserError(f"{other} {len(rescored.labels)} videos here, {record.videos_expected} there")
+    for k, kept, said in ((1, record.right(1), record.top1), (5, record.right(5), record.top5)):
+        if kept and rescored.right(k) != kept:
             raise UserError(f"{other} other videos are right in top-{k}")
-    tested = rescored.scores[0]
-    for k, said in ((1, record.top1), (5, record.top5)):
-        if round(tested.topk(k, rescored.videos), 4) != said:
+        if round(rescored.topk(k), 4) != said:
             raise UserError(f"{other} top-{k} is {said} there")
     return rescored, record

@@ -7,13 +7,10 @@ same videos under every seed. :class:`Difference` keeps the two apart, in points
   few seeds, so its half-width is Student's t with one degree of freedom less than there are seeds.
 - *videos*: what stays from seed to seed, the luck of having tested on these videos. Its half-width is normal.
 
-The two half-widths add in squares. Resampling seeds, then videos (:func:`bootstrap`) is the other way to do it, and
-worse with few seeds: what flips by chance is drawn twice, so its intervals are too wide, and three seeds resampled look
-more alike than they are, so they are too narrow where seeds differ. ``docs/uncertainty.md`` has both by simulation,
-with the command that makes it.
+The two half-widths add in squares. Resampling seeds, then videos, is worse with few seeds (``docs/uncertainty.md``).
 
-Where the score is an mAP, what each video contributes to it (:mod:`~nl_lightning.train.scores`) stands in
-the place of right and wrong.
+Where the score is an mAP, what each video contributes to it (:mod:`~nl_lightning.train.scores`) takes the place of
+right and wrong. scipy.stats and statsmodels have Wilson's interval and Holm's method too, and take a second to import.
 """
 
 from collections.abc import Sequence
@@ -22,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.special import bdtr, ndtri, stdtrit  # scipy.stats says the same and takes a second to import
+from scipy.special import bdtr, ndtri, stdtrit
 
 LEVEL = 0.95
 
@@ -253,27 +250,6 @@ def assumed(difference: float, videos: int, disagreement: float) -> Difference:
 def mcnemar(won: int, lost: int) -> float:
     """McNemar's exact test: the two-sided p-value of so many videos won and lost, if either is as likely."""
     return min(1.0, 2 * float(bdtr(min(won, lost), won + lost, 0.5)))
-
-
-def bootstrap(
-    first: Bool[np.ndarray, "S V"],
-    second: Bool[np.ndarray, "S V"],
-    generator: np.random.Generator,
-    draws: int = 2000,
-    level: float = LEVEL,
-) -> Interval:
-    """The hierarchical bootstrap's percentile interval of the difference, in points: seeds are drawn, then videos.
-
-    For comparison: the report doesn't use it (see the top of this file).
-    """
-    signs = first.astype(np.int8) - second
-    seeds, videos = signs.shape
-    means = np.empty(draws)
-    for i in range(draws):
-        by_video = signs[generator.integers(seeds, size=seeds)].sum(axis=0)
-        means[i] = by_video[generator.integers(videos, size=videos)].sum()
-    low, high = np.quantile(100 * means / (seeds * videos), [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high))
 
 
 def holm(p_values: list[float]) -> list[float]:

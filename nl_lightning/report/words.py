@@ -11,7 +11,7 @@ from typing import Any
 
 from nl_lightning.report.claims import ASSUMED_DISAGREEMENT, Comparison, Report, Verdict
 from nl_lightning.report.collate import DIVERGED, REPORTED_ONLY, Runs, one_line, standing
-from nl_lightning.report.uncertainty import Difference
+from nl_lightning.report.uncertainty import LEVEL, Difference
 from nl_lightning.study.records import RunRecord
 from nl_lightning.study.study import Check, Study, Table
 
@@ -246,55 +246,36 @@ def group_columns(report: Report) -> list[Column]:
 
 def verdict_columns(report: Report) -> list[Column]:
     """A line a claim: the verdict, its p-value among the claims of its sub-table, and why."""
-    verdicts = report.verdicts
-    return [
-        Column("claim", [v.claim.name for v in verdicts], words=True),
-        Column("verdict", [v.word for v in verdicts], words=True),
-        Column("why", [reason(v, report.runs.study, diverged(report.runs)) for v in verdicts], words=True),
-        Column("p", [p_value(v.p) for v in verdicts]),
-        Column("corrected", [p_value(v.corrected) for v in verdicts]),
+    study, broken = report.runs.study, diverged(report.runs)
+    rows = [
+        [v.claim.name, v.word, reason(v, study, broken), p_value(v.p), p_value(v.corrected)] for v in report.verdicts
     ]
+    return of_rows(["claim", "verdict", "why", "p", "corrected"], rows, labels=3)
 
 
 def comparison_columns(report: Report, comparisons: Sequence[Comparison]) -> list[Column]:
     """A line a comparison: what is reported and what was measured, with its interval."""
-    study, broken = report.runs.study, diverged(report.runs)
-    differences = [c.difference for c in comparisons]
-    costs = [c.check.cost is not None for c in comparisons]
-    return [
-        Column("claim", [c.claim.name for c in comparisons], words=True),
-        Column("comparison", [_pair(c, study) for c in comparisons], words=True),
-        Column("claimed", [expected(c.check) for c in comparisons], words=True),
-        Column(REPORTED, [number(c.reported, *_form(c)) for c in comparisons]),
-        Column(MEASURED, [_measured(c, broken) for c in comparisons]),
-        Column("n", ["" if cost else str(d.seeds if d else 0) for cost, d in zip(costs, differences, strict=True)]),
-        Column("McNemar p", [p_value(d.mcnemar) if d and d.mcnemar is not None else "" for d in differences]),
-        Column("by itself", [c.word for c in comparisons]),
-    ]
+    header = ["claim", "comparison", "claimed", REPORTED, MEASURED, "n", "McNemar p", "by itself"]
+    broken = diverged(report.runs)
+    return of_rows(header, [_comparison(report.runs.study, c, broken) for c in comparisons], labels=3)
+
+
+def _comparison(study: Study, comparison: Comparison, broken: Collection[str]) -> list[str]:
+    check, difference = comparison.check, comparison.difference
+    cost = {"flops": ", FLOPs", "params": ", params", None: ""}[check.cost]
+    form = (".2f", "x") if check.cost else (GAIN, "")
+    n, exact, measured = "" if check.cost else "0", "", number(comparison.measured, *form)
+    if difference is not None:
+        n, exact = str(difference.seeds), "" if difference.mcnemar is None else p_value(difference.mcnemar)
+        measured += f" {interval_of(difference)}{UNPAIRED if difference.bounded and not difference.paired else ''}"
+    hole = DIVERGED if {comparison.variant, comparison.than} & set(broken) else MISSING
+    names, reported = f"{_names(comparison, study)}{cost}", number(comparison.reported, *form)
+    return [comparison.claim.name, names, expected(check), reported, measured or hole, n, exact, comparison.word]
 
 
 def diverged(runs: Runs) -> set[str]:
     """Variants of which all that was trained has diverged."""
     return {name for name in runs.study.variants if standing(runs, name) == DIVERGED}
-
-
-def _form(comparison: Comparison) -> tuple[str, str]:
-    return (".2f", "x") if comparison.check.cost else (GAIN, "")
-
-
-def _measured(comparison: Comparison, broken: Collection[str]) -> str:
-    if comparison.measured is None:
-        return DIVERGED if {comparison.variant, comparison.than} & set(broken) else MISSING
-    shown = number(comparison.measured, *_form(comparison))
-    difference = comparison.difference
-    if difference is None:
-        return shown
-    return f"{shown} {interval_of(difference)}{UNPAIRED if difference.bounded and not difference.paired else ''}"
-
-
-def _pair(comparison: Comparison, study: Study) -> str:
-    cost = {"flops": ", FLOPs", "params": ", params", None: ""}[comparison.check.cost]
-    return f"{_names(comparison, study)}{cost}"
 
 
 def _names(comparison: Comparison, study: Study) -> str:
@@ -322,7 +303,7 @@ def reason(verdict: Verdict, study: Study, broken: Collection[str] = ()) -> str:
         names = [called(study, name, verdict.claim.table) for name in unknown]
         marks = [f" ({DIVERGED})" if name in broken else "" for name in unknown]
         return f"Nothing is known of {', '.join(map(''.join, zip(names, marks, strict=True)))}."
-    if verdict.p < verdict.corrected and verdict.p <= 0.05:
+    if verdict.p <= 1 - LEVEL:
         return f"Clear by itself (p = {verdict.p:.2g}), but not as one of {verdict.family} claims: {telling}."
     if verdict.telling.word == "fails":
         return f"Not clear as the worst of {len(comparisons)} comparisons (p = {verdict.p:.2g}): {telling}."
@@ -374,14 +355,11 @@ def reported_columns(report: Report) -> list[Column]:
     """A line a claim: the verdict on the reported numbers by themselves, beside the one here; empty without any."""
     if not report.reported:
         return []
-    unpaired, paired = report.reported
-    return [
-        Column("claim", [v.claim.name for v in unpaired], words=True),
-        Column("table", [v.claim.table or "" for v in unpaired], words=True),
-        Column("reported, unpaired", [v.word for v in unpaired], words=True),
-        Column("reported, if paired", [v.word for v in paired], words=True),
-        Column("here", [v.word for v in report.verdicts], words=True),
-    ]
+    header = ["claim", "table", "reported, unpaired", "reported, if paired", "here"]
+    of_claims = zip(*report.reported, report.verdicts, strict=True)
+    return of_rows(
+        header, [[one.claim.name, one.claim.table or "", one.word, two.word, v.word] for one, two, v in of_claims], 5
+    )
 
 
 def reported_legend(report: Report) -> str:

@@ -2,12 +2,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.coverage import covered, networks, verdicts
+from benchmarks.coverage import bootstrap, covered, networks, verdicts
 from nl_lightning.report.uncertainty import (
     Difference,
     alone,
     assumed,
-    bootstrap,
     holm,
     mcnemar,
     mean_of_videos,
