@@ -9,38 +9,19 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 from markupsafe import Markup
 
+from nl_lightning.report import words
 from nl_lightning.report.claims import Comparison, Report, Verdict
 from nl_lightning.report.collate import one_line, over_videos
 from nl_lightning.report.uncertainty import Interval
-from nl_lightning.report.words import (
-    NO_INTERVAL,
-    REPORTED,
-    VERBS,
-    comparison_columns,
-    diverged,
-    group_columns,
-    heading,
-    interval,
-    legend,
-    p_value,
-    provenance,
-    reason,
-    remarks,
-    reported_columns,
-    reported_legend,
-    summary,
-    table_columns,
-    verdict_legend,
-)
 from nl_lightning.study.records import RunRecord, record_path, write_atomically
 from nl_lightning.study.study import Table
 
-WORDS = {"holds": "✓", "fails": "✗", "undecided": "?"}  # beside the word, for eyes that don't tell red from green
+SIGNS = {"holds": "✓", "fails": "✗", "undecided": "?"}  # beside the word, for eyes that don't tell red from green
 
 # Where a line must not break: before a unit, after a sign of comparison, within an interval.
 _TIGHT = re.compile(r"(?<=\d) (?=%)|(?<=\bp) (?=[<=])|(?<=[<=±]) (?=\d)|(?<=\d) (?=[±[])|(?<=\d,) (?=-?\d+\.\d+\])")
@@ -82,14 +63,13 @@ def around(values: Sequence[float], below: float, above: float, start: float = 0
     return Axis(low - below * span, high + above * span, start, end)
 
 
-@dataclass(frozen=True)
-class Forest:
-    """Differences drawn beside a column of numbers: (mean, interval), what is reported, where it is claimed to lie."""
+class Mark(NamedTuple):
+    """A difference as it is drawn: with its interval, beside what is reported and where it is claimed to lie."""
 
-    axis: Axis
-    measured: list[tuple[float, Interval] | None]
-    reported: list[float | None]
-    claimed: list[Interval | None]
+    mean: float
+    interval: Interval | None
+    reported: float | None
+    claimed: Interval | None = None
 
 
 def write_html(report: Report, results: Path) -> Path:
@@ -103,7 +83,6 @@ def write_html(report: Report, results: Path) -> Path:
 
 def page(report: Report) -> str:
     """The page."""
-    study, verdicts = report.runs.study, report.verdicts
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("nl_lightning.report", "."),
         autoescape=True,
@@ -113,24 +92,16 @@ def page(report: Report) -> str:
         undefined=jinja2.StrictUndefined,
     )
     text = environment.get_template("report.html.j2").render(
+        report=report,
+        study=report.runs.study,
+        metric=report.runs.study.metric,
+        words=words,
+        signs=SIGNS,
         style=Markup((Path(__file__).parent / "report.css").read_text(encoding="utf-8")),
-        words=WORDS,
-        study=study,
-        metric=study.metric,
-        heading=heading(report),
-        legend=legend(report),
-        summary=summary(report),
-        counts=[(word, sum(v.word == word for v in verdicts)) for word in WORDS],
-        verbs=VERBS,
-        verdicts=[_verdict(report, verdict) for verdict in verdicts],
-        verdict_legend=verdict_legend(report),
-        tables=[_table(report, table) for table in study.tables.values()],
+        verdicts=[_verdict(report, verdict) for verdict in report.verdicts],
+        tables=[_table(report, table) for table in report.runs.study.tables.values()],
         panels=_panels(report),
         costs=_costs(report),
-        groups=group_columns(report),
-        reported=reported_columns(report),
-        reported_legend=reported_legend(report) if report.reported else "",
-        provenance=provenance(report.runs),
         census=_census(report),
         place=record_path(Path(), report.runs.recipe.name, "RUN", 0).as_posix().replace("seed0", "seedSEED"),
     )
@@ -148,21 +119,19 @@ def _tight(value: Any) -> Any:
 def _table(report: Report, table: Table) -> dict[str, Any]:
     """A table's columns, measured ones first, and its gains as a figure that follows their column."""
     lines = report.lines[table.name]
-    columns = sorted(table_columns(report, table), key=lambda column: column.group == REPORTED)
-    gains = [line["gain"] for line in lines]
-    ends = [_interval(line, "gain") for line in lines]
-    reported = [line["reported_gain"] for line in lines]
-    shown = [value for i, gain in enumerate(gains) if gain is not None for value in (*(ends[i] or ()), reported[i])]
-    axis = axis_for([*(value for value in shown if value is not None), *(x for x in reported if x is not None)])
-    measured = [(gain, end) if gain is not None and end else None for gain, end in zip(gains, ends, strict=True)]
-    beside = [x if gain is not None else None for x, gain in zip(reported, gains, strict=True)]
+    columns = sorted(words.table_columns(report, table), key=lambda column: column.group == words.REPORTED)
+    drawn = [line[key] for line in lines for key in ("gain_low", "gain_high", "reported_gain")]
+    marks = [
+        None if line["gain"] is None else Mark(line["gain"], _interval(line, "gain"), line["reported_gain"])
+        for line in lines
+    ]
     return {
         "table": table,
         "columns": columns,
-        "forest": Forest(axis, measured, beside, [None] * len(lines)),
+        "axis": axis_for(value for value in drawn if value is not None),
+        "marks": marks,
         "after": next((i for i, column in enumerate(columns) if column.title == "gain"), None),
         "runs": [line["variant"] if line["n"] else None for line in lines],
-        "remarks": remarks(report, table),
     }
 
 
@@ -182,7 +151,7 @@ def _census(report: Report) -> list[dict[str, Any]]:
                 {
                     "id": f"run-{name}" if i == 0 else "",
                     "record": record,
-                    "score": f"{record.score(metric):.1f} {interval(*ends) if ends else NO_INTERVAL}",
+                    "score": f"{record.score(metric):.1f} {words.interval(*(ends or (None, None)))}",
                     "paired": bool(kept and record.videos_hash),
                 }
             )
@@ -194,40 +163,29 @@ def _census(report: Report) -> list[dict[str, Any]]:
 
 def _verdict(report: Report, verdict: Verdict) -> dict[str, Any]:
     """A claim with its comparisons, and these as a figure that follows what was measured."""
-    comparisons = verdict.comparisons
+    of, comparisons = report.runs, verdict.comparisons
     bounded = [c.difference for c in comparisons if c.difference is not None and c.difference.bounded]
     reported = [c.reported for c in comparisons if c.reported is not None and not c.check.cost]
     axis = axis_for([*(end for difference in bounded for end in difference.interval()), *reported])
-    columns = [
-        column
-        for column in comparison_columns(report, comparisons)
-        if column.title not in ("claim", "n") and any(column.cells)
-    ]
-    drawn = [c.difference is not None and c.difference.bounded for c in comparisons]
-    after = [column.title for column in columns].index("measured")
+    columns = words.comparison_columns(report, comparisons)
+    columns = [column for column in columns if column.title not in ("claim", "n") and any(column.cells)]
     return {
-        "claim": verdict.claim,
-        "word": verdict.word,
-        "reason": reason(verdict, report.runs.study, diverged(report.runs)),
-        "p": p_value(verdict.corrected),
-        "family": verdict.family,
+        "verdict": verdict,
+        "reason": words.reason(verdict, of.study, words.diverged(of)),
+        "p": words.p_value(verdict.corrected),
         "columns": columns,
-        "forest": Forest(
-            axis,
-            [
-                (c.difference.mean, c.difference.interval()) if c.difference and d else None
-                for c, d in zip(comparisons, drawn, strict=True)
-            ],
-            [c.reported if d else None for c, d in zip(comparisons, drawn, strict=True)],
-            [_claimed(c, axis) if d else None for c, d in zip(comparisons, drawn, strict=True)],
-        ),
-        "after": after if bounded else None,
+        "axis": axis,
+        "marks": [_mark(comparison, axis) for comparison in comparisons],
+        "after": [column.title for column in columns].index(words.MEASURED) if bounded else None,
     }
 
 
-def _claimed(comparison: Comparison, axis: Axis) -> Interval:
-    check = comparison.check
-    return Interval(check.by, axis.high) if check.within is None else Interval(-check.within, check.within)
+def _mark(comparison: Comparison, axis: Axis) -> Mark | None:
+    difference, check = comparison.difference, comparison.check
+    if difference is None or not difference.bounded:
+        return None
+    claimed = Interval(check.by, axis.high) if check.within is None else Interval(-check.within, check.within)
+    return Mark(difference.mean, difference.interval(), comparison.reported, claimed)
 
 
 # ------------------------------------------------------------------------------------------------------ figures
@@ -289,7 +247,7 @@ def _costs(report: Report) -> list[dict[str, Any]]:
                 [point[1] for point in (*measured, *reported)], 0.1, 0.3, 44, 374
             )  # room for labels, to the right
             figures = []
-            for word, points, look in (("measured", measured, "mean"), (REPORTED, reported, "reported")):
+            for word, points, look in (("measured", measured, "mean"), (words.REPORTED, reported, "reported")):
                 ends = [end for point in points for end in (point[3] or (point[2], point[2]))]
                 y = around(ends, 0.08, 0.08, 222, 14)
                 figures.append({"word": word, "points": points, "look": look, "x": x, "y": y})
