@@ -163,7 +163,7 @@ def _census(report: Report) -> list[dict[str, Any]]:
 
 def _verdict(report: Report, verdict: Verdict) -> dict[str, Any]:
     """A claim with its comparisons, and these as a figure that follows what was measured."""
-    of, comparisons = report.runs, verdict.comparisons
+    comparisons = verdict.comparisons
     bounded = [c.difference for c in comparisons if c.difference is not None and c.difference.bounded]
     reported = [c.reported for c in comparisons if c.reported is not None and not c.check.cost]
     axis = axis_for([*(end for difference in bounded for end in difference.interval()), *reported])
@@ -171,7 +171,7 @@ def _verdict(report: Report, verdict: Verdict) -> dict[str, Any]:
     columns = [column for column in columns if column.title not in ("claim", "n") and any(column.cells)]
     return {
         "verdict": verdict,
-        "reason": words.reason(verdict, of.study, words.diverged(of)),
+        "reason": words.reason(verdict, report.runs.study, report.diverged),
         "p": words.p_value(verdict.corrected),
         "columns": columns,
         "axis": axis,

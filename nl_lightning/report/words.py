@@ -12,7 +12,6 @@ from typing import Any
 from nl_lightning.report.claims import ASSUMED_DISAGREEMENT, Comparison, Report, Verdict
 from nl_lightning.report.collate import DIVERGED, REPORTED_ONLY, Runs, one_line, standing
 from nl_lightning.report.uncertainty import LEVEL, Difference
-from nl_lightning.study.records import RunRecord
 from nl_lightning.study.study import Check, Study, Table
 
 # Words in the place of numbers; set in italics, so that a hole in a table isn't overlooked.
@@ -221,15 +220,10 @@ def note(line: dict[str, Any]) -> str:
         elif name == "stale":
             what = "stale: made with another configuration"
         else:
-            what = f"{name}: {_shortened(why)}" if why else ""
+            what = f"{name}: {one_line(why)[:300]}" if why else ""
         if what:
             seeds.setdefault(what, []).append(str(seed))
     return "; ".join(f"seed{'s' if len(which) > 1 else ''} {', '.join(which)} {what}" for what, which in seeds.items())
-
-
-def _shortened(text: str, most: int = 300) -> str:
-    line = one_line(text)
-    return line if len(line) <= most else f"{line[:most]}..."
 
 
 def group_columns(report: Report) -> list[Column]:
@@ -246,21 +240,19 @@ def group_columns(report: Report) -> list[Column]:
 
 def verdict_columns(report: Report) -> list[Column]:
     """A line a claim: the verdict, its p-value among the claims of its sub-table, and why."""
-    study, broken = report.runs.study, diverged(report.runs)
-    rows = [
-        [v.claim.name, v.word, reason(v, study, broken), p_value(v.p), p_value(v.corrected)] for v in report.verdicts
-    ]
+    why = [reason(verdict, report.runs.study, report.diverged) for verdict in report.verdicts]
+    each = zip(report.verdicts, why, strict=True)
+    rows = [[v.claim.name, v.word, because, p_value(v.p), p_value(v.corrected)] for v, because in each]
     return of_rows(["claim", "verdict", "why", "p", "corrected"], rows, labels=3)
 
 
 def comparison_columns(report: Report, comparisons: Sequence[Comparison]) -> list[Column]:
     """A line a comparison: what is reported and what was measured, with its interval."""
     header = ["claim", "comparison", "claimed", REPORTED, MEASURED, "n", "McNemar p", "by itself"]
-    broken = diverged(report.runs)
-    return of_rows(header, [_comparison(report.runs.study, c, broken) for c in comparisons], labels=3)
+    return of_rows(header, [_comparison(report, comparison) for comparison in comparisons], labels=3)
 
 
-def _comparison(study: Study, comparison: Comparison, broken: Collection[str]) -> list[str]:
+def _comparison(report: Report, comparison: Comparison) -> list[str]:
     check, difference = comparison.check, comparison.difference
     cost = {"flops": ", FLOPs", "params": ", params", None: ""}[check.cost]
     form = (".2f", "x") if check.cost else (GAIN, "")
@@ -268,14 +260,9 @@ def _comparison(study: Study, comparison: Comparison, broken: Collection[str]) -
     if difference is not None:
         n, exact = str(difference.seeds), "" if difference.mcnemar is None else p_value(difference.mcnemar)
         measured += f" {interval_of(difference)}{UNPAIRED if difference.bounded and not difference.paired else ''}"
-    hole = DIVERGED if {comparison.variant, comparison.than} & set(broken) else MISSING
-    names, reported = f"{_names(comparison, study)}{cost}", number(comparison.reported, *form)
+    hole = DIVERGED if {comparison.variant, comparison.than} & report.diverged else MISSING
+    names, reported = f"{_names(comparison, report.runs.study)}{cost}", number(comparison.reported, *form)
     return [comparison.claim.name, names, expected(check), reported, measured or hole, n, exact, comparison.word]
-
-
-def diverged(runs: Runs) -> set[str]:
-    """Variants of which all that was trained has diverged."""
-    return {name for name in runs.study.variants if standing(runs, name) == DIVERGED}
 
 
 def _names(comparison: Comparison, study: Study) -> str:
@@ -290,8 +277,8 @@ def expected(check: Check) -> str:
     return f"above {check.by:g}" if check.within is None else f"within ±{check.within:g}"
 
 
-def reason(verdict: Verdict, study: Study, broken: Collection[str] = ()) -> str:
-    """Why a claim has its verdict, in one sentence, with figures. Variants that diverged are `broken`."""
+def reason(verdict: Verdict, study: Study, diverged: Collection[str] = ()) -> str:
+    """Why a claim has its verdict, in one sentence, with figures. It says which variants have `diverged`."""
     comparisons, telling = verdict.comparisons, statement(verdict.telling, study)
     if verdict.word == "fails":
         return f"{telling}."
@@ -300,9 +287,9 @@ def reason(verdict: Verdict, study: Study, broken: Collection[str] = ()) -> str:
         return f"{alone.get(len(comparisons), f'All {len(comparisons)} comparisons agree; the weakest: ')}{telling}."
     unknown = dict.fromkeys(name for c in comparisons for name in c.missing)
     if unknown:
-        names = [called(study, name, verdict.claim.table) for name in unknown]
-        marks = [f" ({DIVERGED})" if name in broken else "" for name in unknown]
-        return f"Nothing is known of {', '.join(map(''.join, zip(names, marks, strict=True)))}."
+        marks = {name: f" ({DIVERGED})" if name in diverged else "" for name in unknown}
+        names = [called(study, name, verdict.claim.table) + mark for name, mark in marks.items()]
+        return f"Nothing is known of {', '.join(names)}."
     if verdict.p <= 1 - LEVEL:
         return f"Clear by itself (p = {verdict.p:.2g}), but not as one of {verdict.family} claims: {telling}."
     if verdict.telling.word == "fails":
@@ -352,14 +339,10 @@ def verdict_legend(report: Report) -> str:
 
 
 def reported_columns(report: Report) -> list[Column]:
-    """A line a claim: the verdict on the reported numbers by themselves, beside the one here; empty without any."""
-    if not report.reported:
-        return []
+    """A line a claim: the verdicts on the reported numbers by themselves, beside the one here."""
     header = ["claim", "table", "reported, unpaired", "reported, if paired", "here"]
-    of_claims = zip(*report.reported, report.verdicts, strict=True)
-    return of_rows(
-        header, [[one.claim.name, one.claim.table or "", one.word, two.word, v.word] for one, two, v in of_claims], 5
-    )
+    each = zip(*report.reported, report.verdicts, strict=True)
+    return of_rows(header, [[v.claim.name, v.claim.table or "", one.word, two.word, v.word] for one, two, v in each], 5)
 
 
 def reported_legend(report: Report) -> str:
@@ -379,50 +362,39 @@ def reported_legend(report: Report) -> str:
 
 def provenance(runs: Runs) -> list[tuple[str, str]]:
     """What a reader needs to weigh the numbers: runs, videos, views, decoder, versions, code, device, time."""
-    records = runs.records()
-    seeds = f"seed{'s' if len(runs.seeds) > 1 else ''}: {', '.join(map(str, runs.seeds))}"
-    lines = [("recipe", f"{runs.recipe.name}; {seeds}{_splits(runs)}"), ("runs", progress(runs))]
+    records, folds = runs.records(), runs.recipe.folds
+    several = "s" if len(runs.seeds) > 1 else ""
+    seeds = f"seed{several}: {', '.join(map(str, runs.seeds))}"
+    if folds > 1:
+        splits = ", ".join(str(seed % folds + 1) for seed in runs.seeds)
+        seeds += f", which {'are' if several else 'is'} the official split{several} {splits}"
+    lines = [("recipe", f"{runs.recipe.name}; {seeds}"), ("runs", progress(runs))]
     if not records:
         return lines
-    versions = [", ".join(f"{name} {number}" for name, number in sorted(r.versions.items())) for r in records]
-    code = [r.commit[:12] + (" with uncommitted changes" if r.dirty else "") for r in records]
+    videos = [f"{_several(r.videos_expected for r in records)} expected"]
+    counts = [(r.videos_present, r.videos_decodable) for r in records]
+    if not any(None in count for count in counts):
+        videos.append(_several(f"{present} present, {decodable} decodable" for present, decodable in counts))
+    scored = f"{_several(r.videos_scored for r in records)} scored"
     unreadable = list(dict.fromkeys(name for record in records for name in record.unreadable))
-    videos = f"{_several(r.videos_expected for r in records)} expected, {_present(records)}"
-    videos += f"{_several(r.videos_scored for r in records)} scored"
+    if unreadable:
+        more = f" and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
+        scored += f"; unreadable, counted as wrong: {', '.join(unreadable[:5])}{more}"
+    hours = [_hours(sum(getattr(r, f"{phase}_seconds") for r in records)) for phase in ("train", "test")]
     return [
         *lines,
-        ("test videos", videos + (f"; unreadable, counted as wrong: {_listed(unreadable)}" if unreadable else "")),
+        ("test videos", ", ".join([*videos, scored])),
         ("views of a video (clips x crops)", _several(f"{r.num_clips} x {r.num_crops}" for r in records)),
         ("decoder", _several(r.decoder for r in records)),
-        ("versions", _several(versions)),
-        ("code", _several(code)),
+        ("versions", _several(", ".join(map(" ".join, sorted(r.versions.items()))) for r in records)),
+        ("code", _several(r.commit[:12] + (" with uncommitted changes" if r.dirty else "") for r in records)),
         ("device", _several(r.device for r in records)),
-        (
-            "time in all",
-            f"{_hours(sum(r.train_seconds for r in records))} of training, "
-            f"{_hours(sum(r.test_seconds for r in records))} of testing",
-        ),
+        ("time in all", f"{hours[0]} of training, {hours[1]} of testing"),
     ]
 
 
-def _present(records: list[RunRecord]) -> str:
-    """How many test videos were present and decodable, if all records say so."""
-    counts = [(record.videos_present, record.videos_decodable) for record in records]
-    if any(None in count for count in counts):
-        return ""
-    return f"{_several(f'{present} present, {decodable} decodable' for present, decodable in counts)}, "
-
-
-def _splits(runs: Runs) -> str:
-    folds = runs.recipe.folds
-    if folds == 1:
-        return ""
-    numbers = [str(seed % folds + 1) for seed in runs.seeds]
-    which = "which are the official splits" if len(numbers) > 1 else "which is the official split"
-    return f", {which} {', '.join(numbers)}"
-
-
 def progress(runs: Runs) -> str:
+    """How many runs are done, and where the others stand."""
     counts = Counter(runs.stands(*key) for key in runs.states)
     done = f"{counts.pop('done', 0)} of {len(runs.states)} done"
     return ", ".join([done, *(f"{count} {name}" for name, count in sorted(counts.items()))])
@@ -434,10 +406,6 @@ def _several(values: Iterable[object]) -> str:
     if len(counts) == 1:
         return next(iter(counts))
     return "; ".join(f"{value} ({counted(n, 'run')})" for value, n in counts.items())
-
-
-def _listed(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _hours(seconds: float) -> str:
