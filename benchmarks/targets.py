@@ -222,7 +222,7 @@ def _exponent(what: str, limit: float, measured: Iterable[float | None]) -> Targ
 
 
 def _table2(entries: list[Entry]) -> Target:
-    what, wanted = "the whole of `make table2`, against the code before", ">= 1.8x"
+    what, wanted = "the whole of make table2, against the code before", ">= 1.8x"
     runs = [entry for entry in entries if "epochs" in entry["case"]]
     hours: Callable[[str], float | None] = lambda name: total(laptop_hours(entry, name) for entry in runs)  # noqa: E731
     now, before = hours("ours"), hours("before")
