@@ -34,6 +34,12 @@ def frames(path: str | Path, indices: Any, decoder: Any, known: Any, allocate: C
     return decoding.frames(path, indices, decoder, known, allocate)
 
 
+def all_frames(path: str | Path) -> Any:
+    """As the real one, with the same faults."""
+    fault(path)
+    return decoding.all_frames(path)
+
+
 def process_id(path: str | Path) -> int:
     """Whoever answers."""
     return os.getpid()

@@ -7,7 +7,6 @@ decoder, and made again when a file of the set has changed.
 import json
 import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,20 @@ import numpy as np
 import numpy.typing as npt
 
 from nl_lightning.data import decoding
+from nl_lightning.data.decoding import Frames
+from nl_lightning.data.helper import by_helpers
 from nl_lightning.data.packets import DecodeError
-from nl_lightning.data.transforms import Frames
 from nl_lightning.errors import UserError, bars
+from nl_lightning.study import border
 from nl_lightning.study.lock import waiting_for
 from nl_lightning.study.records import whole_file, write_atomically
+
+VERSION = 2
+"""Raise it whenever decoding gives other pixels for some file: older copies are then made again."""
+KEYS = {"files", "errors"}
+"""What the index of every version has."""
+DECODE = "nl_lightning.data.decoding.all_frames"
+"""What a helper calls."""
 
 
 class DecodedCopy:
@@ -30,10 +38,11 @@ class DecodedCopy:
         file: the array's file, ``<name>.npy``: uint8 (videos, T, H, W, 3). Beside it, ``<name>.json`` says of which
             files it is, written last.
         paths: the videos, in the array's order.
+        seconds: after which a file is given up.
     """
 
-    def __init__(self, file: Path, paths: Sequence[Path]) -> None:
-        self.file, self.index, self.paths = file, file.with_suffix(".json"), paths
+    def __init__(self, file: Path, paths: Sequence[Path], seconds: float = 120.0) -> None:
+        self.file, self.index, self.paths, self.seconds = file, file.with_suffix(".json"), paths, seconds
         self.row = {path: row for row, path in enumerate(paths)}
         self.array: Frames | None = None
         self.errors: list[str] = []
@@ -42,55 +51,85 @@ class DecodedCopy:
         """Decode everything, with a bar, unless a copy of these very files is there.
 
         Raises:
-            UserError: the videos differ in size or length.
+            UserError: the videos differ in size or length, or there are files that aren't of decoded copies.
         """
         if self._read_index() is not None:
             return
         with waiting_for(self.file):  # of several processes that begin together one decodes
             if self._read_index() is None:
+                self._refuse_foreign()
                 self._write()
 
+    def _refuse_foreign(self) -> None:
+        """UserError if something else lies in the folder, or has the name of the array or its index."""
+        strange = [file for file in self.file.parent.iterdir() if file.name[0] != "."]
+        strange = [file for file in strange if file.suffix not in (".npy", ".json") and ".claim." not in file.name]
+        if self.index.exists() or self.file.exists():
+            try:
+                said = border.read_json(self.index)
+            except UserError:
+                said = None
+            if not isinstance(said, dict) or not said.keys() >= KEYS:
+                strange.append(self.index if self.index.exists() else self.file)
+        if strange:
+            risk = "would lie among decoded copies, or be overwritten"
+            raise UserError(f"data.decoded_copy: {strange[0]} is of something else, and {risk}: move it elsewhere")
+
     def _write(self) -> None:
-        with whole_file(self.file) as part:
-            errors = self._decode_all(part)
-        said = {"files": [_identity(path) for path in self.paths], "errors": errors}
+        unfinished = {"version": None, "files": [], "errors": []}
+        write_atomically(self.index, json.dumps(unfinished))  # from here on nobody believes an older array
+        try:
+            with whole_file(self.file) as part:
+                errors = self._decode_all(part)
+        except BaseException:
+            if not self.file.exists():
+                self.index.unlink(missing_ok=True)
+            raise
+        said = {"version": VERSION, "bytes": self.file.stat().st_size, "files": self._identities(), "errors": errors}
         write_atomically(self.index, json.dumps(said))
 
     def _decode_all(self, part: Path) -> list[str]:
         """Write the array to `part`; return what went wrong with each file, empty if nothing."""
         array: np.memmap[Any, np.dtype[np.uint8]] | None = None
-        errors = []
-        with ProcessPoolExecutor() as pool:  # its processes start before the bar's thread
-            decoded = pool.map(_decode, self.paths, chunksize=32)
-            with bars() as shown:
-                for row, (frames, error) in enumerate(
-                    shown.track(decoded, len(self.paths), description=f"decoding {self.file.stem}")
-                ):
-                    errors.append(error)
-                    if frames is None:
-                        continue
-                    if array is None:
-                        shape = (len(self.paths), *frames.shape)
-                        array = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
-                        _claim_disk(part)
-                    if frames.shape != array.shape[1:]:
-                        raise UserError(
-                            f"data.decoded_copy: {self.paths[row]} has {_size(frames.shape)}, others "
-                            f"{_size(array.shape[1:])}; it is for videos of one size and length: set it to false"
-                        )
-                    array[row] = frames
+        errors = [""] * len(self.paths)
+        requests = [(path,) for path in self.paths]
+        decoded = by_helpers(DECODE, requests, os.cpu_count() or 1, self.seconds)
+        with bars() as bar:
+            for row, frames in bar.track(decoded, len(self.paths), description=f"decoding {self.file.stem}"):
+                if isinstance(frames, DecodeError):
+                    errors[row] = str(frames)
+                    continue
+                if array is None:
+                    shape = (len(self.paths), *frames.shape)
+                    array = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
+                    _claim_disk(part)
+                if frames.shape != array.shape[1:]:
+                    raise UserError(
+                        f"data.decoded_copy: {self.paths[row]} has {_size(frames.shape)}, others "
+                        f"{_size(array.shape[1:])}; it is for videos of one size and length: set it to false"
+                    )
+                array[row] = frames
         if array is None:
             raise UserError(f"{self.file}: none of the {len(self.paths)} videos can be read; the first: {errors[0]}")
         array.flush()
         return errors
 
     def open(self) -> "DecodedCopy":
-        """Map the array into memory; pages are shared between processes."""
+        """Map the array into memory; pages are shared between processes.
+
+        Raises:
+            UserError: there is no whole copy of these files.
+        """
         said = self._read_index()
         if said is None:
             raise UserError(f"{self.file}: no decoded copy of these files; prepare the data first")
+        try:
+            self.array = np.load(self.file, mmap_mode="r")
+            assert self.array.dtype == np.uint8
+            assert self.array.shape[0] == len(self.paths)
+        except (OSError, ValueError, AssertionError):
+            raise UserError(f"{self.file}: not the array that was written here; delete it") from None
         self.errors = said
-        self.array = np.load(self.file, mmap_mode="r")
         return self
 
     def num_frames(self, path: Path) -> int:
@@ -112,13 +151,21 @@ class DecodedCopy:
             raise DecodeError(error)
 
     def _read_index(self) -> list[str] | None:
-        """What went wrong with each file, if the copy is whole and of these very files."""
+        """What went wrong with each file, if the copy is whole, of this version and of these very files."""
         try:
-            said = json.loads(self.index.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            said = border.read_json(self.index)
+            size = self.file.stat().st_size
+        except (OSError, UserError):
             return None
-        fresh = said["files"] == [_identity(path) for path in self.paths] and self.file.exists()
-        return list(said["errors"]) if fresh else None
+        expected = {"version": VERSION, "bytes": size, "files": self._identities()}
+        if not isinstance(said, dict) or {key: said.get(key) for key in expected} != expected:
+            return None
+        errors = said.get("errors")
+        return list(map(str, errors)) if isinstance(errors, list) and len(errors) == len(self.paths) else None
+
+    def _identities(self) -> list[list[str | int]]:
+        """Name, size and time of change of each file."""
+        return [_identity(path) for path in self.paths]
 
 
 def _claim_disk(file: Path) -> None:
@@ -126,13 +173,6 @@ def _claim_disk(file: Path) -> None:
     if hasattr(os, "posix_fallocate"):
         with file.open("r+b") as opened:
             os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
-
-
-def _decode(path: Path) -> tuple[Frames | None, str]:
-    try:
-        return decoding.frames(path, np.arange(decoding.num_frames(path))), ""
-    except DecodeError as error:
-        return None, str(error)
 
 
 def _identity(path: Path) -> list[str | int]:

@@ -123,6 +123,11 @@ def frame_rate(path: str | Path) -> Fraction:
     return Fraction(rate)
 
 
+def all_frames(path: str | Path) -> Frames:
+    """Return all frames that are shown, as :func:`frames` does."""
+    return frames(path, np.arange(num_frames(path)))
+
+
 def objection(path: str | Path, index: Index, reads: str) -> str:
     """Return why a decoder may not read this file, empty if it may."""
     if reads == "decord":

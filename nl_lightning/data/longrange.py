@@ -33,6 +33,7 @@ import json
 import math
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -284,8 +285,8 @@ def generate(root: Path, spec: LongRange, progress: bool = True) -> None:
     """Write the benchmark below `root`: one MP4 a video, list files, class list, and last of all ``spec.json``.
 
     Layout: ``train/<class>/train_00000.mp4``, the same for val and test; ``train.txt``, ``val.txt``, ``test.txt`` with
-    a ``path label`` a line; ``classes.txt``. Where ``spec.json`` already holds this specification nothing is done; an
-    interrupted attempt goes on where it stopped. All processor cores are used; the files do not depend on how many.
+    a ``path label`` a line; ``classes.txt``. Where all files of this specification are there nothing is done. What is
+    missing, as after an interruption, is written. All processor cores are used; the files do not depend on how many.
 
     Args:
         root: folder, made if absent.
@@ -298,30 +299,52 @@ def generate(root: Path, spec: LongRange, progress: bool = True) -> None:
     marker = json.dumps({"version": VERSION, "seeds": SEEDS, **dataclasses.asdict(spec)}, indent=2) + "\n"
     done, begun = root / "spec.json", root / "spec.unfinished.json"
     for path in (done, begun):
-        if path.exists() and path.read_text() != marker:
+        if os.path.lexists(path) and not _says(path, marker):
             raise UserError(
                 f"{path} is of another longrange set than the one asked for ({spec}); "
                 "give another folder as root, or delete this one"
             )
-    if done.exists():
+    if done.exists() and not _missing(root, spec):
         return
     with waiting_for(root):  # of several processes that begin together one generates
-        if not done.exists():
-            _write(root, spec, marker, progress)
+        missing = _missing(root, spec)
+        if missing or not done.exists():
+            if not (done.exists() or begun.exists()) and (foreign := _listed(root)):
+                raise UserError(
+                    f"{root} already holds '{foreign[0]}', which is not of a longrange set; give an empty folder"
+                )
+            _write(root, missing, spec, marker, progress)
 
 
-def _write(root: Path, spec: LongRange, marker: str, progress: bool) -> None:
+def _says(path: Path, text: str) -> bool:
+    try:
+        return path.read_bytes() == text.encode()
+    except OSError:
+        return False
+
+
+def _listed(folder: Path) -> list[str]:
+    """What isn't hidden in a folder."""
+    return sorted(name for name in os.listdir(folder) if name[0] != ".") if folder.is_dir() else []
+
+
+def _missing(root: Path, spec: LongRange) -> dict[str, list[tuple[int, int]]]:
+    """The (index, label) of each clip that isn't there, by split, of splits that aren't whole."""
+    missing = {}
+    for split in SEEDS:
+        there = {f"{split}/{name}/{file}" for name in CLASSES for file in _listed(root / split / name)}
+        clips = [clip for clip in enumerate(labels_of(split, spec)) if clip_path(split, *clip) not in there]
+        if clips or not (root / f"{split}.txt").exists():
+            missing[split] = clips
+    return missing
+
+
+def _write(root: Path, missing: dict[str, list[tuple[int, int]]], spec: LongRange, marker: str, progress: bool) -> None:
     done, begun = root / "spec.json", root / "spec.unfinished.json"
-    taken = [name for name in (*SEEDS, "classes.txt", *(f"{s}.txt" for s in SEEDS)) if (root / name).exists()]
-    if taken and not begun.exists():
-        raise UserError(f"{root} already holds '{taken[0]}', which is not of a longrange set; give an empty folder")
-
     for split in SEEDS:
         for name in CLASSES:
             (root / split / name).mkdir(parents=True, exist_ok=True)
     write_atomically(begun, marker)
-    clips = {split: list(enumerate(labels_of(split, spec))) for split in SEEDS}
-    missing = {split: [c for c in clips[split] if not (root / clip_path(split, *c)).exists()] for split in SEEDS}
     jobs = [(split, part[i : i + 25]) for split, part in missing.items() for i in range(0, len(part), 25)]
     with ProcessPoolExecutor(os.cpu_count()) as pool:  # threads gain nothing: most of the time the lock is held
         futures = [
@@ -332,11 +355,16 @@ def _write(root: Path, spec: LongRange, marker: str, progress: bool) -> None:
                 task = bar.add_task(f"generating {root}", total=sum(map(len, missing.values())))
                 for future in as_completed(futures):
                     bar.advance(task, future.result())
+        except BrokenProcessPool:
+            raise UserError(
+                f"{root}: a process that generates videos was killed, as when memory is full; call again to go on"
+            ) from None
         finally:
             pool.shutdown(cancel_futures=True)
 
     for split in SEEDS:
-        lines = "".join(f"{clip_path(split, i, label)} {label}\n" for i, label in clips[split])
+        clips = enumerate(labels_of(split, spec))
+        lines = "".join(f"{clip_path(split, i, label)} {label}\n" for i, label in clips)
         write_atomically(root / f"{split}.txt", lines)
     write_atomically(root / "classes.txt", "".join(f"{name}\n" for name in CLASSES))
     os.replace(begun, done)

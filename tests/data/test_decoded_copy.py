@@ -1,12 +1,14 @@
 """The decoded copy is the real decoder's frames, is made once, and notices changed files."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from nl_lightning.data import decoding, longrange
+from nl_lightning.data import decoded_copy, decoding, longrange
 from nl_lightning.data.decoded_copy import DecodedCopy
 from nl_lightning.data.packets import DecodeError
 from nl_lightning.errors import UserError
@@ -52,16 +54,16 @@ def test_same_frames_as_the_decoder(paths: tuple[Path, ...], tmp_path: Path) -> 
 
 def test_made_once(paths: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy of the same files is used as it is."""
-    made(tmp_path / "train.npy", paths)
-    written = (tmp_path / "train.npy").stat().st_mtime_ns
-    made(tmp_path / "train.npy", paths)
-    assert (tmp_path / "train.npy").stat().st_mtime_ns == written
+    made(tmp_path / "copies" / "train.npy", paths)
+    written = (tmp_path / "copies" / "train.npy").stat().st_mtime_ns
+    made(tmp_path / "copies" / "train.npy", paths)
+    assert (tmp_path / "copies" / "train.npy").stat().st_mtime_ns == written
 
 
 @pytest.mark.parametrize("change", ["content", "time", "order", "mended", "gone", "array"])
 def test_a_changed_set_is_decoded_anew(change: str, paths: tuple[Path, ...], tmp_path: Path) -> None:
     """Another content, order or number of files, a mended file, a lost array: the old copy is not opened any more."""
-    file = tmp_path / "train.npy"
+    file = tmp_path / "copies" / "train.npy"
     made(file, paths)
     if change == "content":
         write(paths[0], 99)
@@ -92,10 +94,10 @@ def test_a_changed_set_is_decoded_anew(change: str, paths: tuple[Path, ...], tmp
 def test_videos_of_other_sizes_are_refused(length: int, size: int, paths: tuple[Path, ...], tmp_path: Path) -> None:
     """One line that names the file and both sizes; nothing half-made is opened later."""
     write(paths[4], 4, length, size)
-    copy = DecodedCopy(tmp_path / "train.npy", paths)
+    copy = DecodedCopy(tmp_path / "copies" / "train.npy", paths)
     with pytest.raises(UserError, match=rf"4\.mp4 has {length} frames of {size} x {size}, others 12 frames of 20 x 20"):
         copy.make()
-    assert not (tmp_path / "train.npy").exists()
+    assert not (tmp_path / "copies" / "train.npy").exists()
     with pytest.raises(UserError, match="no decoded copy"):
         copy.open()
 
@@ -104,4 +106,72 @@ def test_nothing_readable(tmp_path: Path) -> None:
     """A set of broken files is refused with the first reason."""
     (tmp_path / "x.mp4").touch()
     with pytest.raises(UserError, match=r"none of the 1 videos can be read; the first: .*x\.mp4: the file is empty"):
-        DecodedCopy(tmp_path / "train.npy", (tmp_path / "x.mp4",)).make()
+        DecodedCopy(tmp_path / "copies" / "train.npy", (tmp_path / "x.mp4",)).make()
+
+
+def index_of(file: Path) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads(file.with_suffix(".json").read_text())
+    return said
+
+
+@pytest.mark.parametrize("spoil", ["version", "old", "bytes", "errors", "cut", "unfinished", "no JSON", "too long"])
+def test_a_copy_that_is_not_whole_or_of_another_version_is_made_again(
+    spoil: str, paths: tuple[Path, ...], tmp_path: Path
+) -> None:
+    """As after a crash, an update, or a copy of the folder that was interrupted."""
+    file = tmp_path / "copies" / "train.npy"
+    made(file, paths)
+    said = index_of(file)
+    if spoil == "cut":
+        file.write_bytes(file.read_bytes()[:-100])
+    elif spoil == "too long":
+        file.write_bytes(file.read_bytes() + b"x")
+    else:
+        changed = {
+            "version": {**said, "version": 1},
+            "old": {"files": said["files"], "errors": said["errors"]},
+            "bytes": {**said, "bytes": 1},
+            "errors": {**said, "errors": said["errors"][1:]},
+            "unfinished": {"version": None, "files": [], "errors": []},
+            "no JSON": said,
+        }[spoil]
+        file.with_suffix(".json").write_text(json.dumps(changed))
+    if spoil == "no JSON":
+        file.with_suffix(".json").unlink()
+        file.unlink()
+    with pytest.raises(UserError, match="no decoded copy of these files"):
+        DecodedCopy(file, paths).open()
+    assert np.array_equal(made(file, paths).frames(paths[0], np.arange(12)), decoding.frames(paths[0], np.arange(12)))
+    assert index_of(file) == said
+
+
+@pytest.mark.parametrize("name", ["train.npy", "train.json", "notes.txt"])
+def test_files_of_others_are_never_overwritten(name: str, paths: tuple[Path, ...], tmp_path: Path) -> None:
+    """Neither what has the name of the array or its index, nor a folder that is somebody else's."""
+    foreign = tmp_path / "copies" / name
+    foreign.parent.mkdir()
+    foreign.write_text('{"mine": 1}')
+    with pytest.raises(UserError, match=f"{name} is of something else, .*: move it elsewhere"):
+        DecodedCopy(tmp_path / "copies" / "train.npy", paths).make()
+    assert [file.read_text() for file in foreign.parent.iterdir() if ".claim." not in file.name] == ['{"mine": 1}']
+
+
+def test_an_array_that_is_none_is_named(paths: tuple[Path, ...], tmp_path: Path) -> None:
+    file = tmp_path / "copies" / "train.npy"
+    made(file, paths)
+    file.write_bytes(b"x" * file.stat().st_size)
+    with pytest.raises(UserError, match=r"train\.npy: not the array that was written here; delete it"):
+        DecodedCopy(file, paths).open()
+
+
+def test_a_file_that_kills_its_reader_is_an_unreadable_one(
+    paths: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no end of the whole."""
+    monkeypatch.setattr(decoded_copy, "DECODE", "faulty_reader.all_frames")
+    paths[1].rename(tmp_path / "crash.mp4")
+    paths = (paths[0], tmp_path / "crash.mp4", *paths[3:])
+    copy = made(tmp_path / "copies" / "train.npy", paths)
+    with pytest.raises(DecodeError, match="dies of it"):
+        copy.num_frames(paths[1])
+    assert copy.num_frames(paths[0]) == 12

@@ -6,6 +6,9 @@ import hashlib
 import io
 import json
 import math
+import os
+import shutil
+import signal
 from pathlib import Path
 
 import av
@@ -255,10 +258,35 @@ def test_another_specification_is_refused(small: Path, tmp_path: Path) -> None:
     (tmp_path / "begun" / "spec.unfinished.json").write_text("{}")
     with pytest.raises(UserError, match=r"spec\.unfinished\.json is of another"):
         longrange.generate(tmp_path / "begun", SMALL, progress=False)
-    (tmp_path / "mine" / "train").mkdir(parents=True)
-    with pytest.raises(UserError, match="already holds 'train'"):
-        longrange.generate(tmp_path / "mine", SMALL, progress=False)
-    assert not list((tmp_path / "mine" / "train").iterdir())
+    for name in ("train", "thesis"):
+        (tmp_path / f"my {name}" / name).mkdir(parents=True)
+        with pytest.raises(UserError, match=f"already holds '{name}', which is not of a longrange set"):
+            longrange.generate(tmp_path / f"my {name}", SMALL, progress=False)
+        assert [path.name for path in (tmp_path / f"my {name}").rglob("*")] == [name]
+    (tmp_path / "odd" / "spec.json").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"spec\.json is of another longrange set"):
+        longrange.generate(tmp_path / "odd", SMALL, progress=False)
+
+
+@pytest.mark.parametrize("lost", ["train.txt", "val/look_0", "test"])
+def test_a_set_that_lost_files_is_completed(lost: str, small: Path, tmp_path: Path) -> None:
+    """As one whose copying was interrupted: the marker, an early letter, was copied before the videos."""
+    root = tmp_path / "[/copy"
+    shutil.copytree(small, root)
+    shutil.rmtree(root / lost) if (root / lost).is_dir() else (root / lost).unlink()
+    longrange.generate(root, SMALL, progress=True)
+    assert hashes(root) == hashes(small)
+
+
+def kill(*_: object) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0
+
+
+def test_a_killed_process_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(longrange, "write_clips", kill)
+    with pytest.raises(UserError, match="a process that generates videos was killed, .*; call again to go on"):
+        longrange.generate(tmp_path / "set", SMALL, progress=False)
 
 
 @pytest.mark.parametrize("wrong", [{"train": 0}, {"size": 30}, {"crop": 14, "size": 16}])
