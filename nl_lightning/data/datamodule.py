@@ -3,6 +3,7 @@
 import functools
 import math
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,28 +15,52 @@ from torch.utils.data import DataLoader
 
 from nl_lightning.data import longrange
 from nl_lightning.data.annotations import read_annotation
-from nl_lightning.data.datasets import (
-    Reader,
-    Sample,
-    TestVideos,
-    TrainClips,
-)
+from nl_lightning.data.datasets import Reader, Sample, TestVideos, TrainClips
 from nl_lightning.data.decoded_copy import DecodedCopy
 from nl_lightning.data.decoding import Decoder, named
 from nl_lightning.data.files import Files
-from nl_lightning.data.locating import scan_folder
+from nl_lightning.data.locating import COPIES, scan_folder
 from nl_lightning.data.longrange import LongRange
 from nl_lightning.data.manifest import NAME, Manifest
-from nl_lightning.data.samplers import EpochShuffle, Turns
-from nl_lightning.data.sampling import Spread
+from nl_lightning.data.sampling import EpochShuffle, Spread, Turns
 from nl_lightning.data.shards import Shards
 from nl_lightning.data.shared_memory import check_room
 from nl_lightning.data.transforms import TestViews, TrainView
 from nl_lightning.data.videos import Labels, VideoList, every_fifth, refuse_outside, same_classes
 from nl_lightning.errors import UserError, ignore_stops
+from nl_lightning.study.border import shown
 
 GRACE = 20
 """Seconds that a worker goes on reading when it is told to stop."""
+
+
+RANGES: dict[str, tuple[float, float]] = {
+    "folds": (1, 1000),
+    "decode_seconds": (0.01, 1_000_000),
+    "num_frames": (1, 10_000),
+    "frame_stride": (1, 10_000),
+    "short_side": (1, 10_000),
+    "crop": (1, 10_000),
+    "test_short_side": (1, 10_000),
+    "test_crop": (1, 10_000),
+    "num_clips": (1, 1000),
+    "batch_size": (1, 100_000),
+    "test_batch_size": (1, 100_000),
+    "num_workers": (0, 1000),
+    "num_classes": (1, 1_000_000),
+    "max_unreadable": (0, 1),
+    "seed": (0, 2**32 - 1),
+}
+"""The smallest and the largest value of each setting that is a number."""
+
+
+def _check_ranges(given: Mapping[str, Any]) -> None:
+    """UserError for a number out of its range, and for one that is none (NaN)."""
+    for name, (low, high) in RANGES.items():
+        for value in given[name] if isinstance(given[name], tuple | list) else [given[name]]:
+            if value is not None and value != "whole" and not low <= value <= high:
+                bound = f"at most {high:,}" if value > high else f"at least {low:g}"
+                raise UserError(f"data.{name} is {shown(given[name])}: expected {bound}")
 
 
 class VideoDataModule(L.LightningDataModule):
@@ -108,15 +133,13 @@ class VideoDataModule(L.LightningDataModule):
         max_unreadable: float = 0.01,
         seed: int = 0,
     ) -> None:
+        _check_ranges(locals())
         super().__init__()
         self.root, self.longrange, self.decoded_copy = Path(root), longrange, decoded_copy
         self.allow_outside = allow_outside
-        counts = {"num_frames": num_frames, "frame_stride": frame_stride, "num_clips": num_clips, "folds": folds}
-        for name, count in {**counts, "batch_size": batch_size, "test_batch_size": test_batch_size}.items():
-            if count < 1:
-                raise UserError(f"data.{name} is {count}: expected at least 1")
         lists = {"train": train_list, "val": val_list, "test": test_list}
         fold = str(seed % folds + 1)
+        self.fold = f"_split{fold}" if folds > 1 else ""  # in the names of decoded copies
         self.lists = {split: name and name.replace("{fold}", fold) for split, name in lists.items()}
         if longrange is not None:
             self.lists = {split: f"{split}.txt" for split in self.lists}
@@ -134,8 +157,6 @@ class VideoDataModule(L.LightningDataModule):
         self._videos: dict[str, VideoList] = {}
         self._place = {"epoch": 0, "batches": 0}  # where training begins
         self.allow_zero_length_dataloader_with_multiple_devices = True  # in testing, a process may have nothing to do
-        if decode_seconds <= 0:
-            raise UserError(f"data.decode_seconds is {decode_seconds:g}: expected more than 0")
         if shards is not None and folds > 1:
             raise UserError(f"data.shards hold the lists of one official split, and data.folds is {folds}: set it to 1")
         self._decoding = named(decoder), decode_seconds
@@ -330,7 +351,8 @@ class VideoDataModule(L.LightningDataModule):
         return scan_folder(self.root / split, self.root)
 
     def _copy(self, split: str) -> DecodedCopy:
-        return DecodedCopy(self.root / "decoded" / f"{split}.npy", self.videos(split).paths)
+        _, seconds = self._decoding
+        return DecodedCopy(self.root / COPIES / f"{split}{self.fold}.npy", self.videos(split).paths, seconds)
 
     def _reader(self, split: str) -> Reader:
         return self._copy(split).open() if self.decoded_copy else self.files

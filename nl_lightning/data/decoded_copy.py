@@ -76,8 +76,8 @@ class DecodedCopy:
             raise UserError(f"data.decoded_copy: {strange[0]} is of something else, and {risk}: move it elsewhere")
 
     def _write(self) -> None:
-        unfinished = {"version": None, "files": [], "errors": []}
-        write_atomically(self.index, json.dumps(unfinished))  # from here on nobody believes an older array
+        unfinished = json.dumps({"version": None, "files": [], "errors": []})
+        write_atomically(self.index, unfinished)  # from here on nobody believes an older array
         try:
             with whole_file(self.file) as part:
                 errors = self._decode_all(part)

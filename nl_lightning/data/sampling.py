@@ -1,9 +1,10 @@
-"""Which frames and which crop: integers only, each function stating its formula. Frames and pixels count from 0.
+"""Which frames, which crop and which videos: integers only, each function stating its formula. All count from 0.
 
 A clip of `num_frames` frames, one out of `stride`, spans ``num_frames * stride`` frames of its video (Sec. 3.3: 64
 consecutive frames, every other one dropped). Where paper and released code choose otherwise, `Spread` names both.
 """
 
+from collections.abc import Iterator
 from fractions import Fraction
 from math import ceil
 from typing import Literal
@@ -11,6 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.utils.data import Sampler
 
 Spread = Literal["paper", "release", "slowfast", "mmaction2", "mmaction2_dense", "pytorchvideo"]
 Box = tuple[int, int]  # (top, left) of a crop
@@ -151,3 +153,54 @@ def check_crop(height: int, width: int, size: int) -> None:
     """Raise ValueError for a crop that the frame does not hold."""
     if size > min(height, width):
         raise ValueError(f"a crop of {size} pixels does not fit into a frame of {height} x {width}")
+
+
+class EpochShuffle(Sampler[tuple[int, int]]):
+    """Every video once, as (epoch, video), in an order that depends on the seed and the epoch alone.
+
+    Processes take turns in that one order, all equally often: fewer videos than processes are left over at its end.
+    So what all of them read in an iteration depends on the product of batch size and processes alone. Lightning calls
+    `set_epoch` when an epoch begins.
+
+    Args:
+        length: videos in all.
+        seed: of the order.
+        process, processes: which one this is, from 0, and of how many.
+        epoch: the first epoch.
+        behind: how many videos of the first epoch this process has read before; those it does not read again.
+    """
+
+    def __init__(
+        self, length: int, seed: int, process: int = 0, processes: int = 1, epoch: int = 0, behind: int = 0
+    ) -> None:
+        self.length, self.seed, self.epoch = length, seed, epoch
+        self.behind = {epoch: behind}  # of no other: an epoch of which all was read may never be asked for
+        self.process, self.processes = process, processes
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length // self.processes
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(self.length, generator=generator)[self.process :: self.processes][: len(self)]
+        return ((self.epoch, video) for video in order[self.behind.get(self.epoch, 0) :].tolist())
+
+
+class Turns(Sampler[list[int]]):
+    """Batches of consecutive videos, which processes take in turns: nothing is read twice, and nothing left out.
+
+    The batches are those of a single process, so that each video meets the same ones in it.
+    """
+
+    def __init__(self, length: int, batch_size: int, process: int = 0, processes: int = 1) -> None:
+        starts = range(0, length, batch_size)[process::processes]
+        self.batches = [range(start, min(start + batch_size, length)) for start in starts]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return map(list, self.batches)

@@ -50,9 +50,9 @@ class TrainView:
 
     def __post_init__(self) -> None:
         low, high = self.short_side
-        if not self.crop <= low <= high:
+        if not 1 <= self.crop <= low <= high:
             raise UserError(
-                f"data.short_side is {low} to {high} and data.crop {self.crop}: expected crop <= low <= high"
+                f"data.short_side is {low} to {high} and data.crop {self.crop}: expected 1 <= crop <= low <= high"
             )
 
     def __call__(self, frames: Frames, rng: np.random.Generator) -> Frames:
@@ -92,8 +92,9 @@ class TestViews:
             if self.crops != 1:
                 raise UserError(f"data.num_crops is {self.crops}, but data.test_crop is whole: one view sees it all")
             return
-        if not self.crop <= self.short_side:
-            raise UserError(f"data.test_crop is {self.crop}, larger than data.test_short_side, {self.short_side}")
+        if not 1 <= self.crop <= self.short_side:
+            wrong = "larger than" if self.crop > self.short_side else "expected 1 to"
+            raise UserError(f"data.test_crop is {self.crop}, {wrong} data.test_short_side, {self.short_side}")
         if self.crops not in (1, 3):
             raise UserError(f"data.num_crops is {self.crops}: expected 1 (centre) or 3 (along the longer side)")
 

@@ -1,5 +1,6 @@
 """Order, splits, classes, views in memory, and what is said of unreadable videos."""
 
+import math
 import os
 import shutil
 import signal
@@ -46,6 +47,19 @@ def test_a_decoded_copy_gives_the_same_batches(root: Path) -> None:
     for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
         one, two = (next(iter(getattr(m, loader)())) for m in (plain, copied))
         assert torch.equal(one.views, two.views)
+
+
+def test_official_splits_have_copies_of_their_own(root: Path) -> None:
+    """Two runs on one data set would decode it in turns for ever. The folder of copies is no class."""
+    (root / "list1.txt").write_text((root / "val.txt").read_text())
+    (root / "list2.txt").write_text((root / "test.txt").read_text())
+    lists = dict.fromkeys(("train_list", "val_list", "test_list"), "list{fold}.txt")
+    for seed in (0, 1):
+        module(root, **lists, folds=2, seed=seed)._copy("val").make()
+    names = {"val_split1.npy", "val_split1.json", "val_split2.npy", "val_split2.json"}
+    assert {file.name for file in (root / "decoded").iterdir()} == names
+    (root / "decoded").rename(root / "val" / "decoded")
+    assert "decoded" not in module(root, val_list=None).videos("val").classes
 
 
 def test_views_of_testing_are_clip_by_clip_and_channels_last(root: Path) -> None:
@@ -108,9 +122,35 @@ def test_labels_beyond_the_networks_classes_are_refused(root: Path) -> None:
         ({"short_side": (36, 34)}, "data.short_side is 36 to 34"),
         ({"test_crop": 40}, "data.test_crop is 40, larger than data.test_short_side, 36"),
         ({"num_crops": 2}, "data.num_crops is 2"),
+        ({"crop": 0}, "data.crop is 0: expected at least 1"),
+        ({"test_crop": -5}, "data.test_crop is -5: expected at least 1"),
+        ({"test_short_side": 10**12}, "data.test_short_side is 1000000000000: expected at most 10,000"),
+        ({"short_side": (0, 36)}, r"data.short_side is \(0, 36\): expected at least 1"),
+        *(
+            ({name: 0}, f"data.{name} is 0: expected at least 1")
+            for name in ("num_frames", "frame_stride", "num_clips", "batch_size", "test_batch_size", "num_classes")
+        ),
+        *(
+            ({name: 10**15}, f"data.{name} is 10{{15}}: expected at most")
+            for name in (
+                "num_frames",
+                "frame_stride",
+                "num_clips",
+                "batch_size",
+                "test_batch_size",
+                "num_classes",
+                "seed",
+            )
+        ),
+        ({"num_workers": -1}, "data.num_workers is -1: expected at least 0"),
+        ({"max_unreadable": 200.0}, "data.max_unreadable is 200.0: expected at most 1"),
+        ({"max_unreadable": math.nan}, "data.max_unreadable is nan: expected at least 0"),
+        ({"decode_seconds": math.nan}, "data.decode_seconds is nan: expected at least 0.01"),
+        ({"decode_seconds": math.inf}, "data.decode_seconds is inf: expected at most 1,000,000"),
+        ({"seed": -1}, "data.seed is -1: expected at least 0"),
     ],
 )
-def test_views_that_cannot_be_are_refused(root: Path, wrong: dict[str, Any], message: str) -> None:
+def test_settings_that_cannot_be_are_refused(root: Path, wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         module(root, **wrong)
 
@@ -221,7 +261,7 @@ def test_a_killed_decoder_is_not_noticed(root: Path) -> None:
     ("wrong", "message"),
     [
         ({"decoder": "pyva"}, "data.decoder is 'pyva'; did you mean 'pyav'"),
-        ({"decode_seconds": 0}, "data.decode_seconds is 0: expected more than 0"),
+        ({"decode_seconds": 0}, "data.decode_seconds is 0: expected at least 0.01"),
         ({"shards": "none"}, "data.shards: no packed data set in none"),
         ({"manifest": "none"}, "none: not a manifest"),
     ],
