@@ -1,13 +1,22 @@
 """The commands as a user types them: what they print, what they exit with, and what a mistake looks like."""
 
+import argparse
+import dataclasses
+import importlib.metadata
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from nl_lightning.cli import main
+from nl_lightning.cli import main, output, table
+from nl_lightning.study.records import load_records, write_record
+from nl_lightning.study.study import find_study, load_recipe, load_study, run_hash
 
 REPOSITORY = Path(__file__).parent.parent
 RECIPE = REPOSITORY / "experiments" / "recipes" / "longrange.yaml"
@@ -195,3 +204,212 @@ def test_a_mistake_in_a_recipe_is_one_line(home: Path, capfd: pytest.CaptureFixt
     output = said(capfd, "run", "table2", code=2)
     assert output == "nl-lightning: Group 'data' does not accept option 'batchsize'; did you mean 'data.batch_size'?"
     assert not list((home / "my_results").rglob("state.json"))
+
+
+# ------------------------------------------------------------------------------------------------ what is printed
+
+
+def test_status_prints_what_a_marker_says_as_it_is(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    marker = home / "my_results" / "runs" / "longrange" / "c2d_r50" / "seed0" / "state.json"
+    marker.parent.mkdir(parents=True)
+    marker.write_text(json.dumps({"state": "failed", "error": "[/data] [red]x \x1b[2J :smile:"}))
+    assert r"failed [/data] [red]x \x1b[2J :smile:" in said(capsys, "status", "table2", "--variant", "c2d_r50")
+    results = home / "my [draft] run[/]"
+    assert said(capsys, "status", "table2", "--results", str(results)).endswith(f"29 missing, in {results}")
+    assert said(capsys, "status", "no \x1b]0;x", code=2).startswith(r"nl-lightning: no study 'no \x1b]0;x'")
+
+
+def write_done(home: Path, variant: str) -> None:
+    """A record of a variant as it is defined now."""
+    study, recipe = load_study(find_study("table2")), load_recipe("longrange")
+    record = next(r for r in load_records(REPOSITORY / "results", "longrange") if r.variant == variant)
+    hashed = run_hash(study, recipe, variant, 0)
+    write_record(home / "my_results", dataclasses.replace(record, config_hash=hashed))
+
+
+def test_dry_run_leaves_out_what_is_done(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_done(home, "c2d_r50")
+    output = said(capsys, "run", "table2", "--variant", "c2d_r50", "--variant", "c2d_r50_nl5", "--dry-run")
+    assert output.startswith("# 1 of 2 runs are done already # c2d_r50_nl5 seed 0: missing nl-lightning fit ")
+    assert "runs/longrange/c2d_r50/" not in output
+    assert said(capsys, "run", "table2", "--variant", "c2d_r50", "--dry-run") == "# 1 of 1 runs are done already"
+
+
+def test_failed_says_what_it_found(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_done(home, "c2d_r50")
+    two = ("--variant", "c2d_r50", "--variant", "c2d_r50_nl5", "--failed")
+    output = said(capsys, "run", "table2", *two, code=2)
+    assert output == (
+        "nl-lightning: nothing has failed or was interrupted: 1 done, 1 missing; 'nl-lightning status' shows each run"
+    )
+
+
+@pytest.mark.parametrize("state", ["running", "preempted"])
+def test_what_a_killed_process_left_is_run_again_with_failed(
+    home: Path, capsys: pytest.CaptureFixture[str], state: str
+) -> None:
+    marker = home / "my_results" / "runs" / "longrange" / "c2d_r50" / "seed0" / "state.json"
+    marker.parent.mkdir(parents=True)
+    marker.write_text(json.dumps({"state": state, "pid": 2**22 + 1, "host": "a"}))
+    output = said(capsys, "run", "table2", "--failed", "--dry-run")
+    assert output.startswith(
+        f"# 0 of 1 runs are done already # c2d_r50 seed 0: {'interrupted' if state == 'running' else state}"
+    )
+
+
+@pytest.mark.parametrize("words", ["status table2 --seed 0 --seed 1 --seed 2", "--help", "fit --help"])
+def test_a_reader_that_has_enough_ends_a_command_quietly(home: Path, words: str) -> None:
+    """As ``| head -1`` does."""
+    receive, send = os.pipe()
+    os.close(receive)
+    ended = subprocess.run(
+        [sys.executable, "-m", "nl_lightning.cli", *words.split()], stdout=send, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    os.close(send)
+    assert ended.stderr == ""
+    assert ended.returncode in (0, 1, 141)  # argparse heeds no error when it prints its help
+
+
+def test_output_that_cannot_be_written_is_one_line(home: Path) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "nl_lightning.cli", "status", "table2"]
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+    assert ended.stderr == "nl-lightning: writing: No space left on device; free some space and call again\n"
+    assert ended.returncode == 2
+
+
+def test_names_that_are_no_text_are_printed(home: Path) -> None:
+    command = [sys.executable, "-m", "nl_lightning.cli", "status", "table2", "--results", b"r\xff"]
+    ended = subprocess.run(
+        command, capture_output=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONIOENCODING": "ascii"}
+    )
+    assert ended.stderr == b""
+    assert rb"29 missing, in r\udcff" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--help", "--version", "run --help", "fit --help", "status study.yaml", "report study.yaml --html",
+        "sweeps study.yaml", "run study.yaml --dry-run", "run study.yaml --failed", "power study.yaml",
+    ],
+)  # fmt: skip
+def test_what_only_looks_imports_nothing_that_a_study_names(home: Path, small_study: None, words: str) -> None:
+    """Nor torch, which takes seconds."""
+    (home / "evil.py").write_text("open('imported', 'w')\nclass Evil: pass\n")
+    script = (
+        "import sys\nfrom nl_lightning.cli import main\ncode = main()\n"
+        "print(*(name for name in ('torch', 'lightning', 'evil') if name in sys.modules))\nsys.exit(code)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script, *words.split()], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{home}"},
+    )  # fmt: skip
+    assert ended.stdout.splitlines()[-1] == ""
+    assert not (home / "imported").exists()
+
+
+@pytest.fixture
+def small_study(home: Path) -> None:
+    """A study and a recipe that name a class to import wherever they can."""
+    evil = "{class_path: evil.Evil}"
+    (home / "study.yaml").write_text(
+        "name: small\ntitle: t\nrecipe: tiny.yaml\nvariants: {a: {net: {depth: 50}}}\n"
+        "tables: {one: {caption: c, rows: [{label: a, variant: a}]}}\n"
+    )
+    (home / "tiny.yaml").write_text(
+        f"model: {{optimizer: {evil}}}\ndata: {{num_frames: 8}}\ntrainer: {{callbacks: [{evil}], logger: {evil}}}\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "/dev/null/x", "/proc/self/mem", "loop/x", "unreadable", "."])
+@pytest.mark.parametrize("command", ["status", "report", "rescore", "results", "readme", "offline"])
+def test_paths_that_the_system_refuses_are_one_line(
+    home: Path, capsys: pytest.CaptureFixture[str], command: str, name: str
+) -> None:
+    (home / "loop").symlink_to("loop")
+    (home / "unreadable").write_bytes(b"\xff\0\xfe")
+    words = {
+        "status": ["status", name], "report": ["report", "table2", "--recipe", name], "rescore": ["rescore", name],
+        "results": ["report", "table2", "--results", f"{name}/x"], "readme": ["report", "table2", "--readme", name],
+        "offline": ["report", "table2", "--wandb-offline", name],
+    }[command]  # fmt: skip
+    if (command, name) in (("results", "."), ("results", "unreadable"), ("offline", ".")):
+        pytest.skip("a folder can be made, or is there")
+    output = said(capsys, *words, code=2)
+    assert output.count("nl-lightning: ") == 1
+    assert len(output) < 5000
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["status", "table2", "--where", "seed=abc"], ["status", "table2", "--where", "seed=\N{SUPERSCRIPT TWO}"],
+        ["status", "table2", "--where", "seed=-1"], ["status", "table2", "--where", "seed"],
+        ["status", "table2", "--where", "=1"], ["run", "table2", "--seed", "9" * 400],
+        ["run", "table2", "--seed", "4294967296"],
+        ["run", "table2", "--workers", "9" * 5000], ["run", "table2", "--checkpoint-minutes", "nan"],
+        ["run", "table2", "--checkpoint-minutes", "1e999"], ["power", "table2", "--videos", "9" * 400],
+        ["power", "table2", "--disagreement", "inf"], ["status", "table2", "--results", ""], ["status", "ta\0ble2"],
+        ["attend", "v", "--weights", "w", "--block", "b", "--query", "9" * 400 + ",1,1"],
+        ["data", "shards", "longrange", "--out", "o", "--shard-mb", "9" * 30], ["status", "table2", "--seeed=1"],
+        ["data", "chekc", "longrange"], ["report", "table2", "--wandb", "a/b", "--wandb-offline", "."],
+    ],
+)  # fmt: skip
+def test_values_that_make_no_sense_are_one_line(
+    home: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    output = said(capsys, *words, code=2)
+    assert output.startswith("nl-lightning: ")
+    assert len(output) < 600
+
+
+def test_a_seed_may_be_given_as_a_column(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = said(capsys, "status", "table2", "--where", "seed=007", "depth=101")
+    assert " 7 missing" in output
+    assert " 0 missing" not in output
+
+
+def test_the_version_is_the_packages(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(capsys, "--version") == f"nl-lightning {importlib.metadata.version('nl-lightning')}"
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test"])
+def test_the_help_of_lightnings_commands_begins_with_ours(
+    home: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    page = said(capsys, command, "--help")
+    assert page.startswith(f"usage: nl-lightning {command} --config RECIPE.yaml")
+    assert f"nl-lightning {command} --help-all" in page
+    if command == "fit":
+        assert "--data.root" in said(capsys, command, "--help-all")
+
+
+def test_every_option_has_a_help() -> None:
+    def check(parser: argparse.ArgumentParser) -> None:
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for each in action.choices.values():
+                    check(each)
+            else:
+                assert action.help, (parser.prog, action.dest)
+
+    check(table.parser())
+
+
+def test_work_that_takes_longer_shows_signs_of_life(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what is quick does not."""
+    shown = threading.Event()
+    monkeypatch.setattr(output, "say", lambda line: (print(line, file=sys.stderr), shown.set()))
+    monkeypatch.setattr(output, "PATIENCE", 0.0)
+    with output.working("counting"):
+        assert shown.wait(600)
+    assert capsys.readouterr().err == "counting ...\n"
+    monkeypatch.setattr(output, "PATIENCE", 600.0)
+    with output.working("counting"):
+        pass
+    assert capsys.readouterr().err == ""

@@ -10,6 +10,9 @@ from nl_lightning.errors import say, terminal, visible
 if TYPE_CHECKING:
     from rich.table import Table
 
+PATIENCE = 2.0
+"""Seconds after which work that goes on is shown."""
+
 
 def print_lines(*lines: str) -> None:
     """Print lines, which may hold text from outside; they are not wrapped."""
@@ -27,10 +30,10 @@ def plain_table(*columns: str, **more: Any) -> "Table":
 
 @contextlib.contextmanager
 def working(on: str) -> Iterator[None]:
-    """Show on stderr that work is going on, once it has taken two seconds."""
+    """Show on stderr that work is going on, once it has taken longer (:data:`PATIENCE`)."""
     console = terminal(stderr=True)
     spinner = console.status(visible(on))
-    timer = threading.Timer(2, spinner.start) if console.is_terminal else threading.Timer(2, say, [f"{on} ..."])
+    timer = threading.Timer(PATIENCE, *((spinner.start,) if console.is_terminal else (say, [f"{on} ..."])))
     timer.daemon = True
     timer.start()
     try:
