@@ -25,6 +25,7 @@ KEYS = Keys(
         "DATA.SAMPLING_RATE": (Positive, None),
         "DATA.MEAN": (_Three, (0.45, 0.45, 0.45)),
         "DATA.STD": (_Three, (0.225, 0.225, 0.225)),
+        "DATA.CROP_SIZE": (Positive, None),
         "DATA.TRAIN_CROP_SIZE": (Positive, 224),
         "DATA.TEST_CROP_SIZE": (Positive, 256),
         "DATA.TRAIN_JITTER_SCALES": (tuple[Positive, Positive], (256, 320)),
@@ -67,7 +68,7 @@ KEYS = Keys(
         "DATA.COLOR_RND_GRAYSCALE", "DATA.INV_UNIFORM_SAMPLE", "DATA.RANDOM_FLIP", "DATA.TIME_DIFF_PROB",
         # Where data lie and how they are read, of other data sets and networks, and of machines.
         "DATA.PATH_*", "DATA.LOADER_*", "DATA.SKIP_ROWS", "DATA.DUMMY_LOAD", "DATA.DECODING_*", "DATA.IN*_VAL*",
-        "DATA.IN22K_TRAINVAL", "DATA_LOADER.*", "AVA.*", "MVIT.*", "MASK.*", "VIS_MASK.*", "X3D.*", "KEYS.*",
+        "DATA.IN22K_TRAINVAL", "DATA_LOADER.*", "AVA.*", "MVIT.*", "MASK.*", "VIS_MASK.*", "X3D.*", "SLOWFAST.*",
         "TEST.BATCH_SIZE", "TEST.CHECKPOINT_*", "TEST.ENABLE", "TEST.SAVE_RESULTS_PATH", "BENCHMARK.*", "DEMO.*",
         "TENSORBOARD.*", "NUM_GPUS", "NUM_SHARDS", "SHARD_ID", "OUTPUT_DIR", "RNG_SEED", "LOG_*", "DIST_BACKEND",
     ),
@@ -110,7 +111,7 @@ def _seen(said: Mapping[str, Any], frames: int, stride: int) -> InputSettings:
     if len(counts) > 1:
         KEYS.refuse("TEST.NUM_TEMPORAL_CLIPS", list(counts), "one number of clips has a counterpart here")
     by_seconds = said["TEST.DATASET"].lower() == "ptvkinetics"
-    side = said["DATA.TEST_CROP_SIZE"]
+    side, in_training = said["DATA.TEST_CROP_SIZE"], said["DATA.CROP_SIZE"] or said["DATA.TRAIN_CROP_SIZE"]
     return InputSettings(
         frames,
         stride,
@@ -121,8 +122,9 @@ def _seen(said: Mapping[str, Any], frames: int, stride: int) -> InputSettings:
         num_clips=counts[0] if counts else said["TEST.NUM_ENSEMBLE_VIEWS"],
         num_crops=crops,
         clip_starts="pytorchvideo" if by_seconds else "slowfast",
-        # The head's window is that of res5 in training; with short cycles it is all of res5.
-        test_pool=None if said["MULTIGRID.SHORT_CYCLE"] else max(1, said["DATA.TRAIN_CROP_SIZE"] // 32),
+        # The head's window is that of res5 in training; with short cycles it is all of res5. Before September 2020,
+        # CROP_SIZE said what it is.
+        test_pool=None if said["MULTIGRID.SHORT_CYCLE"] else max(1, in_training // 32),
         multi_label=said["MODEL.HEAD_ACT"] == "sigmoid",
     )
 

@@ -72,6 +72,7 @@ class Reference:
         i3d: whether it is inflated in time as the released code does.
         nonlocal_after: the residual blocks that a block follows, by stage.
         strides: in time, of conv1, pool1 and pool2.
+        spatial: strides in space, of res2 to res5.
         pool1, pool1_padding: its kernel in time, and its padding in space.
         folded: whether BN is an affine layer, and blocks have none.
         dot_product: whether the blocks divide by the number of keys in place of a softmax.
@@ -86,6 +87,7 @@ class Reference:
     i3d: bool = True
     nonlocal_after: dict[int, tuple[int, ...]] = field(default_factory=lambda: {3: (1, 3), 4: (1, 3, 5)})
     strides: tuple[int, int, int] = (2, 2, 2)
+    spatial: tuple[int, int, int, int] = (1, 2, 2, 2)
     pool1: int = 2
     pool1_padding: int = 0
     folded: bool = False
@@ -194,7 +196,8 @@ class Reference:
         return F.batch_norm(x, mean, var, gamma, beta, eps=1e-5)
 
     def _residual(self, x: Tensor, stage: int, b: int) -> Tensor:
-        stride = (1, 2, 2) if b == 0 and stage > 2 else (1, 1, 1)
+        step = self.spatial[stage - 2] if b == 0 else 1
+        stride = (1, step, step)
         y = x
         for c in "abc":
             y = self._convolved(y, self._named(self.spelling.conv, stage, b, c), stride if c == "b" else (1, 1, 1))

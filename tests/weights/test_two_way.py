@@ -104,6 +104,13 @@ def test_slowfast(said: str, reference: Any, tmp_path: Path) -> None:
     compare(net, theirs, clip(2, 3, 8, 64, 80))
 
 
+def test_slowfast_with_strides_of_its_configuration(reference: Any, tmp_path: Path) -> None:
+    """res5 doesn't stride, as where its features are wanted in detail."""
+    theirs = reference("slowfast", strides=(1, 1, 2), pool1=1, pool1_padding=1, spatial=(1, 2, 2, 1))
+    cfg = "RESNET: {SPATIAL_STRIDES: [[1], [2], [2], [1]]}\nNONLOCAL: {INSTANTIATION: softmax}\n"
+    compare(imported({"model_state": theirs.tensors, "cfg": cfg}, tmp_path), theirs, clip(1, 3, 8, 64, 80))
+
+
 def test_slowfasts_caffe2_files(reference: Any, tmp_path: Path) -> None:
     """The released code's names, and PySlowFast's pools."""
     theirs = reference("caffe2", strides=(1, 1, 2), pool1=1, pool1_padding=1)
@@ -129,6 +136,24 @@ def test_mmaction2(mode: str, reference: Any, tmp_path: Path) -> None:
     said = mode if mode in ("embedded_gaussian", "dot_product") else None  # tensors tell the others
     state = {**theirs.tensors, "data_preprocessor.mean": torch.zeros(3, 1, 1, 1)}  # as its training leaves it
     net = imported({"meta": {"epoch": 1}, "state_dict": state}, tmp_path, variant=said)
+    compare(net, theirs, clip(1, 3, 16, 64, 64), inside=())
+
+
+@pytest.mark.parametrize("said", ["", "use_scale=True, ", "use_scale=False, "])
+def test_mmaction2_with_the_scale_of_its_configuration(said: str, reference: Any, tmp_path: Path) -> None:
+    """mmcv scales unless it is told not to."""
+    from mmcv.cnn.bricks.non_local import NonLocal3d
+
+    scaled = {} if not said else {"use_scale": "True" in said}
+    theirs = reference(
+        "mmaction2", pool1=1, pool1_padding=1, width=1 / 16,
+        modules=lambda channels: NonLocal3d(channels, sub_sample=True, norm_cfg={"type": "BN3d"}, **scaled),
+    )  # fmt: skip
+    cfg = (
+        "model = dict(type='Recognizer3D', backbone=dict(type='ResNet3d', conv1_stride_t=2, pool1_stride_t=2, "
+        f"non_local_cfg=dict({said}sub_sample=True, norm_cfg=dict(type='BN3d'), mode='embedded_gaussian')))\n"
+    )
+    net = imported({"meta": {"cfg": cfg}, "state_dict": theirs.tensors}, tmp_path)
     compare(net, theirs, clip(1, 3, 16, 64, 64), inside=())
 
 
