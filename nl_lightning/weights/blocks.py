@@ -170,9 +170,14 @@ def import_blocks(state: State, out: Path, instantiation: Instantiation | None) 
     blocks = blocks_in(state)
     if not blocks:
         raise UserError("no block of Non-local_pytorch is in it: no names that end in g.weight or g.0.weight")
-    made = {prefix: import_block(tensors, instantiation or "embedded_gaussian") for prefix, tensors in blocks.items()}
-    for prefix, (block, _) in made.items():
-        check_finite(block.state_dict(), f"the block {prefix.rstrip('.')}".rstrip())
+    made = {}
+    for prefix, tensors in blocks.items():
+        at = f"{prefix.rstrip('.')}: " if prefix else ""
+        try:
+            made[prefix] = import_block(tensors, instantiation or "embedded_gaussian")
+        except UserError as error:
+            raise UserError(f"{at}{error}") from None
+        check_finite(made[prefix][0].state_dict(), f"{at}the block")
     files = {prefix: out.with_suffix(f"{_in_a_name(prefix)}{out.suffix}") for prefix in made}
     if len(set(files.values())) < len(files):
         raise UserError(f"the blocks {some(sorted(files))} would be written to files of the same name")

@@ -182,17 +182,17 @@ def _test_pipeline(values: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _seen(said: Mapping[str, Any], found: Found) -> InputSettings:
     """The clip, the colours, and the views of its own test."""
-    dense = said["pipeline.DenseSampleFrames.clip_len"] is not None
-    step = "pipeline.DenseSampleFrames" if dense else "pipeline.SampleFrames"
-    frames, stride = said[f"{step}.clip_len"], said[f"{step}.frame_interval"]
-    if frames is None:
-        frames, stride = map(int, found.clip(("32x2",), default="32x2").split("x"))
-    if dense and said[f"{step}.sample_range"] != frames * stride:
-        KEYS.refuse(f"{step}.sample_range", said[f"{step}.sample_range"], f"expected {frames * stride}")
-    three, centre = said["pipeline.ThreeCrop.crop_size"], said["pipeline.CenterCrop.crop_size"]
     colours: dict[str, Any] = {}
     for name, none in (("mean", (0.0, 0.0, 0.0)), ("std", (1.0, 1.0, 1.0))):
         colours[name] = said[f"model.data_preprocessor.{name}"] or said[f"pipeline.Normalize.{name}"] or none
+    dense = said["pipeline.DenseSampleFrames.clip_len"] is not None
+    step = "pipeline.DenseSampleFrames" if dense else "pipeline.SampleFrames"
+    frames, stride = said[f"{step}.clip_len"], said[f"{step}.frame_interval"]
+    if frames is None:  # no test is described
+        return clip_settings(found.clip(("32x2",), default="32x2"), **colours, clip_starts="mmaction2")
+    if dense and said[f"{step}.sample_range"] != frames * stride:
+        KEYS.refuse(f"{step}.sample_range", said[f"{step}.sample_range"], f"expected {frames * stride}")
+    three, centre = said["pipeline.ThreeCrop.crop_size"], said["pipeline.CenterCrop.crop_size"]
     return InputSettings(
         frames,
         stride,

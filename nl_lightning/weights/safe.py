@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import math
 import pickle
 import pickletools
 import re
@@ -129,8 +130,9 @@ def weigh(content: Any, path: Path, size: int) -> None:
         elif isinstance(value, list | tuple | set | frozenset):
             levels.append(iter(value))
         elif isinstance(value, Tensor | np.ndarray):
-            asked += value.nbytes
-            if value.nbytes > size or asked > 4 * size + SLACK:
+            needed = math.prod(value.shape) * value.itemsize
+            asked += needed
+            if needed > size or asked > 4 * size + SLACK:
                 raise UserError(f"{path}: refused: it asks for {asked} bytes of memory, and has {size}")
 
 

@@ -175,7 +175,7 @@ class Source:
     semantics: Callable[[Found], Semantics]
     classifier: str
     video: bool | None = True
-    ignored: str = "$^"
+    ignored: str = "(?!)"
     complete: Callable[[Found], Mapping[str, Tensor]] = lambda _: {}
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from nl_lightning.cli import main
 from nl_lightning.errors import UserError
 from nl_lightning.weights.blocks import import_block, load_block
+from nl_lightning.weights.importing import import_weights
 
 CONVS: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 POOLS: dict[int, Any] = {
@@ -104,6 +105,75 @@ def test_a_block_becomes_a_file_of_its_own(tmp_path: Path, mode: Any, capsys: py
     x = torch.randn(2, 6, 4, 6)
     with torch.no_grad():
         torch.testing.assert_close(load_block(out)(x), expected(state, x, mode), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("bn", [True, False])
+def test_blocks_of_non_local_nn_pytorch(bn: bool) -> None:
+    """tea1528's spell W_z and w_f otherwise, and never pool."""
+    state = random_state("concatenation", 3, False, bn)
+    theirs = {"W_f.0.weight": state["concat_project.0.weight"]}
+    theirs |= {("W_z" + n[1:] if n[0] == "W" else n): t for n, t in state.items() if "concat" not in n}
+    block, settings = import_block(theirs)
+    assert (settings.subsample, settings.norm) == (False, "batch" if bn else "none")
+    x = torch.randn(2, 6, 2, 3, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(block(x), expected(state, x, "concatenation"), rtol=1e-4, atol=1e-5)
+
+
+def network(wrapper: str = "module.") -> dict[str, Tensor]:
+    """The names of AlexHex7's own weights/net.pth: a network for MNIST with blocks of 32 and 64 channels."""
+    torch.manual_seed(0)
+    state = {}
+    for number, (into, out) in enumerate([(1, 32), (32, 64), (64, 128)], 1):
+        state[f"conv_{number}.0.weight"] = torch.randn(out, into, 3, 3)
+        state[f"conv_{number}.1.running_mean"] = torch.randn(out)
+        if number < 3:
+            block = random_state("embedded_gaussian", 2, True, True, out)
+            state |= {f"nl_{number}.{name}": tensor for name, tensor in block.items()}
+    state["fc.0.weight"] = torch.randn(256, 1152)
+    return {wrapper + name: tensor for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "", "_orig_mod.net."])
+def test_blocks_come_out_of_a_larger_network(wrapper: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(network(wrapper), tmp_path / "net.pth")
+    assert main(["weights", "import", str(tmp_path / "net.pth"), "--out", str(tmp_path / "nl.safetensors")]) == 0
+    said = capsys.readouterr().out
+    assert "left aside: 7 tensors of the network around (" in said
+    assert "--variant=dot_product says the other" in said
+    prefix = wrapper.replace("module.", "").replace("_orig_mod.", "")
+    for name, channels in (("nl_1", 32), ("nl_2", 64)):
+        out = tmp_path / f"nl.{prefix}{name}.safetensors"
+        assert f"alexhex7: {prefix}{name}: 2-D block of {channels} channels, embedded_gaussian, subsampled" in said
+        assert f"written to {out}" in said
+        state = {n.removeprefix(f"{wrapper}{name}."): t for n, t in network(wrapper).items() if f"{name}." in n}
+        x = torch.randn(1, channels, 4, 6)
+        with torch.no_grad():
+            torch.testing.assert_close(
+                load_block(out)(x), expected(state, x, "embedded_gaussian"), rtol=1e-4, atol=1e-5
+            )
+    torch.save({n: t for n, t in network().items() if ".nl_" not in n}, tmp_path / "none.pth")
+    arguments = ["weights", "import", str(tmp_path / "none.pth"), "--out", str(tmp_path / "no.safetensors")]
+    assert main([*arguments, "--from=alexhex7"]) == 2
+    assert "no block of Non-local_pytorch is in it" in capsys.readouterr().err
+
+
+def test_prefixes_of_blocks_never_leave_the_folder(tmp_path: Path) -> None:
+    """They come from the file, and become parts of names of files."""
+    block = random_state("embedded_gaussian", 2, True, True)
+    torch.save({f"../../up\x1b[2J.{name}": tensor for name, tensor in block.items()}, tmp_path / "net.pth")
+    import_weights(tmp_path / "net.pth", tmp_path / "nl.safetensors")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.pth", "nl._.._up__2J.safetensors"]
+    torch.save({f"{p}.{name}": t for p in ("a b", "a_b") for name, t in block.items()}, tmp_path / "net.pth")
+    with pytest.raises(UserError, match="would be written to files of the same name"):
+        import_weights(tmp_path / "net.pth", tmp_path / "nl.safetensors")
+
+
+def test_half_a_block_within_a_network_is_named(tmp_path: Path) -> None:
+    torch.save({n: t for n, t in network().items() if "nl_2.phi" not in n}, tmp_path / "net.pth")
+    with pytest.raises(UserError, match=r"net\.pth: nl_2: not the block of 64 .*missing: phi\.bias, phi\.weight"):
+        import_weights(tmp_path / "net.pth", tmp_path / "nl.safetensors")
+    assert not list(tmp_path.glob("*.safetensors"))
 
 
 def test_a_file_that_is_no_block_is_refused(tmp_path: Path) -> None:

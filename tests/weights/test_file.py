@@ -1,8 +1,10 @@
 """The weight file: what goes in comes out, bit by bit and word by word; what is broken is named."""
 
+import json
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from nl_lightning.errors import UserError
@@ -17,6 +19,7 @@ from nl_lightning.weights.file import (
     fill,
     header_from_json,
     load_weights,
+    read_header,
     read_weights,
     save_weights,
 )
@@ -96,8 +99,6 @@ def test_a_truncated_file_is_refused_in_one_line(file: Path, kept: int) -> None:
 def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no file"):
         load_weights(tmp_path / "nowhere.safetensors")
-    import safetensors.torch
-
     safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     with pytest.raises(UserError, match="was not written by nl-lightning weights import"):
         load_weights(tmp_path / "foreign.safetensors")
@@ -105,6 +106,51 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "new.safetensors", broken)
     with pytest.raises(UserError, match="the header: net: unknown key 'height'; known: depth, "):
         load_weights(tmp_path / "new.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "match"),
+    [
+        (["input"], "zz", "input: expected"),
+        (["input", "mean"], [1.0], "input.mean: expected"),
+        (["input", "mean"], "114", "input.mean: expected a list"),
+        (["input", "std"], [1.0, 0.0, 1.0], "std: expected numbers other than 0"),
+        (["input", "num_frames"], 0, "input.num_frames: expected a whole number of at least 1"),
+        (["input", "clip_starts"], "papers", "did you mean 'paper'"),
+        (["input", "num_crops"], 2, "input.num_crops: expected"),
+        (["net"], None, "net: expected"),
+        (["net", "depth"], "50", "net.depth: expected"),
+        (["net", "conventions", "subsample"], "in between", "net.conventions.subsample: expected"),
+        (["net", "non_local", "placement"], {"res3": ["a"]}, "net.non_local.placement.res3"),
+        (["net", "non_local", "placement"], {"res9": [1]}, "res9"),
+        (["net", "width"], -1, "width -1"),
+        (["classes"], ["a", 3], r"classes\[1\]: expected a text"),
+        (["source"], 5, "source: expected a text"),
+        (["more"], 5, "unknown key 'more'"),
+    ],
+)
+def test_a_header_of_other_types_is_refused_by_its_key(
+    path: list[str], value: object, match: str, tmp_path: Path
+) -> None:
+    raw = here = json.loads(HEADER.to_json())
+    for key in path[:-1]:
+        here = here[key]
+    here[path[-1]] = value
+    said = {"format": "nl-lightning 1", "nl_lightning": json.dumps(raw)}
+    safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "w.safetensors", said)
+    for read in (read_header, load_weights):
+        with pytest.raises(UserError, match=f"w.safetensors: the header.*{match}") as refused:
+            read(tmp_path / "w.safetensors")
+        assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize("text", ["", "[" * 100_000, "null", "[]", '{"net": 1, "net": 2}', "\x1b[2J", "9" * 5000])
+def test_a_header_that_is_no_json_is_refused(text: str, tmp_path: Path) -> None:
+    said = {"format": "nl-lightning 1", "nl_lightning": text}
+    safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "w.safetensors", said)
+    with pytest.raises(UserError, match="w.safetensors: the header") as refused:
+        read_header(tmp_path / "w.safetensors")
+    assert str(refused.value).isprintable()
 
 
 def test_what_is_not_a_number_is_named() -> None:

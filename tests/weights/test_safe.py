@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,21 @@ def test_an_archive_with_parts_larger_than_itself_is_refused(tmp_path: Path) -> 
         (b"\x80\x02(" + b"]" * 1_100_000 + b"l.", "holds more than 1000000 values"),
         (pickle.dumps({"blobs": Runs()}), r"refused: reading it would run posix\.mkdir"),
         (b"cnumpy\nndarray\n((J\xff\xff\xff\x7ftS'f8'\ntR.", "is whole|asks for|MemoryError|neither"),
+        (b"\x80\x02cnumpy\nndarray\nJ\xff\xff\xff\x7f\x85R.", "asks for an array without its numbers"),
+        (
+            b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nJ\xff\xff\xff\x7f\x85U\x01b\x87R.",
+            "asks for an array",
+        ),
+        (
+            b"\x80\x02cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\nU\x0bV2000000000K\x00K\x01\x87R\x85R.",
+            "is it whole",
+        ),
+        (b"\x80\x02]r\xff\xff\xff\x7f.", "numbers more than 1000000 values"),
+        (b"\x80\x02c_codecs\nencode\nU\x01aU\x03zip\x86R.", "asks for the encoding 'zip'"),
+        (b"\x80\x04\x8e" + struct.pack("<Q", 16 << 30) + b"a.", "is it whole"),
+        (b"\x80\x05\x96" + struct.pack("<Q", 16 << 30) + b"a.", "is it whole"),
     ],
-    ids=["shared", "long", "code", "array"],
+    ids=["shared", "long", "code", "array", "ndarray", "reconstruct", "scalar", "memo", "codec", "bytes", "bytearray"],
 )
 def test_bombs_of_plain_pickles_are_refused_by_both_readers(
     content: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -86,6 +100,20 @@ def test_bombs_of_plain_pickles_are_refused_by_both_readers(
     with pytest.raises(UserError, match=f"{message}|is no file of PyTorch"):
         read_torch(tmp_path / "x.pkl")
     assert not (tmp_path / "ran").exists()
+
+
+def test_scalars_and_arrays_of_numpy_are_read(tmp_path: Path) -> None:
+    """Of any order of bytes, and as numpy pickles them today and did for Python 2."""
+    content = {"lr": np.float32(0.1), "a": np.arange(6, dtype=">f4").reshape(2, 3), "n": np.int64(7)}
+    for protocol in (0, 2, 4):
+        raw = pickle.dumps(content, protocol)
+        for written in (raw, raw.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")):
+            (tmp_path / "x.pkl").write_bytes(written)
+            if protocol == 4 and written is not raw:
+                continue  # its names stand behind their lengths
+            read = read_pickle(tmp_path / "x.pkl")
+            assert (read["lr"], read["n"]) == (np.float32(0.1), 7)
+            assert read["a"].tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
 def test_a_plain_pickle_is_no_file_of_pytorch(tmp_path: Path) -> None:
