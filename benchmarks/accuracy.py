@@ -18,9 +18,9 @@ from nl_lightning.errors import UserError
 from nl_lightning.report.render import markdown_table
 from nl_lightning.report.uncertainty import paired
 from nl_lightning.report.words import of_rows
-from nl_lightning.study.records import RunRecord, load_records
+from nl_lightning.study.records import Record, load_records
 
-Scores = Mapping[str, Mapping[int, RunRecord]]
+Scores = Mapping[str, Mapping[int, Record]]
 """Records by variant and seed."""
 
 
@@ -54,8 +54,8 @@ class Change:
 
 
 def scores(folder: Path, recipe: str) -> Scores:
-    found: dict[str, dict[int, RunRecord]] = {}
-    for record in load_records(folder, recipe):
+    found: dict[str, dict[int, Record]] = {}
+    for record in load_records(folder, recipe)[0]:
         found.setdefault(record.variant, {})[record.seed] = record
     if not found:
         raise UserError(f"{folder}: no records of the recipe {recipe}")

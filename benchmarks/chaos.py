@@ -36,9 +36,10 @@ sys.path.insert(0, str(REPOSITORY / "tests"))
 from wandb_standin import WandbServer  # noqa: E402
 
 from nl_lightning.data import longrange  # noqa: E402
+from nl_lightning.study.loading import load_study  # noqa: E402
+from nl_lightning.study.recipe import load_recipe  # noqa: E402
 from nl_lightning.study.records import record_path  # noqa: E402
 from nl_lightning.study.run import Run, plan  # noqa: E402
-from nl_lightning.study.study import load_recipe, load_study  # noqa: E402
 
 OF_THE_CLOCK = ("train_seconds", "test_seconds", "data_wait", "finished")
 """Fields of a record that tell of time; in the tables, the line that begins so."""
@@ -190,9 +191,9 @@ class Chaos:
         found = []
         for run in self.runs(self.results):
             said = run.said()
-            if said.get("state") == "running" and said.get("phase") in ("train", "test"):
+            if said.state == "running" and said.phase is not None and said.pid is not None:
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    process = psutil.Process(said["pid"])
+                    process = psutil.Process(said.pid)
                     if "nl_lightning.runs.worker" in process.cmdline():
                         found.append((run, process))
         return found

@@ -36,8 +36,8 @@ from benchmarks.targets import share, targets, times
 from nl_lightning.models.conventions import INSTANTIATIONS
 from nl_lightning.report.render import markdown_table
 from nl_lightning.report.words import of_rows
-from nl_lightning.study.records import write_atomically
-from nl_lightning.study.study import find_study, load_study
+from nl_lightning.study.files import write_atomically
+from nl_lightning.study.loading import find_study, load_study
 
 PARTS = ("operations", "networks", "growth", "pipeline", "study")
 NOTHING = "-"

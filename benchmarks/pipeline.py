@@ -21,7 +21,8 @@ from nl_lightning.data import decoding
 from nl_lightning.data.datamodule import VideoDataModule
 from nl_lightning.data.sampling import clip_indices, train_start
 from nl_lightning.data.transforms import Frames
-from nl_lightning.study.study import find_study, load_recipe, load_study
+from nl_lightning.study.loading import find_study, load_study
+from nl_lightning.study.recipe import load_recipe
 from nl_lightning.train.classifier import VideoClassifier
 from nl_lightning.train.lightning_cli import ANY_MACHINE, VideoCLI
 

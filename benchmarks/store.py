@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from nl_lightning.study.records import write_atomically
+from nl_lightning.study.files import write_atomically
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 Entry = dict[str, Any]

@@ -22,7 +22,7 @@ from benchmarks.ratios import (
     within,
 )
 from benchmarks.study_cost import STUDY
-from nl_lightning.study.study import find_study, load_study
+from nl_lightning.study.loading import find_study, load_study
 
 Figures = Mapping[str, list[Entry]]
 """The entries of each part."""

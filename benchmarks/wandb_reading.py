@@ -19,21 +19,22 @@ from pathlib import Path
 import wandb
 from wandb_standin import ENTITY, Run, WandbServer
 
-from nl_lightning.study.records import RunRecord, load_records
-from nl_lightning.study.study import find_study, load_recipe, load_study, run_hash
+from nl_lightning.study.loading import find_study, load_study
+from nl_lightning.study.recipe import load_recipe, run_hash
+from nl_lightning.study.records import Record, load_records
 
 RUNS, STEPS = 1000, 200
 
 
-def records() -> Iterator[RunRecord]:
+def records() -> Iterator[Record]:
     study, recipe = load_study(find_study("table2")), load_recipe("longrange")
-    measured = load_records(Path("results"), "longrange")
+    measured = load_records(Path("results"), "longrange")[0]
     for seed in itertools.count():
         for record in measured:
             yield replace(record, seed=seed, config_hash=run_hash(study, recipe, record.variant, seed))
 
 
-def put(server: WandbServer, record: RunRecord) -> None:
+def put(server: WandbServer, record: Record) -> None:
     """What a run leaves on the server: the record, and its recipe once more as configuration."""
     name = record.config_hash
     run = Run(ENTITY, "p", name, f"{record.variant} seed {record.seed}", "finished")
@@ -42,7 +43,7 @@ def put(server: WandbServer, record: RunRecord) -> None:
     server.state.runs[name] = run
 
 
-def write_folders(some: list[RunRecord], folder: Path) -> None:
+def write_folders(some: list[Record], folder: Path) -> None:
     """Real offline runs, one after the other; this takes minutes."""
     os.environ |= {"WANDB_DIR": str(folder), "WANDB_MODE": "offline", "WANDB_CONSOLE": "off"}
     for record in some:

@@ -22,8 +22,10 @@ from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.report.claims import report
 from nl_lightning.report.collate import collect
 from nl_lightning.report.render import README_END, README_START, readme_block, write_tables
+from nl_lightning.study.loading import find_study, load_study
+from nl_lightning.study.recipe import load_recipe
 from nl_lightning.study.run import plan
-from nl_lightning.study.study import Study, find_study, load_recipe, load_study
+from nl_lightning.study.study import Study
 from nl_lightning.train.lightning_cli import ANY_MACHINE, VideoCLI
 from nl_lightning.train.predictions import PartWriter, VideoViews, ViewProtocol, merge
 from nl_lightning.weights.exporting import export_weights
@@ -61,7 +63,7 @@ def test_every_variant_is_understood_under_every_recipe(name: str, recipe: str) 
     study, plain = load_study(find_study(name)), load_recipe(recipe)
     if study.metric.multi_label != plain.multi_label:
         with pytest.raises(UserError, match=f"compared by {study.metric.key}, but videos of recipe '{recipe}' have"):
-            study.check_measures(plain)
+            plain.check_measures(study)
         return
     for run in plan(study, plain, [0], Path("results")):
         if run.variant.clip is not None and not plain.overlay(run.variant.clip).exists():

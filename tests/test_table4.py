@@ -10,8 +10,9 @@ import pytest
 from tiny_charades import write_tiny_charades
 
 from nl_lightning.cli import main
-from nl_lightning.study.records import RunRecord, predictions_path, read_record, record_path, unpack_numbers
-from nl_lightning.study.study import Study, find_study, load_study
+from nl_lightning.study.loading import find_study, load_study
+from nl_lightning.study.records import Record, predictions_path, read_record, record_path, unpack_numbers
+from nl_lightning.study.study import Study
 from nl_lightning.train.predictions import read_predictions, read_protocol
 from nl_lightning.train.scores import by_video, mean_softmax
 
@@ -35,7 +36,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "results"
 
 
-def record(results: Path, variant: str) -> RunRecord:
+def record(results: Path, variant: str) -> Record:
     return read_record(record_path(results, "tiny", variant, 0))
 
 

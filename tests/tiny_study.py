@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nl_lightning.runs import worker as process
+from nl_lightning.study.loading import load_study
+from nl_lightning.study.recipe import load_recipe
 from nl_lightning.study.run import Run, plan
-from nl_lightning.study.study import load_recipe, load_study
 
 STUDY = """
 name: small

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from nl_lightning.cli.output import plain_table, print_lines, working
 from nl_lightning.cli.parsing import KEY_VALUE, OPTION, SEED, SEVERAL, number, whole
 from nl_lightning.errors import UserError, mistake, terminal, visible
+from nl_lightning.study.loading import find_study, load_study
+from nl_lightning.study.recipe import Recipe, load_recipe
 from nl_lightning.study.run import CHECKPOINT_MINUTES, Run, plan, to_run_again
-from nl_lightning.study.study import Recipe, Study, find_study, load_recipe, load_study
+from nl_lightning.study.study import Study
 
 if TYPE_CHECKING:
     from nl_lightning.report.claims import Report
@@ -47,7 +49,7 @@ class OfStudy:
     def load(self) -> tuple[Study, Recipe]:
         study = load_study(find_study(self.study))
         recipe = load_recipe(self.recipe or study.recipe)
-        study.check_measures(recipe)
+        recipe.check_measures(study)
         return study, recipe
 
 

@@ -13,7 +13,7 @@ from nl_lightning.cli.output import plain_table, print_lines, working
 from nl_lightning.cli.parsing import POSITION, whole
 from nl_lightning.cli.studies import OfStudy, Workers
 from nl_lightning.errors import UserError, terminal, visible
-from nl_lightning.study.study import load_recipe
+from nl_lightning.study.recipe import load_recipe
 
 if TYPE_CHECKING:
     from nl_lightning.data.datamodule import VideoDataModule

@@ -20,8 +20,8 @@ from nl_lightning.data.helper import by_helpers
 from nl_lightning.data.packets import DecodeError
 from nl_lightning.errors import UserError, bars
 from nl_lightning.study import border
+from nl_lightning.study.files import whole_file, write_atomically
 from nl_lightning.study.lock import waiting_for
-from nl_lightning.study.records import whole_file, write_atomically
 
 VERSION = 2
 """Raise it whenever decoding gives other pixels for some file: older copies are then made again."""

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from nl_lightning.study.records import write_atomically
+from nl_lightning.study.files import write_atomically
 
 
 def write_mp4(path: Path, frames: npt.NDArray[np.uint8], fps: Fraction | int) -> None:

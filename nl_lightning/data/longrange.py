@@ -42,8 +42,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nl_lightning.errors import UserError, bars
+from nl_lightning.study.files import write_atomically
 from nl_lightning.study.lock import waiting_for
-from nl_lightning.study.records import write_atomically
 
 CLASSES = (
     "space_same", "space_diff", "time_same", "time_diff", "spacetime_same", "spacetime_diff",

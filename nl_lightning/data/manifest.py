@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from nl_lightning.data.packets import Index, Known, version_of
 from nl_lightning.data.videos import Names, Paths
 from nl_lightning.errors import UserError
-from nl_lightning.study.records import write_atomically
+from nl_lightning.study.files import write_atomically
 
 NAME = "census.parquet"
 """Where a manifest lies if nothing else is said: in the data set's folder, beside its lists."""

@@ -22,7 +22,7 @@ from nl_lightning.data.packets import DecodeError, stretch
 from nl_lightning.data.tools.commands import alone
 from nl_lightning.data.videos import Names, VideoList, below
 from nl_lightning.errors import UserError, bars
-from nl_lightning.study.records import write_atomically
+from nl_lightning.study.files import write_atomically
 
 INDEX = "index.parquet"
 TEXTS, NUMBERS = ("split", "path", "shard"), ("label", "start", "size")

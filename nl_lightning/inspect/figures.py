@@ -21,7 +21,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 
-from nl_lightning.study.records import write_atomically
+from nl_lightning.study.files import write_atomically
 
 Frames = npt.NDArray[np.uint8]  # (T, H, W, 3), RGB
 Map = npt.NDArray[np.floating[Any]]  # (T, h, w)

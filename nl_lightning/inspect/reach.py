@@ -13,8 +13,9 @@ import torch
 from nl_lightning.errors import UserError
 from nl_lightning.inspect.figures import Map, draw_reach, save
 from nl_lightning.inspect.receptive_field import CLIPS, gradient, open_branches
+from nl_lightning.study.recipe import Recipe
 from nl_lightning.study.run import plan
-from nl_lightning.study.study import Recipe, Study, Variant
+from nl_lightning.study.study import Study, Variant
 from nl_lightning.train.lightning_cli import network
 from nl_lightning.weights.file import InputSettings, load_weights
 

@@ -26,17 +26,10 @@ from nl_lightning.report.uncertainty import (
     wilson,
 )
 from nl_lightning.study.metrics import Metric
-from nl_lightning.study.records import (
-    RunRecord,
-    State,
-    load_records,
-    record_path,
-    state,
-    state_by_record,
-    unpack,
-    unpack_numbers,
-)
-from nl_lightning.study.study import Recipe, Row, Study
+from nl_lightning.study.recipe import Recipe
+from nl_lightning.study.records import Record, Unreadable, load_records, record_path, unpack, unpack_numbers
+from nl_lightning.study.run import State, state, state_by_record
+from nl_lightning.study.study import Row, Study
 
 VIEWS = {"num_clips": "clips a video", "num_crops": "crops a frame"}
 VIDEOS = {"videos_expected": "videos", "videos_hash": "as the hash of its test list"}
@@ -49,7 +42,7 @@ def one_line(text: str) -> str:
     return visible(" ".join(text.split()))
 
 
-Place = Callable[[RunRecord], str]
+Place = Callable[[Record], str]
 """Where a record is, for a message."""
 
 
@@ -62,12 +55,12 @@ class Runs:
     seeds: tuple[int, ...]
     states: dict[tuple[str, int], State]
 
-    def record(self, variant: str, seed: int) -> RunRecord | None:
+    def record(self, variant: str, seed: int) -> Record | None:
         """The record of a run, if it counts: of today's configuration, and with a score that is a number."""
         record = self.states[variant, seed].record
         return None if record is None or diverged(record, self.study.metric) else record
 
-    def records(self, variants: Iterable[str] | None = None) -> list[RunRecord]:
+    def records(self, variants: Iterable[str] | None = None) -> list[Record]:
         """The records that count, of these variants (default: of all), by variant and seed."""
         names = self.study.variants if variants is None else dict.fromkeys(variants)
         found = (self.record(name, seed) for name in names for seed in self.seeds)
@@ -78,7 +71,7 @@ class Runs:
         found = self.states[variant, seed]
         return DIVERGED if found.record is not None and self.record(variant, seed) is None else found.name
 
-    def pairs(self, variant: str, than: str) -> list[tuple[RunRecord, RunRecord]]:
+    def pairs(self, variant: str, than: str) -> list[tuple[Record, Record]]:
         """The records of two variants, of the seeds that both have."""
         both = ((self.record(variant, seed), self.record(than, seed)) for seed in self.seeds)
         return [(mine, other) for mine, other in both if mine is not None and other is not None]
@@ -100,7 +93,7 @@ class Runs:
         return costs[0] / costs[1] if len(costs) == 2 and costs[1] > 0 else None
 
 
-def diverged(record: RunRecord, metric: Metric) -> bool:
+def diverged(record: Record, metric: Metric) -> bool:
     """Whether a run was trained to its end, and its network gives no numbers."""
     score = getattr(record, metric.key)
     return score is None or not np.isfinite(score)
@@ -115,7 +108,7 @@ def _by_fold(items: Sequence[Item], folds: int, seed: Callable[[Item], int]) -> 
     return [fold for fold in by_fold if fold]
 
 
-def _difference(pairs: Sequence[tuple[RunRecord, RunRecord]], metric: Metric) -> Difference:
+def _difference(pairs: Sequence[tuple[Record, Record]], metric: Metric) -> Difference:
     first, second = zip(*pairs, strict=True)
     both = [*first, *second]
     lists = {record.videos_hash for record in both}
@@ -131,11 +124,11 @@ def _difference(pairs: Sequence[tuple[RunRecord, RunRecord]], metric: Metric) ->
     return paired(won, theirs, np.all([_read(record) for record in both], axis=0))
 
 
-def _contributions(record: RunRecord) -> Float[np.ndarray, " V"]:
+def _contributions(record: Record) -> Float[np.ndarray, " V"]:
     return np.array(unpack_numbers(record.mAP_by_video, record.videos_expected))
 
 
-def _read(record: RunRecord) -> Bool[np.ndarray, " V"]:
+def _read(record: Record) -> Bool[np.ndarray, " V"]:
     """Which test videos could be decoded; all of them if the record doesn't say which couldn't."""
     if not record.read_videos:
         return np.ones(record.videos_expected, dtype=bool)
@@ -159,7 +152,8 @@ def collect(study: Study, recipe: Recipe, results: Path, seeds: Sequence[int] | 
         UserError: some that were tested differently would be compared.
     """
     if seeds is None:
-        seeds = _seeds(study, recipe, load_records(results, recipe.name))
+        records, unreadable = load_records(results, recipe.name)
+        seeds = _seeds(study, recipe, [*records, *unreadable])
     states = {(name, seed): state(results, study, recipe, name, seed) for name in study.variants for seed in seeds}
     return _comparable(
         Runs(study, recipe, tuple(seeds), states),
@@ -167,7 +161,7 @@ def collect(study: Study, recipe: Recipe, results: Path, seeds: Sequence[int] | 
     )
 
 
-def collect_records(study: Study, recipe: Recipe, records: Mapping[tuple[str, int], RunRecord], place: Place) -> Runs:
+def collect_records(study: Study, recipe: Recipe, records: Mapping[tuple[str, int], Record], place: Place) -> Runs:
     """The runs of a study as :func:`collect` finds them, from records of `recipe` that don't lie in a results folder.
 
     `records` is by variant and seed; `place` says where a record is, for a message. UserError as above.
@@ -178,7 +172,7 @@ def collect_records(study: Study, recipe: Recipe, records: Mapping[tuple[str, in
     return _comparable(Runs(study, recipe, tuple(seeds), states), place)
 
 
-def _seeds(study: Study, recipe: Recipe, records: Iterable[RunRecord]) -> list[int]:
+def _seeds(study: Study, recipe: Recipe, records: Iterable[Record | Unreadable]) -> list[int]:
     """Seeds found in the records. With official splits, all splits: papers report their mean."""
     found = {record.seed for record in records if record.variant in study.variants}
     return sorted(found | set(range(recipe.folds)) if recipe.folds > 1 else found) or [0]
@@ -208,7 +202,7 @@ def _same_protocol(runs: Runs, variants: list[str], where: str, place: Place) ->
         _same(runs.records(of_clip), VIEWS, where, place)
 
 
-def _same(records: list[RunRecord], fields: Mapping[str, str], where: str, place: Place) -> None:
+def _same(records: list[Record], fields: Mapping[str, str], where: str, place: Place) -> None:
     for record in records[1:]:
         for key, unit in fields.items():
             first, other = getattr(records[0], key), getattr(record, key)
@@ -273,7 +267,7 @@ def _line(runs: Runs, table: str, row: Row) -> dict[str, object]:
     }
 
 
-def _scores(metric: Metric, records: Sequence[RunRecord]) -> dict[str, object]:
+def _scores(metric: Metric, records: Sequence[Record]) -> dict[str, object]:
     """Means and spreads of the metric, with the interval of a single record, and of what is shown beside it."""
     found: dict[str, object] = {}
     for shown in metric.shown:
@@ -284,7 +278,7 @@ def _scores(metric: Metric, records: Sequence[RunRecord]) -> dict[str, object]:
     return found
 
 
-def over_videos(record: RunRecord, metric: Metric) -> Interval | None:
+def over_videos(record: Record, metric: Metric) -> Interval | None:
     """The interval of one record's score over test videos, in percent; None if the record can't tell."""
     if metric.counts_videos:
         right = round(record.score(metric) * record.videos_expected / 100)

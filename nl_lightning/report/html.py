@@ -18,7 +18,8 @@ from nl_lightning.report import words
 from nl_lightning.report.claims import Comparison, Report, Verdict
 from nl_lightning.report.collate import one_line, over_videos
 from nl_lightning.report.uncertainty import Interval
-from nl_lightning.study.records import RunRecord, record_path, write_atomically
+from nl_lightning.study.files import write_atomically
+from nl_lightning.study.records import Record, record_path
 from nl_lightning.study.study import Table
 
 SIGNS = {"holds": "✓", "fails": "✗", "undecided": "?"}  # beside the word, for eyes that don't tell red from green
@@ -211,7 +212,7 @@ def _panels(report: Report) -> dict[str, Any] | None:
     return {"x": across, "y": Axis(0.0, 1.05 * max(error for _, error in points), 104, 6), "panels": panels}
 
 
-def _curves(record: RunRecord, metric: str) -> dict[str, list[tuple[float, float]]]:
+def _curves(record: Record, metric: str) -> dict[str, list[tuple[float, float]]]:
     """Training, then validation, where there is anything of it (a batch has no mAP): (iterations, error in percent).
 
     A point may repeat what an earlier one measured; such points are left out.

@@ -34,7 +34,7 @@ from nl_lightning.report.words import (
     verdict_columns,
     verdict_legend,
 )
-from nl_lightning.study.records import write_atomically
+from nl_lightning.study.files import write_atomically
 from nl_lightning.study.study import Table
 
 if TYPE_CHECKING:

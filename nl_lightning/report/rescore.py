@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from nl_lightning.errors import UserError
 from nl_lightning.report.words import counted
-from nl_lightning.study.records import RunRecord, predictions_path, read_record, record_path
+from nl_lightning.study.records import Record, predictions_path, read_record, record_path
 from nl_lightning.train.predictions import ViewProtocol, read_predictions, read_protocol
 from nl_lightning.train.scores import Scores, Views, mean_softmax, rank
 
@@ -120,7 +120,7 @@ def lines(rescored: Rescored) -> list[tuple[str, str, float, float]]:
     ]
 
 
-def rescore_record(path: Path) -> tuple[Rescored, RunRecord]:
+def rescore_record(path: Path) -> tuple[Rescored, Record]:
     """Score the predictions of a record, and check that they are those that it was made of.
 
     Raises:

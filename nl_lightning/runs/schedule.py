@@ -23,9 +23,8 @@ from rich.progress import BarColumn, TaskID, TaskProgressColumn, TimeElapsedColu
 
 from nl_lightning.errors import UserError, bars, mistake, say, visible
 from nl_lightning.runs.processes import HELD, Process, how_it_ended, kill_session, start, stopping
-from nl_lightning.study.records import State
-from nl_lightning.study.run import Run
-from nl_lightning.study.study import Recipe
+from nl_lightning.study.recipe import Recipe
+from nl_lightning.study.run import Run, State
 
 WORKER = [sys.executable, "-m", "nl_lightning.runs.worker"]
 """Command of a process that executes a run or prepares data."""
@@ -210,7 +209,7 @@ class _Queue:
         elif _look(run).name == "done":
             self._ended(run, well=True)
         else:
-            self.failed_because(run, run.said().get("error") or how_it_ended(code))
+            self.failed_because(run, run.said().error or how_it_ended(code))
 
     def failed_because(self, run: Run, why: object) -> None:
         self._ended(run, well=False)
@@ -248,19 +247,8 @@ class _Active:
     slot: int
 
     def share_done(self) -> float:
-        """0 to 1, from the run's marker, whatever stands there; testing is the last twentieth."""
-        said = self.run.said()
-        try:
-            share = max(0.0, min(1.0, float(said["done"]) / max(1.0, float(said["total"]))))
-        except (KeyError, TypeError, ValueError, OverflowError):
-            return 0.0
-        return (
-            0.95 * share
-            if said.get("phase") == "train"
-            else 0.95 + 0.05 * share
-            if said.get("phase") == "test"
-            else 0.0
-        )
+        """0 to 1, from the run's marker."""
+        return self.run.said().share_done
 
 
 def _start(run: Run, environment: Mapping[str, str]) -> Process:

@@ -27,9 +27,9 @@ from nl_lightning.errors import UserError
 from nl_lightning.runs import schedule
 from nl_lightning.runs.processes import HELD, start
 from nl_lightning.runs.schedule import Slots
+from nl_lightning.study.files import write_atomically
 from nl_lightning.study.lock import BEAT, STALE
-from nl_lightning.study.records import State, write_atomically
-from nl_lightning.study.run import Run, identified
+from nl_lightning.study.run import Run, State, identified
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from nl_lightning.errors import Stopped, UserError, mistake, say, stop_on_signal
 from nl_lightning.runs.processes import HELD, end_with_parent, leave_no_children
 
 if TYPE_CHECKING:
-    from nl_lightning.study.lock import Claim
+    from nl_lightning.study.lock import Lock
     from nl_lightning.study.run import Run
 
 
@@ -36,13 +36,13 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(*identity: str) -> int:
-    from nl_lightning.study.lock import claim
+    from nl_lightning.study.lock import acquire
     from nl_lightning.study.run import identified
 
     run = identified(*identity)
     if _rank() > 0:
         return _execute(run, None)
-    held = claim(run.folder)
+    held = acquire(run.folder)
     if held is None:
         say(f"{run.name} is left to {run.state().note or 'another process'}")
         return HELD
@@ -58,7 +58,7 @@ def _rank() -> int:
     return next((int(os.environ[name]) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if name in os.environ), 0)
 
 
-def _execute(run: "Run", held: "Claim | None") -> int:
+def _execute(run: "Run", held: "Lock | None") -> int:
     """Execute a run; if it ends without a record, its marker says why."""
     from nl_lightning.tracking import log as tracking  # takes seconds, and so does torch
     from nl_lightning.train.execute import execute
@@ -72,7 +72,7 @@ def _execute(run: "Run", held: "Claim | None") -> int:
     return 0
 
 
-def _say_why(run: "Run", held: "Claim | None", error: BaseException) -> None:
+def _say_why(run: "Run", held: "Lock | None", error: BaseException) -> None:
     """Say in the run's marker why it ends. The marker of a lost lock is another process's; a full disk takes none."""
     if held is None or held.lost:
         return
@@ -83,7 +83,7 @@ def _say_why(run: "Run", held: "Claim | None", error: BaseException) -> None:
             run.say("failed", error=mistake(error) or f"{type(error).__name__}: {error}".splitlines()[0])
 
 
-def _exit_code(error: BaseException, held: "Claim | None") -> int:
+def _exit_code(error: BaseException, held: "Lock | None") -> int:
     """See :func:`main`; raises what is nobody's mistake."""
     if isinstance(error, Exception) and held is not None and held.lost:
         return HELD  # the run, and its marker, are another process's now

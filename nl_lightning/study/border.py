@@ -17,6 +17,7 @@ import reprlib
 import stat
 import types
 import typing
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
@@ -54,11 +55,13 @@ def _one_line(text: str) -> str:
     line = " ".join(text.split())
     if not line:
         raise ValueError(f"expected a text, got {shown(text)}")
-    if not line.isprintable():
+    if any(unicodedata.category(each) == "Cc" or each in TURNING for each in line):
         raise ValueError(f"expected a text without control characters, got {shown(text)}")
     return line
 
 
+TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""Characters that turn the direction of the text after them: it can look like another text."""
 Name = Annotated[str, AfterValidator(_file_name)]
 """What becomes the name of a file: ASCII letters and digits, with ``_ . -`` between them, at most 100."""
 Line = Annotated[str, AfterValidator(_one_line)]
@@ -132,7 +135,7 @@ def _adapter(type_: Any, unknown: str) -> pydantic.TypeAdapter[list[Any]]:
 
 def _plain(raw: object, at: str, path: tuple[str | int, ...]) -> Any:
     """A copy that JSON can hold. UserError for what can't be: dates, bytes, NaN, huge numbers, deep nesting."""
-    here = f"{_join(at, path)}: "
+    here = _join(at, path)
     if len(path) > DEPTH:
         raise UserError(f"{at}: lists and mappings lie more than {DEPTH} levels deep")
     if isinstance(raw, Mapping):
@@ -144,7 +147,9 @@ def _plain(raw: object, at: str, path: tuple[str | int, ...]) -> Any:
         return [_plain(value, at, (*path, i)) for i, value in enumerate(raw)]
     if isinstance(raw, str):
         return _unicode(raw)
-    if isinstance(raw, int | float) and not (abs(raw) < 2**63 if isinstance(raw, int) else math.isfinite(raw)):
+    if isinstance(raw, float) and not math.isfinite(raw):
+        raise UserError(f"{here}expected a number, got {shown(raw)}")
+    if isinstance(raw, int) and abs(raw) >= 2**63:
         raise UserError(f"{here}expected a number of less than 20 digits, got {shown(raw)}")
     if raw is not None and not isinstance(raw, int | float):
         raise UserError(f"{here}expected a text, a number, a list or a mapping, got {shown(raw)}")
@@ -168,13 +173,13 @@ def _message(at: str, type_: Any, plain: Any, errors: Sequence[Any]) -> str:
     kind, last = error["type"], error["loc"][-1]
     of_key = last == "[key]"
     if kind == "missing" and isinstance(last, str):
-        return f"{_join(at, path)}: the key '{last}' is missing"
+        return f"{_join(at, path)}the key '{last}' is missing"
     if of_key or kind == "unexpected_keyword_argument":
         value = path.pop()
     wanted = _within(type_, path)
     if of_key:
         wanted = get_args(_bare(wanted))[0]
-    here = f"{_join(at, path)}: "
+    here = _join(at, path)
     if kind == "unexpected_keyword_argument" or (of_key and kind == "literal_error"):
         known = get_args(_bare(wanted)) if of_key else _fields(wanted)
         return f"{here}unknown key '{_cut(value)}'{nearest(value, known)}"
@@ -203,9 +208,9 @@ def _hint(wanted: Any, value: object) -> str:
 
 
 def _join(at: str, path: Iterable[str | int]) -> str:
-    """``file.yaml: tables.a.rows[3]``."""
+    """``file.yaml: tables.a.rows[3]: ``, or nothing."""
     steps = "".join(f"[{key}]" if isinstance(key, int) else f".{_cut(key)}" for key in path)
-    return f"{at}: {steps.removeprefix('.')}" if steps else at
+    return "".join(f"{part}: " for part in (at, steps.removeprefix(".")) if part)
 
 
 def _arms(type_: Any) -> Iterator[Any]:
@@ -229,7 +234,12 @@ def _fields(type_: Any) -> dict[str, Any]:
     if not dataclasses.is_dataclass(bare):
         return {}
     hints = typing.get_type_hints(bare, include_extras=True)
-    return {field.name: hints[field.name] for field in dataclasses.fields(bare) if field.init}
+    return {_alias(hints[field.name]) or field.name: hints[field.name] for field in dataclasses.fields(bare)}
+
+
+def _alias(type_: Any) -> str | None:
+    """The key in the file, where it can't be a name in Python: ``in``."""
+    return next((note.alias for note in getattr(type_, "__metadata__", ()) if getattr(note, "alias", None)), None)
 
 
 def _within(type_: Any, path: Sequence[str | int]) -> Any:

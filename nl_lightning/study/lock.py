@@ -1,9 +1,9 @@
 """Who is at work on a run: one process at a time, on however many machines that share a folder.
 
-A claim is a numbered file beside the run's folder, and the one with the highest number holds. Taking a claim is
-creating the next number, which only one process can do; so a claim whose holder is gone can be taken over without a
-race. The holder touches its file every few seconds. What counts as "now" is the file system's clock, never a
-machine's own, so machines whose clocks differ agree. Nothing here imports torch.
+A lock is a numbered file beside the run's folder (``seed0.claim.000001``), and the one with the highest number holds.
+To take a lock is to create the next number, which only one process can do; so the lock of a dead process can be taken
+over without a race. The holder touches its file every few seconds. What counts as "now" is the file system's clock,
+never a machine's own, so machines whose clocks differ agree. Nothing here imports torch.
 """
 
 import contextlib
@@ -18,9 +18,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from pydantic import Field
 
 from nl_lightning.errors import UserError
+from nl_lightning.study.border import checked, parse_json
 
 BEAT = 10.0
 """Seconds between two signs of life."""
@@ -32,7 +35,7 @@ STALE = 120.0
 class Holder:
     """The process at work: its number, its machine, and the machine's name for itself and its processes."""
 
-    pid: int
+    pid: Annotated[int, Field(ge=1, lt=2**31)]
     host: str
     place: str
 
@@ -48,15 +51,15 @@ class Holder:
         return f"process {self.pid} on {self.host}"
 
 
-class Claim:
-    """A claim that this process holds, kept alive until it is released."""
+class Lock:
+    """A lock that this process holds, kept alive until it is released."""
 
     def __init__(self, what: Path, file: Path) -> None:
         self.what, self.file = what, file
         self.lost = False
         """Whether another process has taken over, as after this one was suspended for long."""
         self._released = threading.Event()
-        threading.Thread(target=self._keep, daemon=True, name="claim").start()
+        threading.Thread(target=self._keep, daemon=True, name="lock").start()
 
     def _keep(self) -> None:
         while not self._released.wait(BEAT):
@@ -70,15 +73,15 @@ class Claim:
         with contextlib.suppress(OSError):
             self.file.unlink()
 
-    def __enter__(self) -> "Claim":
+    def __enter__(self) -> "Lock":
         return self
 
     def __exit__(self, *error: object) -> None:
         self.release()
 
 
-def claim(what: Path) -> Claim | None:
-    """Claim what lies, or will lie, at this path; None if a live process holds it.
+def acquire(what: Path) -> Lock | None:
+    """Lock what lies, or will lie, at this path; None if a live process holds it.
 
     Raises:
         UserError: the folder that it lies in can't be written.
@@ -93,21 +96,21 @@ def claim(what: Path) -> Claim | None:
             return None
     except OSError as error:
         raise UserError(
-            f"{what}: can't be claimed: {error.strerror}; take a folder that can be written (--results, --data.root)"
+            f"{what}: can't be locked: {error.strerror}; take a folder that can be written (--results, --data.root)"
         ) from error
     if _newest(what) != mine:  # it looked before another one took it and cleared the older ones away
         mine.unlink(missing_ok=True)
         return None
-    for older in _claims(what):
+    for older in _files(what):
         if older < mine:
             older.unlink(missing_ok=True)
-    return Claim(what, mine)
+    return Lock(what, mine)
 
 
 @contextlib.contextmanager
 def waiting_for(what: Path) -> Iterator[None]:
     """Hold it while the block runs; wait for whoever has it before."""
-    while (held := claim(what)) is None:
+    while (held := acquire(what)) is None:
         time.sleep(0.5)
     with held:
         yield
@@ -147,13 +150,13 @@ def _create_exclusively(file: Path, content: str) -> bool:
     return True
 
 
-def _claims(what: Path) -> list[Path]:
+def _files(what: Path) -> list[Path]:
     return sorted(what.parent.glob(f"{glob.escape(what.name)}.claim.{'[0-9]' * 6}"))
 
 
 def _newest(what: Path) -> Path | None:
-    claims = _claims(what)
-    return claims[-1] if claims else None
+    files = _files(what)
+    return files[-1] if files else None
 
 
 def _number(file: Path | None) -> int:
@@ -164,6 +167,9 @@ def _live_holder(file: Path) -> Holder | None:
     try:
         age = _now(file.parent) - file.stat().st_mtime
         who = _read(file)
+        if age < -BEAT:  # the clock was set back: a time to come is no sign of life, and begins to count from now
+            with contextlib.suppress(PermissionError):
+                os.utime(file)
     except FileNotFoundError:
         return None  # released just now
     except OSError as error:
@@ -175,10 +181,10 @@ def _live_holder(file: Path) -> Holder | None:
 
 
 def _read(file: Path) -> Holder:
+    text = file.read_bytes()
     try:
-        said: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return Holder(int(said["pid"]), str(said["host"]), str(said["place"]))
-    except (ValueError, KeyError, TypeError):
+        return checked(Holder, parse_json(text, str(file)), str(file), unknown="ignore")
+    except UserError:
         return Holder(0, "an unknown machine", "")  # half written: only its age tells
 
 
@@ -201,3 +207,6 @@ def _runs(pid: int) -> bool:
     except (OSError, OverflowError):
         return True  # another user's, or no Linux
     return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+Claim, claim = Lock, acquire  # the former names, for the rooms that still use them

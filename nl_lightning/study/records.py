@@ -1,34 +1,47 @@
 """What was measured: one immutable record a run, as ``<results>/records/<recipe>/<variant>/seed<k>.json``.
 
 A record holds the hash of the configuration that made it. When a definition changes, the record goes stale by
-itself: it is shown as such, is never used in a table, and is moved aside, not overwritten, by the next run.
-:func:`state` says where a run stands. Nothing here imports torch.
+itself: it is shown as such, is never used in a table, and is moved aside, not overwritten, by the next run. So is a
+file that can't be read as a record. Nothing here imports torch.
 """
 
 import base64
-import contextlib
 import hashlib
 import json
 import math
 import os
 import re
 import struct
-import types
-import typing
-import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-from nl_lightning.errors import UserError, nearest
-from nl_lightning.study.lock import holder
+from pydantic import AfterValidator, Field
+
+from nl_lightning.errors import UserError
+from nl_lightning.study.border import Count, Name, Percent, Positive, Seed, checked, parse_json, read_text
+from nl_lightning.study.files import whole_file as whole_file
+from nl_lightning.study.files import write_atomically as write_atomically
 from nl_lightning.study.metrics import METRICS, Metric
-from nl_lightning.study.study import Recipe, Study, run_hash
+from nl_lightning.study.recipe import hash_of
+
+
+def _a_time(text: str) -> str:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"expected a time such as 2026-01-02T03:04:05+00:00, got {text[:40]!r}") from None
+    return text
+
+
+Hash = Annotated[str, Field(pattern="^[0-9a-f]{12}$"), "12 hexadecimal digits"]
+Seconds = Annotated[float, Field(ge=0, le=1e9)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunRecord:
+class Record:
     """One finished run: variant x recipe x seed. Metrics are percent, over all views of each video.
 
     Those of a :class:`~nl_lightning.study.metrics.Metric` that the recipe's videos have are there, the others None.
@@ -60,33 +73,35 @@ class RunRecord:
         init_from: the variant whose weights the run started from.
         data_wait: percent of the time of training iterations spent waiting for data, in the first process. None: not
             measured.
+        diverged: one line that says what was no finite number, and since when: ``the loss from step 120 on``. Such a
+            record needs no metric. Its curve has only finite numbers (:func:`finite`). Empty: nothing.
     """
 
-    study: str
-    recipe: str
-    variant: str
-    seed: int
-    config_hash: str
+    study: Name
+    recipe: Name
+    variant: Name
+    seed: Seed
+    config_hash: Hash
     config: dict[str, Any]
-    top1: float | None = None
-    top5: float | None = None
-    mAP: float | None = None
-    videos_expected: int
-    videos_scored: int
-    num_clips: int
-    num_crops: int
-    params: int
-    macs: int
-    steps: int
-    train_seconds: float
-    test_seconds: float
+    top1: Percent | None = None
+    top5: Percent | None = None
+    mAP: Percent | None = None
+    videos_expected: Positive
+    videos_scored: Count
+    num_clips: Positive
+    num_crops: Positive
+    params: Positive
+    macs: Positive
+    steps: Positive
+    train_seconds: Seconds
+    test_seconds: Seconds
     device: str
     decoder: str
     commit: str
     dirty: bool
-    finished: str
+    finished: Annotated[str, AfterValidator(_a_time)]
     unreadable: list[str] = field(default_factory=list)
-    top1_by_group: dict[str, float] = field(default_factory=dict)
+    top1_by_group: dict[str, Percent] = field(default_factory=dict)
     videos_hash: str = ""
     right_top1: str = ""
     right_top5: str = ""
@@ -94,11 +109,12 @@ class RunRecord:
     read_videos: str = ""
     curve: list[dict[str, float]] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
-    init_from: str | None = None
-    data_wait: float | None = None
-    videos_present: int | None = None
-    videos_decodable: int | None = None
-    train_videos: dict[str, int] = field(default_factory=dict)
+    init_from: Name | None = None
+    data_wait: Percent | None = None
+    videos_present: Count | None = None
+    videos_decodable: Count | None = None
+    train_videos: dict[Literal["expected", "present", "decodable"], Count] = field(default_factory=dict)
+    diverged: str = ""
 
     def right(self, k: Literal[1, 5]) -> list[bool] | None:
         """Whether each test video's class is among the `k` best, in the order of the test list; None if not kept."""
@@ -119,8 +135,21 @@ class RunRecord:
         return {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
 
 
-_OPTIONAL = {f.name for f in fields(RunRecord) if f.default_factory is not MISSING or f.default is not MISSING}
-"""Fields that records of older versions may lack."""
+RunRecord = Record
+"""The class's former name, for the rooms that still use it."""
+
+
+class Unreadable(NamedTuple):
+    """A file in the place of a record that can't be read as one.
+
+    Attributes:
+        variant, seed: whose place it is.
+        why: one line that names the file.
+    """
+
+    variant: str
+    seed: int
+    why: str
 
 
 def videos_hash(videos: Iterable[tuple[str, int | tuple[int, ...]]]) -> str:
@@ -157,6 +186,11 @@ def unpack_numbers(packed: str, videos: int) -> list[float]:
     return list(struct.unpack(f"<{videos}f", content))
 
 
+def finite(curve: Iterable[Mapping[str, float]]) -> list[dict[str, float]]:
+    """A training curve as a record can hold it: without the numbers that aren't finite."""
+    return [{key: value for key, value in point.items() if math.isfinite(value)} for point in curve]
+
+
 def record_path(results: Path, recipe: str, variant: str, seed: int) -> Path:
     """Where the record of a run lies."""
     return results / "records" / recipe / variant / f"seed{seed}.json"
@@ -167,15 +201,16 @@ def predictions_path(results: Path, recipe: str, variant: str, seed: int, config
     return results / "predictions" / recipe / variant / f"seed{seed}.{config_hash}.parquet"
 
 
-def write_record(results: Path, record: RunRecord) -> Path:
+def write_record(results: Path, record: Record) -> Path:
     """File a record and return where. Nothing that was measured is overwritten.
 
-    A record with another configuration hash is first moved aside, to ``seed<k>.<its hash>.json``. UserError
-    if there is one with the same hash already, if the record isn't sound, or if it can't be written.
+    A record with another configuration hash is first moved aside, to ``seed<k>.<its hash>.json``, and what isn't a
+    record to ``seed<k>.unreadable.json``. UserError if there is one with the same hash already, if the record isn't
+    sound, or if it can't be written.
     """
     path = record_path(results, record.recipe, record.variant, record.seed)
-    _check(asdict(record), f"record of {record.variant}, seed {record.seed}")
-    if path.exists():
+    _sound(asdict(record), f"record of {record.variant}, seed {record.seed}")
+    if os.path.lexists(path):
         try:
             old = read_record(path).config_hash
         except UserError:
@@ -184,7 +219,7 @@ def write_record(results: Path, record: RunRecord) -> Path:
             raise UserError(f"{path}: this run has its record already; delete the file to run it again")
         aside = path.with_suffix(f".{old}.json")
         count = 1
-        while aside.exists():  # the definition went back and forth
+        while os.path.lexists(aside):  # the definition went back and forth
             count += 1
             aside = path.with_suffix(f".{old}.{count}.json")
         try:
@@ -195,24 +230,16 @@ def write_record(results: Path, record: RunRecord) -> Path:
     return path
 
 
-def read_record(path: Path) -> RunRecord:
+def read_record(path: Path) -> Record:
     """The record in a file. UserError that names the file and the field if something is wrong with it."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"no record {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a record: {error}; delete it to run it again") from None
-    return parse_record(text, str(path))
+    if not os.path.lexists(path):
+        raise UserError(f"no record {path}")
+    return parse_record(read_text(path), str(path))
 
 
-def parse_record(text: str, at: str) -> RunRecord:
+def parse_record(text: str, at: str) -> Record:
     """The record in a text. UserError that names the place (`at`) and the field if something is wrong with it."""
-    try:
-        raw = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{at}: not a record: {error}; delete it to run it again") from None
-    return RunRecord(**_check(raw, at))
+    return _sound(parse_json(text, at), at)
 
 
 def portable(value: Any) -> Any:
@@ -226,19 +253,25 @@ def portable(value: Any) -> Any:
     return value
 
 
-def load_records(results: Path, recipe: str) -> list[RunRecord]:
-    """The records under a recipe, by variant and seed; those that were moved aside are left out."""
-    found = [
-        _read_in_place(results, path)
-        for path in (results / "records" / recipe).glob("*/seed*.json")
-        if re.fullmatch(r"seed\d+\.json", path.name)
-    ]
-    return sorted(found, key=lambda record: (record.variant, record.seed))
+def load_records(results: Path, recipe: str) -> tuple[list[Record], list[Unreadable]]:
+    """The records under a recipe, by variant and seed, and what couldn't be read; history (moved aside) is left out."""
+    found: list[Record] = []
+    broken: list[Unreadable] = []
+    for path in (results / "records" / recipe).glob("*/seed*.json"):
+        if re.fullmatch(r"seed[0-9]{1,10}\.json", path.name):
+            variant, seed = path.parent.name, int(path.stem.removeprefix("seed"))
+            try:
+                found.append(record_in_place(results, recipe, variant, seed))
+            except UserError as error:
+                broken.append(Unreadable(variant, seed, str(error)))
+    return sorted(found, key=lambda record: (record.variant, record.seed)), sorted(broken)
 
 
-def _read_in_place(results: Path, path: Path) -> RunRecord:
+def record_in_place(results: Path, recipe: str, variant: str, seed: int) -> Record:
+    """The record of a run, where it belongs. UserError if the file can't be read, or has another run's record."""
+    path = record_path(results, recipe, variant, seed)
     record = read_record(path)
-    if record_path(results, record.recipe, record.variant, record.seed) != path:
+    if (record.recipe, record.variant, record.seed) != (recipe, variant, seed):
         raise UserError(
             f"{path}: holds the record of {record.variant}, seed {record.seed}, recipe {record.recipe}; "
             "was it moved or copied here?"
@@ -246,219 +279,100 @@ def _read_in_place(results: Path, path: Path) -> RunRecord:
     return record
 
 
-def _check(raw: object, at: str) -> dict[str, Any]:
-    """The fields of a record, checked: all there, none unknown, of their types, within their bounds."""
-    if not isinstance(raw, dict):
-        raise UserError(f"{at}: not a record; delete it to run it again")
-    expected = typing.get_type_hints(RunRecord)
-    for key in raw:
-        if key not in expected:
-            raise UserError(f"{at}: unknown field '{key}'{nearest(key, expected)}; a newer version's record?")
-    for key, type_ in expected.items():
-        if key not in raw:
-            if key in _OPTIONAL:
-                continue
-            raise UserError(f"{at}: the field '{key}' is missing")
-        if not _is(raw[key], type_):
-            shown = (
-                getattr(type_, "__name__", None) if not typing.get_args(type_) else str(type_).removesuffix(" | None")
-            )
-            raise UserError(f"{at}: {key}: expected {shown}, got {raw[key]!r}")
+# ------------------------------------------------------------------------------------- numbers that fit each other
+
+
+def _sound(raw: object, at: str) -> Record:
+    """The record in plain data, if every field is there, of its type and in its bounds, and none contradicts others."""
+    try:
+        record = checked(Record, raw, at)
+    except UserError as error:
+        newer = "; was it written by a newer version?" if "unknown key" in str(error) else ""
+        raise UserError(f"{error}{newer}") from None
+    for wrong in (_metrics, _videos, _bits, _contributions, _groups, _hash):
+        said = wrong(record)
+        if said:
+            raise UserError(f"{at}: {said}")
+    return record
+
+
+def _metrics(record: Record) -> str | None:
+    """What is wrong with a record's metrics, if anything. (The functions below likewise.)"""
+    if not any(metric.key in record.scores for metric in METRICS.values()) and not record.diverged:
+        return f"the key '{next(iter(METRICS))}' is missing"
     for metric in METRICS.values():
-        _check_scores(raw, metric, at)
-    if all(raw.get(key) is None for key in METRICS):
-        raise UserError(f"{at}: the field '{next(iter(METRICS))}' is missing")
-    if not 0 <= raw["videos_scored"] <= raw["videos_expected"]:
-        raise UserError(
-            f"{at}: videos_scored: expected 0 to {raw['videos_expected']} (videos_expected), got {raw['videos_scored']}"
-        )
-    for accuracy in ("top1", "top5"):
-        _check_right(raw, accuracy, at)
-    _check_contributions(raw, at)
-    read = _bits(raw, "read_videos", at)
-    if read and sum(read) != raw["videos_scored"]:
-        raise UserError(f"{at}: read_videos: {sum(read)} of them, but videos_scored is {raw['videos_scored']}")
-    return raw
-
-
-def _check_scores(raw: Mapping[str, Any], metric: Metric, at: str) -> None:
-    """Refuse a metric without what stands beside it, and what is no percentage."""
-    for key in (shown.key for shown in metric.shown):
-        score = raw.get(key)
-        if score is None and raw.get(metric.key) is not None:
-            raise UserError(f"{at}: the field '{key}' is missing")
-        if score is not None and not 0 <= score <= 100:
-            raise UserError(f"{at}: {key}: expected percent, 0 to 100, got {score}")
-
-
-def _bits(raw: Mapping[str, Any], key: str, at: str) -> list[bool]:
-    try:
-        return unpack(raw[key], raw["videos_expected"]) if raw.get(key) else []
-    except ValueError as error:
-        raise UserError(f"{at}: {key}: not a bit for each of {raw['videos_expected']} videos ({error})") from None
-
-
-def _check_right(raw: Mapping[str, Any], accuracy: str, at: str) -> None:
-    """Refuse bits that say something else than the accuracy beside them."""
-    right = _bits(raw, f"right_{accuracy}", at)
-    share = 100 * sum(right) / max(1, len(right))
-    said = raw.get(accuracy)
-    if right and (said is None or abs(share - said) > 0.001):
-        raise UserError(f"{at}: right_{accuracy}: {share:.3f} % of its videos are right, but {accuracy} is {said}")
-
-
-def _check_contributions(raw: Mapping[str, Any], at: str) -> None:
-    """Refuse contributions of videos to another mAP than the one beside them."""
-    if not raw.get("mAP_by_video"):
-        return
-    try:
-        numbers = unpack_numbers(raw["mAP_by_video"], raw["videos_expected"])
-    except ValueError as error:
-        raise UserError(
-            f"{at}: mAP_by_video: not a number for each of {raw['videos_expected']} videos ({error})"
-        ) from None
-    mean, said = sum(numbers) / max(1, len(numbers)), raw.get("mAP")
-    if said is None or not abs(mean - said) <= 0.001:
-        raise UserError(f"{at}: mAP_by_video: the videos' mean is {mean:.3f}, but mAP is {said}")
-
-
-def _is(value: object, type_: Any) -> bool:
-    """Whether a value read from JSON is of a field's type; an int is a float too, a bool is no int."""
-    origin, args = typing.get_origin(type_), typing.get_args(type_)
-    if origin is list:
-        return isinstance(value, list) and all(_is(item, args[0]) for item in value)
-    if origin is dict:
-        return isinstance(value, dict) and all(_is(item, args[1]) for item in value.values())
-    if origin is types.UnionType:
-        return any(_is(value, arg) for arg in args)
-    if type_ is Any:
-        return True
-    if type_ is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return isinstance(value, type_) and not (type_ is int and isinstance(value, bool))
-
-
-@contextlib.contextmanager
-def whole_file(path: Path, durable: bool = True) -> Iterator[Path]:
-    """Give a path to write to, beside `path`, that takes the place of `path` when the block has ended well.
-
-    So a reader, or a crash at any moment, finds the old file or the new one, whole. `durable` waits for the disk, so
-    that the file survives a power cut. UserError if the disk is full or the folder can't be written; the old file is
-    then still there.
-    """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        if durable:
-            _wait_for_disk(temporary)
-        os.replace(temporary, path)
-        if durable:
-            _wait_for_disk(path.parent)
-    except OSError as error:
-        raise UserError(f"{path}: can't be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):  # gone already, when all went well
-            os.unlink(temporary)
-
-
-def _wait_for_disk(path: Path) -> None:
-    """Until what was written to a file, or the names in a folder, would survive a power cut."""
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
-
-
-def write_atomically(path: Path, content: str | bytes, durable: bool = True) -> None:
-    """Write a file whole or not at all, see :func:`whole_file`."""
-    with whole_file(path, durable) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-# --------------------------------------------------------------------------------------------- state of a run
-
-
-@dataclass(frozen=True)
-class State:
-    """Where a run stands.
-
-    Attributes:
-        name: ``done``: there is a record of this very configuration. ``stale``: there is one, of another.
-            ``running``: a live process holds its claim. ``failed``, ``preempted`` (told to make room; it goes on from
-            its checkpoint): as it said itself at its end. ``queued``: submitted to a cluster. ``interrupted``: begun,
-            but its process is gone. ``missing``: nothing of it is here.
-        note: one line for people: who runs it, why it failed, which hash differs. Empty when done.
-        record: the record, only if done: a stale one can't be used by accident.
-    """
-
-    name: Literal["done", "stale", "missing", "running", "failed", "preempted", "queued", "interrupted"]
-    note: str = ""
-    record: RunRecord | None = None
-
-
-def marker_path(results: Path, recipe: str, variant: str, seed: int) -> Path:
-    """Where a run says how far it is, or what became of it."""
-    return results / "runs" / recipe / variant / f"seed{seed}" / "state.json"
-
-
-def state(results: Path, study: Study, recipe: Recipe, variant: str, seed: int) -> State:
-    """Where a run of a study stands. `recipe` is the plain one, without a variant's clip.
-
-    The run's marker (:func:`marker_path`) is JSON: ``state`` (``running``, ``failed``, ``preempted`` or ``queued``),
-    ``error`` of a failed run, ``job`` of a queued one, and ``config_hash`` (what became of another configuration says
-    nothing about this one). Other keys are free.
-    """
-    lacking = _lacking_overlay(study, recipe, variant)
-    if lacking is not None:
-        return State("missing", lacking)
-    expected = run_hash(study, recipe, variant, seed)
-    path = record_path(results, recipe.name, variant, seed)
-    recorded = _recorded(_read_in_place(results, path) if path.exists() else None, expected)
-    if recorded.name == "done":
-        return recorded
-    marker = marker_path(results, recipe.name, variant, seed)
-    who = holder(marker.parent)
-    if who is not None:
-        return State("running", str(who))
-    return _marked(marker, expected) or recorded
-
-
-def state_by_record(study: Study, recipe: Recipe, variant: str, seed: int, record: RunRecord | None) -> State:
-    """Where a run stands as far as a record of it says, wherever that was found: done, stale or missing."""
-    lacking = _lacking_overlay(study, recipe, variant)
-    if lacking is not None:
-        return State("missing", lacking)
-    return _recorded(record, run_hash(study, recipe, variant, seed))
-
-
-def _lacking_overlay(study: Study, recipe: Recipe, variant: str) -> str | None:
-    for name in (variant, *study.ancestors(variant)):
-        clip = study.variants[name].clip
-        if clip is not None and not recipe.overlay(clip).is_file():
-            return f"recipe {recipe.name} has no {recipe.overlay(clip).name} for 'clip: {clip}'"
+        lacking = [shown.key for shown in metric.shown if shown.key not in record.scores]
+        if lacking and metric.key in record.scores:
+            return f"the key '{lacking[0]}' is missing"
+    if record.top1 is not None and record.top5 is not None and record.top1 > record.top5 + 0.001:
+        return f"top1: {record.top1} is more than top5, {record.top5}"
     return None
 
 
-def _recorded(record: RunRecord | None, expected: str) -> State:
-    if record is None:
-        return State("missing")
-    if record.config_hash != expected:
-        return State("stale", f"made with configuration {record.config_hash}, now {expected}")
-    return State("done", record=record)
+def _videos(record: Record) -> str | None:
+    for key in ("videos_scored", "videos_present", "videos_decodable"):
+        count = getattr(record, key)
+        if count is not None and count > record.videos_expected:
+            return f"{key}: expected 0 to {record.videos_expected} (videos_expected), got {count}"
+    return None
 
 
-def _marked(path: Path, expected: str) -> State | None:
+def _bits(record: Record) -> str | None:
+    """Bits say which videos are right and were read; the numbers beside them say how many."""
+    bits = {}
+    for key in ("right_top1", "right_top5", "read_videos"):
+        try:
+            bits[key] = unpack(getattr(record, key), record.videos_expected) if getattr(record, key) else None
+        except ValueError as error:
+            return f"{key}: not a bit for each of {record.videos_expected} videos ({error})"
+    for key in ("top1", "top5"):
+        right, said = bits[f"right_{key}"], getattr(record, key)
+        if right is not None and (said is None or abs(_percent(right) - said) > 0.001):
+            return f"right_{key}: {_percent(right):.3f} % of its videos are right, but {key} is {said}"
+    read = bits["read_videos"]
+    if read is not None and sum(read) != record.videos_scored:
+        return f"read_videos: {sum(read)} of them, but videos_scored is {record.videos_scored}"
+    for inner, outer in (("right_top1", "right_top5"), ("right_top1", "read_videos"), ("right_top5", "read_videos")):
+        if (few := bits[inner]) and (many := bits[outer]) and any(a and not b for a, b in zip(few, many, strict=True)):
+            return f"{inner}: a video is right by it, but isn't in {outer}"
+    return None
+
+
+def _percent(right: Sequence[bool]) -> float:
+    return 100 * sum(right) / len(right)
+
+
+def _contributions(record: Record) -> str | None:
+    """Contributions of videos have the mAP as their mean."""
+    if not record.mAP_by_video:
+        return None
     try:
-        marker = json.loads(path.read_text(encoding="utf-8"))
-        name, of = marker["state"], marker.get("config_hash", expected)
-    except FileNotFoundError:
+        numbers = unpack_numbers(record.mAP_by_video, record.videos_expected)
+    except ValueError as error:
+        return f"mAP_by_video: not a number for each of {record.videos_expected} videos ({error})"
+    mean = sum(numbers) / len(numbers)
+    if record.mAP is None or not abs(mean - record.mAP) <= 0.001:
+        return f"mAP_by_video: the videos' mean is {mean:.3f}, but mAP is {record.mAP}"
+    return None
+
+
+def _groups(record: Record) -> str | None:
+    """Every class is in one group: top-1 is a mean of the groups' by videos, so it lies among them."""
+    groups = record.top1_by_group.values()
+    if groups and record.top1 is not None and not min(groups) - 0.001 <= record.top1 <= max(groups) + 0.001:
+        return f"top1_by_group: from {min(groups)} to {max(groups)}, but top1 is {record.top1}"
+    return None
+
+
+def _hash(record: Record) -> str | None:
+    """The configuration has the hash, where it can be told: not of a run that starts from another one's weights.
+
+    Nor where a folder of the machine that it ran on was left out of the configuration (:func:`portable`).
+    """
+    recipe, arguments = record.config.get("recipe"), record.config.get("arguments")
+    if not isinstance(recipe, dict) or not isinstance(arguments, list) or record.init_from is not None:
         return None
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return State("interrupted", f"{path} can't be read")
-    if of != expected:
-        return None
-    if name in ("failed", "preempted", "queued"):
-        return State(name, " ".join(str(marker.get("error", marker.get("job", ""))).split()))
-    return State("interrupted", f"process {marker.get('pid')} on {marker.get('host')} is gone")
+    computed = hash_of(recipe, arguments, None, record.seed)
+    if computed != record.config_hash and '".../' not in json.dumps(recipe):
+        return f"config_hash: expected {computed}, as config has it, got {record.config_hash}"
+    return None

@@ -1,4 +1,4 @@
-"""One run of a study: a variant under a recipe from a seed. Where its files lie, and which runs a study has.
+"""A run of a study: one variant under one recipe from one seed. Its files, where it stands, and which ones a study has.
 
 No torch here: planning and looking are quick.
 """
@@ -8,15 +8,24 @@ import functools
 import json
 import os
 import platform
+import re
 import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
 
-from nl_lightning.study.records import State, marker_path, predictions_path, state, write_atomically
-from nl_lightning.study.study import Recipe, Study, Variant, load_recipe, load_study, run_hash
+from pydantic import Field
+
+from nl_lightning.errors import UserError
+from nl_lightning.study.border import Seed, checked, read_json
+from nl_lightning.study.files import write_atomically
+from nl_lightning.study.loading import load_study
+from nl_lightning.study.lock import holder
+from nl_lightning.study.recipe import Recipe, load_recipe, run_hash
+from nl_lightning.study.records import Hash, Record, predictions_path, record_in_place, record_path
+from nl_lightning.study.study import Study, Variant
 
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 """Where a run's newest weights lie, below its folder."""
@@ -26,6 +35,62 @@ CHECKPOINT_MINUTES = 10.0
 """From one checkpoint to the next, at most; there is one after every epoch as well."""
 AGAIN = ("failed", "interrupted", "preempted")
 """States of a run that was begun and hasn't its record."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a run stands.
+
+    Attributes:
+        name: ``done``: there is a record of this very configuration. ``stale``: there is one, of another.
+            ``unreadable``: there is a file in its place that can't be read as one. ``running``: a live process holds
+            its lock. ``failed``, ``preempted`` (told to make room; it goes on from its checkpoint): as it said itself
+            at its end. ``queued``: submitted to a cluster. ``interrupted``: begun, but its process is gone.
+            ``missing``: nothing of it is here.
+        note: one line for people: who runs it, why it failed, which hash differs. Empty when done.
+        record: the record, only if done: a stale one can't be used by accident.
+    """
+
+    name: Literal["done", "stale", "unreadable", "missing", "running", "failed", "preempted", "queued", "interrupted"]
+    note: str = ""
+    record: Record | None = None
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What a run says of itself while it is at work (``state.json`` in its folder), about once a second.
+
+    Attributes:
+        state: what became of it; ``running`` is believed only while its process holds the run's lock.
+        config_hash: the configuration that it is about: what became of another one says nothing about this one.
+        error: why it failed.
+        job: the cluster's job that it waits for.
+        phase, done, total: how far it is.
+    """
+
+    state: Literal["running", "failed", "preempted", "queued"] | None = None
+    config_hash: Hash | None = None
+    pid: int | None = None
+    host: str | None = None
+    error: str = ""
+    job: str = ""
+    phase: Literal["train", "test"] | None = None
+    done: Annotated[float, Field(ge=0)] = 0
+    total: Annotated[float, Field(ge=0)] = 0
+
+    @property
+    def share_done(self) -> float:
+        """0 to 1; testing is the last twentieth."""
+        share = min(1.0, self.done / max(1.0, self.total))
+        return {"train": 0.95 * share, "test": 0.95 + 0.05 * share}.get(self.phase or "", 0.0)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The W&B run that a run was begun as (``wandb.json`` in its folder), and its sweep, if it has one."""
+
+    id: Annotated[str, Field(pattern=r"^[^/\\#?%:\s]{1,128}$")] | None = None
+    sweep: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +112,9 @@ class Run:
     seed: int
     results: Path
     checkpoint_minutes: float = CHECKPOINT_MINUTES
+
+    def __post_init__(self) -> None:
+        checked(Seed, self.seed, "seed")
 
     @functools.cached_property
     def recipe(self) -> Recipe:
@@ -117,14 +185,14 @@ class Run:
             "study": self.study.name,
             "recipe": self.base.name,
             "seed": self.seed,
-            "frames": self.recipe.config["data"]["num_frames"],
+            "frames": self.recipe.frames or "default",
             "config_hash": self.config_hash,
         }
 
     @property
-    def wandb(self) -> dict[str, Any]:
-        """The W&B run that it was begun as (``id``), and its sweep, if it has one (``sweep``)."""
-        return _read_json(self.folder / "wandb.json")
+    def wandb(self) -> Begun:
+        """The W&B run that it was begun as, or nothing."""
+        return _noted(Begun, self.folder / "wandb.json") or Begun()
 
     def note_wandb(self, run_id: str, sweep: str | None) -> None:
         write_atomically(self.folder / "wandb.json", json.dumps({"id": run_id, "sweep": sweep}))
@@ -146,7 +214,7 @@ class Run:
 
     @property
     def marker(self) -> Path:
-        """Where the run says how far it is; see :func:`nl_lightning.study.records.state`."""
+        """Where the run says how far it is; see :class:`Marker`."""
         return marker_path(self.results, self.base.name, self.variant.name, self.seed)
 
     def say(self, state: str, **more: Any) -> None:
@@ -154,13 +222,13 @@ class Run:
         said = {"state": state, "pid": os.getpid(), "host": platform.node(), "config_hash": self.config_hash}
         write_atomically(self.marker, json.dumps(said | more), durable=False)  # written every second
 
-    def said(self) -> dict[str, Any]:
+    def said(self) -> Marker:
         """What the run's marker says, or nothing."""
-        return _read_json(self.marker)
+        return _noted(Marker, self.marker) or Marker()
 
     def prepare_folder(self) -> None:
         """Make the run's folder; one left by another configuration is moved aside, never overwritten."""
-        left = self.said().get("config_hash", self.config_hash)
+        left = self.said().config_hash or self.config_hash
         if left != self.config_hash:
             self.folder.rename(self.folder.with_name(f"{self.folder.name}.{left}.{int(time.time())}"))
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
@@ -168,12 +236,84 @@ class Run:
             unfinished.unlink()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+T = TypeVar("T")
+
+
+def _noted(type_: type[T], path: Path) -> T | None:
+    """What a small file of a run says; None if it isn't there, or says what no version of this package writes."""
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return said if isinstance(said, dict) else {}
+        return checked(type_, read_json(path, most=1 << 20), str(path), unknown="ignore")
+    except UserError:
+        return None
+
+
+# --------------------------------------------------------------------------------------------- state of a run
+
+
+def marker_path(results: Path, recipe: str, variant: str, seed: int) -> Path:
+    """Where a run says how far it is, or what became of it (:class:`Marker`)."""
+    return results / "runs" / recipe / variant / f"seed{seed}" / "state.json"
+
+
+def state(results: Path, study: Study, recipe: Recipe, variant: str, seed: int) -> State:
+    """Where a run of a study stands. `recipe` is the plain one, without a variant's clip."""
+    lacking = _lacking_overlay(study, recipe, variant)
+    if lacking is not None:
+        return State("missing", lacking)
+    expected = run_hash(study, recipe, variant, seed)
+    recorded = State("missing")
+    if os.path.lexists(record_path(results, recipe.name, variant, seed)):
+        try:
+            recorded = _recorded(record_in_place(results, recipe.name, variant, seed), expected)
+        except UserError as error:
+            recorded = State("unreadable", str(error))
+    if recorded.name == "done":
+        return recorded
+    marker = marker_path(results, recipe.name, variant, seed)
+    who = holder(marker.parent)
+    if who is not None:
+        return State("running", str(who))
+    return _marked(marker, expected) or recorded
+
+
+def state_by_record(study: Study, recipe: Recipe, variant: str, seed: int, record: Record | None) -> State:
+    """Where a run stands as far as a record of it says, wherever that was found: done, stale or missing."""
+    lacking = _lacking_overlay(study, recipe, variant)
+    if lacking is not None:
+        return State("missing", lacking)
+    return _recorded(record, run_hash(study, recipe, variant, seed))
+
+
+def _lacking_overlay(study: Study, recipe: Recipe, variant: str) -> str | None:
+    for name in (variant, *study.ancestors(variant)):
+        clip = study.variants[name].clip
+        if clip is not None and not recipe.overlay(clip).is_file():
+            return f"recipe {recipe.name} has no {recipe.overlay(clip).name} for 'clip: {clip}'"
+    return None
+
+
+def _recorded(record: Record | None, expected: str) -> State:
+    if record is None:
+        return State("missing")
+    if record.config_hash != expected:
+        return State("stale", f"made with configuration {record.config_hash}, now {expected}")
+    return State("done", record=record)
+
+
+def _marked(path: Path, expected: str) -> State | None:
+    if not os.path.lexists(path):
+        return None
+    marker = _noted(Marker, path)
+    if marker is None or marker.state is None:
+        return State("interrupted", f"{path} can't be read")
+    if marker.config_hash not in (None, expected):
+        return None
+    if marker.state == "running":
+        return State("interrupted", f"process {marker.pid} on {marker.host} is gone")
+    return State(marker.state, " ".join((marker.error or marker.job).split()))
+
+
+# ------------------------------------------------------------------------------------------------ runs of a study
 
 
 def plan(
@@ -198,9 +338,24 @@ def plan(
 def identified(
     study: str, variant: str, recipe: str, seed: str, results: str, checkpoint_minutes: str = str(CHECKPOINT_MINUTES)
 ) -> Run:
-    """The run of this :meth:`Run.identity`, as its files are now."""
+    """The run of this :meth:`Run.identity`, as its files are now. UserError if it names none."""
     of = load_study(Path(study))
-    return Run(of, of.variant(variant), load_recipe(recipe), int(seed), Path(results), float(checkpoint_minutes))
+    try:
+        numbers = int(seed), float(checkpoint_minutes)
+    except ValueError:
+        raise UserError(f"{seed}, {checkpoint_minutes}: expected a seed and minutes between checkpoints") from None
+    return Run(of, of.variant(variant), load_recipe(recipe), numbers[0], Path(results), numbers[1])
+
+
+def begun(study: Study, base: Recipe, results: Path) -> list[Run]:
+    """The runs of a study that have a folder, whatever became of them."""
+    folders = sorted((results / "runs" / base.name).glob("*/seed*/"))
+    named = [(path.parent.name, path.name.removeprefix("seed")) for path in folders]
+    return [
+        Run(study, study.variants[variant], base, int(seed), results)
+        for variant, seed in named
+        if variant in study.variants and re.fullmatch("[0-9]{1,9}", seed)
+    ]
 
 
 def to_run_again(runs: Sequence[Run]) -> list[Run]:

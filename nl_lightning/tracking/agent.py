@@ -33,7 +33,7 @@ def run_point(planned: Callable[[], Sequence[Run]], bring: Bring) -> int:
 
     runs = planned()
     own = runs[-1]
-    record, first = own.state().record, own.wandb.get("id", "a record")
+    record, first = own.state().record, own.wandb.id or "a record"
     if record is None and (found := tracking.find_record(own)) is not None:
         record, first = found
         write_record(own.results, record)
@@ -42,8 +42,8 @@ def run_point(planned: Callable[[], Sequence[Run]], bring: Bring) -> int:
         print(visible(f"{own.name} is done already: {own.study.metric.name} {record.score(own.study.metric):.1f} %"))
         return 0
     failed = list(bring(runs, lambda run: dict(os.environ) if run == own else _outside_the_sweep()))
-    if own in failed and not own.wandb:  # it didn't come as far as telling W&B
-        tracking.refuse(own.said().get("error", f"see {own.log}"))
+    if own in failed and own.wandb.id is None:  # it didn't come as far as telling W&B
+        tracking.refuse(own.said().error or f"see {own.log}")
     for left in _left_behind(own):
         failed += bring([left], _as_begun)
     return 1 if failed else 0
@@ -66,7 +66,7 @@ def _outside_the_sweep() -> dict[str, str]:
 def _as_begun(run: Run) -> dict[str, str]:
     """For a run of the sweep that another agent began: the same W&B run goes on."""
     others = {key: value for key, value in os.environ.items() if key != "WANDB_SWEEP_PARAM_PATH"}
-    return others | {"WANDB_RUN_ID": run.wandb["id"]}
+    return others | {"WANDB_RUN_ID": run.wandb.id or run.config_hash}
 
 
 def _left_behind(own: Run) -> list[Run]:
@@ -79,4 +79,4 @@ def _left_behind(own: Run) -> list[Run]:
         if variant in own.study.variants and seed.removeprefix("seed").isdigit()
     ]
     sweep = os.environ["WANDB_SWEEP_ID"]
-    return [run for run in runs if run.wandb.get("sweep") == sweep and run.state().name == "interrupted"]
+    return [run for run in runs if run.wandb.sweep == sweep and run.state().name == "interrupted"]

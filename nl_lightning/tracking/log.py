@@ -17,7 +17,7 @@ import wandb
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
 from nl_lightning.errors import Stopped, say
-from nl_lightning.study.records import RunRecord, parse_record, portable
+from nl_lightning.study.records import Record, parse_record, portable
 from nl_lightning.study.run import Run
 from nl_lightning.tracking.sweeps import PROJECT
 
@@ -56,7 +56,7 @@ def begin(run: Run) -> "wandb.Run":
 def _open(run: Run) -> "wandb.Run":
     return _init(
         project=_project(),
-        id=os.environ.get("WANDB_RUN_ID") or run.wandb.get("id") or run.config_hash,
+        id=os.environ.get("WANDB_RUN_ID") or run.wandb.id or run.config_hash,
         name=run.name,
         group=run.study.name,
         job_type=run.base.name,
@@ -70,7 +70,7 @@ def _project() -> str:
     return os.environ.get("WANDB_PROJECT", PROJECT)
 
 
-def repeat(run: Run, record: RunRecord, first: str) -> None:
+def repeat(run: Run, record: Record, first: str) -> None:
     """Finish the agent's W&B run at once with the numbers that the run has already, marked as a repeat of the `first`.
 
     If it is itself the first, whose record was filed before W&B heard of it, it is no repeat.
@@ -88,7 +88,7 @@ def refuse(line: str) -> None:
     wandb.finish(exit_code=2)
 
 
-def find_record(run: Run) -> tuple[RunRecord, str] | None:
+def find_record(run: Run) -> tuple[Record, str] | None:
     """The record of this very run in the W&B project, where another machine may have put it, and its W&B run."""
     if os.environ.get("WANDB_MODE", "online") != "online" or not logged_in():
         return None
@@ -118,14 +118,14 @@ def _init(**kwargs: Any) -> "wandb.Run":
     return wandb.init(**kwargs, mode="offline")
 
 
-def end(record: RunRecord) -> None:
+def end(record: Record) -> None:
     """File the record in the summary of the W&B run, and finish that."""
     if wandb.run is not None:
         wandb.run.summary.update(_summary(record))
         wandb.finish()
 
 
-def _summary(record: RunRecord) -> dict[str, Any]:
+def _summary(record: Record) -> dict[str, Any]:
     return {"record": json.dumps(dataclasses.asdict(record)), **record.scores}
 
 

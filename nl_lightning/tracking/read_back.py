@@ -13,8 +13,10 @@ from rich.text import Text
 
 from nl_lightning.errors import UserError
 from nl_lightning.report.collate import Runs, collect_records
-from nl_lightning.study.records import RunRecord, parse_record, state_by_record
-from nl_lightning.study.study import Recipe, Study
+from nl_lightning.study.recipe import Recipe
+from nl_lightning.study.records import Record, parse_record
+from nl_lightning.study.run import state_by_record
+from nl_lightning.study.study import Study
 from nl_lightning.tracking.offline import WandbRun
 
 STALE = "made with another configuration"
@@ -58,7 +60,7 @@ def _shortened(text: str, most: int = 200) -> str:
     return line if len(line) <= most else f"{line[:most]}..."
 
 
-def _record(run: WandbRun) -> RunRecord:
+def _record(run: WandbRun) -> Record:
     if run.record is None:
         raise UserError(f"no record: {run.state}")
     if not isinstance(run.record, str):
@@ -66,7 +68,7 @@ def _record(run: WandbRun) -> RunRecord:
     return parse_record(run.record, "broken record")
 
 
-def _why_not(study: Study, recipe: Recipe, record: RunRecord) -> str:
+def _why_not(study: Study, recipe: Recipe, record: Record) -> str:
     if record.recipe != recipe.name:
         return f"of recipe {record.recipe}"
     if record.variant not in study.variants:

@@ -13,8 +13,10 @@ from pathlib import Path
 import yaml
 
 from nl_lightning.errors import UserError
-from nl_lightning.study.records import load_records, write_atomically
-from nl_lightning.study.study import Recipe, Study, run_hash
+from nl_lightning.study.files import write_atomically
+from nl_lightning.study.recipe import Recipe, run_hash
+from nl_lightning.study.records import load_records
+from nl_lightning.study.study import Study
 
 PROJECT = "nl-lightning"
 """The W&B project where none is named."""
@@ -104,7 +106,7 @@ def _head(study: Study, recipe: Recipe, variants: Sequence[str], seeds: Sequence
     runs = len(variants) * len(seeds)
     lines = [f"{runs} runs of the study {study.name} under the recipe {recipe.name}. Written by 'nl-lightning sweeps'."]
     lines += [line for line in recipe.comment if line.startswith(("Hardware:", "Needs:"))]
-    records = [record for record in load_records(measured, recipe.name) if record.variant in variants]
+    records = [record for record in load_records(measured, recipe.name)[0] if record.variant in variants]
     if records:
         seconds = {record.variant: record.train_seconds + record.test_seconds for record in records}
         hours = sum(seconds.values()) * len(seeds) * len(variants) / len(seconds) / 3600

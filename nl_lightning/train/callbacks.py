@@ -13,14 +13,14 @@ from lightning.pytorch.utilities import rank_zero_warn
 from nl_lightning.data.datasets import Sample
 from nl_lightning.data.together import from_all
 from nl_lightning.errors import UserError
-from nl_lightning.study.lock import Claim
+from nl_lightning.study.lock import Lock
 from nl_lightning.study.run import Run
 
 
 class Progress(Callback):
     """Say in the run's marker how far it is, about once a second, for the runner's bars; stop if the claim is lost."""
 
-    def __init__(self, run: Run, held: Claim | None) -> None:
+    def __init__(self, run: Run, held: Lock | None) -> None:
         self.run, self.held, self.said = run, held, 0.0
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
 

@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from nl_lightning.data.together import from_all
 from nl_lightning.errors import STOP, Postponed, Stopped, say
-from nl_lightning.study.records import whole_file
+from nl_lightning.study.files import whole_file
 from nl_lightning.study.run import PREVIOUS
 
 

@@ -23,8 +23,8 @@ from lightning.pytorch.loggers import WandbLogger
 from nl_lightning.data.datamodule import VideoDataModule
 from nl_lightning.data.videos import below
 from nl_lightning.models.complexity import complexity
-from nl_lightning.study.lock import Claim
-from nl_lightning.study.records import RunRecord, pack, pack_numbers, portable, videos_hash, write_record
+from nl_lightning.study.lock import Lock
+from nl_lightning.study.records import Record, pack, pack_numbers, portable, videos_hash, write_record
 from nl_lightning.study.run import Run
 from nl_lightning.train.callbacks import Clock, Curve, Progress, UnreadableVideos
 from nl_lightning.train.checkpoints import newest_whole
@@ -43,11 +43,11 @@ class Tracker(Protocol):
     def begin(self, run: Run, /) -> Any:
         """The run at the tracker, as Lightning's W&B logger wants it."""
 
-    def end(self, record: RunRecord, /) -> None:
+    def end(self, record: Record, /) -> None:
         """File the record with the tracker."""
 
 
-def execute(run: Run, held: Claim | None, tracker: Tracker) -> RunRecord | None:
+def execute(run: Run, held: Lock | None, tracker: Tracker) -> Record | None:
     """Train, test and record a run; goes on from its last checkpoint if it has one of the same configuration.
 
     Of several processes, the first one has the claim (`held`), and returns the record. `tracker` follows the run.
@@ -88,12 +88,12 @@ def _callback(trainer: L.Trainer, kind: type[C]) -> C:
 
 def _record(
     run: Run, cli: VideoCLI, metrics: Mapping[str, float], unreadable: Mapping[str, Sequence[str]], test_seconds: float
-) -> RunRecord:
+) -> Record:
     """The record of a run that has just been tested."""
     trainer, model, data = cli.trainer, cli.model, cli.datamodule
     curve, clock = _callback(trainer, Curve), _callback(trainer, Clock)
     read = [video.scores is not None for video in in_order(model.tested)]
-    return RunRecord(
+    return Record(
         study=run.study.name,
         recipe=run.recipe.name,
         variant=run.variant.name,

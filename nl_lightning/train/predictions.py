@@ -21,7 +21,7 @@ from pydantic import Field
 
 from nl_lightning.errors import UserError
 from nl_lightning.study.border import checked, parse_json
-from nl_lightning.study.records import whole_file
+from nl_lightning.study.files import whole_file
 from nl_lightning.train.scores import Views
 
 ROW_GROUP = 64

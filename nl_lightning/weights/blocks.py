@@ -20,7 +20,7 @@ from nl_lightning.errors import UserError, visible
 from nl_lightning.models.conventions import Conventions, Instantiation
 from nl_lightning.models.nonlocal_block import NonLocalBlock
 from nl_lightning.study.border import Positive, checked, parse_json
-from nl_lightning.study.records import write_atomically
+from nl_lightning.study.files import write_atomically
 from nl_lightning.weights.file import check_finite, mismatches, some
 from nl_lightning.weights.source import Names
 from nl_lightning.weights.sources import NORM, TENSOR

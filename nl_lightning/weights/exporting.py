@@ -17,7 +17,7 @@ from torch import Tensor
 
 from nl_lightning.errors import UserError
 from nl_lightning.models.conventions import STAGES
-from nl_lightning.study.records import write_atomically
+from nl_lightning.study.files import write_atomically
 from nl_lightning.weights import slowfast
 from nl_lightning.weights.file import WeightsHeader, differences, read_weights
 from nl_lightning.weights.importing import translate

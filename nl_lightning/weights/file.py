@@ -21,7 +21,7 @@ from nl_lightning.data.sampling import Spread
 from nl_lightning.errors import UserError, visible
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.study.border import Positive, checked, parse_json
-from nl_lightning.study.records import write_atomically
+from nl_lightning.study.files import write_atomically
 
 FORMAT = "nl-lightning 1"
 HEADER = "nl_lightning_header"

@@ -18,7 +18,8 @@ from nl_lightning.models.complexity import Complexity, block_costs, complexity
 from nl_lightning.models.conventions import Conventions
 from nl_lightning.models.nonlocal_block import NonLocalBlock, NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
-from nl_lightning.study.study import Study, Variant, load_study
+from nl_lightning.study.loading import load_study
+from nl_lightning.study.study import Study, Variant
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden_complexity.json"

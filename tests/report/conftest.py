@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from nl_lightning.study.records import RunRecord, write_record
-from nl_lightning.study.study import Recipe, Study, load_recipe, load_study, run_hash
+from nl_lightning.study.loading import load_study
+from nl_lightning.study.recipe import Recipe, load_recipe, run_hash
+from nl_lightning.study.records import Record, write_record
+from nl_lightning.study.study import Study
 
 STUDY = """
 name: small
@@ -56,7 +58,7 @@ claims:
   - {id: why, text: It looks further., note: an interpretation}
 """
 
-Measure = Callable[..., RunRecord]
+Measure = Callable[..., Record]
 
 
 @pytest.fixture
@@ -82,7 +84,7 @@ def results(tmp_path: Path) -> Path:
 def measure(study: Study, recipe: Recipe, results: Path) -> Measure:
     """``measure(variant, seed, top1, **fields)`` files a record, of today's configuration if not said otherwise."""
 
-    def file(variant: str, seed: int, top1: float, **fields: object) -> RunRecord:
+    def file(variant: str, seed: int, top1: float, **fields: object) -> Record:
         content: dict[str, object] = {
             "study": study.name,
             "recipe": recipe.name,
@@ -108,7 +110,7 @@ def measure(study: Study, recipe: Recipe, results: Path) -> Measure:
             "finished": "2026-01-02T03:04:05+00:00",
             "versions": {"torch": "2.11.0", "python": "3.11.7"},
         }
-        record = RunRecord(**(content | fields))  # type: ignore[arg-type]
+        record = Record(**(content | fields))  # type: ignore[arg-type]
         write_record(results, record)
         return record
 

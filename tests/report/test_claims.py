@@ -8,10 +8,12 @@ from nl_lightning.report.claims import Comparison, compare, compare_reported, ju
 from nl_lightning.report.collate import collect
 from nl_lightning.report.uncertainty import Difference
 from nl_lightning.report.words import reason
-from nl_lightning.study.records import RunRecord
-from nl_lightning.study.study import Check, Claim, Recipe, Study, find_study, load_study
+from nl_lightning.study.loading import find_study, load_study
+from nl_lightning.study.recipe import Recipe
+from nl_lightning.study.records import Record
+from nl_lightning.study.study import Check, Claim, Study
 
-Measure = Callable[..., RunRecord]
+Measure = Callable[..., Record]
 
 
 @pytest.mark.usefixtures("one_seed")

@@ -12,11 +12,13 @@ from nl_lightning.report.claims import report
 from nl_lightning.report.collate import collate, collect
 from nl_lightning.report.render import table_markdown
 from nl_lightning.report.words import legend, note, provenance
-from nl_lightning.study.lock import claim
-from nl_lightning.study.records import RunRecord, marker_path, pack, record_path
-from nl_lightning.study.study import Recipe, Study, run_hash
+from nl_lightning.study.lock import acquire
+from nl_lightning.study.recipe import Recipe, run_hash
+from nl_lightning.study.records import Record, pack, record_path
+from nl_lightning.study.run import State, marker_path
+from nl_lightning.study.study import Study
 
-Measure = Callable[..., RunRecord]
+Measure = Callable[..., Record]
 
 
 def line(frame: pd.DataFrame, variant: str) -> dict[str, object]:
@@ -107,7 +109,7 @@ def test_gains_are_of_the_seeds_that_both_have(study: Study, recipe: Recipe, res
 
 def test_seeds_can_be_demanded(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:
     measure("plain", 0, 60.0)
-    measure("plain", 7, 99.0)
+    measure("plain", 7, 96.0)
     frame = collate(collect(study, recipe, results, seeds=[0, 1]))
     plain = line(frame, "plain")
     assert (plain["state"], plain["n"], plain["top1"]) == ("partial", 1, 60.0)
@@ -144,7 +146,7 @@ def test_notes_say_why_a_seed_is_missing(study: Study, recipe: Recipe, results: 
     mark(results, "block", 0, state="failed", error="loss is NaN")
     mark(results, "both", 0, state="preempted")
     recipe.overlay("128f").unlink()
-    with claim(marker_path(results, recipe.name, "i3d", 0).parent) or pytest.fail("free"):
+    with acquire(marker_path(results, recipe.name, "i3d", 0).parent) or pytest.fail("free"):
         frame = collate(collect(study, recipe, results))
     notes = {variant: line(frame, variant)["note"] for variant in study.variants}
     assert notes == {
@@ -251,12 +253,17 @@ def test_different_test_lists_never_meet(study: Study, recipe: Recipe, results: 
         collect(study, recipe, results)
 
 
-def test_a_broken_record_is_named(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:
+def test_a_broken_record_is_a_hole_with_its_reason(
+    study: Study, recipe: Recipe, results: Path, measure: Measure
+) -> None:
     measure("plain", 0, 60.0)
+    measure("block", 1, 61.0)
     path = record_path(results, "quick", "plain", 0)
     path.write_text(path.read_text().replace('"top1": 60.0', '"top1": "60"'))
-    with pytest.raises(UserError, match=f"{path}: top1: expected float, got '60'"):
-        collect(study, recipe, results)
+    runs = collect(study, recipe, results)
+    assert runs.seeds == (0, 1)
+    assert runs.states["plain", 0] == State("unreadable", f"{path}: top1: expected percent, 0 to 100, got '60'")
+    assert [record.variant for record in runs.records()] == ["block"]
 
 
 @pytest.fixture

@@ -28,10 +28,13 @@ from nl_lightning.report.render import (
     write_tables,
 )
 from nl_lightning.report.words import Column, heading
-from nl_lightning.study.records import RunRecord, marker_path, pack
-from nl_lightning.study.study import Recipe, Study, find_study, load_recipe, load_study
+from nl_lightning.study.loading import find_study, load_study
+from nl_lightning.study.recipe import Recipe, load_recipe
+from nl_lightning.study.records import Record, pack
+from nl_lightning.study.run import marker_path
+from nl_lightning.study.study import Study
 
-Measure = Callable[..., RunRecord]
+Measure = Callable[..., Record]
 REPOSITORY = Path(__file__).parent.parent.parent
 
 
@@ -256,7 +259,7 @@ OUTSIDE = "x <img src=x onerror=alert(1)> [a](http://b) | `c`\n# d\x1b[2J"
 def outside(study: Study, recipe: Recipe, results: Path, measure: Measure) -> Report:
     """A study whose every text from outside is nasty: labels, captions, claims, errors, names of files, devices."""
     measure("plain", 0, 60.0, unreadable=[OUTSIDE], videos_scored=399, device=OUTSIDE, decoder=OUTSIDE, commit=OUTSIDE,
-            versions={OUTSIDE: OUTSIDE}, top1_by_group={OUTSIDE: 50.0})  # fmt: skip
+            versions={OUTSIDE: OUTSIDE}, top1_by_group={OUTSIDE: 60.0})  # fmt: skip
     marker = marker_path(results, "quick", "block", 0)
     marker.parent.mkdir(parents=True)
     marker.write_text(json.dumps({"state": "failed", "error": OUTSIDE}))

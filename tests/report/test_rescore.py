@@ -15,7 +15,7 @@ import pytest
 from nl_lightning.cli import main
 from nl_lightning.errors import UserError
 from nl_lightning.report.rescore import lines, mean_logits, rescore, rescore_record, subsets, votes
-from nl_lightning.study.records import RunRecord, pack, predictions_path, write_record
+from nl_lightning.study.records import Record, pack, predictions_path, write_record
 from nl_lightning.train.predictions import KEY, PartWriter, VideoViews, ViewProtocol, merge, stored
 
 # Two clips of one crop each, six classes; the softmax of every view.
@@ -78,7 +78,7 @@ def test_views_of_thirty() -> None:
     assert list(subsets(ViewProtocol(1, 1, 400)).values()) == [[0]]
 
 
-def record(**kwargs: Any) -> RunRecord:
+def record(**kwargs: Any) -> Record:
     fields = {
         "study": "s", "recipe": "r", "variant": "v", "seed": 0, "config_hash": "00ff00ff00ff", "config": {},
         "top1": 50.0, "top5": 75.0, "videos_expected": 4, "videos_scored": 3, "num_clips": 2, "num_crops": 1,
@@ -86,7 +86,7 @@ def record(**kwargs: Any) -> RunRecord:
         "commit": "c", "dirty": False, "finished": "2026-01-01T00:00:00+00:00",
         "right_top1": pack([True, False, True, False]), "right_top5": pack([True, True, True, False]),
     }  # fmt: skip
-    return RunRecord(**{**fields, **kwargs})
+    return Record(**{**fields, **kwargs})
 
 
 def test_the_records_numbers_come_out_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,10 +19,11 @@ from rich.progress import TaskID
 from nl_lightning.errors import UserError, terminal, visible
 from nl_lightning.runs import schedule as runner
 from nl_lightning.runs.schedule import Slots, run_all
-from nl_lightning.study.lock import claim
+from nl_lightning.study.loading import load_study
+from nl_lightning.study.lock import acquire
+from nl_lightning.study.recipe import load_recipe
 from nl_lightning.study.records import record_path
 from nl_lightning.study.run import Run, plan
-from nl_lightning.study.study import load_recipe, load_study
 
 STUDY = """
 name: small
@@ -46,15 +47,15 @@ tables:
 # In place of nl_lightning.runs.worker: writes down when it began and ended, and leaves a record, or fails, or hangs.
 EXECUTION = """
 import os, sys, time
-from nl_lightning.study.lock import claim
-from nl_lightning.study.records import RunRecord, write_record
+from nl_lightning.study.lock import acquire
+from nl_lightning.study.records import Record, write_record
 from nl_lightning.study.run import identified
 from nl_lightning.errors import Stopped, stop_on_signals
 
 stop_on_signals()
 run = identified(*sys.argv[2:])
 variant = run.variant.name
-held = claim(run.folder)
+held = acquire(run.folder)
 if held is None:
     sys.exit(75)
 run.prepare_folder()
@@ -78,7 +79,7 @@ if variant in os.environ.get("FAIL", "").split():
 waits, line = os.environ.get("WAITS", ":").split(":")
 while variant in waits.split() and line not in (run.results / "order.log").read_text().splitlines():
     time.sleep(0.05)
-write_record(run.results, RunRecord(
+write_record(run.results, Record(
     study="small", recipe=run.base.name, variant=variant, seed=run.seed, config_hash=run.config_hash, config={},
     top1=50.0, top5=90.0, videos_expected=10, videos_scored=10, num_clips=1, num_crops=1, params=1, macs=1, steps=1,
     train_seconds=1.0, test_seconds=1.0, device="none", decoder="none", commit="none", dirty=False,
@@ -221,7 +222,7 @@ def test_what_another_process_works_on_is_left_to_it(
 
 def test_what_another_process_left_is_taken_over(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "LOOK_AGAIN", 0.1)
-    held = claim(runs[0].folder)
+    held = acquire(runs[0].folder)
     assert held is not None
     threading.Timer(1.0, held.release).start()
     assert go(runs[:1]) == (["parent"], [])
@@ -274,7 +275,7 @@ def test_a_runs_error_is_printed_as_it_is_and_ends_no_runner(runs: list[Run], er
     runs[3].folder.mkdir(parents=True)
     runs[3].say("failed", error=error)
     queue.conclude(runs[3], 2)
-    said = visible(error) if error else "ended with exit code 2"
+    said = visible(error) if error and isinstance(error, str) else "ended with exit code 2"
     assert printed.getvalue() == f"{runs[3].name} failed: {said} (log: {runs[3].log})\n"
     assert queue.failed == [runs[3]]
 

@@ -17,8 +17,9 @@ from tiny_study import write_tiny_study
 from nl_lightning.runs import slurm as cluster
 from nl_lightning.runs.processes import HELD
 from nl_lightning.runs.slurm import Job, states
+from nl_lightning.study.loading import load_study
+from nl_lightning.study.recipe import load_recipe
 from nl_lightning.study.run import Run, plan
-from nl_lightning.study.study import load_recipe, load_study
 
 STUDY = """
 name: small
@@ -41,12 +42,12 @@ tables:
 # told to stop; when it has saved its checkpoint once, it goes on and waits no more.
 PROCESS = """
 import os, signal, sys, time
-from nl_lightning.study.lock import claim
-from nl_lightning.study.records import RunRecord, write_record
+from nl_lightning.study.lock import acquire
+from nl_lightning.study.records import Record, write_record
 from nl_lightning.study.run import identified
 
 run = identified(*sys.argv[2:])
-held = claim(run.folder)
+held = acquire(run.folder)
 assert held is not None
 variant = run.variant.name
 log = open(run.results / "order.log", "a", buffering=1)
@@ -71,7 +72,7 @@ if variant in os.environ.get("FAIL", "").split():
     sys.exit(2)
 time.sleep(float(os.environ.get("TAKES", 0)))
 log.write(f"end {variant} {os.environ['OMP_NUM_THREADS']}\\n")
-write_record(run.results, RunRecord(
+write_record(run.results, Record(
     study="small", recipe=run.base.name, variant=variant, seed=run.seed, config_hash=run.config_hash, config={},
     top1=50.0, top5=90.0, videos_expected=10, videos_scored=10, num_clips=1, num_crops=1, params=1, macs=1, steps=1,
     train_seconds=1.0, test_seconds=1.0, device="none", decoder="none", commit="none", dirty=False,

@@ -38,7 +38,7 @@ def torchrun(folder: Path, run: Run, stop_after: int | None = None) -> list[int]
     agents = [subprocess.Popen(agent, cwd=folder, env=environment, stdout=subprocess.DEVNULL) for _ in range(2)]
     try:
         give_up = time.monotonic() + 240
-        while stop_after is not None and run.said().get("done", 0) < stop_after and time.monotonic() < give_up:
+        while stop_after is not None and run.said().done < stop_after and time.monotonic() < give_up:
             assert all(one.poll() is None for one in agents), "a process ended before it was told to stop"
             time.sleep(0.05)
         if stop_after is not None:

@@ -119,8 +119,9 @@ def edited(place: str, value: object) -> Any:
         ("name", 5, "p.yaml: name: expected a text, got 5; write it in quotes"),
         ("title", " \n ", "p.yaml: title: expected a text, got ' \\n '"),
         ("title", "\x1b[2Jx", "p.yaml: title: expected a text without control characters, got '\\x1b[2Jx'"),
+        ("title", "exe.\u202e4pm", "p.yaml: title: expected a text without control characters, got 'exe.\\u202e4pm'"),
         ("score", 729, "p.yaml: score: expected percent, 0 to 100, got 729"),
-        ("score", math.nan, "p.yaml: score: expected a number of less than 20 digits, got nan"),
+        ("score", math.nan, "p.yaml: score: expected a number, got nan"),
         ("seed", -1, "p.yaml: seed: expected a whole number, 0 to 4294967295, got -1"),
         ("seed", 2**32, "p.yaml: seed: expected a whole number, 0 to 4294967295, got 4294967296"),
         ("seed", False, "p.yaml: seed: expected a whole number, 0 to 4294967295, got False"),
@@ -157,6 +158,7 @@ def test_any_value_at_any_place_is_taken_or_refused_in_a_line(value: object, pla
 
 def test_line_breaks_become_blanks() -> None:
     assert checked(Plan, edited("title", "two\nlines,  and\ttabs"), "p").title == "two lines, and tabs"
+    assert checked(Plan, edited("title", "naïve →\U0001f469\u200d\U0001f4bb"), "p").title.startswith("naïve →")
 
 
 def test_names_of_files_with_odd_bytes_are_escaped() -> None:
@@ -181,8 +183,8 @@ def test_numbers_stay_what_they_are() -> None:
         ('{"a":' * 100_000, "j: lists and mappings lie more than 60 levels deep"),
         ("1" * 400, "j: expected a number of less than 20 digits, got 111"),
         ("[1, " + "1" * 5000 + "]", "j: isn't JSON: Exceeds the limit"),
-        ('{"a": {"b": 1e999}}', "j: a.b: expected a number of less than 20 digits, got inf"),
-        ("[NaN]", "j: [0]: expected a number of less than 20 digits, got nan"),
+        ('{"a": {"b": 1e999}}', "j: a.b: expected a number, got inf"),
+        ("[NaN]", "j: [0]: expected a number, got nan"),
         ('{"a": 1, "a": 2}', "j: isn't JSON: the key 'a' is given twice"),
         ('{"top1": 3', "j: isn't JSON: Expecting"),
         ("", "j: isn't JSON: Expecting value"),

@@ -7,8 +7,7 @@ import pytest
 
 from nl_lightning.errors import UserError
 from nl_lightning.models.conventions import BLOCKS, STAGES
-from nl_lightning.study.grid import spread
-from nl_lightning.study.study import find_study, load_study
+from nl_lightning.study.loading import find_study, load_study, spread
 
 STUDY = """
 name: product
@@ -69,8 +68,8 @@ def test_a_grid_adds_its_variants(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("grid", "complaint"),
     [
-        (FULL.replace("res2, res4", "res6"), "grid.stage: expected one of res2, res3, res4, res5, got 'res6'"),
-        (FULL.replace("[1, 3, 4]", "[0]"), "grid.blocks: expected whole numbers of at least 1, got 0"),
+        (FULL.replace("res2, res4", "res6"), "grid.stage[0]: expected one of res2, res3, res4, res5, got 'res6'"),
+        (FULL.replace("[1, 3, 4]", "[0]"), "grid.blocks[0]: expected a whole number, 1 to 99, got 0"),
         (FULL.replace("[1, 3, 4]", "[]"), "grid.blocks: expected one or more different values"),
         (FULL.replace("[gaussian]", "[gaussian, gaussian]"), "grid.instantiation: expected one or more different"),
         (FULL.replace("[gaussian]", "gaussian"), "grid.instantiation: expected a list"),

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from nl_lightning.errors import UserError
-from nl_lightning.study import lock as claims
-from nl_lightning.study.lock import Holder, claim, holder
+from nl_lightning.study import lock
+from nl_lightning.study.lock import Holder, acquire, holder
 
 
 @pytest.fixture
@@ -37,20 +37,20 @@ def ended() -> int:
 
 def test_one_at_a_time(what: Path) -> None:
     assert holder(what) is None
-    first = claim(what)
+    first = acquire(what)
     assert first is not None
-    assert claim(what) is None
+    assert acquire(what) is None
     assert holder(what) == Holder.this()
     first.release()
     assert holder(what) is None
-    with claim(what) or pytest.fail("it was released"):
-        assert claim(what) is None
+    with acquire(what) or pytest.fail("it was released"):
+        assert acquire(what) is None
     assert list(what.parent.iterdir()) == []
 
 
 def test_names_that_begin_alike_are_different_things(what: Path) -> None:
-    with claim(what) or pytest.fail("free"), claim(what.with_name("seed01")) or pytest.fail("free"):
-        assert claim(what.with_name("seed")) is not None
+    with acquire(what) or pytest.fail("free"), acquire(what.with_name("seed01")) or pytest.fail("free"):
+        assert acquire(what.with_name("seed")) is not None
 
 
 def test_of_many_processes_one_gets_it(what: Path) -> None:
@@ -59,10 +59,10 @@ def test_of_many_processes_one_gets_it(what: Path) -> None:
     code = textwrap.dedent(f"""
         import sys, time
         from pathlib import Path
-        from nl_lightning.study.lock import claim
+        from nl_lightning.study.lock import acquire
         while not Path({str(what.parent / "go")!r}).exists():
             pass
-        got = claim(Path({str(what)!r}))
+        got = acquire(Path({str(what)!r}))
         print(got is not None, flush=True)
         sys.stdin.read()
     """)
@@ -80,7 +80,7 @@ def test_of_many_processes_one_gets_it(what: Path) -> None:
 def test_what_a_dead_process_held_is_free_at_once(what: Path) -> None:
     file = left_by(what, 3, pid=ended())
     assert holder(what) is None
-    taken = claim(what)
+    taken = acquire(what)
     assert taken is not None
     assert taken.file.name == "seed0.claim.000004"
     assert not file.exists()
@@ -96,27 +96,27 @@ def test_a_number_that_the_machine_gave_to_another_process_is_no_sign_of_life(wh
 def test_a_holder_elsewhere_lives_while_it_gives_signs_of_life(what: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = left_by(what, pid=1, host="other", place="other machine")
     assert str(holder(what)) == "process 1 on other"
-    assert claim(what) is None
+    assert acquire(what) is None
     # Its machine's clock is of no account, nor is this one's: the file system's is.
     monkeypatch.setattr(time, "time", lambda: 0.0)
-    assert claim(what) is None
+    assert acquire(what) is None
     now = file.stat().st_mtime
-    os.utime(file, (now, now - claims.STALE - 1))
+    os.utime(file, (now, now - lock.STALE - 1))
     assert holder(what) is None
-    assert claim(what) is not None
+    assert acquire(what) is not None
 
 
 def test_a_half_written_claim_counts_until_it_is_old(what: Path) -> None:
     file = left_by(what)
     file.write_text("")
-    assert claim(what) is None
+    assert acquire(what) is None
     os.utime(file, (1, 1))
-    assert claim(what) is not None
+    assert acquire(what) is not None
 
 
 def test_a_claim_gives_signs_of_life_and_knows_when_it_is_lost(what: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "BEAT", 0.02)
-    mine = claim(what)
+    monkeypatch.setattr(lock, "BEAT", 0.02)
+    mine = acquire(what)
     assert mine is not None
     os.utime(mine.file, (1, 1))
     wait_until(lambda: mine.file.stat().st_mtime > 1)
@@ -132,15 +132,15 @@ def test_a_disk_without_links_is_good_enough(what: Path, monkeypatch: pytest.Mon
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(os, "link", no_links)
-    with claim(what) or pytest.fail("free"):
-        assert claim(what) is None
+    with acquire(what) or pytest.fail("free"):
+        assert acquire(what) is None
         assert [file.name for file in what.parent.iterdir()] == ["seed0.claim.000001"]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="seed0: can't be claimed: .*take a folder that can be written"):
-        claim(tmp_path / "file" / "seed0")
+    with pytest.raises(UserError, match="seed0: can't be locked: .*take a folder that can be written"):
+        acquire(tmp_path / "file" / "seed0")
 
 
 def wait_until(true: "object") -> None:

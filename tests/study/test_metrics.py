@@ -1,7 +1,7 @@
 """What studies are compared by is what records hold, studies report and runs log."""
 
 from nl_lightning.study.metrics import METRICS
-from nl_lightning.study.records import RunRecord
+from nl_lightning.study.records import Record
 from nl_lightning.study.study import Reported
 
 
@@ -9,6 +9,6 @@ def test_every_metric_has_its_place_in_records_and_studies() -> None:
     shown = [one.key for metric in METRICS.values() for one in metric.shown]
     assert len(set(shown)) == len(shown)
     for key in shown:
-        assert key in RunRecord.__dataclass_fields__
+        assert key in Record.__dataclass_fields__
         assert key in Reported.__dataclass_fields__
     assert all(metric.meaning for metric in METRICS.values())

@@ -2,6 +2,7 @@ import errno
 import json
 import math
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,32 +11,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nl_lightning.errors import UserError
-from nl_lightning.study.lock import Holder, claim
+from nl_lightning.study.files import write_atomically
+from nl_lightning.study.loading import load_study
+from nl_lightning.study.lock import Holder, acquire
 from nl_lightning.study.metrics import MAP, TOP1
+from nl_lightning.study.recipe import Recipe, hash_of, load_recipe, run_hash
 from nl_lightning.study.records import (
-    RunRecord,
+    Record,
+    finite,
     load_records,
-    marker_path,
     pack,
     pack_numbers,
     read_record,
     record_path,
-    state,
     unpack,
     unpack_numbers,
     videos_hash,
-    write_atomically,
     write_record,
 )
-from nl_lightning.study.study import Recipe, Study, load_recipe, load_study, run_hash
+from nl_lightning.study.run import Marker, Run, begun, identified, marker_path, plan, state
+from nl_lightning.study.study import Study
 
-RECORD = RunRecord(
+RECORD = Record(
     study="small",
     recipe="quick",
     variant="plain",
     seed=0,
     config_hash="0123456789ab",
-    config={"recipe": {"trainer": {"max_epochs": 2}}, "arguments": ["--model.net.depth=50"]},
+    config={},
     top1=64.25,
     top5=97.0,
     videos_expected=400,
@@ -59,7 +62,7 @@ RECORD = RunRecord(
 )
 
 
-def file_of(results: Path, record: RunRecord) -> Path:
+def file_of(results: Path, record: Record) -> Path:
     return record_path(results, record.recipe, record.variant, record.seed)
 
 
@@ -125,9 +128,9 @@ def test_contributions_to_another_map_are_refused(tmp_path: Path, packed: str, c
 
 def test_a_record_without_any_metric_is_refused(tmp_path: Path) -> None:
     for nothing in (replace(MULTI, mAP=None), replace(RECORD, top1=None)):
-        with pytest.raises(UserError, match="the field 'top1' is missing"):
+        with pytest.raises(UserError, match="the key 'top1' is missing"):
             write_record(tmp_path, nothing)
-    with pytest.raises(UserError, match="the field 'top5' is missing"):
+    with pytest.raises(UserError, match="the key 'top5' is missing"):
         write_record(tmp_path, replace(RECORD, top5=None))
 
 
@@ -159,7 +162,7 @@ def test_a_record_is_never_overwritten(tmp_path: Path) -> None:
     path = write_record(tmp_path, RECORD)
     before = path.read_bytes()
     with pytest.raises(UserError, match="has its record already; delete the file"):
-        write_record(tmp_path, replace(RECORD, top1=99.0))
+        write_record(tmp_path, replace(RECORD, top1=66.0))
     assert path.read_bytes() == before
 
 
@@ -174,7 +177,7 @@ def test_another_configurations_record_is_moved_aside(tmp_path: Path) -> None:
         "seed0.aaaaaaaaaaaa.json",
         "seed0.json",
     ]
-    assert load_records(tmp_path, "quick") == [new]  # the others are history
+    assert load_records(tmp_path, "quick") == ([new], [])  # the others are history
 
 
 def test_a_broken_record_is_moved_aside_too(tmp_path: Path) -> None:
@@ -191,36 +194,114 @@ def test_records_are_loaded_by_variant_and_seed(tmp_path: Path) -> None:
     for record in reversed(records):
         write_record(tmp_path, record)
     write_record(tmp_path, replace(RECORD, recipe="other"))
-    assert load_records(tmp_path, "quick") == records
-    assert load_records(tmp_path, "nothing") == []
+    assert load_records(tmp_path, "quick") == (records, [])
+    assert load_records(tmp_path, "nothing") == ([], [])
 
 
 def test_a_record_in_another_runs_place_is_refused(tmp_path: Path) -> None:
     path = write_record(tmp_path, RECORD)
     path.rename(path.with_name("seed1.json"))
-    with pytest.raises(UserError, match=r"seed1.json: holds the record of plain, seed 0, recipe quick; was it moved"):
-        load_records(tmp_path, "quick")
+    (one,) = load_records(tmp_path, "quick")[1]
+    assert (one.variant, one.seed) == ("plain", 1)
+    assert "seed1.json: holds the record of plain, seed 0, recipe quick; was it moved" in one.why
+
+
+def test_one_bad_file_hides_no_other_record(tmp_path: Path) -> None:
+    """Of another version (a field more, a field less), cut off by a full disk, or no file at all."""
+    for variant in ("good", "more", "less", "cut", "folder"):
+        write_record(tmp_path, replace(RECORD, variant=variant))
+    spoil = {name: file_of(tmp_path, replace(RECORD, variant=name)) for name in ("more", "less", "cut", "folder")}
+    raw = json.loads(spoil["more"].read_text())
+    spoil["more"].write_text(json.dumps(raw | {"new_field": 1}))
+    spoil["less"].write_text(
+        json.dumps({key: value for key, value in raw.items() if key != "steps"} | {"variant": "less"})
+    )
+    spoil["cut"].write_text(spoil["cut"].read_text()[:200])
+    spoil["folder"].unlink()
+    spoil["folder"].mkdir()
+    records, unreadable = load_records(tmp_path, "quick")
+    assert [record.variant for record in records] == ["good"]
+    why = {one.variant: one.why for one in unreadable}
+    assert set(why) == {"more", "less", "cut", "folder"}
+    assert "unknown key 'new_field'" in why["more"]
+    assert "was it written by a newer version?" in why["more"]
+    assert "the key 'steps' is missing" in why["less"]
+    assert "isn't JSON" in why["cut"]
+    assert "expected a file, got a folder" in why["folder"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"top1": 98.0}, "top1: 98.0 is more than top5, 97.0"),
+        ({"top1_by_group": {"space": 10.0, "look": 60.0}}, "top1_by_group: from 10.0 to 60.0, but top1 is 64.25"),
+        ({"videos_present": 401}, "videos_present: expected 0 to 400 (videos_expected), got 401"),
+        ({"right_top1": pack([True] * 257 + [False] * 143), "right_top5": pack([False] * 12 + [True] * 388)},
+         "right_top1: a video is right by it, but isn't in right_top5"),
+        ({"right_top1": pack([True] * 257 + [False] * 143), "read_videos": pack([False] + [True] * 399)},
+         "right_top1: a video is right by it, but isn't in read_videos"),
+        ({"train_videos": {"exepcted": 1}}, "train_videos: unknown key 'exepcted'; did you mean 'expected'?"),
+    ],
+)  # fmt: skip
+def test_records_that_contradict_themselves_are_refused(tmp_path: Path, fields: dict[str, object], said: str) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        write_record(tmp_path, replace(RECORD, **fields))
+
+
+def test_the_hash_is_that_of_the_configuration(tmp_path: Path) -> None:
+    config = {"recipe": {"trainer": {"max_epochs": 2}}, "arguments": ["--model.net.depth=50"]}
+    hash_ = hash_of(config["recipe"], config["arguments"], None, 0)
+    write_record(tmp_path, replace(RECORD, config=config, config_hash=hash_))
+    other = {**config, "arguments": ["--model.net.depth=101"]}
+    with pytest.raises(UserError, match=f"config_hash: expected [0-9a-f]{{12}}, as config has it, got {hash_}"):
+        write_record(tmp_path, replace(RECORD, config=other, config_hash=hash_, seed=0, variant="deep"))
+    # What can't be told isn't judged: the parent's hash, and folders of another machine.
+    write_record(tmp_path, replace(RECORD, config=other, config_hash=hash_, variant="child", init_from="plain"))
+    moved = {**other, "recipe": {"data": {"lists": ".../lists"}}}
+    write_record(tmp_path, replace(RECORD, config=moved, config_hash=hash_, variant="moved"))
+
+
+def test_a_diverged_run_needs_no_metric(tmp_path: Path) -> None:
+    curve = finite([{"epoch": 0, "loss": 2.0}, {"epoch": 1, "loss": math.nan}])
+    record = replace(RECORD, top1=None, top5=None, top1_by_group={}, diverged="the loss from step 7 on", curve=curve)
+    assert read_record(write_record(tmp_path, record)).diverged == "the loss from step 7 on"
+    assert curve == [{"epoch": 0, "loss": 2.0}, {"epoch": 1}]
+
+
+def test_every_committed_record_is_sound() -> None:
+    records, unreadable = load_records(Path(__file__).parents[2] / "results", "longrange")
+    assert (len(records), unreadable) == (29, [])
 
 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("top1", None, "the field 'top1' is missing"),
-        ("top1", "64", "top1: expected float, got '64'"),
-        ("top1", True, "top1: expected float, got True"),
-        ("top1", float("nan"), "top1: expected float, got nan"),
+        ("top1", None, "the key 'top1' is missing"),
+        ("top1", "64", "top1: expected percent, 0 to 100, got '64'"),
+        ("top1", True, "top1: expected percent, 0 to 100, got True"),
+        ("top1", float("nan"), "top1: expected a number, got nan"),
         ("top1", 100.5, "top1: expected percent, 0 to 100, got 100.5"),
         ("top5", -1, "top5: expected percent, 0 to 100, got -1"),
-        ("seed", 0.5, "seed: expected int, got 0.5"),
-        ("seed", False, "seed: expected int, got False"),
-        ("dirty", 0, "dirty: expected bool, got 0"),
+        ("seed", 0.5, "seed: expected a whole number, 0 to 4294967295, got 0.5"),
+        ("seed", False, "seed: expected a whole number, 0 to 4294967295, got False"),
+        ("seed", -1, "seed: expected a whole number, 0 to 4294967295, got -1"),
+        ("macs", 0, "macs: expected a whole number of at least 1, got 0"),
+        ("params", -1, "params: expected a whole number of at least 1, got -1"),
+        ("params", 10**400, "params: expected a number of less than 20 digits, got 1000"),
+        ("steps", 0, "steps: expected a whole number of at least 1, got 0"),
+        ("train_seconds", -1, "train_seconds: expected a number, 0 to 1000000000"),
+        ("finished", "yesterday", "finished: expected a time such as 2026-01-02T03:04:05"),
+        ("variant", "../../x", "variant: '../../x' names files"),
+        ("recipe", "../../../wb", "recipe: '../../../wb' names files"),
+        ("config_hash", "../x", "config_hash: expected 12 hexadecimal digits, got '../x'"),
+        ("dirty", 0, "dirty: expected true or false, got 0"),
         ("videos_scored", 401, r"videos_scored: expected 0 to 400 \(videos_expected\), got 401"),
-        ("unreadable", "a.mp4", r"unreadable: expected list\[str\], got 'a.mp4'"),
-        ("unreadable", [1], r"unreadable: expected list\[str\], got \[1\]"),
-        ("top1_by_group", {"space": "x"}, r"top1_by_group: expected dict\[str, float\]"),
-        ("curve", [{"epoch": "x"}], r"curve: expected list\[dict\[str, float\]\]"),
-        ("init_from", 3, "init_from: expected str, got 3"),
-        ("top_1", 3, "unknown field 'top_1'; did you mean 'top1'"),
+        ("unreadable", "a.mp4", "unreadable: expected a list, got 'a.mp4'"),
+        ("unreadable", [1], r"unreadable\[0\]: expected a text, got 1"),
+        ("top1_by_group", {"space": "x"}, "top1_by_group.space: expected percent, 0 to 100, got 'x'"),
+        ("curve", [{"epoch": "x"}], r"curve\[0\].epoch: expected a number, got 'x'"),
+        ("init_from", 3, "init_from: expected a text, got 3; write it in quotes"),
+        ("top_1", 3, "unknown key 'top_1'; did you mean 'top1'.; was it written by a newer version"),
     ],
 )
 def test_broken_fields_are_named(tmp_path: Path, field: str, value: object, message: str) -> None:
@@ -235,13 +316,22 @@ def test_broken_fields_are_named(tmp_path: Path, field: str, value: object, mess
         read_record(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe"])
-def test_files_that_are_no_record(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "isn't JSON"),
+        (b"{", "isn't JSON"),
+        (b"[1]", "expected 'key: value' pairs, got \\[1\\]"),
+        (b"\xff\xfe", "can't be read: line 1 isn't text"),
+        (b"[" * 100_000, "lists and mappings lie more than 60 levels deep"),
+    ],
+)
+def test_files_that_are_no_record(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "seed0.json"
     path.write_bytes(content)
-    with pytest.raises(UserError, match="seed0.json: not a record"):
+    with pytest.raises(UserError, match=f"seed0.json: {said}"):
         read_record(path)
-    with pytest.raises(UserError, match="no record"):
+    with pytest.raises(UserError, match="no record .*seed1.json"):
         read_record(tmp_path / "seed1.json")
 
 
@@ -309,6 +399,80 @@ def test_states_by_record(tmp_path: Path, study: Study, recipe: Recipe) -> None:
     assert stale.note == f"made with configuration {record.config_hash}, now {run_hash(study, longer, 'plain', 0)}"
 
 
+@pytest.mark.parametrize(
+    "content", ['{"top1": 3', "[1]", "null", '{"seed": 0}', "[" * 100_000, '{"top1": ' + "1" * 5000 + "}"]
+)
+def test_a_run_whose_record_cant_be_read_is_a_hole_with_its_reason(
+    tmp_path: Path, study: Study, recipe: Recipe, content: str
+) -> None:
+    path = record_path(tmp_path, "quick", "plain", 0)
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    found = state(tmp_path, study, recipe, "plain", 0)
+    assert (found.name, found.record) == ("unreadable", None)
+    assert found.note.startswith(str(path))
+    mark(tmp_path, state="failed", error="x")
+    assert state(tmp_path, study, recipe, "plain", 0).name == "failed"  # what became of it since then
+
+
+@pytest.mark.parametrize(
+    "marker",
+    [
+        {"state": "running", "pid": [1]},
+        {"state": "runing"},
+        {"state": ["failed"]},
+        {"state": "failed", "error": {"a": 1}},
+        {"state": "running", "done": "x"},
+        {"state": "running", "total": -1},
+        {"state": "running", "config_hash": "../../x"},
+        {"state": None},
+    ],
+)
+def test_a_marker_of_odd_values_is_no_marker(
+    tmp_path: Path, study: Study, recipe: Recipe, marker: dict[str, object]
+) -> None:
+    mark(tmp_path, **marker)
+    run = Run(study, study.variants["plain"], recipe, 0, tmp_path)
+    assert run.state().name == "interrupted"
+    assert run.state().note.endswith("can't be read")
+    assert run.said() == Marker()
+    assert run.said().share_done == 0
+    run.prepare_folder()
+
+
+def test_a_marker_says_how_far_a_run_is(tmp_path: Path, study: Study, recipe: Recipe) -> None:
+    run = Run(study, study.variants["plain"], recipe, 0, tmp_path)
+    mark(tmp_path, state="running", phase="train", done=1, total=2, started="2026", of_a_newer_version=[1])
+    assert run.said().share_done == 0.475
+    mark(tmp_path, state="running", phase="test", done=7, total=0)
+    assert run.said().share_done == 1.0
+
+
+@pytest.mark.parametrize("text", ["{", '{"id": 5}', '{"id": "a/b"}', '{"id": ""}', '{"id": "x", "sweep": [1]}'])
+def test_notes_of_wandb_with_odd_values_are_none(tmp_path: Path, study: Study, recipe: Recipe, text: str) -> None:
+    run = Run(study, study.variants["plain"], recipe, 0, tmp_path)
+    run.note_wandb("abc", "sweep1")
+    assert (run.wandb.id, run.wandb.sweep) == ("abc", "sweep1")
+    (run.folder / "wandb.json").write_text(text)
+    assert (run.wandb.id, run.wandb.sweep) == (None, None)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 10**20])
+def test_seeds_out_of_range_are_refused(tmp_path: Path, study: Study, recipe: Recipe, seed: int) -> None:
+    with pytest.raises(UserError, match="seed: expected a"):
+        plan(study, recipe, [seed], tmp_path)
+    with pytest.raises(UserError, match="seed: expected a"):
+        identified(str(study.path), "plain", str(recipe.files[0]), str(seed), str(tmp_path))
+    with pytest.raises(UserError, match="expected a seed"):
+        identified(str(study.path), "plain", str(recipe.files[0]), "x", str(tmp_path))
+
+
+def test_runs_that_were_begun_are_found_by_their_folders(tmp_path: Path, study: Study, recipe: Recipe) -> None:
+    for name in ("plain/seed3", "plain/seed3.0123456789ab.7", "plain/seed²", "other/seed0", "long/seed10"):
+        (tmp_path / "runs/quick" / name).mkdir(parents=True)
+    assert [run.name for run in begun(study, recipe, tmp_path)] == ["long seed 10", "plain seed 3"]
+
+
 def test_a_done_run_stays_done_whatever_its_marker_says(tmp_path: Path, study: Study, recipe: Recipe) -> None:
     write_record(tmp_path, replace(RECORD, config_hash=run_hash(study, recipe, "plain", 0)))
     mark(tmp_path, state="failed", error="x")
@@ -324,7 +488,7 @@ def test_states_by_marker(tmp_path: Path, study: Study, recipe: Recipe) -> None:
     mark(tmp_path, state="running", pid=os.getpid(), host="here")
     assert state(tmp_path, study, recipe, "plain", 0).note == f"process {os.getpid()} on here is gone"
     assert current() == "interrupted"  # nothing holds its claim
-    with claim(marker_path(tmp_path, "quick", "plain", 0).parent) or pytest.fail("free"):
+    with acquire(marker_path(tmp_path, "quick", "plain", 0).parent) or pytest.fail("free"):
         assert current() == "running"
         assert state(tmp_path, study, recipe, "plain", 0).note == str(Holder.this())
         assert state(tmp_path, study, recipe, "plain", 1).name == "missing"
@@ -340,7 +504,7 @@ def test_states_by_marker(tmp_path: Path, study: Study, recipe: Recipe) -> None:
     assert (failed.name, failed.note) == ("failed", "loss is NaN at step 7")
     mark(tmp_path, state="failed", error="x", config_hash=run_hash(study, recipe, "plain", 0))
     assert current() == "failed"
-    mark(tmp_path, state="failed", error="x", config_hash="another")
+    mark(tmp_path, state="failed", error="x", config_hash="abcdefabcdef")
     assert current() == "stale"  # that failure was another configuration's
 
 

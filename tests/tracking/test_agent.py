@@ -18,7 +18,7 @@ import yaml
 from tiny_study import write_tiny_study
 from wandb_standin import ENTITY, KEY, Run, WandbServer
 
-from nl_lightning.study.records import RunRecord, load_records
+from nl_lightning.study.records import Record, load_records
 
 PROGRAMS = Path(sys.executable).parent
 LIMIT = 240
@@ -62,8 +62,8 @@ class Place:
     def agent(self, sweep: str, *options: str, **environment: str) -> "subprocess.Popen[str]":
         return self.start("wandb", "agent", *options, sweep, **environment)
 
-    def records(self) -> list[RunRecord]:
-        return load_records(self.folder / "my_results", "tiny")
+    def records(self) -> list[Record]:
+        return load_records(self.folder / "my_results", "tiny")[0]
 
     def training(self, variant: str) -> bool:
         """Whether a run is in the middle of training."""

@@ -14,11 +14,12 @@ import wandb
 from wandb_standin import ENTITY, KEY, Run, WandbServer
 
 from nl_lightning.cli import main
-from nl_lightning.study.records import RunRecord, load_records
-from nl_lightning.study.study import Recipe, Study
+from nl_lightning.study.recipe import Recipe
+from nl_lightning.study.records import Record, load_records
+from nl_lightning.study.study import Study
 from nl_lightning.tracking.offline import from_folders
 
-Measure = Callable[..., RunRecord]
+Measure = Callable[..., Record]
 Say = Callable[..., str]
 
 TELL = """
@@ -57,14 +58,14 @@ def say(study: Study, recipe: Recipe, results: Path, capsys: pytest.CaptureFixtu
     return report
 
 
-def tell(mode: str, *records: RunRecord) -> None:
+def tell(mode: str, *records: Record) -> None:
     texts = [json.dumps(asdict(record)) for record in records]
     subprocess.run([sys.executable, "-c", TELL, mode], input=json.dumps(texts), text=True, check=True, timeout=60)
 
 
 def put(server: WandbServer, name: str, record: object = None, state: str = "finished", **summary: object) -> None:
     """A run on the server, in project p; a record is its text."""
-    if isinstance(record, RunRecord):
+    if isinstance(record, Record):
         record = json.dumps(asdict(record))
     found = summary if record is None else {"record": record, **summary}
     server.state.runs[name] = Run(ENTITY, "p", name, f"name of {name}", state, summary=found)
@@ -83,7 +84,7 @@ def test_the_same_tables_from_a_server_and_from_folders_as_from_the_records(
     measure("plain", 1, 66.125, config_hash="0123456789ab")
     measure("block", 1, 71.375)
     say()
-    records = load_records(results, "quick")
+    records = load_records(results, "quick")[0]
     tell("online", *records)
     tell("offline", *records)
     on_server = say("--results", tmp_path / "server", "--wandb", "tester/p")
@@ -137,7 +138,7 @@ def test_what_does_not_count_is_listed_with_the_reason(
         *((f"no record: {state}", state) for state in ("running", "crashed", "failed", "preempted", "pending")),
     ]:
         assert f"{why} 1 name of {name} ({name})" in said
-    assert re.search(r"broken record: not a record: .* 1 name of torn \(torn\)", said)
+    assert re.search(r"broken record: isn.t JSON: .* 1 name of torn \(torn\)", said)
     assert said.endswith("14 of 15 W&B runs left out")
     assert ",ok,1,60.0," in tables(results)["small_a.csv"].decode()
 

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from nl_lightning.errors import UserError
-from nl_lightning.study.study import find_study, load_recipe, load_study, run_hash
+from nl_lightning.study.loading import find_study, load_study
+from nl_lightning.study.recipe import load_recipe, run_hash
 from nl_lightning.tracking import sweeps
 from nl_lightning.tracking.sweeps import check_expected, write_sweeps
 

@@ -14,7 +14,7 @@ import torch
 from tiny_study import execute, planned, write_tiny_study
 
 from nl_lightning.data.datamodule import VideoDataModule
-from nl_lightning.study.records import RunRecord
+from nl_lightning.study.records import Record
 from nl_lightning.study.run import PREVIOUS, Run
 from nl_lightning.train.checkpoints import newest_whole
 
@@ -62,7 +62,7 @@ def finish(run: Run, monkeypatch: pytest.MonkeyPatch, lives: Iterator[int]) -> i
             left = next(lives)
 
 
-def outcome(run: Run) -> tuple[dict[str, Any], dict[str, Any], RunRecord]:
+def outcome(run: Run) -> tuple[dict[str, Any], dict[str, Any], Record]:
     """Weights and optimizer, predictions, and the record without times."""
     checkpoint = torch.load(run.checkpoint, weights_only=True)
     record = run.state().record

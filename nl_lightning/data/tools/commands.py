@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nl_lightning.errors import UserError
-from nl_lightning.study.lock import claim, holder
+from nl_lightning.study.lock import acquire, holder
 
 
 @contextlib.contextmanager
@@ -16,7 +16,7 @@ def alone(file: Path) -> Iterator[None]:
         file.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(file.parent, os.W_OK):
         raise UserError(f"{file.parent} can't be written: name another place with --out")
-    held = claim(file)
+    held = acquire(file)
     if held is None:
         raise UserError(f"{file}: {holder(file) or 'another process'} is at work on it; wait for it, or end it")
     with held:

@@ -30,7 +30,7 @@ from nl_lightning.data.sampling import resized
 from nl_lightning.data.tools.commands import alone
 from nl_lightning.data.videos import VideoList
 from nl_lightning.errors import UserError, bars
-from nl_lightning.study.records import write_atomically
+from nl_lightning.study.files import write_atomically
 
 SHORT_SIDE = 256
 KEY_EVERY = 16

@@ -13,7 +13,7 @@ from nl_lightning.data.tools import check as census
 from nl_lightning.data.tools.check import Count, by_error, counts, take_census
 from nl_lightning.data.videos import VideoList
 from nl_lightning.errors import UserError
-from nl_lightning.study.lock import claim
+from nl_lightning.study.lock import acquire
 
 NAMES = ("a b.mp4", "-c.mp4", "empty.mp4", "cut.mp4", "absent.mp4")
 
@@ -109,7 +109,7 @@ def test_files_that_hang_or_crash_are_findings(root: Path, monkeypatch: pytest.M
 
 
 def test_one_at_a_time(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = claim(root / "census.parquet")
+    held = acquire(root / "census.parquet")
     assert held is not None
     with held, pytest.raises(UserError, match=r"census\.parquet: process \d+ on .* is at work on it"):
         take(root)

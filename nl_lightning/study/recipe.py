@@ -1,0 +1,167 @@
+"""Everything but the network: recipes, and the hash of what can change a run's numbers.
+
+A *recipe* is data, clips, schedule and trainer, as configuration files of ``nl-lightning fit``. Only the few settings
+that a study has to know are checked here; the rest is the training's to check. Nothing that a recipe names is imported.
+"""
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nl_lightning.errors import UserError
+from nl_lightning.study.border import Name, Positive, checked, load_yaml, read_text
+from nl_lightning.study.loading import experiments_folders, find
+from nl_lightning.study.study import Study, Variant
+
+# Settings that can't change a number: where things lie, how fast they go, what is shown. Not in a run's hash.
+NEUTRAL = {
+    "seed_everything", "data.root", "data.allow_outside", "data.shards", "data.manifest", "data.decode_seconds",
+    "data.num_workers", "data.decoded_copy", "trainer.enable_model_summary", "trainer.default_root_dir",
+    "trainer.logger", "trainer.enable_progress_bar", "trainer.accelerator", "trainer.log_every_n_steps",
+}  # fmt: skip
+# A batch is per process, so these change a number unless they are 1, which is the same as not saying it.
+NEUTRAL_IF_ONE = {"trainer.devices", "trainer.num_nodes"}
+
+
+@dataclass(frozen=True)
+class _Model:
+    multi_label: bool = False
+    net: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Data:
+    folds: Positive = 1
+    num_frames: Positive | None = None
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What a study has to know of a recipe."""
+
+    model: _Model = field(default_factory=_Model)
+    data: _Data = field(default_factory=_Data)
+    trainer: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything but the network: the files for ``--config``, in order, and what they say together."""
+
+    name: str
+    files: tuple[Path, ...]
+    config: Mapping[str, Any]
+
+    @property
+    def _known(self) -> _Known:
+        return checked(_Known, self.config, f"{self.files[-1]}", unknown="ignore")
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a video has several classes at once."""
+        return self._known.model.multi_label
+
+    @property
+    def folds(self) -> int:
+        """Official splits of its data, which the seeds stand for in turn (``data.folds``); 1 where there are none."""
+        return self._known.data.folds
+
+    @property
+    def frames(self) -> int | None:
+        """Frames of a clip; None if it doesn't say."""
+        return self._known.data.num_frames
+
+    @property
+    def comment(self) -> list[str]:
+        """What its file opens with: hardware, hours, what it needs. A line that is indented goes on with the last."""
+        lines = read_text(self.files[0]).splitlines()
+        opening = "\n".join(line[1:] for line in itertools.takewhile(lambda line: line.startswith("#"), lines))
+        return [" ".join(line.split()) for line in re.sub(r"\n  +", " ", opening).splitlines()]
+
+    def overlay(self, clip: str) -> Path:
+        """The file that changes this recipe for variants of this clip; it need not exist."""
+        base = self.files[0]
+        return base.with_name(f"{base.stem}_{clip}{base.suffix}")
+
+    def with_clip(self, clip: str | None) -> "Recipe":
+        """The recipe for variants of this clip; itself for None. UserError if it has no such file."""
+        if clip is None:
+            return self
+        overlay = self.overlay(clip)
+        if not overlay.is_file():
+            raise UserError(f"recipe '{self.name}' has no {overlay}, which variants with 'clip: {clip}' need")
+        return Recipe(self.name, (*self.files, overlay), _merged(self.config, _recipe_config(overlay)))
+
+    def check_measures(self, study: Study) -> None:
+        """UserError if testing under this recipe doesn't give the metric by which a study compares networks."""
+        if self.multi_label != study.metric.multi_label:
+            each = "several classes" if self.multi_label else "one class"
+            raise UserError(
+                f"{study.path}: networks are compared by {study.metric.key}, but videos of recipe '{self.name}' have "
+                f"{each} each (model.multi_label): take another --recipe"
+            )
+
+
+def load_recipe(name_or_path: str | Path, clip: str | None = None, root: Path | None = None) -> Recipe:
+    """Read a recipe: ``longrange`` is ``experiments/recipes/longrange.yaml``; a path is taken as it is.
+
+    With `clip`, ``<recipe>_<clip>.yaml`` beside it is laid over it as LightningCLI does with a second
+    ``--config``: mappings merge, everything else is replaced. `root` stands for the experiments folder.
+    """
+    path = find(name_or_path, lambda: [f / "recipes" for f in ([root] if root else experiments_folders())], "recipe")
+    return Recipe(checked(Name, path.stem, f"{path}"), (path,), _recipe_config(path)).with_clip(clip)
+
+
+def _recipe_config(path: Path) -> dict[str, Any]:
+    config = load_yaml(path)
+    known = checked(_Known, config, str(path), unknown="ignore")
+    # A network in a recipe would slip into every variant that leaves the key out, baselines above all.
+    for key in ("depth", "inflate", "non_local"):
+        if key in known.model.net:
+            raise UserError(f"{path}: model.net.{key} belongs to the variants of a study, not to a recipe")
+    assert isinstance(config, dict)
+    return config
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def config_hash(recipe: Recipe, variant: Variant, parent_hash: str | None, seed: int) -> str:
+    """12 hexadecimal digits that change with everything that can change the numbers of a run.
+
+    They cover the merged recipe (`recipe` has the variant's clip) but for :data:`NEUTRAL`, the variant's
+    arguments, the seed, and the hash of the run whose weights it starts from.
+    """
+    return hash_of(recipe.config, variant.arguments(), parent_hash, seed)
+
+
+def hash_of(config: Mapping[str, Any], arguments: list[str], parent_hash: str | None, seed: int) -> str:
+    """The :func:`config_hash` of a merged recipe and a variant's arguments."""
+    run = {"recipe": _without(config, ""), "variant": arguments, "seed": seed, "parent": parent_hash}
+    canonical = json.dumps(run, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def _without(config: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {
+        key: _without(value, f"{prefix}{key}.") if isinstance(value, dict) else value
+        for key, value in config.items()
+        if f"{prefix}{key}" not in NEUTRAL and not (f"{prefix}{key}" in NEUTRAL_IF_ONE and value == 1)
+    }
+
+
+def run_hash(study: Study, recipe: Recipe, variant: str, seed: int) -> str:
+    """The :func:`config_hash` of a run of a study, parents included; `recipe` is the one without clip."""
+    network = study.variant(variant)
+    parent = run_hash(study, recipe, network.init_from, seed) if network.init_from else None
+    return config_hash(recipe.with_clip(network.clip), network, parent, seed)
