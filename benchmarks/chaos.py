@@ -229,7 +229,7 @@ class Chaos:
 
     def kill_decoder(self) -> bool:
         """kill -9 of a process that decodes for a worker, which starts another"""
-        return self.kill_child("nl_lightning.data.helper")
+        return self.kill_child("nl_lightning.data.reader")
 
     def kill_child(self, program: str) -> bool:
         if (target := self.one_at_work()) is None:

@@ -19,8 +19,8 @@ from benchmarks import data
 from benchmarks.contest import Contest, Figures, Settings, measure
 from nl_lightning.data import decoding
 from nl_lightning.data.datamodule import VideoDataModule
+from nl_lightning.data.decoding import Frames
 from nl_lightning.data.sampling import clip_indices, train_start
-from nl_lightning.data.transforms import Frames
 from nl_lightning.study.loading import find_study, load_study
 from nl_lightning.study.recipe import load_recipe
 from nl_lightning.train.classifier import VideoClassifier

@@ -15,23 +15,27 @@ from nl_lightning.data.tools.check import survey
 
 
 def fault(path: str | Path) -> None:
-    """Hang or crash if a file is named so."""
+    """Hang, crash, or compute for ever, if a file is named so."""
     if "hang" in Path(path).name:
         time.sleep(1000)
+    while "spin" in Path(path).name:
+        pass
     if "crash" in Path(path).name:
         os.kill(os.getpid(), signal.SIGSEGV)
 
 
-def num_frames(path: str | Path, known: Any = None) -> int:
+def num_frames(path: str | Path, facts: Any = None) -> int:
     """As the real one, with faults."""
     fault(path)
-    return decoding.num_frames(path, known)
+    return decoding.num_frames(path, facts)
 
 
-def frames(path: str | Path, indices: Any, decoder: Any, known: Any, allocate: Callable[..., Any]) -> Any:
+def frames(
+    path: str | Path, indices: Any, decoder: Any, facts: Any, square_pixels: bool, allocate: Callable[..., Any]
+) -> Any:
     """As the real one, with the same faults."""
     fault(path)
-    return decoding.frames(path, indices, decoder, known, allocate)
+    return decoding.frames(path, indices, decoder, facts, square_pixels, allocate)
 
 
 def all_frames(path: str | Path) -> Any:
@@ -56,6 +60,12 @@ def die_the_first_time(path: Path) -> str:
 def fail(path: str | Path) -> None:
     """Raise what is no fault of the file."""
     raise OSError(28, "No space left on device", str(path))
+
+
+def fail_late(path: str | Path) -> None:
+    """The same, after a while."""
+    time.sleep(1)
+    fail(path)
 
 
 def whole_numbers(path: str | Path, rows: int, allocate: Callable[..., Any]) -> Any:

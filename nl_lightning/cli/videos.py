@@ -196,11 +196,11 @@ def data_prepare(of: DataSet, *, out: Path) -> int:
         out: folder where the copy goes.
     """
     with working("reading the lists"):
-        from nl_lightning.data.tools.prepare import prepare
+        from nl_lightning.data.tools.prepare import copy_data_set
 
         data = of.load()
     lists = [name for name in data.lists.values() if name is not None]
-    made = prepare(data.splits(), lists, data.root, out, of.workers)
+    made = copy_data_set(data.splits(), lists, data.root, out, of.workers)
     print_lines(*(f"{visible(error)} (copied as it is: {visible(name)})" for name, error in made.as_they_are.items()))
     print_lines(
         f"{made.made} videos copied, {made.there} were there, {len(made.as_they_are)} copied as they are, "
@@ -217,9 +217,9 @@ def data_shards(of: DataSet, *, out: Path, shard_mb: Annotated[int, whole(1, 10*
         shard_mb: MB of a shard, about.
     """
     with working("reading the lists"):
-        from nl_lightning.data.shards import pack
+        from nl_lightning.data.shards import write_shards
 
         data = of.load()
-    packed, absent = pack(data.splits(), data.root, out, shard_mb * 1_000_000)
+    packed, absent = write_shards(data.splits(), data.root, out, shard_mb * 1_000_000)
     print_lines(f"{packed} videos packed, {len(absent)} absent; train with --data.shards={out}")
     return 0

@@ -18,13 +18,12 @@ from nl_lightning.data.annotations import read_annotation
 from nl_lightning.data.datasets import Reader, Sample, TestVideos, TrainClips
 from nl_lightning.data.decoded_copy import DecodedCopy
 from nl_lightning.data.decoding import Decoder, named
-from nl_lightning.data.files import Files
+from nl_lightning.data.files import Files, check_room
 from nl_lightning.data.locating import COPIES, scan_folder
 from nl_lightning.data.longrange import LongRange
 from nl_lightning.data.manifest import NAME, Manifest
 from nl_lightning.data.sampling import EpochShuffle, Spread, Turns
 from nl_lightning.data.shards import Shards
-from nl_lightning.data.shared_memory import check_room
 from nl_lightning.data.transforms import TestViews, TrainView
 from nl_lightning.data.videos import Labels, VideoList, every_fifth, refuse_outside, same_classes
 from nl_lightning.errors import UserError, ignore_stops

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from nl_lightning.data.decoding import Frames
 from nl_lightning.data.packets import DecodeError
 from nl_lightning.data.sampling import BY_TIME, Spread, clip_indices, test_clips, train_start
-from nl_lightning.data.transforms import Frames, TestViews, TrainView, mirror
+from nl_lightning.data.transforms import TestViews, TrainView, mirror
 from nl_lightning.data.videos import Labels, VideoList, mirrored_labels
 
 

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from nl_lightning.data import decoding
 from nl_lightning.data.decoding import Frames
-from nl_lightning.data.helper import by_helpers
 from nl_lightning.data.packets import DecodeError
+from nl_lightning.data.reader import by_helpers
 from nl_lightning.errors import UserError, bars
 from nl_lightning.study import border
 from nl_lightning.study.files import whole_file, write_atomically

@@ -26,6 +26,7 @@ What decord would be wrong on:
 
 import functools
 import importlib
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -37,13 +38,23 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
-from nl_lightning.data.packets import DecodeError, Index, Known, index_of, reason, version_of, video_stream
+from nl_lightning.data.packets import (
+    DecodeError,
+    Facts,
+    Index,
+    decode_from,
+    index_of,
+    reason,
+    url,
+    version_of,
+    video_stream,
+)  # fmt: skip
 from nl_lightning.errors import UserError, nearest
 
 Decoder = Literal["auto", "pyav", "decord", "torchcodec"]
 Frames = npt.NDArray[np.uint8]  # (T, H, W, 3), RGB
 Shape = tuple[int, int, int, int]
-Found = Iterator[tuple[int, Frames]]
+Pictures = Iterator[tuple[int, Frames]]
 """Pictures (H, W, 3), each valid until the next one, with their places among the wanted frames."""
 
 DECODERS = ("pyav", "decord", "torchcodec")
@@ -54,11 +65,13 @@ def fresh(shape: Shape) -> Frames:
     return np.empty(shape, np.uint8)
 
 
-def named(decoder: Decoder) -> str:
+def named(decoder: Decoder, square_pixels: bool = False) -> str:
     """Return the decoder that reads, for ``auto`` too; UserError if there is none of this name, or not installed."""
     if decoder not in ("auto", *DECODERS):
         raise UserError(f"data.decoder is '{decoder}'" + nearest(decoder, ("auto", *DECODERS)))
     if decoder in ("decord", "torchcodec"):
+        if square_pixels:
+            raise UserError(f"data.square_pixels needs PyAV: set data.decoder to auto, not {decoder}")
         library(decoder)
     return "pyav" if decoder == "auto" else decoder
 
@@ -67,24 +80,28 @@ def frames(
     path: str | Path,
     indices: Sequence[int] | npt.NDArray[Any],
     decoder: Decoder = "auto",
-    known: Known | None = None,
+    facts: Facts | None = None,
+    square_pixels: bool = False,
     allocate: Callable[[Shape], Frames] = fresh,
 ) -> Frames:
-    """Return the shown frames `indices` of a video, uint8 RGB (T, H, W, 3), upright as a player shows them.
+    """Return the shown frames `indices` of a video, uint8 RGB (T, H, W, 3), as a player shows them.
+
+    They are turned and mirrored as the file says. All have the size of the video's first frame.
 
     Args:
         path: video file, or a stretch of one.
         indices: 0-based in presentation order; in any order, repeats allowed.
         decoder: who reads; ``decord`` and ``torchcodec`` refuse files on which they would be wrong.
-        known: what a census found about the file.
+        facts: what a census found about the file.
+        square_pixels: scale the width if the file says that its pixels aren't square, as players do. PyAV only.
         allocate: gives the array to fill.
 
     Raises:
         DecodeError: the file cannot be read, or not by this decoder, or an index lies outside the video.
         UserError: there is no such decoder.
     """
-    reads = named(decoder)
-    index = index_of(path, known)
+    reads = named(decoder, square_pixels)
+    index = index_of(path, facts)
     wanted, back = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)  # ascending, each once
     if len(wanted) == 0:
         raise ValueError("no indices given")
@@ -94,7 +111,7 @@ def frames(
     if refusal := objection(path, index, reads):
         raise DecodeError(f"{path}: {reads} would be wrong on this file: {refusal}")
     try:
-        for source in sources(path, wanted, index, reads):
+        for source in sources(path, wanted, index, Screen(path, square_pixels), reads):
             filled, left = fill(source, back, allocate)
             if left == 0:
                 return filled
@@ -105,15 +122,15 @@ def frames(
     raise DecodeError(f"{path}: {left} of {len(wanted)} wanted frames could not be decoded")
 
 
-def num_frames(path: str | Path, known: Known | None = None) -> int:
+def num_frames(path: str | Path, facts: Facts | None = None) -> int:
     """Return how many frames of a video are shown; DecodeError if it cannot be read."""
-    return index_of(path, known).count
+    return index_of(path, facts).count
 
 
 def frame_rate(path: str | Path) -> Fraction:
     """Return the frames a second of a video, on average; DecodeError if it cannot be read or says none."""
     try:
-        with av.open(str(path)) as container:
+        with av.open(url(path)) as container:
             stream = video_stream(container)
             rate = stream.average_rate or stream.guessed_rate
     except Exception as error:
@@ -130,25 +147,30 @@ def all_frames(path: str | Path) -> Frames:
 
 def objection(path: str | Path, index: Index, reads: str) -> str:
     """Return why a decoder may not read this file, empty if it may."""
-    if reads == "decord":
-        return index.objection or miscount(str(path), reads, index.count, *version_of(path))
-    if reads == "torchcodec":
-        untimed = "" if index.times is not None else "the times of its frames can't be trusted"
-        return untimed or miscount(str(path), reads, index.count, *version_of(path))
-    return ""
+    if reads == "pyav":
+        return ""
+    if reads == "decord" and index.objection:
+        return index.objection
+    if reads == "torchcodec" and index.times is None:
+        return "the times of its frames can't be trusted"
+    return misread(str(path), reads, index.count, *version_of(path))
 
 
 @functools.lru_cache(maxsize=64)
-def miscount(path: str, reads: str, count: int, size: int, mtime_ns: int) -> str:
-    """Return an objection if a decoder cannot read the file, or believes in other than `count` frames.
+def misread(path: str, reads: str, count: int, size: int, mtime_ns: int) -> str:
+    """Return an objection if a decoder cannot read the file, believes in other than `count` frames, or won't mirror it.
 
     The first frame is read as well: decord opens pictures of a few widths (8, 12, 16, 24, 48, 72) and then cannot.
     """
     try:
+        with av.open(url(path)) as container:
+            a, b, c, d = orientation(next(container.decode(video_stream(container))))
         reader = open_decord(path) if reads == "decord" else open_torchcodec(path)
         _ = reader[0]
     except Exception as error:
         return f"it cannot read it: {reason(error)}"
+    if a * d < b * c:
+        return "its pictures are to be mirrored"
     return "" if len(reader) == count else f"it counts {len(reader)} of {count} frames"
 
 
@@ -171,17 +193,19 @@ def open_decord(path: str | Path) -> Any:
     """A reader of decord, with FFmpeg's chatter off. It lives for one call: in a forked worker an older one hangs."""
     decord = library("decord")
     decord.logging.set_level(decord.logging.QUIET)
-    return decord.VideoReader(str(path), num_threads=1)
+    return decord.VideoReader(url(path), num_threads=1)
 
 
 def open_torchcodec(path: str | Path) -> Any:
     """A reader of TorchCodec, exact: its approximate mode takes the frame at a time that it computes."""
     return library("torchcodec").VideoDecoder(
-        str(path), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact"
+        url(path), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact"
     )
 
 
-def sources(path: str | Path, wanted: npt.NDArray[np.int64], index: Index, reads: str) -> Iterator[Found]:
+def sources(
+    path: str | Path, wanted: npt.NDArray[np.int64], index: Index, screen: "Screen", reads: str = "pyav"
+) -> Iterator[Pictures]:
     """Ways to the frames `wanted` (ascending), each to be tried if the one before it did not find all."""
     if reads == "decord":
         yield enumerate(open_decord(path).get_batch(wanted.tolist()).asnumpy())
@@ -189,11 +213,11 @@ def sources(path: str | Path, wanted: npt.NDArray[np.int64], index: Index, reads
         yield enumerate(open_torchcodec(path).get_frames_at(wanted.tolist()).data.numpy())
     else:
         if index.times is not None:
-            yield by_time(path, index.times[wanted].tolist(), index.keys)
-        yield by_count(path, wanted.tolist())
+            yield by_time(path, index.times[wanted].tolist(), index.keys, screen)
+        yield by_count(path, wanted.tolist(), index.before_key, screen)
 
 
-def fill(source: Found, back: npt.NDArray[np.intp], allocate: Callable[[Shape], Frames]) -> tuple[Frames, int]:
+def fill(source: Pictures, back: npt.NDArray[np.intp], allocate: Callable[[Shape], Frames]) -> tuple[Frames, int]:
     """Put each picture where `back` wants it; return the array and how many places are left over."""
     filled: Frames | None = None
     missing = set(back.tolist())
@@ -205,16 +229,16 @@ def fill(source: Found, back: npt.NDArray[np.intp], allocate: Callable[[Shape], 
     return np.empty((0, 0, 0, 3), np.uint8) if filled is None else filled, len(missing)
 
 
-def by_time(path: str | Path, times: list[int], keys: npt.NDArray[np.int64]) -> Found:
+def by_time(path: str | Path, times: list[int], keys: npt.NDArray[np.int64], screen: "Screen") -> Pictures:
     """Give the frames shown at `times` (ascending); fewer if some could not be decoded.
 
     Decoding starts at the last key frame shown no later than the first wanted one: frames stored behind a key frame and
     shown before it are not decodable from there, but they aren't wanted either. Frames that no other refers to are
     skipped unless they are wanted.
     """
-    place, convert = {time: place for place, time in enumerate(times)}, VideoReformatter()
-    with av.open(str(path)) as container:
-        stream = video_stream(container)
+    place = {time: place for place, time in enumerate(times)}
+    with av.open(url(path)) as container:
+        stream = screen.before(video_stream(container))
         before = keys[keys <= times[0]]
         if len(before):
             container.seek(int(before[-1]), stream=stream)
@@ -222,26 +246,80 @@ def by_time(path: str | Path, times: list[int], keys: npt.NDArray[np.int64]) -> 
             stream.codec_context.skip_frame = "NONREF" if packet.size and packet.pts not in place else "DEFAULT"
             for frame in stream.decode(packet):
                 if frame.pts in place and not frame.is_corrupt:
-                    yield place.pop(frame.pts), upright(frame, convert)
+                    yield place.pop(frame.pts), screen.picture(frame)
             if not place:
                 return
 
 
-def by_count(path: str | Path, wanted: list[int]) -> Found:
+def by_count(path: str | Path, wanted: list[int], before_key: int, screen: "Screen") -> Pictures:
     """Give the frames `wanted` (ascending), counting what is decoded; fewer if the file ends."""
-    place, convert = {number: place for place, number in enumerate(wanted)}, VideoReformatter()
-    with av.open(str(path)) as container:
-        for i, frame in enumerate(container.decode(video_stream(container))):
+    place = {number: place for place, number in enumerate(wanted)}
+    with av.open(url(path)) as container:
+        stream = screen.before(video_stream(container))
+        for i, frame in enumerate(decode_from(container, stream, before_key)):
             if i in place:
-                yield place.pop(i), upright(frame, convert)
+                yield place.pop(i), screen.picture(frame)
             if not place:
                 return
 
 
-def upright(frame: av.VideoFrame, convert: VideoReformatter) -> Frames:
-    """Return a frame as RGB (H, W, 3), turned as its container says (the other decoders do so by themselves)."""
-    converted = convert.reformat(frame, format="rgb24")
-    plane = converted.planes[0]
-    lines = np.frombuffer(memoryview(plane), np.uint8).reshape(converted.height, plane.line_size)  # padded
-    picture = lines[:, : 3 * converted.width].reshape(converted.height, converted.width, 3)
-    return np.rot90(picture, frame.rotation // 90)
+class Screen:
+    """Makes of each decoded frame the picture that a player shows; all pictures of a video have one size.
+
+    The other decoders turn pictures by themselves, but don't mirror them.
+    """
+
+    def __init__(self, path: str | Path, square_pixels: bool = False) -> None:
+        self.path, self.square_pixels = path, square_pixels
+        self._convert = VideoReformatter()
+
+    def before(self, stream: av.VideoStream) -> av.VideoStream:
+        """Note what the header says of a stream, which is about to be decoded."""
+        self._header, self._aspect = (stream.width, stream.height), stream.sample_aspect_ratio
+        self._size = (0, 0)  # of pictures before they are turned, once the first one is there
+        return stream
+
+    def picture(self, frame: av.VideoFrame) -> Frames:
+        """Return a frame as RGB (H, W, 3), valid until the next one."""
+        if self._size == (0, 0):
+            self._begin(frame)
+        converted = self._convert.reformat(frame, *self._size, format="rgb24")
+        plane = converted.planes[0]
+        lines = np.frombuffer(memoryview(plane), np.uint8).reshape(converted.height, plane.line_size)  # padded
+        picture = lines[:, : 3 * converted.width].reshape(converted.height, converted.width, 3)
+        return (picture.swapaxes(0, 1) if self._turned else picture)[self._directions]
+
+    def _begin(self, frame: av.VideoFrame) -> None:
+        """See how pictures lie, and how large they are to be; the first frame of a clip says it for all of them.
+
+        (A frame that is asked for its side data stays in memory for a while, so the others aren't.)
+        """
+        a, b, c, d = orientation(frame)
+        self._turned = abs(b) + abs(c) > abs(a) + abs(d)  # rows become columns
+        x, y = (c, b) if self._turned else (a, d)
+        self._directions = slice(None, None, -1 if y < 0 else 1), slice(None, None, -1 if x < 0 else 1)
+        width, height = self._first_size(frame)
+        aspect = self._aspect or 1 if self.square_pixels else 1
+        self._size = (width, round(height / aspect)) if self._turned else (round(width * aspect), height)
+
+    @property
+    def pixel_aspect(self) -> Fraction | None:
+        """Width / height of a pixel of the pictures so far; None if the file says nothing of it."""
+        return 1 / self._aspect if self._aspect and self._turned else self._aspect or None
+
+    def _first_size(self, frame: av.VideoFrame) -> tuple[int, int]:
+        """Return width and height of the video's first frame; the header has them, unless `frame` has others."""
+        if (frame.width, frame.height) == self._header:
+            return self._header
+        with av.open(url(self.path)) as container:
+            first = next(container.decode(video_stream(container)))
+            return first.width, first.height
+
+
+def orientation(frame: av.VideoFrame) -> tuple[int, int, int, int]:
+    """Return a, b, c, d: what lies at (x, y) from the centre is to be shown at (a x + c y, b x + d y)."""
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return 1, 0, 0, 1
+    a, b, _, c, d, _, _, _, _ = struct.unpack("9i", bytes(matrix))
+    return a, b, c, d

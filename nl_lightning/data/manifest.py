@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from nl_lightning.data.packets import Index, Known, version_of
+from nl_lightning.data.packets import Facts, Index, reason, version_of
 from nl_lightning.data.videos import Names, Paths
 from nl_lightning.errors import UserError
 from nl_lightning.study.files import write_atomically
@@ -24,11 +24,11 @@ NAME = "census.parquet"
 
 
 @dataclass(frozen=True)
-class Row:
+class Finding:
     """One file.
 
     Attributes:
-        path: below the data set's folder.
+        path: below the data set's folder, see :func:`portable`.
         id: the file's name without its suffix.
         labels: in the first split that lists it; one, but where videos have several.
         splits: that list it, parted by commas.
@@ -71,7 +71,9 @@ class Row:
 TYPES: dict[Any, pa.DataType] = {
     str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(), tuple[int, ...]: pa.list_(pa.int64()),
 }  # fmt: skip
-SCHEMA = pa.schema([(f.name, TYPES[f.type]) for f in fields(Row)])
+VERSION = {"nl_lightning": "census 2"}
+"""What the table says of itself. The first census took songs with a cover and halves of files for videos."""
+SCHEMA = pa.schema([(f.name, TYPES[f.type]) for f in fields(Finding)], VERSION)
 
 
 def regular(index: Index) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -85,67 +87,83 @@ def regular(index: Index) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return (first, step), tuple(((index.keys - first) // step).tolist())
 
 
-def write_manifest(file: Path, rows: Iterable[Row]) -> None:
+def write_manifest(file: Path, findings: Iterable[Finding]) -> None:
     """Write a manifest, whole or not at all."""
     buffer = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], SCHEMA), buffer)
+    pq.write_table(pa.Table.from_pylist([asdict(finding) for finding in findings], SCHEMA), buffer)
     write_atomically(file, buffer.getvalue().to_pybytes())
 
 
-def read_rows(file: Path) -> list[Row]:
-    """The rows of a manifest; UserError if it isn't one."""
-    return [row_of(row) for row in _read(file).to_pylist()]
+def read_findings(file: Path) -> list[Finding]:
+    """The rows of a manifest, none if an older census wrote it; UserError if it isn't one."""
+    table = read_table(file, SCHEMA, "a manifest", "delete it; nl-lightning data check makes one")
+    if table.schema.metadata is None or table.schema.metadata.get(b"nl_lightning") != VERSION["nl_lightning"].encode():
+        return []
+    lists = ("labels", "times", "keys")
+    return [Finding(**{**row, **{name: tuple(row[name]) for name in lists}}) for row in table.to_pylist()]
 
 
-def row_of(said: dict[str, Any]) -> Row:
-    """The row that was written as a dictionary."""
-    return Row(**{**said, **{name: tuple(said[name]) for name in ("labels", "times", "keys")}})
-
-
-def _read(file: Path) -> pa.Table:
+def read_table(file: Path, schema: pa.Schema, what: str, remedy: str) -> pa.Table:
+    """A table that has these columns, without holes; UserError, with `remedy`, if `file` isn't `what` it should be."""
     try:
-        return pq.read_table(file, schema=SCHEMA)
-    except (OSError, pa.ArrowException) as error:
-        line = str(error).splitlines()[0]
-        raise UserError(f"{file}: not a manifest ({line}): delete it; nl-lightning data check makes one") from None
+        table = pq.ParquetFile(file).read()  # one file: a folder of that name isn't looked into
+        table.validate(full=True)
+        for field in schema:
+            if field.name not in table.column_names or table[field.name].type != field.type:
+                raise ValueError(f"it has no column '{field.name}' of {field.type}")
+            column = table[field.name]
+            if column.null_count or (pa.types.is_list(field.type) and pc.list_flatten(column).null_count):
+                raise ValueError(f"its column '{field.name}' has holes")
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise UserError(f"{file}: not {what} ({reason(error)}): {remedy}") from None
+    return table.select(schema.names)
+
+
+def portable(name: str) -> str:
+    """A name as a text: bytes in a file's name that are no text are written as ``\\udcff``."""
+    return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode()
 
 
 class Manifest:
     """A manifest in memory: arrays, and no Python object for a file that is well. 650,000 files take some 60 MB."""
 
     def __init__(self, file: Path) -> None:
-        table = _read(file)
+        table = read_table(file, SCHEMA, "a manifest", "delete it; nl-lightning data check makes one")
         self.file = file
         self._names = Names(path.as_py() for path in table["path"])
         self._bytes, self._mtimes = table["bytes"].to_numpy(), table["mtime_ns"].to_numpy()
-        self._frames, self._counted = table["frames"].to_numpy().astype(np.int32), table["counted"].to_numpy()
+        self._frames, self._counted = table["frames"].to_numpy(), table["counted"].to_numpy()
         self._plain = pc.equal(table["objection"], "").to_numpy()
         self._times, self._keys = _Lists(table["times"]), _Lists(table["keys"])
+        sound = np.isin(self._times.lengths, (0, 2)) & (self._frames >= 0) & (self._frames <= self._bytes)
+        if not sound.all():
+            name = table["path"][int(np.argmin(sound))]
+            raise UserError(f"{file}: what it says of {name} can't be: delete it; nl-lightning data check makes one")
         bad = table.filter(pc.not_equal(table["error"], ""))
         self._errors = dict(zip(bad["path"].to_pylist(), bad["error"].to_pylist(), strict=True))
 
-    def knows(self, name: str) -> Known | None:
+    def facts(self, name: str) -> Facts | None:
         """What is known of the file that lies here, below the data set's folder; None if it wasn't looked at."""
-        row = self._names.row(name)
+        row = self._names.row(portable(name))
         if row is None:
             return None
         version = (int(self._bytes[row]), int(self._mtimes[row]))
-        return Known(version, self._index(row), self._errors.get(name, ""))
+        return Facts(version, self._index(row), self._errors.get(portable(name), ""))
 
     def bad(self, paths: Paths) -> dict[int, str]:
         """Which of these can't be used, by number, and why; those whose files have changed since aren't among them."""
         found = {}
         for video, name in enumerate(paths.names()):
-            if error := self._errors.get(name):
-                known = self.knows(name)
-                if known is not None and known.version == _version(paths[video]):
+            if error := self._errors.get(portable(name)):
+                known = self.facts(name)
+                if known is not None and known.version == version_or_absent(paths[video]):
                     found[video] = error
         return found
 
     def counts(self, paths: Paths) -> tuple[int, int]:
         """How many of these files were present, and how many decodable."""
-        rows = [row for row in map(self._names.row, paths.names()) if row is not None]
-        bad = sum(name in self._errors for name in paths.names())
+        rows = [row for row in map(self._names.row, map(portable, paths.names())) if row is not None]
+        bad = sum(portable(name) in self._errors for name in paths.names())
         return int((self._mtimes[rows] != 0).sum()), len(rows) - bad
 
     def _index(self, row: int) -> Index | None:
@@ -160,7 +178,8 @@ class Manifest:
         return Index(count, first + step * np.arange(count), first + step * self._keys[row], objection)
 
 
-def _version(path: Path) -> tuple[int, int]:
+def version_or_absent(path: Path) -> tuple[int, int]:
+    """The version of a file, see :func:`~nl_lightning.data.packets.version_of`; (0, 0) if it isn't there."""
     try:
         return version_of(path)
     except OSError:
@@ -173,6 +192,7 @@ class _Lists:
     def __init__(self, column: pa.ChunkedArray) -> None:
         lists = column.combine_chunks()
         self._ends, self._values = lists.offsets.to_numpy(), lists.values.to_numpy()
+        self.lengths = np.diff(self._ends)
 
     def __getitem__(self, row: int) -> npt.NDArray[np.int64]:
         values: npt.NDArray[np.int64] = self._values[self._ends[row] : self._ends[row + 1]]

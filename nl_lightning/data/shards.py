@@ -10,6 +10,8 @@ The index also holds the lists, so that nothing but the folder of the shards is 
 """
 
 import json
+import re
+import shutil
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -18,19 +20,30 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from nl_lightning.data.manifest import portable, read_table
 from nl_lightning.data.packets import DecodeError, stretch
 from nl_lightning.data.tools.commands import alone
 from nl_lightning.data.videos import Names, VideoList, below
 from nl_lightning.errors import UserError, bars
+from nl_lightning.study.border import checked, parse_json
 from nl_lightning.study.files import write_atomically
 
 INDEX = "index.parquet"
-TEXTS, NUMBERS = ("split", "path", "shard"), ("label", "start", "size")
-SCHEMA = pa.schema([*((name, pa.string()) for name in TEXTS), *((name, pa.int64()) for name in NUMBERS)])
+UNFINISHED = ".nl-lightning-unfinished"
+"""The folder, within that of the shards, in which they are written. Whatever lies in it is ours."""
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("split", "path", "shard")),
+        *((name, pa.int64()) for name in ("label", "start", "size")),
+    ]
+)
 
 
-def pack(splits: Mapping[str, VideoList], root: Path, folder: Path, shard_bytes: int) -> tuple[int, list[str]]:
+def write_shards(splits: Mapping[str, VideoList], root: Path, folder: Path, shard_bytes: int) -> tuple[int, list[str]]:
     """Pack the videos of all splits, as they are; return how many, and the names of those that are absent.
+
+    Shards are written into a folder of their own within `folder`, and moved when all are whole. What was stopped goes
+    on behind the last whole shard.
 
     Args:
         splits: the lists; a video on several of them is packed once.
@@ -39,47 +52,61 @@ def pack(splits: Mapping[str, VideoList], root: Path, folder: Path, shard_bytes:
         shard_bytes: after so many a new shard begins.
 
     Raises:
-        UserError: there are shards already, or another process is at it.
+        UserError: there are shards already, whoever's they are, or another process is at it.
     """
-    index = folder / INDEX
+    labels: dict[str, int] = {}
+    for videos in splits.values():
+        for name, label in videos.listed():
+            if isinstance(label, tuple):
+                raise UserError(f"{root}: videos have several labels each, and shards keep one: train without shards")
+            labels.setdefault(name, label)
+    index, half = folder / INDEX, folder / UNFINISHED
     with alone(index):
         if index.exists():
             raise UserError(f"{folder}: holds a packed data set already; name another folder, or delete this one")
-        for half in folder.glob("*.tar"):  # of a packing that was stopped
-            half.unlink()
-        labels: dict[str, int] = {}
-        for videos in splits.values():
-            for name, label in videos.listed():
-                if isinstance(label, tuple):
-                    raise UserError(
-                        f"{root}: videos have several labels each, and shards keep one: train without shards"
-                    )
-                labels.setdefault(name, label)
-        present = {name: label for name, label in labels.items() if (root / name).is_file()}
-        _write_shards(present, root, folder, shard_bytes)
-        _write_index(index, splits, _places(folder, list(present)))
-    return len(present), [name for name in labels if name not in present]
+        if not (half / INDEX).exists():
+            if foreign := sorted(folder.glob("*.tar")):
+                raise UserError(f"{foreign[0]} is there already, and isn't of this data set: name another folder")
+            half.mkdir(exist_ok=True)
+            present = {name: label for name, label in labels.items() if (root / name).is_file()}
+            _write_tars(present, root, half, shard_bytes)
+            _write_index(half / INDEX, splits, _places(sorted(half.glob("*.tar")), list(present)))
+        for shard in sorted(half.glob("*.tar")):
+            shard.rename(folder / shard.name)
+        packed = Shards(half, root).packed()
+        (half / INDEX).rename(index)
+        shutil.rmtree(half)
+    return len(packed), [name for name in labels if name not in packed]
 
 
-def _write_shards(labels: Mapping[str, int], root: Path, folder: Path, shard_bytes: int) -> None:
+def _write_tars(labels: Mapping[str, int], root: Path, folder: Path, shard_bytes: int) -> None:
+    """Write the shards that aren't there yet. The last one that is there may be half."""
     from webdataset import ShardWriter  # takes seconds: torch
 
+    names, whole = list(labels), sorted(folder.glob("*.tar"))[:-1]
+    done = _places(whole, names)
+    if list(done) != names[: len(done)] or any(done[name][2] != (root / name).stat().st_size for name in done):
+        whole, done = [], {}  # the list or a file has changed since
+    for shard in set(folder.glob("*.tar")) - set(whole):
+        shard.unlink()
     pattern = str(folder).replace("%", "%%") + "/%06d.tar"
-    with ShardWriter(pattern, maxsize=shard_bytes, verbose=0, mtime=0) as writer, bars() as progress:
-        numbered = enumerate(labels.items())
-        for number, (name, label) in progress.track(numbered, len(labels), description="packing"):
-            kind = PurePosixPath(name).suffix.lstrip(".").lower() or "mp4"
-            writer.write({"__key__": f"{number:09d}", kind: (root / name).read_bytes(), "cls": label})
+    writer = ShardWriter(pattern, maxsize=shard_bytes, start_shard=len(whole), verbose=0, mtime=0)
+    with writer, bars() as progress:
+        task = progress.add_task("packing", total=len(names), completed=len(done))
+        for number, name in enumerate(names[len(done) :], len(done)):
+            kind = PurePosixPath(name).suffix.lower()[1:].replace("cls", "") or "mp4"
+            writer.write({"__key__": f"{number:09d}", kind: (root / name).read_bytes(), "cls": labels[name]})
+            progress.advance(task)
 
 
-def _places(folder: Path, names: list[str]) -> dict[str, tuple[str, int, int]]:
-    """The shard, the first byte and the bytes of each video, by name."""
+def _places(shards: list[Path], names: list[str]) -> dict[str, tuple[str, int, int]]:
+    """The shard, the first byte and the bytes of each video, by name; those of other numbers are left out."""
     places = {}
-    for shard in sorted(folder.glob("*.tar")):
+    for shard in shards:
         with tarfile.open(shard) as members:
             for member in members:
                 key, _, kind = member.name.partition(".")
-                if kind != "cls":
+                if kind != "cls" and int(key) < len(names):
                     places[names[int(key)]] = (shard.name, member.offset_data, member.size)
     return places
 
@@ -89,7 +116,9 @@ def _write_index(index: Path, splits: Mapping[str, VideoList], places: Mapping[s
     for split, videos in splits.items():
         for name, label in videos.listed():
             shard, start, size = places.get(name, ("", 0, 0))
-            rows.append({"split": split, "path": name, "label": label, "shard": shard, "start": start, "size": size})
+            rows.append(
+                {"split": split, "path": portable(name), "label": label, "shard": shard, "start": start, "size": size}
+            )
     table = pa.Table.from_pylist(rows, SCHEMA)
     classes = {split: list(videos.classes) for split, videos in splits.items()}
     buffer = pa.BufferOutputStream()
@@ -103,26 +132,41 @@ class Shards:
     Args:
         folder: of the shards.
         root: the folder of the originals, by which the paths of videos go; it need not be there.
+
+    Raises:
+        UserError: there is none in `folder`, or its index says what can't be.
     """
 
     def __init__(self, folder: Path, root: Path) -> None:
         self.folder, self.root = folder, root
-        try:
-            self._table = pq.read_table(folder / INDEX)
-        except (OSError, pa.ArrowException) as error:
-            line = str(error).splitlines()[0]
-            raise UserError(
-                f"data.shards: no packed data set in {folder} ({line}); see nl-lightning data shards"
-            ) from None
+        at = folder / INDEX
+        if not at.is_file():
+            raise UserError(f"data.shards: no packed data set in {folder}; see nl-lightning data shards")
+        self._table = read_table(
+            at, SCHEMA, "an index of shards", "data.shards takes a folder that nl-lightning data shards wrote"
+        )
+        said = parse_json((self._table.schema.metadata or {}).get(b"classes", b""), f"{at}: classes")
+        self._classes = checked(dict[str, tuple[str, ...]], said, f"{at}: classes")
+        for shard in pc.unique(self._table["shard"]).to_pylist():
+            if not re.fullmatch(r"(\d+\.tar)?", shard) or (folder / shard).is_symlink():
+                raise UserError(f"{at}: expected shards within {folder}, as 000000.tar, got '{shard}'")
+        for column, most in (("label", 2**31), ("start", 2**63), ("size", 2**63)):
+            found = pc.min_max(self._table[column]).as_py()
+            if not 0 <= (found["min"] or 0) <= (found["max"] or 0) < most:
+                raise UserError(f"{at}: expected numbers from 0 to {most - 1} as {column}")
         self._names = Names(path.as_py() for path in self._table["path"])
 
     def videos(self, split: str) -> VideoList:
         """The list of a split."""
         rows = self._table.filter(pc.equal(self._table["split"], split))
-        classes = json.loads(self._table.schema.metadata[b"classes"]).get(split, [])
         if not len(rows):
             raise UserError(f"data.shards: {self.folder} has no split '{split}'")
-        return VideoList.of(self.root, rows["path"].to_pylist(), rows["label"].to_pylist(), classes)
+        names, labels = rows["path"].to_pylist(), rows["label"].to_pylist()
+        return VideoList.of(self.root, names, labels, self._classes.get(split, ()))
+
+    def packed(self) -> set[str]:
+        """The names of the videos that were there when the set was packed."""
+        return set(self._table.filter(pc.not_equal(self._table["shard"], ""))["path"].to_pylist())
 
     def has(self, path: Path) -> bool:
         """Whether a video was there when the set was packed."""

@@ -4,15 +4,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize as resize_images
 
+from nl_lightning.data.decoding import Frames
 from nl_lightning.data.sampling import Spread, random_crop, resized, short_side, test_crops
 from nl_lightning.errors import UserError
-
-Frames = npt.NDArray[np.uint8]  # (T, H, W, 3)
 
 
 def _size(frames: Frames) -> tuple[int, int]:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from nl_lightning.data import decoding
-from nl_lightning.data.encoding import write_mp4
+from nl_lightning.data.decoding import Frames
 from nl_lightning.data.packets import DecodeError
 from nl_lightning.data.sampling import clip_indices, test_starts
-from nl_lightning.data.transforms import Frames, TestViews
+from nl_lightning.data.tools.prepare import write_mp4
+from nl_lightning.data.transforms import TestViews
 from nl_lightning.errors import UserError
 from nl_lightning.inspect.attention import attention_rows, block_named, dependence, input_of
 from nl_lightning.inspect.figures import Attention, draw_attention, overlay, save, strongest

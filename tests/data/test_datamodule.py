@@ -13,7 +13,7 @@ import torch
 from tiny_charades import write_tiny_charades
 
 from nl_lightning.data.datamodule import VideoDataModule
-from nl_lightning.data.shards import pack
+from nl_lightning.data.shards import write_shards
 from nl_lightning.data.tools.check import take_census
 from nl_lightning.errors import UserError
 
@@ -234,7 +234,7 @@ def test_a_census_changes_no_batch(root: Path) -> None:
 
 def test_shards_give_the_same_batches(root: Path, tmp_path: Path) -> None:
     plain = module(root)
-    pack(plain.splits(), root, tmp_path / "packed", 1_000_000)
+    write_shards(plain.splits(), root, tmp_path / "packed", 1_000_000)
     packed = module(root, shards=str(tmp_path / "packed"), num_workers=1)
     packed.prepare_data()
     for stage in ("fit", "test"):

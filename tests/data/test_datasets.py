@@ -10,7 +10,8 @@ import torch
 
 from nl_lightning.data import datasets, decoding, longrange, packets, sampling
 from nl_lightning.data.annotations import read_annotation
-from nl_lightning.data.transforms import Frames, TestViews, TrainView
+from nl_lightning.data.decoding import Frames
+from nl_lightning.data.transforms import TestViews, TrainView
 from nl_lightning.data.videos import VideoList
 
 LENGTH, HEIGHT, WIDTH = 40, 12, 16

@@ -3,108 +3,21 @@
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from video_files import append, copy, cut, hide, numbers, sound_track, write
 
 from nl_lightning.data import decoding, packets
 from nl_lightning.data.decoding import frames, num_frames, objection
 from nl_lightning.data.packets import DecodeError
 from nl_lightning.errors import UserError
 
-BLOCK = 16  # pixels of a bar
-BITS = 8
 
-
-def barcode(number: int) -> decoding.Frames:
-    """Return a picture (32, 128, 3) that spells `number` in eight black or white bars, the lowest bit on the left."""
-    bars = np.repeat([255 * (number >> bit & 1) for bit in range(BITS)], BLOCK).astype(np.uint8)  # (128,)
-    return np.tile(bars[None, :, None], (32, 1, 3))
-
-
-def numbers(clip: decoding.Frames) -> list[int]:
-    """Return what the frames of `clip` (T, 32, 128, 3) spell."""
-    bars = clip[:, 8:24, BLOCK // 2 :: BLOCK].mean(axis=(1, 3)) > 127  # (T, 8)
-    return [int(sum(1 << bit for bit in range(BITS) if row[bit])) for row in bars]
-
-
-def write(
-    path: Path,
-    codec: str = "libx264",
-    params: str = "keyint=12:min-keyint=12:scenecut=0:bframes=3:b-adapt=0",
-    count: int = 60,
-    pix_fmt: str = "yuv420p",
-    when: Callable[[int], int] = lambda i: i,
-    **options: str,
-) -> Path:
-    """Write frames 0 to `count` - 1, frame i shown at tick ``when(i)`` of 25 a second."""
-    if codec == "libx264":
-        options = {"x264-params": f"threads=1:{params}"}
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25, options=options)
-        stream.height, stream.width, stream.pix_fmt = 32, 128, pix_fmt
-        for i in range(count):
-            frame = av.VideoFrame.from_ndarray(barcode(i), format="rgb24")
-            frame.pts = when(i)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
-
-
-def cut(source: Path, path: Path, key: int, first: int) -> Path:
-    """Copy the packets from key frame `key` on, without decoding, so that frame `first` is shown at time 0."""
-    with av.open(str(source)) as old, av.open(str(path), "w") as new:
-        stream = old.streams.video[0]
-        copy = new.add_stream_from_template(stream)
-        packets = [packet for packet in old.demux(stream) if packet.size]
-        tick = sorted(packet.pts for packet in packets)
-        begun = False
-        for packet in packets:
-            begun = begun or packet.pts == tick[key]
-            if begun:
-                packet.pts -= tick[first]
-                packet.dts -= tick[first]
-                packet.stream = copy
-                new.mux(packet)
-    return path
-
-
-def turn(source: Path, path: Path) -> Path:
-    """Copy a video with the mark that it is to be shown turned by a quarter."""
-    with av.open(str(source)) as old, av.open(str(path), "w") as new:
-        copy = new.add_stream_from_template(old.streams.video[0])
-        copy.set_display_rotation(90)
-        for packet in old.demux(video=0):
-            if packet.size:
-                packet.stream = copy
-                new.mux(packet)
-    return path
-
-
-def hide(source: Path, path: Path) -> Path:
-    """Copy a VP8 video with a frame that is never shown before every key frame: that frame, its show bit cleared."""
-    with av.open(str(source)) as old, av.open(str(path), "w") as new:
-        copy = new.add_stream_from_template(old.streams.video[0])
-        for packet in old.demux(video=0):
-            if not packet.size:
-                continue
-            packet.pts, packet.dts = packet.pts + 20, packet.dts + 20
-            if packet.is_keyframe:
-                data = bytearray(bytes(packet))
-                data[0] &= ~16
-                unseen = av.Packet(bytes(data))
-                unseen.pts = unseen.dts = packet.pts - 10
-                unseen.time_base, unseen.stream, unseen.is_keyframe = packet.time_base, copy, True
-                new.mux(unseen)
-            packet.stream = copy
-            new.mux(packet)
-    return path
-
-
-def together(found: decoding.Found) -> decoding.Frames:
+def together(found: decoding.Pictures) -> decoding.Frames:
     """Return pictures as one array."""
     return np.stack([picture.copy() for _, picture in found])
 
@@ -124,7 +37,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "avi": write(root / "b.avi", codec="mpeg4", bf="2", g="12"),
         "ts": write(root / "b.ts", codec="mpeg2video", bf="2", g="12"),
         "444": write(root / "444.mp4", pix_fmt="yuv444p"),
-        "turned": turn(plain, root / "turned.mp4"),
+        "turned": copy(plain, root / "turned.mp4", turn=(90, False, False)),
         "hidden": hide(write(root / "vp8.webm", codec="libvpx", g="12", b="2M"), root / "hidden.webm"),
     }
 
@@ -195,7 +108,8 @@ def test_decoding_from_a_key_frame_finds_all_frames(kind: str, videos: dict[str,
     assert index.times is not None
     for start in range(len(shown)):
         wanted = range(start, min(start + 7, len(shown)), 3)
-        found = decoding.by_time(videos[kind], index.times[wanted].tolist(), index.keys)
+        screen = decoding.Screen(videos[kind])
+        found = decoding.by_time(videos[kind], index.times[wanted].tolist(), index.keys, screen)
         assert numbers(together(found)) == [shown[i] for i in wanted]
 
 
@@ -218,7 +132,7 @@ def test_decord_is_wrong_on_what_is_kept_from_it(kind: str, videos: dict[str, Pa
     wrong = 0
     for start in range(0, len(shown) - 8, 3):
         indices = np.arange(start, start + 8, 2)
-        found = next(decoding.sources(path, indices, packets.index_of(path), "decord"))
+        found = next(decoding.sources(path, indices, packets.index_of(path), decoding.Screen(path), "decord"))
         wrong += numbers(together(found)) != [shown[i] for i in indices]
     assert wrong > 0
     with pytest.raises(DecodeError, match="decord would be wrong on this file: "):
@@ -233,7 +147,7 @@ def test_a_lying_frame_count_is_an_objection(videos: dict[str, Path]) -> None:
         ("none", 1, "it cannot read"),
     ):
         path = videos.get(name, Path("none.mp4"))
-        assert re.match(said, decoding.miscount(str(path), "decord", count, 0, 0))
+        assert re.match(said, decoding.misread(str(path), "decord", count, 0, 0))
 
 
 @pytest.mark.parametrize("width", [16, 24, 48, 72])
@@ -267,10 +181,65 @@ def test_missing_frames_after_a_jump_are_looked_for_from_the_start(
     """If decoding from a key frame does not give all frames, they are counted from the first frame on."""
     index = packets.index_of(videos["plain"])
     assert index.times is not None
+    screen = decoding.Screen(videos["plain"])
     off = packets.Index(index.count, index.times + 1, index.keys, index.objection)  # no frame has such a time
-    assert list(decoding.by_time(videos["plain"], off.times[[7, 30]].tolist(), off.keys)) == []
-    monkeypatch.setattr(decoding, "index_of", lambda path, known: off)
+    assert list(decoding.by_time(videos["plain"], off.times[[7, 30]].tolist(), off.keys, screen)) == []
+    monkeypatch.setattr(decoding, "index_of", lambda path, facts: off)
     assert numbers(frames(videos["plain"], [30, 7])) == [30, 7]
+
+
+# ------------------------------------------------------------------------------------ what a file says of its picture
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+@pytest.mark.parametrize(("mirror", "upside_down"), [(False, False), (True, False), (False, True)])
+def test_pictures_are_turned_and_mirrored_as_the_file_says(
+    degrees: int, mirror: bool, upside_down: bool, videos: dict[str, Path], tmp_path: Path
+) -> None:
+    path = copy(videos["plain"], tmp_path / "x.mp4", turn=(degrees, mirror, upside_down))
+    right = np.rot90(frames(videos["plain"], [5, 37]), degrees // 90, axes=(1, 2))
+    right = right[:, :: -1 if upside_down else 1, :: -1 if mirror else 1]
+    assert np.array_equal(frames(path, [5, 37]), right)
+    if mirror or upside_down:
+        with pytest.raises(DecodeError, match="decord would be wrong on this file: its pictures are to be mirrored"):
+            frames(path, [5], "decord")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_pixels_that_are_not_square(turned: bool, tmp_path: Path) -> None:
+    """They are left alone, as by others, or made square, as by players."""
+    path = copy(write(tmp_path / "a.mp4", aspect=Fraction(3, 2)), tmp_path / "x.mp4", turn=(90 * turned, False, False))
+    assert frames(path, [5]).shape == ((1, 128, 32, 3) if turned else (1, 32, 128, 3))
+    square = frames(path, [5, 37], square_pixels=True)
+    assert square.shape == ((2, 128, 21, 3) if turned else (2, 32, 192, 3))  # the width is scaled
+    bars = np.rot90(square, -1, axes=(1, 2)) if turned else square[:, :, 1::3].repeat(2, axis=2)
+    assert numbers(bars) == [5, 37]
+    with pytest.raises(UserError, match="data.square_pixels needs PyAV: set data.decoder to auto, not decord"):
+        frames(path, [5], "decord", square_pixels=True)
+
+
+@pytest.mark.parametrize("first", [(32, 128), (64, 256)])
+def test_pictures_that_change_their_size_get_that_of_the_first(first: tuple[int, int], tmp_path: Path) -> None:
+    """Wherever a clip begins: the file's first frame counts, not the clip's."""
+    second = (96, 256) if first[0] == 32 else (32, 128)
+    parts = [
+        write(tmp_path / f"{height}.webm", codec="libvpx", size=(height, width), b="2M", g="12")
+        for height, width in (first, second)
+    ]
+    path = append(*parts, tmp_path / "both.webm")
+    assert num_frames(path) == 120
+    for start in (0, 50, 70, 113):
+        clip = frames(path, range(start, start + 7))
+        assert clip.shape == (7, *first, 3)
+        small = clip[:, :: first[0] // 32, :: first[1] // 128]
+        assert numbers(small) == [(start + i) % 60 for i in range(7)]
+
+
+def test_a_colon_makes_no_address(videos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("http:x.mp4").write_bytes(videos["plain"].read_bytes())
+    for decoder in ("pyav", "decord"):
+        assert numbers(frames("http:x.mp4", [7], decoder)) == [7]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("index", [-1, 60, 1000])
@@ -287,16 +256,6 @@ def test_wrong_arguments(videos: dict[str, Path]) -> None:
         frames(videos["plain"], [0], "pyva")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no indices"):
         frames(videos["plain"], [])
-
-
-def sound(path: Path) -> None:
-    """Write a file with a second of sound and no picture."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=8000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-        frame.sample_rate, frame.pts = 8000, 0
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode())
 
 
 @pytest.mark.parametrize("fault", ["missing", "empty", "text", "headless", "cut short", "folder", "sound"])
@@ -322,7 +281,8 @@ def test_broken_files(fault: str, tmp_path: Path, videos: dict[str, Path]) -> No
     elif fault == "folder":
         path.mkdir()
     elif fault == "sound":
-        sound(path)
+        with av.open(str(path), "w") as container:
+            sound_track(container)
     for question in (
         num_frames,
         lambda p: frames(p, [0]),

@@ -5,16 +5,18 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
 import pytest
 
 from nl_lightning.data import decoding
-from nl_lightning.data.files import Files
-from nl_lightning.data.manifest import Manifest, Row, write_manifest
+from nl_lightning.data.files import Files, check_room
+from nl_lightning.data.manifest import Finding, Manifest, write_manifest
 from nl_lightning.data.packets import DecodeError
 from nl_lightning.data.tools.check import survey
+from nl_lightning.errors import UserError
 
 
 @pytest.fixture
@@ -64,13 +66,23 @@ def test_a_killed_helper_changes_nothing(files: Files, root: Path) -> None:
 
 def test_what_a_census_found_is_used(root: Path) -> None:
     (root / "bad.mp4").write_bytes(b"nothing")
-    rows = [survey(root / name, Row(name, "", (0,), "train"), False) for name in ("plain.mp4", "bad.mp4")]
+    rows = [survey(root / name, Finding(name, "", (0,), "train"), False) for name in ("plain.mp4", "bad.mp4")]
     write_manifest(root / "census.parquet", rows)
     files = Files(root, manifest=Manifest(root / "census.parquet"))
     assert files.num_frames(root / "plain.mp4") == 32
     with pytest.raises(DecodeError, match=r"bad\.mp4: Invalid data"):
         files.num_frames(root / "bad.mp4")
     files.helper.end()
+
+
+def test_room_for_what_workers_read_ahead(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A /dev/shm that is too small is said in one line, before a worker dies of it."""
+    monkeypatch.setattr(os, "statvfs", lambda place: SimpleNamespace(f_bavail=100, f_frsize=1 << 20))
+    check_room(2, 20 << 20, tmp_path)
+    with pytest.raises(UserError, match="has room for 100 MB, and 2 workers that read ahead fill 105 MB: free it, "):
+        check_room(2, 21 << 20, tmp_path)
+    check_room(0, 1 << 40, tmp_path)
+    check_room(2, 1 << 40, tmp_path / "none")
 
 
 def test_memory_stays_flat(files: Files, root: Path) -> None:

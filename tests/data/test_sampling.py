@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nl_lightning.data import decoding, sampling
-from nl_lightning.data.encoding import write_mp4
 from nl_lightning.data.sampling import EpochShuffle, Turns
+from nl_lightning.data.tools.prepare import write_mp4
 
 LENGTHS = st.integers(1, 2000)
 FRAMES = st.integers(1, 128)

@@ -6,13 +6,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import webdataset
 
 from nl_lightning.data import decoding
 from nl_lightning.data.annotations import read_annotation
 from nl_lightning.data.files import Files
 from nl_lightning.data.packets import DecodeError
-from nl_lightning.data.shards import Shards, pack
+from nl_lightning.data.shards import Shards, write_shards
 from nl_lightning.data.videos import VideoList
 from nl_lightning.errors import UserError
 
@@ -27,7 +30,7 @@ def splits(small_videos: Path) -> dict[str, VideoList]:
 
 @pytest.fixture
 def shards(splits: dict[str, VideoList], small_videos: Path, tmp_path: Path) -> Shards:
-    assert pack(splits, small_videos, tmp_path / "packed", 100_000) == (11, ["no/such.mp4"])
+    assert write_shards(splits, small_videos, tmp_path / "packed", 100_000) == (11, ["no/such.mp4"])
     return Shards(tmp_path / "packed", Path("elsewhere"))
 
 
@@ -67,11 +70,80 @@ def test_webdataset_reads_them(shards: Shards, splits: dict[str, VideoList], sma
     assert sorted(done.stdout.splitlines()) == sorted(map("{} {}".format, hashes, labels.values()))
 
 
-def test_packed_twice_or_halfway(shards: Shards, splits: dict[str, VideoList], small_videos: Path) -> None:
+def test_packed_twice(shards: Shards, splits: dict[str, VideoList], small_videos: Path) -> None:
     with pytest.raises(UserError, match="holds a packed data set already"):
-        pack(splits, small_videos, shards.folder, 100_000)
-    (shards.folder / "index.parquet").unlink()
-    with pytest.raises(UserError, match="data.shards: no packed data set in"):
+        write_shards(splits, small_videos, shards.folder, 100_000)
+
+
+def test_a_stopped_one_goes_on_behind_the_last_whole_shard(
+    splits: dict[str, VideoList], small_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "packed"
+    write_shards(splits, small_videos, tmp_path / "whole", 30_000)
+    written, left = webdataset.ShardWriter.write, iter(range(7))
+
+    def write(self: webdataset.ShardWriter, sample: dict[str, object]) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        written(self, sample)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(webdataset.ShardWriter, "write", write)
+        with pytest.raises(KeyboardInterrupt):
+            write_shards(splits, small_videos, folder, 30_000)
+    assert not list(folder.glob("*.tar"))
+    half = sorted((folder / ".nl-lightning-unfinished").glob("*.tar"))
+    kept, times = half[:-1], [file.stat().st_mtime_ns for file in half[:-1]]
+    assert kept
+    half[-1].write_bytes(half[-1].read_bytes()[:-2000])
+    assert write_shards(splits, small_videos, folder, 30_000) == (11, ["no/such.mp4"])
+    assert [(folder / file.name).stat().st_mtime_ns for file in kept] == times
+    for file in sorted((tmp_path / "whole").glob("*.tar")):
+        assert file.read_bytes() == (folder / file.name).read_bytes()
+    assert not (folder / ".nl-lightning-unfinished").exists()
+
+
+def test_tars_of_somebody_else_stay(splits: dict[str, VideoList], small_videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tar").write_text("precious")
+    with pytest.raises(UserError, match=r"thesis\.tar is there already, and isn't of this data set: name another"):
+        write_shards(splits, small_videos, tmp_path, 100_000)
+    assert (tmp_path / "thesis.tar").read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["../000000.tar", "/tmp/000000.tar", "..", "x.mp4", "000000.tar\0", "000001.tar"])
+def test_an_index_that_leads_elsewhere(name: str, shards: Shards) -> None:
+    (shards.folder / "000001.tar").unlink()
+    (shards.folder / "000001.tar").symlink_to("/etc/passwd")
+    change(shards, shard=[name] * 26)
+    with pytest.raises(UserError, match=r"index\.parquet: expected shards within .*packed, as 000000\.tar, got"):
         Shards(shards.folder, Path("elsewhere"))
-    assert pack(splits, small_videos, shards.folder, 10_000_000)[0] == 11
-    assert [tar.name for tar in shards.folder.glob("*.tar")] == ["000000.tar"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"classes": None}, "classes"),
+        ({"classes": b"{"}, "classes: isn't JSON"),
+        ({"classes": b'{"val": [1]}'}, r"classes: val\[0\]: expected a text, got 1"),
+        ({"label": [2**40] * 26}, "expected numbers from 0 to 2147483647 as label"),
+        ({"start": [-1] * 26}, "expected numbers from 0 to"),
+        ({"size": [None, *range(25)]}, r"not an index of shards \(its column 'size' has holes\)"),
+        ({"path": [1] * 26}, r"not an index of shards \(it has no column 'path' of string\)"),
+    ],
+)
+def test_an_index_of_somebody_else(changes: dict[str, object], said: str, shards: Shards) -> None:
+    change(shards, **changes)
+    with pytest.raises(UserError, match=rf"index\.parquet: .*{said}"):
+        Shards(shards.folder, Path("elsewhere"))
+
+
+def change(shards: Shards, **changes: object) -> None:
+    """Write the index with other columns, or other metadata."""
+    table = pq.read_table(shards.folder / "index.parquet")
+    classes = changes.pop("classes", table.schema.metadata[b"classes"])
+    for name, values in changes.items():
+        table = table.set_column(table.column_names.index(name), name, pa.array(values))
+    pq.write_table(
+        table.replace_schema_metadata(None if classes is None else {"classes": classes}),
+        shards.folder / "index.parquet",
+    )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nl_lightning.data import sampling, transforms
-from nl_lightning.data.transforms import Frames
+from nl_lightning.data.decoding import Frames
 from nl_lightning.errors import UserError
 
 

@@ -16,21 +16,25 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import av
+import numpy as np
 
-from nl_lightning.data.decoding import named
-from nl_lightning.data.helper import by_helpers
-from nl_lightning.data.manifest import Row, read_rows, regular, row_of, write_manifest
-from nl_lightning.data.packets import DecodeError, index_of, reason, version_of, video_stream
+from nl_lightning.data.decoding import Frames, Screen, named, sources
+from nl_lightning.data.manifest import Finding, portable, read_findings, regular, version_or_absent, write_manifest
+from nl_lightning.data.packets import DecodeError, Index, index_of, reason, url, version_of, video_stream
+from nl_lightning.data.reader import by_helpers
 from nl_lightning.data.tools.commands import alone
 from nl_lightning.data.videos import VideoList
-from nl_lightning.errors import bars
+from nl_lightning.errors import UserError, bars, visible
+from nl_lightning.study.border import checked
 
 SURVEY = f"{__name__}.survey"
+BEGINNING = b'{"path": '
+"""Of a file of notes."""
 
 
 def take_census(
     splits: Mapping[str, VideoList], root: Path, file: Path, workers: int, hashes: bool, seconds: float = 600.0
-) -> list[Row]:
+) -> list[Finding]:
     """Read every file that has not been read in its present version, and write the manifest; return its rows.
 
     Args:
@@ -44,73 +48,74 @@ def take_census(
     Raises:
         UserError: another process is at it, or the manifest can't be written.
     """
-    listed = list(expected(splits))
+    names, rows = zip(*_listed(splits), strict=True)
     with alone(file):
         part = file.with_name(f"{file.name}.part")
-        known = {row.path: row for row in _found_before(file, part)}
-        rows = [_still_holds(row, known.get(row.path), root, hashes) for row in listed]
-        missing = [place for place, row in enumerate(rows) if row is None]
+        known = read_findings(file) if file.exists() else []
+        before = {finding.path: finding for finding in (*known, *_noted(part))}
+        found = [
+            _still_holds(row, before.get(row.path), root / name, hashes) for name, row in zip(names, rows, strict=True)
+        ]
+        missing = [place for place, finding in enumerate(found) if finding is None]
         with part.open("a", encoding="utf-8") as notes:
-            for place, found in _survey_all([listed[m] for m in missing], root, workers, hashes, seconds):
-                rows[missing[place]] = found
-                notes.write(json.dumps(asdict(found)) + "\n")
+            notes.write("\n" if notes.tell() else "")  # the last line may be torn
+            requests = [(root / names[m], rows[m], hashes) for m in missing]
+            for place, finding in _survey_all(requests, workers, seconds):
+                found[missing[place]] = finding
+                notes.write(json.dumps(asdict(finding)) + "\n")
                 notes.flush()
-        whole = [row for row in rows if row is not None]
+        whole = [finding for finding in found if finding is not None]
         write_manifest(file, whole)
         part.unlink()
     return whole
 
 
-def expected(splits: Mapping[str, VideoList]) -> Iterator[Row]:
-    """A row for each video that a split lists, once, in the order of the lists."""
+def _listed(splits: Mapping[str, VideoList]) -> Iterator[tuple[str, Finding]]:
+    """The name and a row for each video that a split lists, once, in the order of the lists; nothing is found yet."""
     on: dict[str, tuple[tuple[int, ...], list[str]]] = {}
     for split, videos in splits.items():
         for name, label in videos.listed():
             labels = label if isinstance(label, tuple) else (label,)
             on.setdefault(name, (labels, []))[1].append(split)
     for name, (labels, lists) in on.items():
-        yield Row(name, PurePosixPath(name).stem, labels, ",".join(dict.fromkeys(lists)))
+        path = portable(name)
+        yield name, Finding(path, PurePosixPath(path).stem, labels, ",".join(dict.fromkeys(lists)))
 
 
-def _found_before(file: Path, part: Path) -> Iterator[Row]:
-    """The rows of an earlier manifest, and then those of a census that was stopped; its last line may be torn."""
-    if file.exists():
-        yield from read_rows(file)
-    if part.exists():
-        for line in part.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError, TypeError):
-                yield row_of(json.loads(line))
+def _noted(part: Path) -> Iterator[Finding]:
+    """What a census that was stopped has noted; its last line may be torn."""
+    content = part.read_bytes() if part.exists() else b""
+    if content[: len(BEGINNING)] != BEGINNING[: len(content)]:
+        raise UserError(f"{part} wasn't written by nl-lightning: move it away, or name another manifest with --out")
+    for line in content.splitlines():
+        with contextlib.suppress(ValueError, RecursionError):  # a UserError among them
+            yield checked(Finding, json.loads(line), str(part))
 
 
-def _still_holds(listed: Row, found: Row | None, root: Path, hashes: bool) -> Row | None:
+def _still_holds(row: Finding, found: Finding | None, file: Path, hashes: bool) -> Finding | None:
     """What was found before, if the file is still that one; None if it has to be read."""
     if found is None or (hashes and found.bytes and not found.sha256):
         return None
-    try:
-        version = version_of(root / listed.path)
-    except OSError:
-        version = (0, 0)
-    if version != (found.bytes, found.mtime_ns):
+    if version_or_absent(file) != (found.bytes, found.mtime_ns):
         return None
-    return replace(found, labels=listed.labels, splits=listed.splits)
+    return replace(found, labels=row.labels, splits=row.splits)
 
 
-def _survey_all(rows: list[Row], root: Path, workers: int, hashes: bool, seconds: float) -> Iterator[tuple[int, Row]]:
-    requests = [(root / row.path, row, hashes) for row in rows]
+def _survey_all(
+    requests: list[tuple[Path, Finding, bool]], workers: int, seconds: float
+) -> Iterator[tuple[int, Finding]]:
     with bars() as progress:
-        task = progress.add_task("reading", total=len(rows))
+        task = progress.add_task("reading", total=len(requests))
         for place, answer in by_helpers(SURVEY, requests, workers, seconds):
             progress.advance(task)
-            yield place, _dangerous(root, rows[place], answer) if isinstance(answer, DecodeError) else answer
+            if isinstance(answer, DecodeError):  # the file hangs or crashes its reader
+                path, row, _ = requests[place]
+                size, mtime_ns = version_or_absent(path)
+                answer = replace(row, bytes=size, mtime_ns=mtime_ns, error=_without_path(answer, path))
+            yield place, answer
 
 
-def _dangerous(root: Path, row: Row, error: DecodeError) -> Row:
-    """The row of a file that hangs or crashes its reader."""
-    size, mtime_ns = version_of(root / row.path)
-    return replace(row, bytes=size, mtime_ns=mtime_ns, error=_without_path(error, root / row.path))
-
-
-def survey(path: Path, row: Row, hashes: bool) -> Row:
+def survey(path: Path, row: Finding, hashes: bool) -> Finding:
     """The row of a file, filled in; what is wrong with the file is said in it."""
     try:
         size, mtime_ns = version_of(path)
@@ -122,21 +127,21 @@ def survey(path: Path, row: Row, hashes: bool) -> Row:
         times, keys = regular(index)
         row = replace(
             row, frames=index.count, decoder=named("auto"), objection=index.objection, times=times, keys=keys,
-            counted=index.times is None, **header(path),
+            counted=index.times is None and not index.before_key, **header(path),
         )  # fmt: skip
-        decoded = _decode_all(path)
+        row = replace(row, decoded=_decodable(path, index))
     except DecodeError as error:
         return replace(row, error=_without_path(error, path))
     except Exception as error:
         return replace(row, error=reason(error))
-    if decoded < index.count:
-        return replace(row, decoded=decoded, error=f"only {decoded} of {index.count} frames decode")
-    return replace(row, decoded=index.count)
+    if row.decoded < index.count:
+        return replace(row, error=f"only {row.decoded} of {index.count} frames decode")
+    return row
 
 
 def header(path: Path) -> dict[str, Any]:
     """What the header of a file says."""
-    with av.open(str(path)) as container:
+    with av.open(url(path)) as container:
         stream = video_stream(container)
         rate = float(stream.average_rate or 0)
         return {
@@ -145,10 +150,30 @@ def header(path: Path) -> dict[str, Any]:
         }  # fmt: skip
 
 
-def _decode_all(path: Path) -> int:
-    """Count the frames that a file gives, undamaged."""
-    with av.open(str(path)) as container:
-        return sum(not frame.is_corrupt for frame in container.decode(video_stream(container)))
+def _decodable(path: Path, index: Index) -> int:
+    """Count the shown frames that decode, in the ways in which training reads them."""
+    found = 0
+    for source in sources(path, np.arange(index.count), index, _Glance(path)):
+        found = sum(1 for _ in source)
+        if found == index.count:
+            break
+    return found
+
+
+class _Glance(Screen):
+    """A screen that makes a picture of the first frame, and of each of another size or format; the others are alike."""
+
+    _seen: tuple[int, int, str] | None = None
+
+    def picture(self, frame: av.VideoFrame) -> Frames:
+        kind = (frame.width, frame.height, frame.format.name)
+        if kind != self._seen:
+            super().picture(frame)
+        self._seen = kind
+        return NOTHING
+
+
+NOTHING: Frames = np.empty((0, 0, 3), np.uint8)
 
 
 def _hash(path: Path) -> str:
@@ -157,7 +182,7 @@ def _hash(path: Path) -> str:
 
 
 def _without_path(error: DecodeError, path: Path) -> str:
-    return str(error).removeprefix(f"{path}: ")
+    return str(error).removeprefix(f"{visible(path)}: ")
 
 
 @dataclass(frozen=True)
@@ -170,20 +195,20 @@ class Count:
     decodable: int
 
 
-def counts(rows: list[Row]) -> list[Count]:
+def counts(rows: list[Finding]) -> list[Count]:
     """A count for each split, in the order of the rows, and one of all files where there are several."""
     splits = list(dict.fromkeys(split for row in rows for split in row.splits.split(",")))
     counted = [_count(split, [row for row in rows if split in row.splits.split(",")]) for split in splits]
     return counted if len(splits) == 1 else [*counted, _count("all files", rows)]
 
 
-def _count(name: str, rows: list[Row]) -> Count:
+def _count(name: str, rows: list[Finding]) -> Count:
     return Count(
         name, len(rows), sum(row.bytes > 0 or row.mtime_ns > 0 for row in rows), sum(not row.error for row in rows)
     )
 
 
-def by_error(rows: list[Row]) -> list[tuple[str, int, str]]:
+def by_error(rows: list[Finding]) -> list[tuple[str, int, str]]:
     """Each kind of error, how many files have it, and one of them; the most frequent first."""
     found = [(re.sub(r"\d+(\.\d+)?", "N", row.error), row.path) for row in rows if row.error]
     first = dict(reversed(found))

@@ -3,8 +3,9 @@
 Decoding a clip means decoding from the last key frame on, at the full size of the picture. The copy has a short side of
 256 (the paper's test size; never enlarged), a key frame every 16 frames, and H.264 without what costs a decoder most
 (x264's ``fastdecode``: no arithmetic coding, no deblocking). It is written by the x264 inside PyAV, so no ffmpeg
-program is needed. Every copy has all frames of its original, at their times: the same indices are the same moments.
-Pixels differ by the scaling and by what the encoder loses.
+program is needed. Every copy has all frames that a player shows of its original, at their times: the same indices are
+the same moments. They are turned and mirrored; what the file says of the shape of its pixels is passed on. Pixels
+differ by the scaling and by what the encoder loses.
 
 A copy keeps its original's name, whatever the suffix: content tells a decoder what it is, and so the lists of the data
 set are right for the copy as well. It is written whole or not at all, is counted before it counts, and has the time of
@@ -14,7 +15,7 @@ change of its original, by which a repeated command knows what is done.
 import io
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -23,14 +24,13 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from nl_lightning.data.decoding import upright
-from nl_lightning.data.helper import by_helpers
-from nl_lightning.data.packets import DecodeError, index_of, reason, video_stream
-from nl_lightning.data.sampling import resized
-from nl_lightning.data.tools.commands import alone
+from nl_lightning.data.decoding import Frames, Pictures, Screen, sources
+from nl_lightning.data.packets import DecodeError, Index, index_of, reason, url, video_stream
+from nl_lightning.data.reader import by_helpers
+from nl_lightning.data.tools.commands import MARK, alone, refuse_foreign
 from nl_lightning.data.videos import VideoList
 from nl_lightning.errors import UserError, bars
-from nl_lightning.study.files import write_atomically
+from nl_lightning.study.files import whole_file, write_atomically
 
 SHORT_SIDE = 256
 KEY_EVERY = 16
@@ -38,7 +38,7 @@ X264 = {"preset": "veryfast", "tune": "fastdecode", "crf": "23", "threads": "1",
 LISTS = {".txt", ".csv", ".json", ".yaml", ".yml"}
 """Suffixes of what lists and describes videos."""
 SECONDS = 3600.0
-"""After which a file is given up: films are long."""
+"""Of computing, after which a file is given up: films are long."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,23 @@ class Prepared:
     as_they_are: dict[str, str]
 
 
-def prepare(splits: Mapping[str, VideoList], lists: Iterable[str], root: Path, folder: Path, workers: int) -> Prepared:
+def copy_data_set(
+    splits: Mapping[str, VideoList],
+    lists: Iterable[str],
+    root: Path,
+    folder: Path,
+    workers: int,
+    overwrite: bool = False,
+) -> Prepared:
     """Copy the videos of all splits, `workers` at a time, and what lists them, from `root` to `folder`.
 
     Args:
         splits: the lists of the data set.
         lists: names of list files or folders of them, below `root`.
+        overwrite: replace files in `folder` that this command didn't write.
 
     Raises:
-        UserError: a video lies outside of `root`, another process is at it, or the disk is full.
+        UserError: a video lies outside of `root`, `folder` has such files, another process is at it, the disk is full.
     """
     names = list(dict.fromkeys(name for videos in splits.values() for name, _ in videos.listed()))
     for name in names:
@@ -68,20 +76,25 @@ def prepare(splits: Mapping[str, VideoList], lists: Iterable[str], root: Path, f
     if folder.resolve() == root.resolve():
         raise UserError(f"{folder} is the data set's own folder: name another one")
     with alone(folder / "prepared"):
-        _copy_lists(lists, root, folder, set(names))
         present = [name for name in names if (root / name).is_file()]
         left = [name for name in present if not _is_made(root / name, folder / name)]
+        texts = {folder / file.relative_to(root): file.read_bytes() for file in _lists(lists, root)}
+        if not overwrite:
+            for target in (*(folder / name for name in left), *texts):
+                refuse_foreign(target, texts.get(target))
+        for target, content in texts.items():
+            write_atomically(target, content, durable=False)
         failed = _copy_all(left, root, folder, workers)
     absent = sorted(set(names) - set(present))
     return Prepared(len(left) - len(failed), len(present) - len(left), absent, failed)
 
 
-def _copy_lists(lists: Iterable[str], root: Path, folder: Path, videos: set[str]) -> None:
-    """Copy the lists, and what lies beside them and looks like one: names of classes, annotations."""
+def _lists(lists: Iterable[str], root: Path) -> Iterator[Path]:
+    """The lists, and what lies beside them and looks like one: names of classes, annotations."""
     for place in {root, *((root / name).parent for name in lists), *(root / name for name in lists)}:
         for file in place.iterdir() if place.is_dir() else ():
             if file.is_file() and file.suffix.lower() in LISTS and file.is_relative_to(root):
-                write_atomically(folder / file.relative_to(root), file.read_bytes(), durable=False)
+                yield file
 
 
 def _is_made(source: Path, target: Path) -> bool:
@@ -99,8 +112,8 @@ def _copy_all(names: list[str], root: Path, folder: Path, workers: int) -> dict[
             progress.advance(task)
             if error is not None:
                 source, target = requests[place]
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(source, target)
+                with whole_file(target) as part:
+                    shutil.copy2(source, part)
                 failed[names[place]] = str(error)
     return failed
 
@@ -112,36 +125,45 @@ def copy_video(source: Path, target: Path) -> None:
         DecodeError: the original can't be read, or the copy has other frames.
         UserError: the copy can't be written.
     """
-    version = source.stat()
-    count = index_of(source).count
+    version, index, copied = source.stat(), index_of(source), 0
     try:
-        content = _encoded(source)
-        copied = _count(content)
+        screen = Screen(source)
+        for pictures in sources(source, np.arange(index.count), index, screen):
+            content = _encoded(source, index, pictures, screen)
+            copied = _count(content)
+            if copied == index.count:
+                break
     except Exception as error:
         raise DecodeError(f"{source}: {reason(error)}") from error
-    if copied != count:
-        raise DecodeError(f"{source}: only {copied} of {count} frames decode")
+    if copied != index.count:
+        raise DecodeError(f"{source}: only {copied} of {index.count} frames decode")
     write_atomically(target, content)
     os.utime(target, ns=(version.st_atime_ns, version.st_mtime_ns))
 
 
-def _encoded(source: Path) -> bytes:
-    """The copy as MP4. Pictures go through RGB, upright, so that no matrix or range of colours has to be passed on."""
-    file, turn, shrink = io.BytesIO(), VideoReformatter(), VideoReformatter()
-    times = index_of(source).times
-    with av.open(str(source)) as old, av.open(file, "w", format="mp4") as new:
+def _encoded(source: Path, index: Index, pictures: Pictures, screen: Screen) -> bytes:
+    """The copy as MP4. Pictures go through RGB, so that no matrix or range of colours has to be passed on."""
+    with av.open(url(source)) as old:
         stream = video_stream(old)
-        rate = stream.average_rate or Fraction(25)
+        rate, tick = stream.average_rate or Fraction(25), stream.time_base
+    file, shrink = io.BytesIO(), VideoReformatter()
+    with av.open(file, "w", format="mp4") as new:
+        new.metadata["comment"] = MARK
         copy = new.add_stream("libx264", rate=rate, options=X264)
         copy.pix_fmt = "yuv420p"
-        tick = copy.codec_context.time_base = 1 / rate if times is None else Fraction(stream.time_base or 1 / rate)
-        for number, frame in enumerate(old.decode(stream)):
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(upright(frame, turn)), format="rgb24")
-            if number == 0:
-                copy.height, copy.width = copied_size(picture.height, picture.width)
-            small = shrink.reformat(picture, copy.width, copy.height, "yuv420p", interpolation=Interpolation.AREA)
-            small.pts = number if times is None or frame.pts is None else frame.pts - int(times[0])
-            small.time_base = tick
+        copy.codec_context.time_base = 1 / rate if index.times is None else Fraction(tick or 1 / rate)
+        sized = False
+        for number, picture in pictures:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            if not sized:
+                sized = True
+                copy.height, copy.width = copied_size(frame.height, frame.width)
+                if aspect := screen.pixel_aspect:
+                    scaled = aspect * Fraction(frame.width * copy.height, frame.height * copy.width)
+                    copy.codec_context.sample_aspect_ratio = scaled.limit_denominator(4096)
+            small = shrink.reformat(frame, copy.width, copy.height, "yuv420p", interpolation=Interpolation.AREA)
+            small.pts = number if index.times is None else int(index.times[number] - index.times[0])
+            small.time_base = copy.codec_context.time_base
             new.mux(copy.encode(small))
         new.mux(copy.encode())
     return file.getvalue()
@@ -149,11 +171,26 @@ def _encoded(source: Path) -> bytes:
 
 def copied_size(height: int, width: int) -> tuple[int, int]:
     """Height and width of a copy: short side 256 or less, even, as 4:2:0 wants it."""
-    if min(height, width) > SHORT_SIDE:
-        height, width = resized(height, width, SHORT_SIDE)
+    short = min(height, width)
+    if short > SHORT_SIDE:  # as in sampling.resized, without importing torch into every helper
+        height, width = height * SHORT_SIDE // short, width * SHORT_SIDE // short
     return max(2, height - height % 2), max(2, width - width % 2)
 
 
 def _count(content: bytes) -> int:
     with av.open(io.BytesIO(content), "r") as container:
         return sum(packet.size > 0 for packet in container.demux(video_stream(container)))
+
+
+def write_mp4(path: Path, frames: Frames, fps: Fraction | int) -> None:
+    """Write frames (T, H, W, 3), RGB, of even height and width, as H.264 that players show: whole or not at all."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        container.metadata["comment"] = MARK
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "18"})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"  # others don't play everywhere
+        for image in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    write_atomically(path, file.getvalue())

@@ -50,4 +50,4 @@ def test_prepare_and_shards(folder: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def test_a_mistake_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "check", str(folder / "tiny.yaml"), "--root", str(folder / "none")]) == 2
-    assert capsys.readouterr().err.startswith(f"nl-lightning: {folder / 'none' / 'train.txt'}: ")
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"nl-lightning: {folder / 'none' / 'train.txt'}: ")

@@ -1,6 +1,7 @@
 """A prepared copy has the same frames at the same times, smaller and with key frames close together."""
 
 import os
+import re
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -8,13 +9,24 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from video_files import append, copy, write
 
 from nl_lightning.data import decoding, packets
-from nl_lightning.data.encoding import write_mp4
 from nl_lightning.data.packets import DecodeError
-from nl_lightning.data.tools.prepare import copied_size, copy_video, prepare
+from nl_lightning.data.tools.prepare import Prepared, copied_size, copy_data_set, copy_video, write_mp4
 from nl_lightning.data.videos import VideoList
 from nl_lightning.errors import UserError
+
+
+def test_frames_that_are_written_come_back(tmp_path: Path) -> None:
+    """Nearly: H.264 loses a little."""
+    ramp = np.linspace(0, 255, 64).astype(np.uint8)
+    film = np.stack([np.broadcast_to(level, (48, 64)) for level in (ramp, ramp[::-1], ramp // 2)])
+    film = np.ascontiguousarray(film[..., None].repeat(3, axis=3))  # (3, 48, 64, 3)
+    write_mp4(tmp_path / "film.mp4", film, 4)
+    back = decoding.frames(tmp_path / "film.mp4", [0, 1, 2])
+    assert back.shape == film.shape
+    assert np.abs(back.astype(int) - film).mean() < 5
 
 
 def grey(count: int, height: int, width: int) -> decoding.Frames:
@@ -81,23 +93,55 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def copied(root: Path, folder: Path) -> object:
+def copied(root: Path, folder: Path, overwrite: bool = False) -> Prepared:
     splits = {"train": VideoList.of(root, ["x/-a b.mp4", "x/bad.mp4", "x/absent.mp4"], [0, 0, 0])}
-    return prepare(splits, ["lists/train.txt"], root, folder, 2)
+    return copy_data_set(splits, ["lists/train.txt"], root, folder, 2, overwrite)
 
 
 def test_a_whole_set_can_be_copied_again_and_again(root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     made = copied(root, folder)
-    assert (made.made, made.there, made.absent) == (1, 0, ["x/absent.mp4"])  # type: ignore[attr-defined]
-    assert list(made.as_they_are) == ["x/bad.mp4"]  # type: ignore[attr-defined]
+    assert (made.made, made.there, made.absent) == (1, 0, ["x/absent.mp4"])
+    assert list(made.as_they_are) == ["x/bad.mp4"]
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     assert names == ["classes.txt", "lists/train.txt", "x/-a b.mp4", "x/bad.mp4"]
     written = (folder / "x" / "-a b.mp4").stat()
-    assert copied(root, folder).there == 2  # type: ignore[attr-defined]
+    assert copied(root, folder).there == 2
     assert (folder / "x" / "-a b.mp4").stat().st_ino == written.st_ino
     os.utime(root / "x" / "-a b.mp4", (0, 0))
-    assert copied(root, folder).made == 1  # type: ignore[attr-defined]
+    assert copied(root, folder).made == 1
+
+
+def test_files_of_somebody_else_stay(root: Path, tmp_path: Path) -> None:
+    """Until the user says otherwise."""
+    for name in ("x/-a b.mp4", "classes.txt"):
+        folder = tmp_path / Path(name).suffix
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text("precious")
+        os.utime(folder / name, (0, 0))
+        with pytest.raises(UserError, match=rf"{re.escape(name)} .*--overwrite"):
+            copied(root, folder)
+        assert (folder / name).read_text() == "precious"
+        assert copied(root, folder, overwrite=True).made == 1
+        assert (folder / name).read_text(errors="replace") != "precious"
+
+
+def test_a_copy_shows_what_its_original_shows(tmp_path: Path) -> None:
+    """Turned, mirrored, of one size, without what is never shown; and its pixels keep their shape."""
+    params = "keyint=12:min-keyint=12:bframes=3:open-gop=1:scenecut=0"
+    plain = write(tmp_path / "a.mkv", params=params, aspect=Fraction(3, 2))
+    late = copy(plain, tmp_path / "late.mkv", turn=(90, True, False), drop=lambda place, key: key < 2)
+    parts = [write(tmp_path / f"{n}.webm", codec="libvpx", size=(32 * n, 128), b="2M", g="12") for n in (1, 2)]
+    for source in (late, append(*parts, tmp_path / "sizes.webm")):
+        copy_video(source, tmp_path / "copy.mp4")
+        count = decoding.num_frames(source)
+        assert decoding.num_frames(tmp_path / "copy.mp4") == count
+        for square in (False, True):
+            before, after = (
+                decoding.frames(path, range(count), square_pixels=square) for path in (source, tmp_path / "copy.mp4")
+            )
+            assert before.shape == after.shape
+            assert np.abs(before.astype(int) - after).mean() < 3
 
 
 def test_a_copy_with_other_frames_does_not_count(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,6 +155,6 @@ def test_what_cannot_be_copied_is_refused(root: Path, tmp_path: Path) -> None:
     shutil.copy(root / "x" / "-a b.mp4", tmp_path / "outside.mp4")
     outside = {"train": VideoList.of(root, ["../outside.mp4"], [0])}
     with pytest.raises(UserError, match=r"^\.\./outside\.mp4 lies outside of "):
-        prepare(outside, [], root, tmp_path / "copy", 1)
+        copy_data_set(outside, [], root, tmp_path / "copy", 1)
     with pytest.raises(UserError, match="is the data set's own folder"):
         copied(root, root)

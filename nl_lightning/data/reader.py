@@ -1,9 +1,13 @@
-"""Files are opened in a process of their own, so that one that hangs or crashes FFmpeg costs that process and no more.
+"""Files are read in a process of their own, so that one that hangs or crashes FFmpeg costs that process and no more.
 
-Every process that reads has one helper. It asks through a pipe, and finds the pictures in memory that both share, so
-that a clip is written once, by the decoder, and copied by nobody; ``benchmarks/decoding.py`` measures what that costs.
+Every process that reads has one such helper. It asks through a pipe, and finds the pictures in memory that both share,
+so that a clip is written once, by the decoder, and copied by nobody; ``benchmarks/decoding.py`` measures the cost.
 The other design, a watchdog over the worker itself, would lose the worker with the file, and PyTorch's loader gives up
-when a worker dies.
+when a worker dies. (pebble's pool was tried: pictures go through its pipe, at 0.5 to 0.7 of the speed, a helper that
+was killed from outside ends the pool, and one that hangs outlives its parent.)
+
+A file is given up for what it does, and never because the machine is busy: its reader has used so many seconds of the
+processor, or has, twice, neither computed nor read for as long. A helper that was suspended or killed is replaced.
 
 A helper ends with its parent, however that ends: Linux kills it, elsewhere it reads the end of the pipe.
 """
@@ -28,14 +32,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from nl_lightning.data.decoding import Frames
 from nl_lightning.data.packets import DecodeError
+from nl_lightning.errors import UserError, ignore_stops
 
-Frames = npt.NDArray[np.uint8]
-
-TRIES = 3
+DEATHS = 3
 """Deaths over one file after which it counts as the file's fault: a helper may be killed for something else."""
+HANGS = 2
+"""The same for a helper that does nothing: it may be suspended, or its disk be away for a while."""
+START_SECONDS = 120.0
+"""The time without a sign of life after which a helper that starts is replaced."""
+SLICE = 1.0
+"""Seconds between two looks at what a helper does."""
 
 
 class DangerousFile(DecodeError):
@@ -48,7 +57,7 @@ class Helper:
     It starts with the first call, and again after a death. A forked or unpickled copy starts one of its own.
 
     Args:
-        seconds: after which a call is given up and the process ended.
+        seconds: of the processor's time that a call may take, and of time without any progress.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -67,38 +76,44 @@ class Helper:
 
         Raises:
             DangerousFile: the file takes too long, or the process dies of it time and again.
+            UserError: no process can be started.
             Exception: what the function raises.
         """
-        return self._answer((function, (path, *arguments), False))
+        return self._answer((function, (path, *arguments), False, self.seconds))
 
     def pictures(self, function: str, path: Path | str, *arguments: Any) -> Frames:
         """Return ``function(path, *arguments, allocate=...)``, in an array that is valid until the next call.
 
         Raises:
-            DangerousFile, Exception: as from :meth:`ask`.
+            DangerousFile, UserError, Exception: as from :meth:`ask`.
         """
-        shape = self._answer((function, (path, *arguments), True))
+        shape = self._answer((function, (path, *arguments), True, self.seconds))
         return self._running().memory.array(shape)
 
-    def _answer(self, request: tuple[str, tuple[Any, ...], bool]) -> Any:
-        path, died = request[1][0], ""
-        for _ in range(TRIES):
-            if self.closed:
-                break
-            connection = self._running().connection
+    def _answer(self, request: tuple[Any, ...]) -> Any:
+        path, deaths, hangs = request[1][0], 0, 0
+        while not self.closed:
+            process = self._running()
             try:
-                connection.send(request)
-                if not connection.poll(self.seconds):
-                    self.end()
-                    raise DangerousFile(f"{path}: not read within {self.seconds:g} seconds")
-                good, value = connection.recv()
+                process.connection.send(request)
+                answer = process.answer(self.seconds)
             except (EOFError, ConnectionError):
-                died = self.end()
+                ended, deaths = self.end(), deaths + 1
+                if ended == "SIGPROF":
+                    raise DangerousFile(f"{path}: not read within {self.seconds:g} seconds of computing") from None
+                if deaths == DEATHS:
+                    raise DangerousFile(f"{path}: the process that reads it dies of it ({ended})") from None
                 continue
-            if good:
-                return value
-            raise value
-        raise DangerousFile(f"{path}: the process that reads it dies of it ({died})")
+            if answer is not None:
+                good, value = answer
+                if good:
+                    return value
+                raise value
+            self.end()
+            hangs += 1
+            if hangs == HANGS:
+                raise DangerousFile(f"{path}: not read within {self.seconds:g} seconds")
+        raise DangerousFile(f"{path}: not read, as the program ends")
 
     def close(self) -> None:
         """End the process for good, also for a thread that waits for it."""
@@ -111,10 +126,17 @@ class Helper:
         return "" if process is None else process.end()
 
     def _running(self) -> "_Process":
-        me = os.getpid()
-        if me not in self._processes:
-            self._processes[me] = _Process()
-        return self._processes[me]
+        me, ended = os.getpid(), ""
+        if me in self._processes:
+            return self._processes[me]
+        for _ in range(DEATHS):
+            process = _Process()
+            with contextlib.suppress(EOFError, ConnectionError):
+                if process.answer(START_SECONDS) is not None:
+                    self._processes[me] = process
+                    return process
+            ended = process.end()
+        raise UserError(f"the process that reads files can't be started ({ended}): see what it says above")
 
 
 def by_helpers(
@@ -169,10 +191,35 @@ class _Process:
         self.connection = Connection(ours.detach())
         self._end = weakref.finalize(self, _end, os.getpid(), self.process, self.connection, self.memory.handle)
 
+    def answer(self, seconds: float) -> tuple[bool, Any] | None:
+        """What it answers, and whether that is no error. None if it does nothing for so many seconds.
+
+        Looks are counted, and not the clock's seconds: this process may have been suspended itself.
+        """
+        step, idle, before = min(SLICE, seconds), 0.0, None
+        while not self.connection.poll(step):
+            now = _activity(self.process.pid)
+            idle = idle + step if now == before else 0.0
+            if idle >= seconds:
+                return None
+            before = now
+        answer: tuple[bool, Any] = self.connection.recv()
+        return answer
+
     def end(self) -> str:
         self._end()
         code = self.process.returncode
         return signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+
+
+def _activity(process: int) -> object:
+    """What changes while a process computes or reads. Where there is no /proc it never does: the clock alone counts."""
+    with contextlib.suppress(OSError):
+        state, *numbers = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        if state == "R":
+            return object()  # it waits for a processor: equal to nothing
+        return numbers[10:12], Path(f"/proc/{process}/io").read_text()  # ticks of the processor; bytes
+    return None
 
 
 def _end(owner: int, process: "subprocess.Popen[bytes]", connection: Connection, memory: int) -> None:
@@ -215,19 +262,23 @@ def serve(handle: int, memory: int) -> None:
     if sys.platform == "linux":
         # 1 is PR_SET_PDEATHSIG: who hangs doesn't read that the pipe has ended.
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # meant for who trains, and that ends this one
-        signal.signal(number, signal.SIG_IGN)
+    ignore_stops()  # they are meant for who trains, and that ends this one
     connection, shared = Connection(handle), _Memory(memory)
     with contextlib.suppress(EOFError, ConnectionError):
+        connection.send((True, "ready"))
         while True:
-            name, arguments, pictures = connection.recv()
-            connection.send(_answered(name, arguments, pictures, shared))
+            connection.send(_answered(connection.recv(), shared))
 
 
-def _answered(name: str, arguments: tuple[Any, ...], pictures: bool, shared: _Memory) -> tuple[bool, Any]:
+def _answered(request: tuple[str, tuple[Any, ...], bool, float], shared: _Memory) -> tuple[bool, Any]:
+    name, arguments, pictures, seconds = request
     module, _, function = name.rpartition(".")
     try:
         called = getattr(importlib.import_module(module), function)
+        # SIGPROF comes when this process has computed for so long, and ends it, whatever FFmpeg is at.
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         return True, called(*arguments, allocate=shared.array).shape if pictures else called(*arguments)
     except Exception as error:
         return False, error
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)

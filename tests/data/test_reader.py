@@ -1,5 +1,6 @@
 """A file that hangs or crashes its reader costs the helper's process and nothing else."""
 
+import itertools
 import os
 import pickle
 import signal
@@ -12,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nl_lightning.data.helper import Helper
+from nl_lightning.data import reader
 from nl_lightning.data.packets import DecodeError
+from nl_lightning.data.reader import Helper
+from nl_lightning.errors import UserError
 
 
 @pytest.fixture
@@ -63,6 +66,54 @@ def test_a_hanging_file_is_given_up(helper: Helper) -> None:
     assert helper.ask("faulty_reader.process_id", "x") != process
 
 
+def test_a_file_that_is_computed_for_too_long_is_given_up(helper: Helper) -> None:
+    """The kernel counts, so it may sit in FFmpeg as deep as it likes."""
+    helper.seconds = 0.2
+    with pytest.raises(DecodeError, match=r"^spin\.mp4: not read within 0\.2 seconds of computing$"):
+        helper.ask("faulty_reader.num_frames", "spin.mp4")
+    assert helper.ask("faulty_reader.process_id", "x") > 0
+
+
+def test_the_start_of_a_process_does_not_count(helper: Helper) -> None:
+    helper.seconds = 0.01
+    assert helper.ask("faulty_reader.process_id", "x") > 0
+
+
+def test_a_suspended_process_is_replaced(helper: Helper) -> None:
+    process = helper.ask("faulty_reader.process_id", "x")
+    helper.seconds = 0.3
+    os.kill(process, signal.SIGSTOP)
+    assert helper.ask("faulty_reader.process_id", "x") != process
+    assert gone(process)
+
+
+def test_a_busy_machine_is_not_the_files_fault(helper: Helper, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for a processor, or for bytes that do come, however slowly, isn't given up."""
+    helper.ask("faulty_reader.process_id", "x")
+    helper.seconds = 0.09
+    monkeypatch.setattr(reader, "SLICE", 0.05)
+    looks = itertools.count()
+    monkeypatch.setattr(reader, "_activity", lambda process: next(looks) // 2)  # something, at every second look
+    with pytest.raises(OSError, match="No space"):
+        helper.ask("faulty_reader.fail_late", "x")
+    assert next(looks) > 4
+    monkeypatch.undo()
+    assert reader._activity(os.getpid()) != reader._activity(os.getpid())  # this process runs
+    with subprocess.Popen(["sleep", "60"]) as sleeper:
+        until = time.monotonic() + 20
+        while (now := reader._activity(sleeper.pid)) != reader._activity(sleeper.pid) and time.monotonic() < until:
+            pass
+        assert now == reader._activity(sleeper.pid)
+        sleeper.kill()
+
+
+def test_no_process_can_be_started(helper: Helper, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is no fault of any file."""
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(UserError, match=r"the process that reads files can't be started \(exit code 1\)"):
+        helper.ask("faulty_reader.process_id", "x")
+
+
 def test_a_crashing_file_is_named(helper: Helper) -> None:
     with pytest.raises(DecodeError, match=r"^crash\.mp4: the process that reads it dies of it \(SIGSEGV\)$"):
         helper.ask("faulty_reader.num_frames", "crash.mp4")
@@ -98,7 +149,7 @@ def test_copies_have_processes_of_their_own(helper: Helper) -> None:
     copy.end()
     program = (
         "import os\n"
-        "from nl_lightning.data.helper import Helper\n"
+        "from nl_lightning.data.reader import Helper\n"
         "helper = Helper(60)\n"
         "first = helper.ask('faulty_reader.process_id', 'x')\n"
         "if child := os.fork():\n"
@@ -115,7 +166,7 @@ def test_it_ends_with_its_parent(busy: bool) -> None:
     """Also if the parent is killed while the helper hangs in a file."""
     program = (
         "import threading, time\n"
-        "from nl_lightning.data.helper import Helper\n"
+        "from nl_lightning.data.reader import Helper\n"
         "helper = Helper(600)\n"
         "print(helper.ask('faulty_reader.process_id', 'x'), flush=True)\n"
         f"helper.ask('faulty_reader.num_frames', 'hang') if {busy} else time.sleep(600)\n"
