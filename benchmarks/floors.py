@@ -4,13 +4,8 @@ import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
-
-from benchmarks.operations import POOLED
 from benchmarks.ratios import Entry, ceiling, figures
-from nl_lightning.models.conventions import Conventions
-from nl_lightning.models.nonlocal_block import NonLocalBlock
-from nl_lightning.models.operation import costs
+from nl_lightning.models.forms import form_of
 
 AGAIN = 3.5
 """A training step's products of pairs as multiples of a forward's: a backward is two, and what was never kept, the
@@ -25,23 +20,21 @@ def floor_ms(case: Mapping[str, Any], pool: str, networks: Iterable[Entry]) -> f
 
 def products(case: Mapping[str, Any], pool: str) -> float:
     """Multiply-adds of a case of :mod:`benchmarks.operations` by the form that ours takes on a CPU."""
-    with torch.device("meta"):
-        block = NonLocalBlock(
-            case["channels"], case["instantiation"], subsample=case["subsample"], conventions=Conventions(POOLED[pool])
-        )
-    shape = (1, case["channels"], case["frames"], case["side"], case["side"])
-    form, sizes = block.form(shape), block.sizes(shape)
+    queries = case["frames"] * case["side"] ** 2
+    keys = case["frames"] * (case["side"] // 2) ** 2 if case["subsample"] else queries
+    features, values = case["channels"], case["channels"] // 2
+    channels = features if case["instantiation"] == "gaussian" else values
+    form = form_of(case["instantiation"], (1, 1, queries, channels), (1, 1, keys, channels))
     late = pool == "after" and case["subsample"]  # the pool is after phi and g: those are of all positions
-    embedded = 1 if case["instantiation"] == "gaussian" else 2
-    if case["instantiation"] == "concatenation" and not late:
-        embedded = 1  # of phi one number for each key is enough
-    maps = embedded * (sizes.queries if late else sizes.keys) * sizes.features * sizes.values
-    pairs = sizes.queries * sizes.keys * (sizes.channels + sizes.values) if form == "attention" else 0
-    other = sizes.queries * sizes.values * sizes.features  # W_z
-    if form != "sorted":
-        other = costs(case["instantiation"], sizes)["pairs" if form == "attention" else form] - pairs
-    training = case["phase"] == "training"
-    return (maps + other) * (3 if training else 1) + pairs * (AGAIN if training else 1)
+    of_keys, of_queries = (1, 1) if case["instantiation"] == "gaussian" else (2, 2)  # g, phi; W_z, theta
+    maps = (of_queries * queries + of_keys * (queries if late else keys)) * features * values
+    similarity = 0 if case["instantiation"] == "concatenation" else channels
+    pairs = queries * keys * (similarity + values) if form in ("pairs", "attention") else 0
+    if form == "associated":
+        maps += (queries + keys) * values**2
+    if case["phase"] != "training":
+        return maps + pairs
+    return 3 * maps + (AGAIN if form == "attention" else 3) * pairs
 
 
 def maps_bytes(case: Mapping[str, Any]) -> int:

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from benchmarks.contest import Call, Contest, Figures, Settings, measure
 from nl_lightning.models.complexity import complexity
 from nl_lightning.models.conventions import Conventions
-from nl_lightning.models.folded import channels_last
+from nl_lightning.models.fast import FastVideoResNet, channels_last, for_testing
 from nl_lightning.models.nonlocal_block import NonLocalConfig
-from nl_lightning.models.resnet import ResNetConfig, VideoResNet
+from nl_lightning.models.resnet import ResNetConfig
 
 CLIP = (8, 224)  # frames, side
 WIDTH = 1.0
@@ -117,7 +117,7 @@ def run(case: Case, settings: Settings) -> Figures:
 def contest(case: Case, settings: Settings) -> Contest:
     calls: dict[str, Call] = {}
     for name, precision in OURS.items():
-        calls[name] = Entrant(VideoResNet(case.config), case, settings, torch.channels_last_3d, precision)
+        calls[name] = Entrant(FastVideoResNet(case.config), case, settings, torch.channels_last_3d, precision)
     if case != LONG:
         for name, (layout, precision) in SETTINGS.items():
             calls[name] = Entrant(pytorchvideo(case), case, settings, layout, precision)
@@ -151,7 +151,8 @@ class Entrant:
     """A network with its clips; called, it does a step of training, or tests them."""
 
     def __init__(self, net: nn.Module, case: Case, settings: Settings, layout: Any, precision: str) -> None:
-        self.net = net.to(settings.device, memory_format=layout if not isinstance(net, VideoResNet) else None)
+        ours = isinstance(net, FastVideoResNet)
+        self.net = net.to(settings.device, memory_format=None if ours else layout)
         self.device, self.bf16 = settings.device, precision == "bf16"
         clips = torch.randn(case.clips, 3, case.frames, case.side, case.side)
         clips = channels_last(clips) if layout is torch.channels_last_3d else clips
@@ -159,6 +160,8 @@ class Entrant:
         self.labels = torch.zeros(case.clips, dtype=torch.long, device=settings.device)
         self.training = case.phase == "training"
         self.net.train(self.training)
+        if ours and not self.training:
+            self.net = for_testing(self.net)
         self.optimizer = torch.optim.SGD(self.net.parameters(), lr=1e-3, momentum=0.9) if self.training else None
 
     def forward(self) -> Tensor:

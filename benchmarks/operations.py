@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from benchmarks import peers
 from benchmarks.contest import Contest, Figures, Settings, difference, measure
 from nl_lightning.models.conventions import INSTANTIATIONS, Conventions, Instantiation
-from nl_lightning.models.folded import channels_last
-from nl_lightning.models.nonlocal_block import NonLocalBlock
+from nl_lightning.models.fast import FastNonLocalBlock, channels_last, for_testing, use_kernels
 
 # Maps (frames, side) of 32-frame clips of 224 pixels, and channels (Table 1).
 MAPS = {"res4": (4, 14, 1024), "res3": (4, 28, 512), "res2": (8, 56, 256)}
@@ -125,13 +124,13 @@ class Entrant:
     def __init__(self, case: Case, settings: Settings, name: str, double: bool = False) -> None:
         torch.manual_seed(0)
         profile = POOLED["before" if name in ("ours, pool before", "plain, pool before", "pytorchvideo") else "after"]
-        ours = NonLocalBlock(
+        ours = FastNonLocalBlock(
             case.channels, case.instantiation, subsample=case.subsample, conventions=Conventions(profile)
         )
         _randomise(ours)
         block: nn.Module = ours
         if name.startswith("plain"):
-            ours.forward = ours.by_definition  # type: ignore[method-assign]
+            use_kernels(ours, "definition")
         elif not name.startswith("ours"):
             make = {"pytorchvideo": peers.pytorchvideo, "mmcv": peers.mmcv, "all pairs": peers.all_pairs}[name]
             block = make(ours, case.channels, case.subsample)
@@ -144,6 +143,8 @@ class Entrant:
         self.training = case.phase == "training"
         there = {"device": settings.device, "dtype": torch.float64 if double else torch.float32}
         self.block = block.to(**there).train(self.training)
+        if isinstance(block, FastNonLocalBlock) and not self.training:
+            self.block = for_testing(self.block)
         self.x = x.to(**there).requires_grad_(self.training)
         self.dz = dz.to(**there) if self.training else None
 
@@ -161,7 +162,7 @@ class Entrant:
 
 
 @torch.no_grad()
-def _randomise(block: NonLocalBlock) -> None:
+def _randomise(block: FastNonLocalBlock) -> None:
     """Weights of ordinary sizes, where a new block would be the identity."""
     for name, parameter in block.named_parameters():
         if name.startswith("bn."):

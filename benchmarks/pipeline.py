@@ -25,6 +25,7 @@ from nl_lightning.study.loading import find_study, load_study
 from nl_lightning.study.recipe import load_recipe
 from nl_lightning.train.classifier import VideoClassifier
 from nl_lightning.train.lightning_cli import ANY_MACHINE, VideoCLI
+from nl_lightning.train.optimization import parameter_groups
 
 VARIANTS = ("c2d_r50", "i3d311_r50_nl5")
 STAGES = ("decoded", "augmented", "trained")
@@ -124,7 +125,7 @@ class Training:
 
     def __init__(self, model: VideoClassifier, device: str) -> None:
         self.model, self.device = model.to(device).train(), device
-        self.optimizer = model.optimizer(model._parameter_groups())
+        self.optimizer = model.optimizer(parameter_groups(model.net, model.decay_one_dimensional))
 
     def __call__(self, clips: Tensor, labels: Any) -> None:
         self.optimizer.zero_grad()

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from nl_lightning.errors import UserError as UserError
     from nl_lightning.models.conventions import Conventions as Conventions
     from nl_lightning.models.conventions import Inflate, Instantiation, SumOver
+    from nl_lightning.models.fast import FastNonLocalBlock as NonLocalBlock
+    from nl_lightning.models.fast import FastVideoResNet as VideoResNet
+    from nl_lightning.models.fast import for_testing as for_testing
+    from nl_lightning.models.fast import use_kernels as use_kernels
     from nl_lightning.models.insert import insert_non_local as insert_non_local
     from nl_lightning.models.insert import remove_non_local as remove_non_local
-    from nl_lightning.models.nonlocal_block import NonLocalBlock as NonLocalBlock
     from nl_lightning.models.nonlocal_block import NonLocalConfig as NonLocalConfig
     from nl_lightning.models.resnet import ResNetConfig as ResNetConfig
-    from nl_lightning.models.resnet import VideoResNet as VideoResNet
     from nl_lightning.weights.file import load_weights as load_weights
 
     Blocks = Literal[0, 1, 5, 10]
@@ -29,15 +31,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Conventions": "models.conventions",
-    "NonLocalBlock": "models.nonlocal_block",
-    "NonLocalConfig": "models.nonlocal_block",
-    "ResNetConfig": "models.resnet",
-    "UserError": "errors",
-    "VideoResNet": "models.resnet",
-    "insert_non_local": "models.insert",
-    "load_weights": "weights.file",
-    "remove_non_local": "models.insert",
+    "Conventions": "models.conventions.Conventions",
+    "NonLocalBlock": "models.fast.FastNonLocalBlock",
+    "NonLocalConfig": "models.nonlocal_block.NonLocalConfig",
+    "ResNetConfig": "models.resnet.ResNetConfig",
+    "UserError": "errors.UserError",
+    "VideoResNet": "models.fast.FastVideoResNet",
+    "for_testing": "models.fast.for_testing",
+    "insert_non_local": "models.insert.insert_non_local",
+    "load_weights": "weights.file.load_weights",
+    "remove_non_local": "models.insert.remove_non_local",
+    "use_kernels": "models.fast.use_kernels",
 }
 
 __all__ = [
@@ -50,18 +54,21 @@ __all__ = [
     "__version__",
     "c2d_r50",
     "c2d_r101",
+    "for_testing",
     "i3d_r50",
     "i3d_r101",
     "insert_non_local",
     "load_weights",
     "remove_non_local",
+    "use_kernels",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'nl_lightning' has no attribute '{name}'")
-    value = globals()[name] = getattr(importlib.import_module(f"nl_lightning.{_HOMES[name]}"), name)
+    home, _, attribute = _HOMES[name].rpartition(".")
+    value = globals()[name] = getattr(importlib.import_module(f"nl_lightning.{home}"), attribute)
     return value
 
 
@@ -142,8 +149,9 @@ def _network(
 ) -> "VideoResNet":
     from nl_lightning.errors import UserError
     from nl_lightning.models.conventions import BLOCKS, STAGES
+    from nl_lightning.models.fast import FastVideoResNet
     from nl_lightning.models.nonlocal_block import NonLocalConfig
-    from nl_lightning.models.resnet import ResNetConfig, VideoResNet
+    from nl_lightning.models.resnet import ResNetConfig
 
     if number not in (0, 1, 5, 10):
         raise UserError(
@@ -159,4 +167,4 @@ def _network(
         before_last = BLOCKS[depth][STAGES.index(stage)] - 2
         placement = _PLACEMENTS.get((depth, number), {stage: [before_last]})
         blocks = NonLocalConfig(placement, instantiation, sum_over, subsample)
-    return VideoResNet(ResNetConfig(depth, inflate, blocks, **net))
+    return FastVideoResNet(ResNetConfig(depth, inflate, blocks, **net))

@@ -117,12 +117,12 @@ def test_a_target_is_met_in_time_and_in_memory(peer: tuple[float, int], measured
 
 
 def test_beside_a_missed_target_stands_what_the_products_take() -> None:
-    """Concatenation at res4, pooled after: phi and g of 784 positions, W_z g of 196, and f g of 784 x 196 pairs."""
+    """Concatenation at res4, pooled after: theta, phi, g and W_z of 784 positions, and f g of 784 x 196 pairs."""
     entry = block("training", **{"ours, pool after": (1.0, 1), "all pairs": (20.0, 100)})
     ceiling = {"name": "convolution, float32", "seconds": [1.0], "macs": 1e12, "bytes": None}
     network = {"case": {}, "figures": [ceiling]}
     parts = {"operations": [entry], "networks": [network], "growth": [], "study": []}
-    macs = 3 * (2 * 784 * 1024 * 512 + 196 * 512 * 1024 + 784 * 196 * 1024)
+    macs = 3 * (4 * 784 * 1024 * 512 + 784 * 196 * 512)
     first = targets(parts, cuda=False)[0]
     assert (first.measured, first.met) == ("20x, memory 1/100", False)
     assert f"the target is 500 ms, of which our products take {macs / 1e9:.0f} at" in first.note
@@ -155,7 +155,7 @@ def test_the_share_of_memory_is_of_the_peer_that_it_is_missed_against() -> None:
     ("instantiation", "subsample", "expected"),
     [
         ("embedded_gaussian", False, 3 * 4 * 784 * 1024 * 512 + 3 * 784**2 * 1024),  # pairs
-        ("gaussian", True, 3 * (196 * 1024 * 512 * 2 + 784 * 196 * 2048)),  # keys
+        ("gaussian", True, 3 * ((196 + 784) * 1024 * 512 + 784 * 196 * (1024 + 512))),  # pairs
     ],
 )
 def test_products_of_a_training_step(instantiation: str, subsample: bool, expected: int) -> None:

@@ -382,7 +382,7 @@ def complexity(which: Selected, *, explain: bool = False) -> int:
             columns = ("block", "sets", "queries", "keys", "N x N, MiB", "on a CPU", "on a GPU")
             tables.append(plain_table(*columns, title=one.variant.name, title_justify="left", title_style="bold"))
             for cpu, gpu in zip(block_costs_of(one, "cpu"), block_costs_of(one, "cuda"), strict=True):
-                sizes = (str(size) for size in (cpu.sizes.sets, cpu.sizes.queries, cpu.sizes.keys))
+                sizes = (str(size) for size in (cpu.sets, cpu.queries, cpu.keys))
                 tables[-1].add_row(cpu.name, *sizes, f"{cpu.matrix * 4 / 2**20:.3g}", cpu.form, gpu.form)
     terminal().print(*tables, sep="")
     return 0

@@ -18,7 +18,8 @@ from nl_lightning.errors import UserError
 from nl_lightning.inspect.attention import attention_rows, block_named, dependence, input_of
 from nl_lightning.inspect.figures import Attention, draw_attention, overlay, save, strongest
 from nl_lightning.inspect.places import Places, places_in
-from nl_lightning.models.folded import Triple, channels_last
+from nl_lightning.models.conventions import Triple
+from nl_lightning.models.fast import channels_last
 from nl_lightning.models.nonlocal_block import NonLocalBlock
 from nl_lightning.weights.file import InputSettings, load_weights
 

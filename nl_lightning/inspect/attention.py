@@ -12,8 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nl_lightning.errors import UserError
-from nl_lightning.models.conventions import STAGES
-from nl_lightning.models.folded import Triple
+from nl_lightning.models.conventions import STAGES, Triple
 from nl_lightning.models.nonlocal_block import NonLocalBlock
 from nl_lightning.models.resnet import VideoResNet
 

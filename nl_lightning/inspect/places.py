@@ -6,8 +6,7 @@ from typing import cast
 
 from torch import nn
 
-from nl_lightning.models.conventions import STAGES
-from nl_lightning.models.folded import Triple
+from nl_lightning.models.conventions import STAGES, Triple
 from nl_lightning.models.resnet import VideoResNet
 
 
@@ -49,10 +48,10 @@ def _layers(net: VideoResNet, stage: str) -> Iterator[tuple[Triple, Triple, Trip
     pools = [net.pool1] if stage == "res2" else [net.pool1, net.pool2]
     strided = [getattr(net, name).blocks[0].conv2 for name in STAGES[: STAGES.index(stage) + 1]]
     yield _sizes(net.conv1)
-    yield from ((pool.kernel, pool.stride, pool.padding) for pool in pools)
+    yield from map(_sizes, pools)
     yield from map(_sizes, strided)  # pool2 lies between two of them, but it is along time and they are along space
 
 
-def _sizes(conv: nn.Conv3d) -> tuple[Triple, Triple, Triple]:
-    kernel, stride, padding = (cast(Triple, sizes) for sizes in (conv.kernel_size, conv.stride, conv.padding))
+def _sizes(layer: nn.Conv3d | nn.MaxPool3d) -> tuple[Triple, Triple, Triple]:
+    kernel, stride, padding = (cast(Triple, sizes) for sizes in (layer.kernel_size, layer.stride, layer.padding))
     return kernel, stride, padding

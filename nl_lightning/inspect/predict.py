@@ -52,6 +52,7 @@ def predictions(paths: Sequence[Path], weights: Path) -> Iterator[Prediction]:
         views_per_forward=seen.num_crops,
     ).eval()  # fmt: skip
     model.setup("test")
+    model.copy_for_testing()
     return _predicted(model, header, _dataset(videos, seen))
 
 

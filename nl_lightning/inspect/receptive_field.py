@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nl_lightning.models.folded import Triple, channels_last
+from nl_lightning.models.conventions import Triple
+from nl_lightning.models.fast import channels_last
 from nl_lightning.models.nonlocal_block import NonLocalBlock
 from nl_lightning.models.resnet import VideoResNet
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from nl_lightning.errors import UserError
-from nl_lightning.models.folded import Triple
+from nl_lightning.models.conventions import Triple
+from nl_lightning.models.forms import Form, form_of
 from nl_lightning.models.nonlocal_block import NonLocalBlock
-from nl_lightning.models.operation import Form, Sizes
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 
 CONV_FC = (nn.Conv3d, nn.Linear)
@@ -65,18 +65,21 @@ class BlockCost:
 
     Attributes:
         name: the residual block that it follows, such as ``res3.1``.
-        sizes: of its operation, over all groups of frames that it sees apart.
-        form: the form of the operation that is taken, see :mod:`nl_lightning.models.operation`.
+        sets: of positions that are compared among themselves, over all groups of frames that the block sees apart.
+        queries, keys: positions i and j of each set.
+        form: the form of the operation that is taken, see :mod:`nl_lightning.models.forms`.
     """
 
     name: str
-    sizes: Sizes
+    sets: int
+    queries: int
+    keys: int
     form: Form
 
     @property
     def matrix(self) -> int:
         """Numbers in the N x N matrices of f(x_i, x_j) that the definition makes."""
-        return self.sizes.sets * self.sizes.queries * self.sizes.keys
+        return self.sets * self.queries * self.keys
 
 
 def block_costs(config: ResNetConfig, clip: Triple, device: str = "cpu", half: bool = False) -> list[BlockCost]:
@@ -86,7 +89,9 @@ def block_costs(config: ResNetConfig, clip: Triple, device: str = "cpu", half: b
 
     def note(block: nn.Module, inputs: tuple[Tensor], name: str) -> None:
         assert isinstance(block, NonLocalBlock)
-        found.append(BlockCost(name, block.sizes(inputs[0].shape), block.form(inputs[0].shape, device, half)))
+        theta, phi = (block.sets(maps).shape for maps in block.embed(inputs[0])[:2])
+        form = form_of(block.instantiation, theta, phi, device, half)
+        found.append(BlockCost(name, theta[:2].numel(), theta[2], phi[2], form))
 
     for name, module in net.named_modules():
         if isinstance(module, NonLocalBlock):
@@ -130,8 +135,8 @@ def _call(net: VideoResNet, clip: Triple) -> None:
 
 def _products(block: NonLocalBlock, x: Tensor) -> int:
     """MACs of f(x_i, x_j) and of its product with g(x_j), over all pairs, for maps x (groups of frames, C, T, H, W)."""
-    s = block.sizes(x.shape)
-    pairs = s.queries * s.keys
+    theta, phi, g = (block.sets(maps).shape for maps in block.embed(x))
+    (n, s, queries, channels), keys, values = theta, phi[2], g[3]
     # w_f . [theta_i, phi_j] is a number for i plus a number for j.
-    similarity = s.queries + s.keys if block.instantiation == "concatenation" else pairs
-    return s.sets * (similarity * s.channels + pairs * s.values)
+    similarity = queries + keys if block.instantiation == "concatenation" else queries * keys
+    return n * s * (similarity * channels + queries * keys * values)

@@ -16,6 +16,10 @@ from nl_lightning.errors import UserError
 Instantiation = Literal["gaussian", "embedded_gaussian", "dot_product", "concatenation"]
 SumOver = Literal["space", "time", "spacetime"]
 Inflate = Literal["none", "3x1x1", "3x3x3"]
+Kernels = Literal["fast", "definition"]
+"""How Eq. (1) and the layers of Table 1 are computed: in fewer passes over memory, or as the paper writes them."""
+Triple = tuple[int, int, int]
+"""Sizes along T, H and W."""
 INSTANTIATIONS: tuple[Instantiation, ...] = get_args(Instantiation)
 SUM_OVER: tuple[SumOver, ...] = get_args(SumOver)
 INFLATE: tuple[Inflate, ...] = get_args(Inflate)

@@ -17,6 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from nl_lightning.errors import UserError, nearest
 from nl_lightning.models.conventions import Conventions, Instantiation, SumOver
+from nl_lightning.models.fast import FastNonLocalBlock
 from nl_lightning.models.nonlocal_block import NonLocalBlock
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
@@ -67,7 +68,7 @@ def insert_non_local(
         output = outputs.get(name)
         channels, dimensions = _told_by_parts(name, layer) if output is None else (output.shape[1], output.ndim - 2)
         try:
-            block = NonLocalBlock(channels, instantiation, sum_over, subsample, dimensions, conventions)
+            block = FastNonLocalBlock(channels, instantiation, sum_over, subsample, dimensions, conventions)
         except UserError as error:
             raise UserError(f"layer '{name}': {error}") from None
         blocks[name] = _like(block, layer, model)

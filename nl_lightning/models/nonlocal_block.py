@@ -1,41 +1,23 @@
-"""The non-local block: Eq. (1)-(6) of "Non-local Neural Networks" (Wang et al., CVPR 2018).
+"""The non-local block: Eq. (1)-(6) of "Non-local Neural Networks" (Wang et al., CVPR 2018), as the paper writes them.
 
     y_i = 1 / C(x)  sum over j of  f(x_i, x_j) g(x_j)                                           (1)
     z_i = W_z y_i + x_i                                                                        (6)
 
 i is a position (in space, time or spacetime) of a feature map, and j runs over all positions. The four
 instantiations of f are four functions below, each returning f(x_i, x_j) / C(x) for every pair.
-Checked in the tests against the double loop over i and j in float64, for every instantiation, mode and dimension.
+
+This file runs by itself (``kernels: definition``). By default :mod:`nl_lightning.models.fast` computes the same
+numbers in other orders. Checked in the tests against the double loop over i and j in float64.
 """
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from nl_lightning.errors import UserError
-from nl_lightning.models.affine import Affine
-from nl_lightning.models.conv_norm import conv_norm, norm_of, watched
 from nl_lightning.models.conventions import INSTANTIATIONS, SUM_OVER, Conventions, Instantiation, SumOver
-from nl_lightning.models.folded import MaxPool3d, from_rows, pointwise, rows
-from nl_lightning.models.operation import (
-    OF_Y,
-    Form,
-    Sizes,
-    associated,
-    form_of,
-    product_map,
-    relu_average,
-    similarity_by_keys,
-    softmax_average,
-)
-from nl_lightning.models.precision import is_half, no_autocast
 
 
 # Keys are pooled when they are subsampled, so there may be fewer of them (K) than queries (Q).
@@ -73,6 +55,20 @@ def concatenation(
 class NonLocalConfig:
     """Which non-local blocks a network has: the part of a variant that Table 2a-2d vary.
 
+    The positions j (#) that a position i is compared with, in three frames of a map, by `sum_over`::
+
+        spacetime    # # #   # # #   # # #
+                     # # #   # i #   # # #
+                     # # #   # # #   # # #
+
+        space        . . .   # # #   . . .
+                     . . .   # i #   . . .
+                     . . .   # # #   . . .
+
+        time         . . .   . . .   . . .
+                     . # .   . i .   . # .
+                     . . .   . . .   . . .
+
     Attributes:
         placement: for each stage, the residual blocks (from 0) that a non-local block follows, after their ReLU.
         instantiation: the pairwise function f.
@@ -91,9 +87,28 @@ class NonLocalConfig:
         _one_of("sum_over", self.sum_over, SUM_OVER)
 
 
-def _one_of(key: str, value: str, known: tuple[str, ...]) -> None:
+def _one_of(key: str, value: object, known: tuple[object, ...]) -> None:
     if value not in known:
-        raise UserError(f"{key}: expected one of {', '.join(known)}, not {value!r}")
+        raise UserError(f"{key}: expected one of {', '.join(map(str, known))}, not {value!r}")
+
+
+class Affine(nn.Module):
+    """``weight * x + bias`` for each channel of x (N, C, ...): BN, once its statistics are folded into its scale.
+
+    The released code has it in long clips. Both are buffers: training leaves them as they are.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.ones(channels))
+        self.register_buffer("bias", torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = (-1,) + (1,) * (x.ndim - 2)
+        return torch.addcmul(self.bias.view(shape), self.weight.view(shape), x)
 
 
 class NonLocalBlock(nn.Module):
@@ -105,6 +120,9 @@ class NonLocalBlock(nn.Module):
         dimensions: 3 for a video (T, H, W), 2 for an image (H, W), 1 for a sequence (L). The positions of an image
             or a sequence are all space, and `sum_over` can't be ``time`` there.
         conventions: where the paper and the released code differ.
+
+    Raises:
+        UserError: an argument is out of range; in `forward`, the input has another shape.
 
     Time-only blocks never subsample: j is i's own place in other frames, and a pooled map has no such place. (The
     paper doesn't say how the two go together, and the released code has no time-only block.)
@@ -121,15 +139,21 @@ class NonLocalBlock(nn.Module):
     ) -> None:
         super().__init__()
         _one_of("instantiation", instantiation, INSTANTIATIONS)
+        _one_of("sum_over", sum_over, SUM_OVER)
+        _one_of("dimensions", dimensions, (1, 2, 3))
+        if channels < 1:
+            raise UserError(f"channels: expected at least 1, not {channels}")
         if sum_over == "time" and dimensions != 3:
             raise UserError(f"sum_over: a block over {dimensions}-D input has no time to sum over")
         conv, norm, pool = {
             1: (nn.Conv1d, nn.BatchNorm1d, nn.MaxPool1d(2)),
             2: (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d(2)),
-            3: (nn.Conv3d, nn.BatchNorm3d, MaxPool3d((1, 2, 2), (1, 2, 2), padded=False)),
+            3: (nn.Conv3d, nn.BatchNorm3d, nn.MaxPool3d((1, 2, 2), (1, 2, 2), (0, 0, 0))),
         }[dimensions]
         self.instantiation, self.sum_over, self.rules = instantiation, sum_over, conventions.rules
-        self.dim_inner = max(1, channels // 2)
+        self.channels, self.dimensions, self.dim_inner = channels, dimensions, max(1, channels // 2)
+        compared = channels if instantiation == "gaussian" else self.dim_inner
+        self.scale = float(compared**-0.5) if self.rules.scale else 1.0  # of the exponents in Eq. (2) and (3)
 
         self.g = conv(channels, self.dim_inner, 1)
         if instantiation != "gaussian":  # Gaussian compares x with itself
@@ -160,195 +184,56 @@ class NonLocalBlock(nn.Module):
         else:  # a scale that doesn't learn would keep a zero for ever
             nn.init.zeros_(self.W_z.weight)
 
+    # Shapes at line ends are those of a video. S sets of positions are compared among themselves, see `sets`.
+
     def forward(self, x: Float[Tensor, "N C *positions"]) -> Float[Tensor, "N C *positions"]:
-        """Return z of Eq. (6), by the cheapest exact form for these sizes, see :mod:`nl_lightning.models.operation`."""
-        form = self._form(x)
-        if form not in OF_Y:
-            return conv_norm(self.operation(x), self.W_z, self.bn, shortcut=x, relu=False)
-        return norm_of(partial(self._w_z_of_y, x, form), self.W_z, self.bn, shortcut=x)
-
-    def by_definition(self, x: Float[Tensor, "N C *positions"]) -> Float[Tensor, "N C *positions"]:
-        """The same z, with f(x_i, x_j) / C(x) built for all pairs: what every fast form is checked against."""
-        return conv_norm(self.definition(x), self.W_z, self.bn, shortcut=x, relu=False)
-
-    def operation(self, x: Float[Tensor, "N C *positions"]) -> Float[Tensor, "N D *positions"]:
-        """Return y of Eq. (1), by a form that makes y."""
-        form = self._form(x)
-        form = OF_Y.get(form, form)
-        if form == "pairs" and (self.instantiation != "concatenation" or self._is_watched):
-            return self.definition(x)  # concatenation has a shorter way to its pairs, if nobody wants every map
-        if self.instantiation == "concatenation":
-            a, b, g = self._projections(x)
-            y = relu_average(a, b, g, form)
-        elif self.instantiation == "gaussian":
-            y = self._average_of_keys(x)
-        else:
-            theta, phi, g = map(self._sets, self.embed(x))
-            dot = self.instantiation == "dot_product"
-            y = associated(theta, phi, g) if dot else softmax_average(theta, phi, g, self._scale)
-        return self._restore(y, x)
-
-    def definition(self, x: Float[Tensor, "N C *positions"]) -> Float[Tensor, "N D *positions"]:
-        """The same y, with f(x_i, x_j) / C(x) built for all pairs."""
-        theta, phi, g = map(self._sets, self.embed(x))
-        return self._restore(self.pairwise(theta, phi) @ g, x)
-
-    def _w_z_of_y(self, x: Tensor, form: Form, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """W_z y, with the weight and bias of W_z, in which BN may be folded, by a form that needs no y."""
-        w_z = weight.flatten(1)
-        queries = self._sets(x)
-        if form == "map":
-            phi, g = map(self._sets, self._embedded_keys(x))
-            matrix, vector = product_map(phi, g, *self._w_theta, w_z)
-            y = queries @ matrix
-            bias = vector if bias is None else vector + bias
-        elif self.instantiation == "concatenation":
-            a, b, g = self._projections(x)
-            y = relu_average(a, b, F.linear(g, w_z), "pairs")
-        else:
-            phi, g = map(self._sets, self._embedded_keys(x))
-            y = self._pairwise_by_keys(queries, phi) @ F.linear(g, w_z)
-        return self._restore(y if bias is None else y.add_(bias), x)
-
-    def _pairwise_by_keys(self, queries: Float[Tensor, "*B Q C"], phi: Float[Tensor, "*B K D"]) -> Tensor:
-        """:meth:`pairwise`, with W_theta carried over to the keys."""
-        if self.instantiation == "gaussian":
-            return gaussian(queries, phi, self._scale)
-        dot = self.instantiation == "dot_product"
-        scale = 1 / phi.shape[-2] if dot else self._scale
-        f = similarity_by_keys(queries, phi, *self._w_theta, scale)
-        return f if dot else torch.softmax(f, dim=-1)
-
-    @property
-    def _w_theta(self) -> tuple[Tensor, Tensor]:
-        """W_theta (D, C) and its bias."""
-        theta: Any = self.theta
-        return theta.weight.flatten(1), theta.bias
-
-    @property
-    def _is_watched(self) -> bool:
-        """Whether somebody watches a layer by a hook, and so wants every map: the definition makes them."""
-        return any(map(watched, self.children()))
-
-    def _form(self, x: Tensor) -> Form:
-        return "pairs" if self._is_watched else self.form(x.shape, x.device.type, is_half(x))
-
-    def form(self, shape: Sequence[int], device: str = "cpu", half: bool = False) -> Form:
-        """The form of the operation that is taken for an input of this shape on a type of device, see `form_of`."""
-        return form_of(self.instantiation, self.sizes(shape), device, half)
-
-    def sizes(self, shape: Sequence[int]) -> Sizes:
-        """How many positions are compared for an input (N, C, ...) of this shape."""
-        n, channels, *positions = shape
-        pooled = [1, 2, 2][-len(positions) :] if not isinstance(self.pool, nn.Identity) else [1] * len(positions)
-        keys = [size // factor for size, factor in zip(positions, pooled, strict=True)]
-        sets = 1
-        if self.sum_over == "space" and len(positions) == 3:
-            sets, positions, keys = positions[0], positions[1:], keys[1:]
-        elif self.sum_over == "time":
-            sets, positions, keys = positions[1] * positions[2], positions[:1], keys[:1]
-        inner = channels if self.instantiation == "gaussian" else self.dim_inner
-        return Sizes(n * sets, math.prod(positions), math.prod(keys), inner, self.dim_inner, channels)
+        """Return z of Eq. (6)."""
+        self.check(x)
+        theta, phi, g = map(self.sets, self.embed(x))  # (N, S, Q, C/2), (N, S, K, C/2), (N, S, K, C/2)
+        f = self.pairwise(theta, phi)  # (N, S, Q, K): f(x_i, x_j) / C(x)
+        y = self.unite(f @ g, x)  # (N, C/2, T, H, W): Eq. (1)
+        z: Tensor = self.bn(self.W_z(y)) + x  # (N, C, T, H, W): Eq. (6)
+        return z
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """theta(x), phi(x) and g(x), the last two subsampled."""
-        theta = x if self.instantiation == "gaussian" else _pointwise(self.theta, x)
-        return theta, *self._embedded_keys(x)
+        """Return theta(x), phi(x) and g(x) of Sec. 3.2, the last two subsampled."""
+        itself = self.instantiation == "gaussian"  # theta and phi are x
+        before = self.rules.subsample == "before"
+        keys = self.pool(x) if before else x  # (N, C, T, H/2, W/2) or (N, C, T, H, W)
+        theta = x if itself else self.theta(x)  # (N, C/2, T, H, W)
+        phi, g = keys if itself else self.phi(keys), self.g(keys)
+        return (theta, phi, g) if before else (theta, self.pool(phi), self.pool(g))  # (N, C/2, T, H/2, W/2)
 
-    def _embedded_keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """phi(x) and g(x), subsampled."""
-        keys = self._keys(x)
-        phi = keys if self.instantiation == "gaussian" else _pointwise(self.phi, keys)
-        g = _pointwise(self.g, keys)
-        return (self.pool(phi), self.pool(g)) if self.rules.subsample == "after" else (phi, g)
-
-    @property
-    def _pools_after(self) -> bool:
-        """Whether phi(x) and g(x) are subsampled, and not x."""
-        return self.rules.subsample == "after" and not isinstance(self.pool, nn.Identity)
-
-    def _keys(self, x: Tensor) -> Tensor:
-        """What phi and g are given: x, subsampled if that comes first."""
-        pooled: Tensor = self.pool(x) if self.rules.subsample == "before" else x
-        return pooled
-
-    def pairwise(self, theta: Tensor, phi: Tensor) -> Tensor:
-        """f(x_i, x_j) / C(x) for the queries and keys of each of B independent sets of positions."""
+    def pairwise(self, theta: Float[Tensor, "*B Q D"], phi: Float[Tensor, "*B K D"]) -> Float[Tensor, "*B Q K"]:
+        """Return f(x_i, x_j) / C(x) for the queries and keys of each of B independent sets of positions."""
         if self.instantiation == "dot_product":
             return dot_product(theta, phi)
         if self.instantiation == "concatenation":
             return concatenation(theta, phi, self.w_f)
-        return embedded_gaussian(theta, phi, self._scale)
+        return embedded_gaussian(theta, phi, self.scale)
 
-    @property
-    def _scale(self) -> float:
-        """Of the exponent: 1, or one over the root of theta's channels."""
-        channels = self.W_z.weight.shape[0] if self.instantiation == "gaussian" else self.dim_inner
-        return float(channels**-0.5) if self.rules.scale else 1.0
-
-    def _projections(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """a_i = w_theta . theta_i and b_j = w_phi . phi_j, of one channel each, and g.
-
-        w_theta . (W_theta x_i + bias) is one vector times x_i, so that the map theta is never made; nor is phi, unless
-        a maximum is taken over it.
-        """
-        w_theta, w_phi = self.w_f.chunk(2)
-        keys = self._keys(x)
-        g = _pointwise(self.g, keys)
-        if self._pools_after:
-            g = self.pool(g)
-            b = _projected(self.pool(_pointwise(self.phi, x)), w_phi[None], None)
-        else:
-            b = _projected(keys, *_collapsed(self.phi, w_phi))
-        a = _projected(x, *_collapsed(self.theta, w_theta))
-        return self._sets(a).squeeze(-1), self._sets(b).squeeze(-1), self._sets(g)
-
-    def _average_of_keys(self, x: Tensor) -> Tensor:
-        """The Gaussian's y without pairs: the average of keys, then g; of g itself where it was pooled after."""
-        keys = self._keys(x)
-        theta = self._sets(x)
-        if self._pools_after:
-            phi, g = self._sets(self.pool(keys)), self._sets(self.pool(_pointwise(self.g, keys)))
-            wide = F.pad(g, (0, theta.shape[-1] - g.shape[-1]))  # the kernels want as many values as channels
-            return softmax_average(theta, phi, wide, self._scale)[..., : g.shape[-1]]
-        phi = self._sets(keys)
-        average = softmax_average(theta, phi, phi, self._scale)
-        return F.linear(average, self.g.weight.flatten(1), self.g.bias)
-
-    def _sets(self, x: Tensor) -> Float[Tensor, "N S P C"]:
-        """(N, C, ...) as S sets of P positions that are compared among themselves; a view of a channels-last map."""
-        channels = rows(x)  # (N, ..., C)
-        if self.sum_over == "space" and x.ndim == 5:
-            return channels.flatten(2, 3)  # (N, T, H W, C)
+    def sets(self, x: Float[Tensor, "N C *positions"]) -> Float[Tensor, "N S P C"]:
+        """Return a map as S sets of P positions that are compared among themselves, see :class:`NonLocalConfig`."""
+        x = x.movedim(1, -1)  # (N, T, H, W, C)
+        if self.sum_over == "space" and self.dimensions == 3:
+            return x.flatten(2, 3)  # (N, T, H W, C): each frame is a set
         if self.sum_over == "time":
-            return channels.flatten(2, 3).transpose(1, 2)  # (N, H W, T, C)
-        return channels.flatten(1, -2)[:, None]  # (N, 1, T H W, C)
+            return x.flatten(2, 3).transpose(1, 2)  # (N, H W, T, C): each place is a set
+        return x.flatten(1, -2)[:, None]  # (N, 1, T H W, C): all positions are one set
 
-    def _restore(self, y: Float[Tensor, "N S P C"], like: Tensor) -> Tensor:
-        """Undo :meth:`_sets` for a map of the size of `like`."""
+    def unite(self, y: Float[Tensor, "N S P C"], like: Tensor) -> Tensor:
+        """Undo :meth:`sets`, for a map of the size of `like`."""
         if self.sum_over == "time":
-            y = y.transpose(1, 2)
-        return from_rows(y.reshape(like.shape[0], *like.shape[2:], y.shape[-1]))
+            y = y.transpose(1, 2)  # (N, T, H W, C)
+        return y.reshape(like.shape[0], *like.shape[2:], y.shape[-1]).movedim(-1, 1)  # (N, C, T, H, W)
 
-
-NO_NORM = nn.Identity()  # always the same one, by which a packed weight is known again
-
-
-def _pointwise(conv: nn.Module, x: Tensor) -> Tensor:
-    """A 1 x 1 x 1 convolution of any number of dimensions."""
-    return conv_norm(x, conv, NO_NORM, relu=False)
-
-
-def _projected(x: Tensor, weight: Float[Tensor, "1 C"], bias: Float[Tensor, " 1"] | None) -> Tensor:
-    """One number for each position; at least in single precision, as a_i + b_j decides which pairs count at all."""
-    wide = torch.promote_types(x.dtype, torch.float32)
-    with no_autocast(x):
-        return pointwise(x.to(wide), weight.to(wide), None if bias is None else bias.to(wide))
-
-
-def _collapsed(conv: nn.Module, w: Float[Tensor, " D"]) -> tuple[Tensor, Tensor]:
-    """Weight (1, C) and bias (1,) of x -> w . conv(x)."""
-    weight: Any = conv.weight
-    bias: Any = conv.bias
-    with no_autocast(w):
-        return (w @ weight.flatten(1))[None], (w @ bias)[None]
+    def check(self, x: Tensor) -> None:
+        """UserError if the block can't be applied to x."""
+        axes = {1: "L", 2: "H, W", 3: "T, H, W"}[self.dimensions]
+        if x.ndim != self.dimensions + 2 or x.shape[1] != self.channels:
+            raise UserError(f"NonLocalBlock: expected a map (N, {self.channels}, {axes}), not {tuple(x.shape)}")
+        pooled = x.shape[2:] if self.dimensions < 3 else x.shape[3:]
+        if 0 in x.shape[2:] or (1 in pooled and not isinstance(self.pool, nn.Identity)):
+            raise UserError(
+                f"NonLocalBlock: {tuple(x.shape)} is too small: subsampling needs 2 positions along each axis of space"
+            )

@@ -3,6 +3,8 @@
 C2D treats a clip's frames as a 2-D ResNet would: every kernel spans one frame, and only the pools cross time.
 I3D inflates kernels in time: conv1, and of every other residual block either the first 1 x 1 (to 3 x 1 x 1) or the
 3 x 3 (to 3 x 3 x 3), Sec. 4. This file is the only place that inserts non-local blocks.
+
+It runs by itself (``kernels: definition``). By default :mod:`nl_lightning.models.fast` computes the same, faster.
 Checked against the output sizes of Table 1, the parameters of Sec. 4.1 and the cost ratios of Table 2e.
 """
 
@@ -19,11 +21,17 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nl_lightning.errors import UserError
-from nl_lightning.models.affine import Affine
-from nl_lightning.models.conv_norm import conv_norm
-from nl_lightning.models.conventions import BLOCKS, INFLATE, STAGES, Conventions, Inflate, Rules, check_placement
-from nl_lightning.models.folded import Conv3d, MaxPool3d, fold_frames, unfold_frames
-from nl_lightning.models.nonlocal_block import NonLocalBlock, NonLocalConfig
+from nl_lightning.models.conventions import (
+    BLOCKS,
+    INFLATE,
+    STAGES,
+    Conventions,
+    Inflate,
+    Rules,
+    Triple,
+    check_placement,
+)
+from nl_lightning.models.nonlocal_block import Affine, NonLocalBlock, NonLocalConfig
 
 EXPANSION = 4
 NORMS = {"batch": nn.BatchNorm3d, "affine": Affine}
@@ -79,6 +87,16 @@ class ResNetConfig:
         return [block % 2 == first for block in range(blocks)]
 
 
+def convolution(channels: int, out: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> nn.Conv3d:
+    """A convolution padded by half its kernel. BN follows, so it has no bias."""
+    return nn.Conv3d(channels, out, kernel, stride, half(kernel), bias=False)
+
+
+def half(kernel: Triple) -> Triple:
+    t, h, w = kernel
+    return t // 2, h // 2, w // 2
+
+
 class Bottleneck(nn.Module):
     """A residual block 1x1, 3x3, 1x1; the spatial stride is on the 3x3, as in the released code."""
 
@@ -88,24 +106,22 @@ class Bottleneck(nn.Module):
         norm = NORMS[rules.norm]
         time1 = 3 if inflate == "3x1x1" else 1
         time2 = 3 if inflate == "3x3x3" else 1
-        self.conv1 = Conv3d(channels, mid, (time1, 1, 1))
+        self.conv1 = convolution(channels, mid, (time1, 1, 1))
         self.bn1 = norm(mid)
-        self.conv2 = Conv3d(mid, mid, (time2, 3, 3), (1, stride, stride))
+        self.conv2 = convolution(mid, mid, (time2, 3, 3), (1, stride, stride))
         self.bn2 = norm(mid)
-        self.conv3 = Conv3d(mid, out, (1, 1, 1))
+        self.conv3 = convolution(mid, out, (1, 1, 1))
         self.bn3 = norm(out)
         nn.init.constant_(self.bn3.weight, rules.residual_gamma)
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or channels != out:
-            self.downsample = nn.Sequential(Conv3d(channels, out, (1, 1, 1), (1, stride, stride)), norm(out))
+            self.downsample = nn.Sequential(convolution(channels, out, (1, 1, 1), (1, stride, stride)), norm(out))
 
     def forward(self, x: Float[Tensor, "N C T H W"]) -> Float[Tensor, "N D T h w"]:
-        y = conv_norm(x, self.conv1, self.bn1)
-        y = conv_norm(y, self.conv2, self.bn2)
-        if isinstance(self.downsample, nn.Sequential):
-            conv, norm = self.downsample
-            x = conv_norm(x, conv, norm, relu=False)
-        return conv_norm(y, self.conv3, self.bn3, shortcut=x)
+        y = F.relu(self.bn1(self.conv1(x)))  # (N, D/4, T, H, W)
+        y = F.relu(self.bn2(self.conv2(y)))  # (N, D/4, T, h, w)
+        y = self.bn3(self.conv3(y))  # (N, D, T, h, w)
+        return F.relu(y + self.downsample(x))
 
 
 class Stage(nn.Module):
@@ -162,8 +178,9 @@ def _in_groups(block: Callable[[Tensor], Tensor], x: Tensor, frames: int) -> Ten
         return block(x)
     if x.shape[2] % frames:
         raise UserError(f"conventions.res3_group is {frames}, but res3 has {x.shape[2]} frames: no whole groups")
-    groups = fold_frames(torch.unflatten(x, 2, (-1, frames)))  # (N groups, C, frames, H, W)
-    return unfold_frames(block(groups), x.shape[2] // frames).flatten(2, 3)
+    groups = torch.unflatten(x, 2, (-1, frames)).transpose(1, 2)  # (N, groups, C, frames, H, W)
+    y = block(groups.flatten(0, 1))  # (N groups, C, frames, H, W)
+    return torch.unflatten(y, 0, groups.shape[:2]).transpose(1, 2).flatten(2, 3)
 
 
 class VideoResNet(nn.Module):
@@ -186,39 +203,50 @@ class VideoResNet(nn.Module):
         s_conv1, s_pool1, *s_stages = config.spatial_strides
         max_pool = config.conventions.rules.max_pool
 
-        self.conv1 = Conv3d(3, mids[0], (1 if config.inflate == "none" else 5, 7, 7), (t_conv1, s_conv1, s_conv1))
+        self.conv1 = convolution(3, mids[0], (1 if config.inflate == "none" else 5, 7, 7), (t_conv1, s_conv1, s_conv1))
         self.bn1 = NORMS[config.conventions.rules.norm](mids[0])
         time1 = 1 if max_pool == "padded_in_space" else _pool_kernel(t_pool1, max_pool)
-        self.pool1 = MaxPool3d((time1, 3, 3), (t_pool1, s_pool1, s_pool1), max_pool != "unpadded")
-        self.pool2 = MaxPool3d((_pool_kernel(t_pool2, max_pool), 1, 1), (t_pool2, 1, 1), max_pool == "padded")
+        self.pool1 = _max_pool((time1, 3, 3), (t_pool1, s_pool1, s_pool1), max_pool != "unpadded")
+        self.pool2 = _max_pool((_pool_kernel(t_pool2, max_pool), 1, 1), (t_pool2, 1, 1), max_pool == "padded")
         channels = mids[0]
         for name, mid, stride in zip(STAGES, mids, s_stages, strict=True):
             setattr(self, name, Stage(config, name, channels, mid, stride))
             channels = EXPANSION * mid
         self.dropout = nn.Dropout(config.dropout)
         self.fc = nn.Linear(channels, config.num_classes)
-        for module in self.modules():
-            if isinstance(module, Conv3d):
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Conv3d) and ".non_local." not in name:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
         nn.init.normal_(self.fc.weight, std=0.01)
         nn.init.zeros_(self.fc.bias)
 
     def forward(self, clip: Float[Tensor, "N 3 T H W"]) -> Float[Tensor, "N classes"]:
-        """Return the logits of normalised clips."""
-        logits: Tensor = self.fc(self.dropout(self.features(clip).mean(dim=(2, 3, 4))))
+        """Return the logits of normalised clips. UserError if they have another shape."""
+        x = self.features(clip).mean(dim=(2, 3, 4))  # (N, 2048): global average pool
+        logits: Tensor = self.fc(self.dropout(x))
         return logits
+
+    # Sizes at line ends are those of Table 1, for clips of 32 x 224 x 224.
+
+    def features(self, clip: Float[Tensor, "N 3 T H W"]) -> Float[Tensor, "N D t h w"]:
+        """The output of res5."""
+        if clip.ndim != 5 or clip.shape[1] != 3:
+            raise UserError(f"VideoResNet: expected clips (N, 3, T, H, W), not {tuple(clip.shape)}")
+        x = self.pool1(self.stem(clip))  # (N, 64, 8, 56, 56)
+        x = self.pool2(self.res2(x))  # (N, 256, 4, 56, 56)
+        x = self.res3(x)  # (N, 512, 4, 28, 28)
+        x = self.res4(x)  # (N, 1024, 4, 14, 14)
+        features: Tensor = self.res5(x)  # (N, 2048, 4, 7, 7)
+        return features
+
+    def stem(self, clip: Float[Tensor, "N 3 T H W"]) -> Float[Tensor, "N D t h w"]:
+        """The output of conv1, (N, 64, 16, 112, 112)."""
+        return F.relu(self.bn1(self.conv1(clip)))
 
     def recompute(self, on: bool) -> None:
         """Whether each block computes its activations again for the backward pass instead of keeping them."""
         for stage in (self.res2, self.res3, self.res4, self.res5):
             stage.recompute = on
-
-    def features(self, clip: Float[Tensor, "N 3 T H W"]) -> Float[Tensor, "N D t h w"]:
-        """The output of res5."""
-        x = self.pool1(conv_norm(clip, self.conv1, self.bn1))
-        x = self.pool2(self.res2(x))
-        features: Tensor = self.res5(self.res4(self.res3(x)))
-        return features
 
     def logits_at_places(self, clip: Float[Tensor, "N 3 T H W"], side: int) -> Float[Tensor, "N places classes"]:
         """The logits of the `side` x `side` window of res5 at each of its places: the classifier as a convolution.
@@ -234,6 +262,10 @@ class VideoResNet(nn.Module):
         windows = F.avg_pool2d(x, side, stride=1).flatten(2).mT  # (N, places, D)
         logits: Tensor = self.fc(windows)
         return logits
+
+
+def _max_pool(kernel: Triple, stride: Triple, padded: bool) -> nn.MaxPool3d:
+    return nn.MaxPool3d(kernel, stride, half(kernel) if padded else (0, 0, 0))
 
 
 def _pool_kernel(stride: int, max_pool: str) -> int:

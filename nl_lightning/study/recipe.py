@@ -23,6 +23,7 @@ NEUTRAL = {
     "seed_everything", "data.root", "data.allow_outside", "data.shards", "data.manifest", "data.decode_seconds",
     "data.num_workers", "data.decoded_copy", "trainer.enable_model_summary", "trainer.default_root_dir",
     "trainer.logger", "trainer.enable_progress_bar", "trainer.accelerator", "trainer.log_every_n_steps",
+    "model.kernels",
 }  # fmt: skip
 # A batch is per process, so these change a number unless they are 1, which is the same as not saying it.
 NEUTRAL_IF_ONE = {"trainer.devices", "trainer.num_nodes"}

@@ -23,7 +23,8 @@ from torchmetrics import MeanMetric
 
 from nl_lightning.data.together import from_all
 from nl_lightning.errors import UserError
-from nl_lightning.models.folded import channels_last
+from nl_lightning.models.conventions import Kernels
+from nl_lightning.models.fast import channels_last, for_testing, use_kernels
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.train import start
 from nl_lightning.train.objectives import Objective, OneLabel, SeveralLabels
@@ -67,6 +68,8 @@ class VideoClassifier(L.LightningModule):
             long clips on small GPUs: a third more work, memory of a few blocks.
         compile: let torch.compile make kernels for the network; pays on GPUs in runs of hours, as it starts slowly and
             needs a C++ compiler.
+        kernels: ``fast``, or ``definition``: Eq. (1) and the layers of Table 1 as the paper writes them, in more time
+            and memory. Both give the same numbers, but for the last bits.
         predictions: where testing writes its table of videos (Parquet), or nowhere.
     """
 
@@ -89,6 +92,7 @@ class VideoClassifier(L.LightningModule):
         views_per_forward: int = 30,
         recompute: bool = False,
         compile: bool = False,
+        kernels: Kernels = "fast",
         predictions: str | None = None,
     ) -> None:
         super().__init__()
@@ -101,15 +105,16 @@ class VideoClassifier(L.LightningModule):
         self.imagenet, self.init_from, self.weights = imagenet, init_from, weights
         self.test_pool, self.precise_bn = test_pool, precise_bn
         self.views_per_forward, self.predictions = views_per_forward, predictions
-        self.configure_models(net, recompute, compile)
+        self.configure_models(net, recompute, compile, kernels)
         self.configure_losses()
         self.configure_metrics()
         self.train()  # nobody calls it before the first iteration
 
-    def configure_models(self, net: ResNetConfig, recompute: bool, compile: bool) -> None:
-        self.net = VideoResNet(net)
+    def configure_models(self, net: ResNetConfig, recompute: bool, compile: bool, kernels: Kernels) -> None:
+        self.net = use_kernels(VideoResNet(net), kernels)
         self.net.recompute(recompute)
-        self.compiled = compile
+        self.compiled, self.kernels = compile, kernels
+        self.as_tested: tuple[VideoResNet, ...] = ()  # no module of ours: its tensors are in no checkpoint
         if self.freeze_bn:
             for norm in norms(self.net):
                 norm.requires_grad_(False)
@@ -176,8 +181,20 @@ class VideoClassifier(L.LightningModule):
 
     def forward(self, clips: Tensor) -> Float[Tensor, "N classes"]:
         """Logits of uint8 clips (N, 3, T, H, W)."""
-        logits: Tensor = self.net(self._normalised(clips))
+        logits: Tensor = self._net(self._normalised(clips))
         return logits
+
+    @property
+    def _net(self) -> VideoResNet:
+        """The network, or its copy with BN folded in where one has been made and there is nothing to learn."""
+        return self.as_tested[0] if self.as_tested and not self.training else self.net
+
+    def copy_for_testing(self) -> None:
+        """Test by a copy of the network as it is now, which is faster, until :meth:`drop_copy`."""
+        self.as_tested = () if self.compiled or self.kernels == "definition" else (for_testing(self.net),)
+
+    def drop_copy(self) -> None:
+        self.as_tested = ()
 
     def _normalised(self, clips: Tensor) -> Tensor:
         mean, std = (_per_channel(value, clips.device) for value in (self.mean, self.std))
@@ -230,6 +247,12 @@ class VideoClassifier(L.LightningModule):
 
     # ------------------------------------------------------------------------------------------------------- validation
 
+    def on_validation_start(self) -> None:
+        self.copy_for_testing()
+
+    def on_validation_end(self) -> None:
+        self.drop_copy()
+
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         views, labels = batch.views[batch.readable], batch.label[batch.readable]
         if len(views):
@@ -252,6 +275,10 @@ class VideoClassifier(L.LightningModule):
                 torch.distributed.broadcast(statistics, src=0)
         if self.precise_bn:
             estimate_statistics(self.net, self._training_clips(self.precise_bn))
+        self.copy_for_testing()
+
+    def on_test_end(self) -> None:
+        self.drop_copy()
 
     def _training_clips(self, batches: int) -> Iterator[Float[Tensor, "N 3 T H W"]]:
         """Normalised clips of so many training batches, of each process its own."""
@@ -289,9 +316,9 @@ class VideoClassifier(L.LightningModule):
     def _log_probabilities(self, clips: Tensor) -> Float[Tensor, "N classes"]:
         clips = self._normalised(clips)
         if self.test_pool is None:
-            logits = self.net(clips)[:, None]  # one place
+            logits = self._net(clips)[:, None]  # one place
         else:
-            logits = self.net.logits_at_places(clips, self.test_pool)
+            logits = self._net.logits_at_places(clips, self.test_pool)
         scores = self.objective.log_scores(logits.float())  # (N, places, classes)
         mean: Tensor = scores.logsumexp(dim=1) - math.log(scores.shape[1])
         return mean

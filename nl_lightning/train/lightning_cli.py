@@ -18,7 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from nl_lightning.data.datamodule import VideoDataModule
 from nl_lightning.errors import UserError, nearest, stop_on_signals
 from nl_lightning.models.complexity import BlockCost, Complexity, block_costs, complexity
-from nl_lightning.models.folded import Triple
+from nl_lightning.models.conventions import Triple
 from nl_lightning.models.resnet import VideoResNet
 from nl_lightning.study.run import CHECKPOINT, CHECKPOINT_MINUTES, Run
 from nl_lightning.train.callbacks import UnreadableVideos

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from nl_lightning.data.sampling import Spread
 from nl_lightning.errors import UserError, visible
+from nl_lightning.models.fast import FastVideoResNet
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.study.border import Positive, checked, parse_json
 from nl_lightning.study.files import write_atomically
@@ -149,7 +150,7 @@ def load_weights(path: Path | str) -> tuple[VideoResNet, WeightsHeader]:
     if not header.classifier:
         raise UserError(f"weights: {path} has no classifier: it can start a training (model.init_from), not be tested")
     with torch.device("meta"):  # without weights that would be thrown away
-        net = VideoResNet(header.net)
+        net = FastVideoResNet(header.net)
     fill(net, tensors, f"weights: {path}", assign=True)
     return net.eval(), header
 

@@ -36,11 +36,11 @@ def matrix(block: NonLocalBlock, x: Tensor) -> Tensor:
     theta, phi, _ = block.embed(x)
     size, keys = theta.shape[2:], phi.shape[2:]
     found = torch.zeros(*size, *keys, dtype=x.dtype)
-    pairs = block.pairwise(block._sets(theta), block._sets(phi))
+    pairs = block.pairwise(block.sets(theta), block.sets(phi))
     for j in itertools.product(*map(range, keys)):
         g = torch.zeros(1, 1, *keys, dtype=x.dtype)
         g[0, 0, *j] = 1
-        found[..., *j] = block._restore(pairs @ block._sets(g), x)[0, 0]
+        found[..., *j] = block.unite(pairs @ block.sets(g), x)[0, 0]
     return found
 
 

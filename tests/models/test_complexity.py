@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from networks import every_variant, network
 from torch.utils.flop_counter import FlopCounterMode
 
 from nl_lightning.errors import UserError
 from nl_lightning.models.complexity import Complexity, block_costs, complexity
 from nl_lightning.models.conventions import Conventions
-from nl_lightning.models.nonlocal_block import NonLocalBlock, NonLocalConfig
+from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.study.loading import load_study
 from nl_lightning.study.study import Study, Variant
@@ -31,23 +32,6 @@ Counts = dict[str, dict[str, Complexity]]
 
 def table2() -> Study:
     return load_study(ROOT / "experiments" / "table2.yaml")
-
-
-def every_variant() -> dict[str, Variant]:
-    """The variants of all studies; a name stands for one network in all of them."""
-    found: dict[str, Variant] = {}
-    for path in sorted((ROOT / "experiments").glob("*.yaml"), key=lambda path: path.stem):
-        for name, variant in load_study(path).variants.items():
-            assert found.setdefault(name, variant) == variant, f"{path}: {name} is another network elsewhere"
-    return found
-
-
-def network(variant: Variant, **conventions: Any) -> ResNetConfig:
-    """The network of a variant, as the command line would parse it."""
-    net: dict[str, Any] = dict(variant.net)
-    if "non_local" in net:
-        net["non_local"] = NonLocalConfig(**net["non_local"])
-    return ResNetConfig(**net, conventions=Conventions(**conventions))
 
 
 def count(variant: Variant, profile: str) -> Complexity:
@@ -169,8 +153,7 @@ def test_long_clips_cost_four_times_as_much_but_for_pairs(profile: str, counts: 
 def test_agrees_with_torchs_counter(instantiation: Any, sum_over: Any, profile: Any) -> None:
     """torch counts two operations a MAC of what is really computed; odd sizes on purpose.
 
-    (Not for concatenation: torch leaves out products with a vector, here w_f.) What is counted is the definition, so a
-    hook has every block compute by definition.
+    (Not for concatenation: torch leaves out products with a vector, here w_f.)
     """
     blocks = NonLocalConfig({"res2": [0], "res3": [1, 3], "res4": [4]}, instantiation, sum_over)
     conventions = Conventions(profile=profile)
@@ -178,9 +161,6 @@ def test_agrees_with_torchs_counter(instantiation: Any, sum_over: Any, profile: 
     clip = (20, 76, 100)
     with torch.device("meta"), torch.no_grad():
         net = VideoResNet(config).eval()
-        for block in net.modules():
-            if isinstance(block, NonLocalBlock):
-                block.g.register_forward_hook(lambda *_: None)
         with FlopCounterMode(display=False) as counter:
             net(torch.empty(1, 3, *clip))
     counted = complexity(config, clip)
@@ -225,19 +205,11 @@ def test_a_clip_that_is_too_small_is_refused() -> None:
     assert "\n" not in str(refused.value)
 
 
-if __name__ == "__main__":
-    golden = {
-        profile: {name: asdict(count(variant, profile)) for name, variant in every_variant().items()}
-        for profile in PROFILES
-    }
-    GOLDEN.write_text(json.dumps(golden, indent=1) + "\n")
-
-
 def test_forms_of_the_blocks_of_a_network() -> None:
     config = ResNetConfig(50, "none", NonLocalConfig({"res2": [1], "res4": [4]}, "dot_product"))
     res2, res4 = block_costs(config, (32, 224, 224))
-    assert (res2.name, res2.sizes.queries, res2.sizes.keys, res2.form) == ("res2.1", 25088, 6272, "map")
-    assert (res4.name, res4.sizes.queries, res4.sizes.keys, res4.form) == ("res4.4", 784, 196, "keys")
+    assert (res2.name, res2.sets, res2.queries, res2.keys, res2.form) == ("res2.1", 1, 25088, 6272, "associated")
+    assert (res4.name, res4.sets, res4.queries, res4.keys, res4.form) == ("res4.4", 1, 784, 196, "pairs")
     assert res2.matrix == 25088 * 6272
     assert block_costs(ResNetConfig(50), (32, 224, 224)) == []
     embedded = ResNetConfig(50, "none", NonLocalConfig({"res3": [1]}))
@@ -245,3 +217,11 @@ def test_forms_of_the_blocks_of_a_network() -> None:
         "attention",
         "pairs",
     ]
+
+
+if __name__ == "__main__":
+    golden = {
+        profile: {name: asdict(count(variant, profile)) for name, variant in every_variant().items()}
+        for profile in PROFILES
+    }
+    GOLDEN.write_text(json.dumps(golden, indent=1) + "\n")

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from nl_lightning.errors import UserError
 from nl_lightning.models.conventions import INSTANTIATIONS, Conventions
-from nl_lightning.models.nonlocal_block import NonLocalBlock, NonLocalConfig
+from nl_lightning.models.fast import use_kernels
+from nl_lightning.models.nonlocal_block import Affine, NonLocalBlock, NonLocalConfig
 
 Array = NDArray[np.float64]
 RELEASE = Conventions(profile="release")
@@ -125,10 +127,11 @@ def test_is_the_double_loop(instantiation: str, dimensions: int, sum_over: str, 
     )
     x = random_input(2, 6, *SIZES[dimensions])
     expected = np.stack([reference(block, one, sum_over, subsample, profile) for one in x])
-    with torch.no_grad():
-        difference = np.abs(block(x).numpy() - expected)
     assert np.abs(expected - x.numpy()).max() > 0.1  # the block does something
-    assert difference.max() < 1e-12, f"max {difference.max():.1e}, mean {difference.mean():.1e}"
+    for kernels in ("definition", "fast"):
+        with torch.no_grad():
+            difference = np.abs(use_kernels(block, kernels)(x).numpy() - expected)  # type: ignore[arg-type]
+        assert difference.max() < 1e-12, f"{kernels}: max {difference.max():.1e}, mean {difference.mean():.1e}"
 
 
 @pytest.mark.parametrize("sum_over", ["space", "time", "spacetime"])
@@ -241,3 +244,61 @@ def test_unknown_words_are_refused(unchecked: None) -> None:
         NonLocalConfig({"res4": [4]}, sum_over="channels")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="profile: expected one of paper, release, not 'caffe2'"):
         Conventions(profile="caffe2")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "shape", "message"),
+    [
+        (3, (2, 6, 4, 8), r"expected a map \(N, 6, T, H, W\), not \(2, 6, 4, 8\)"),
+        (3, (2, 5, 3, 4, 8), r"expected a map \(N, 6, T, H, W\), not \(2, 5, 3, 4, 8\)"),
+        (2, (6, 4, 8), r"expected a map \(N, 6, H, W\), not \(6, 4, 8\)"),
+        (1, (2, 8, 6), r"expected a map \(N, 6, L\), not \(2, 8, 6\)"),
+        (3, (2, 6, 3, 1, 8), r"\(2, 6, 3, 1, 8\) is too small: subsampling needs 2 positions along each axis of space"),
+        (1, (2, 6, 1), r"\(2, 6, 1\) is too small"),
+        (3, (2, 6, 0, 4, 4), r"\(2, 6, 0, 4, 4\) is too small"),
+    ],
+)
+@pytest.mark.parametrize("kernels", ["fast", "definition"])
+def test_inputs_of_another_shape_are_refused_in_a_line(
+    unchecked: None, kernels: Any, dimensions: int, shape: tuple[int, ...], message: str
+) -> None:
+    block = use_kernels(NonLocalBlock(6, dimensions=dimensions), kernels)
+    with pytest.raises(UserError, match=f"^NonLocalBlock: {message}") as refused:
+        block(torch.zeros(shape))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"channels": 0}, "channels: expected at least 1, not 0"),
+        ({"dimensions": 4}, "dimensions: expected one of 1, 2, 3, not 4"),
+        ({"sum_over": "places"}, "sum_over: expected one of space, time, spacetime, not 'places'"),
+        ({"instantiation": "relu"}, "instantiation: expected one of gaussian, .*, not 'relu'"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(unchecked: None, arguments: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        NonLocalBlock(**{"channels": 6, **arguments})
+
+
+def test_affine_is_the_bn_that_was_folded_into_it() -> None:
+    torch.manual_seed(0)
+    bn = nn.BatchNorm3d(5).eval()
+    for tensor in (bn.weight, bn.bias, bn.running_mean):
+        assert tensor is not None
+        nn.init.normal_(tensor)
+    assert bn.running_var is not None
+    nn.init.uniform_(bn.running_var, 0.5, 2)
+    affine = Affine(5)
+    affine.weight = bn.weight.detach() / torch.sqrt(bn.running_var + bn.eps)
+    assert bn.running_mean is not None
+    affine.bias = bn.bias.detach() - bn.running_mean * affine.weight
+    x = torch.randn(2, 5, 3, 4, 4)
+    torch.testing.assert_close(affine(x), bn(x))
+
+
+def test_nothing_of_affine_is_trained_and_everything_is_saved() -> None:
+    affine = Affine(3)
+    assert list(affine.parameters()) == []
+    assert affine.state_dict().keys() == {"weight", "bias"}

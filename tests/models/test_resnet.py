@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nl_lightning.models.conventions import BLOCKS, STAGES, Conventions
-from nl_lightning.models.folded import Conv3d, MaxPool3d, channels_last
+from nl_lightning.models.fast import channels_last
 from nl_lightning.models.nonlocal_block import NonLocalBlock, NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet, _in_groups
 
@@ -186,7 +186,7 @@ def test_initialisation() -> None:
     for conventions, gamma in ((Conventions(), 1.0), (RELEASE, 0.0)):
         net = build(50, "3x1x1", conventions=conventions, width=0.5, device="cpu")
         for name, module in net.named_modules():
-            if isinstance(module, Conv3d):  # He et al., by the outputs of a kernel
+            if isinstance(module, nn.Conv3d):  # He et al., by the outputs of a kernel
                 fan_out = module.out_channels * module.weight[0, 0].numel()
                 sampling = 5 / (2 * module.weight.numel()) ** 0.5
                 assert module.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=sampling), name
@@ -257,8 +257,7 @@ def test_pools_of_the_ports() -> None:
     found = sizes(net, (32, 224, 224))
     assert (found["pool1"][1:], found["pool2"][1:], found["res5"][1:]) == ((8, 56, 56), (4, 56, 56), (4, 7, 7))
     x = torch.randn(1, 2, 4, 6, 6)
-    pool = MaxPool3d((1, 3, 3), (2, 2, 2), padded=True)
-    torch.testing.assert_close(pool(x), nn.functional.max_pool3d(x, (1, 3, 3), (2, 2, 2), (0, 1, 1)))
+    torch.testing.assert_close(net.pool1(x), nn.functional.max_pool3d(x, (1, 3, 3), (2, 2, 2), (0, 1, 1)))
 
 
 def test_groups_of_frames_see_nothing_of_each_other() -> None:
