@@ -142,7 +142,10 @@ class Stopped(BaseException):
     Attributes:
         preempted: to make room, and not by Ctrl-C.
         exit_code: 143 if preempted, else 130.
+        said: how to go on, in one line, if the one that was stopped knows.
     """
+
+    said = ""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)

@@ -16,7 +16,7 @@ SECONDS_TO_STOP = 28.0
 """A command that is told to stop has ended after so many seconds, whatever it was doing."""
 GOES_ON = {
     **dict.fromkeys(("run", "data"), "; the same command goes on from here"),
-    **dict.fromkeys(("fit", "validate", "test"), "; with --ckpt_path it goes on from a checkpoint"),
+    **dict.fromkeys(("fit", "validate", "test"), "; the same command begins again"),
 }
 """What comes after a command was stopped; the others begin anew."""
 
@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # as of `| head`
         return _written_out(141)
     except (KeyboardInterrupt, Stopped) as stopped:
-        say(f"stopped{GOES_ON.get(words[0], '') if words else ''}")
+        said = stopped.said if isinstance(stopped, Stopped) else ""
+        say(said or f"stopped{GOES_ON.get(words[0], '') if words else ''}")
         return _written_out(stopped.exit_code if isinstance(stopped, Stopped) else 130)
     except Exception as error:
         line = mistake(error)

@@ -355,7 +355,7 @@ def parse_yaml(text: str, at: str) -> object:
     if len(text) > MOST_YAML:
         raise UserError(f"{at}: has {len(text)} characters; at most {MOST_YAML} are read")
     try:
-        _weigh(text, at)
+        weigh_yaml(text, at)
         return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
@@ -391,7 +391,7 @@ class _Loader(_SafeLoader):  # type: ignore[misc, valid-type]
             raise yaml.MarkedYAMLError(problem=said, problem_mark=node.start_mark) from None
 
 
-def _weigh(text: str, at: str) -> None:
+def weigh_yaml(text: str, at: str) -> None:
     """Refuse a text that is small and would become huge: the events of the parser need no memory and no stack.
 
     (PyYAML's C code builds nested nodes by recursion, and ends the process where a text nests 100,000 times.)

@@ -4,15 +4,17 @@ import math
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.utilities import rank_zero_warn
 
 from nl_lightning.data.datasets import Sample
 from nl_lightning.data.together import from_all
-from nl_lightning.errors import UserError
+from nl_lightning.errors import UserError, visible
+from nl_lightning.study.files import write_atomically
 from nl_lightning.study.lock import Lock
 from nl_lightning.study.run import Run
 
@@ -63,6 +65,51 @@ class Curve(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.points, self.validated = state["points"], state["validated"]
+
+
+class FitCurve(Curve):
+    """The curve of a training without a record: a line an epoch for people, and a CSV file with all points.
+
+    Args:
+        file: the CSV file; its columns are ``step`` and what was measured.
+    """
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.file = file
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: Any) -> None:
+        super().on_train_epoch_end(trainer, module)
+        if trainer.is_global_zero:
+            columns = list(dict.fromkeys(name for point in self.points for name in point))
+            lines = [",".join(str(point.get(name, "")) for name in columns) for point in self.points]
+            write_atomically(self.file, "\n".join([",".join(columns), *lines, ""]), durable=False)
+            said = [f"{name} {value:.4g}" for name, value in self.points[-1].items() if name != "step"]
+            line = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}: {', '.join(said)}"
+            print(visible(line), flush=True)
+
+    @property
+    def state_key(self) -> str:
+        return Curve.__qualname__  # a run's checkpoint goes on in `fit`, and the other way round
+
+
+class Bar(RichProgressBar):
+    """Lightning's bar with the means of the epoch so far; they are asked for once a second, as that waits for a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.means = 0.0, dict[str, float]()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.asked = 0.0
+        super().on_train_epoch_end(trainer, module)
+
+    def get_metrics(self, trainer: L.Trainer, module: Any) -> dict[str, Any]:
+        if time.monotonic() - self.asked >= 1:
+            self.asked, sums = time.monotonic(), module.sums()
+            clips = sums.pop("clips", 0)
+            self.means = {name: value / clips for name, value in sums.items()} if clips else {}
+        return {**self.means, **trainer.progress_bar_metrics}
 
 
 class Clock(Callback):

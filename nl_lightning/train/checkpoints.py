@@ -6,10 +6,17 @@ of the random number generators of every process; the data module and the classi
 sums of its means. It is written between two iterations, never while gradients wait for more batches.
 """
 
+import contextlib
+import functools
+import importlib.metadata
 import os
+import platform
 import random
+import re
+import subprocess
 import time
 import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +24,18 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
 from nl_lightning.data.together import from_all
-from nl_lightning.errors import STOP, Postponed, Stopped, say
+from nl_lightning.errors import STOP, Postponed, Stopped, UserError, say
 from nl_lightning.study.files import whole_file
-from nl_lightning.study.run import PREVIOUS
+from nl_lightning.study.run import CHECKPOINT, PREVIOUS
+from nl_lightning.weights.file import HEADER
+from nl_lightning.weights.safe import read_torch
+
+VERSIONS = ("torch", "torchvision", "lightning", "decord", "av", "numpy", "wandb")
+"""Packages whose versions a record names: those that can change a number."""
 
 
 class Saver(Checkpoint):
@@ -32,17 +46,30 @@ class Saver(Checkpoint):
     Args:
         newest: file of the newest; the one before lies beside it.
         minutes: from one checkpoint to the next, at most.
+        files: by which the trainer reads checkpoints.
+
+    Attributes:
+        earlier: a line for each other version of the code that did a part of the training.
     """
 
-    def __init__(self, newest: Path, minutes: float) -> None:
-        self.newest, self.minutes = newest, minutes
+    def __init__(self, newest: Path, minutes: float, files: "LocalFiles") -> None:
+        self.newest, self.minutes, self.files = newest, minutes, files
         self.stop = Postponed()
         self.random_states: list[dict[str, Any]] = []
         self.steps, self.saved = 0, 0.0
+        self.earlier: list[str] = []
+        self.before: list[str] = []
+
+    def on_sanity_check_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.files.restoring = None
+
+    def on_test_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.files.restoring = None
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if self.random_states:  # as late as can be: what was set up may have drawn random numbers
             _set_random_state(self.random_states[trainer.global_rank % len(self.random_states)])
+        self.files.restoring = None
         self.steps, self.saved = trainer.global_step, time.monotonic()
         self.stop.begin()
 
@@ -54,6 +81,7 @@ class Saver(Checkpoint):
             self._save(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.files.restoring = None
         if not _fits(trainer):
             return
         if trainer.global_step != trainer.max_steps:  # for then Lightning would not validate when it goes on
@@ -92,10 +120,23 @@ class Saver(Checkpoint):
             raise self.stop.told or Stopped(STOP[1])
 
     def state_dict(self) -> dict[str, Any]:
-        return {"random": from_all(_random_state())}
+        return {"random": from_all(_random_state()), "code": code(), "earlier": self.earlier}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        now = _random_state()
+        for saved in state["random"]:  # tried here, where a mistake is still the checkpoint's
+            _set_random_state(saved)
+        _set_random_state(now)
         self.random_states = state["random"]
+        self.earlier = [*state.get("earlier", []), *self.before]
+
+    def on_load_checkpoint(self, trainer: L.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
+        """Say, and keep for the record, that another version of the code trained until here."""
+        then = checkpoint["callbacks"].get(self.state_key, {}).get("code", {})
+        if trainer.state.fn == "fit" and (differ := differences(then, code())):
+            self.before = [f"until step {checkpoint['global_step']}: {differ}"]
+            if trainer.is_global_zero:
+                say(f"the checkpoint is of other code, and the record will say so: {self.before[0]}")
 
     def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put Lightning's counters so that it goes on from where it is."""
@@ -160,6 +201,104 @@ def _set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"].cpu())
+
+
+def code() -> dict[str, Any]:
+    """What can change a number: the commit that this package runs from, and versions of packages."""
+    return {**commit(), "versions": versions()}
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What the code of a checkpoint is, where that differs from the code of now; empty if nothing does."""
+    if not then:
+        return "by an earlier version of nl-lightning, which doesn't say which"
+    pairs = [("commit", *(f"{one['commit'][:12]}{' with changes' * one['dirty']}" for one in (then, now)))]
+    pairs += [(name, then["versions"].get(name), version) for name, version in now["versions"].items()]
+    return ", ".join(f"{name} {old or 'none'} (now {new})" for name, old, new in pairs if old != new)
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that can change a number."""
+    found = {"python": platform.python_version()}
+    for package in VERSIONS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # decord has no wheel for every machine
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+@functools.cache
+def commit() -> dict[str, Any]:
+    """The commit that this package runs from, if it runs from a checkout, and whether files differ from it."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", "."))}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": "unknown", "dirty": True}
+
+
+class LocalFiles(TorchCheckpointIO):
+    """Lightning's reader of checkpoints, made safe: files of this machine, and nothing that is in them is run.
+
+    Attributes:
+        restoring: the file that the trainer is being restored from; None once that is done.
+    """
+
+    def __init__(self) -> None:
+        self.restoring: Path | None = None
+
+    def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        """The content of a checkpoint of ours. UserError if it is anything else; see :func:`read_torch`."""
+        file = local_file(path, "ckpt_path")
+        try:
+            content = read_torch(file)
+        except UserError as error:
+            raise UserError(f"ckpt_path: {error}") from None
+        state = content.get("state_dict") if isinstance(content, dict) else None
+        if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+            raise UserError(f"ckpt_path: {file} is no training checkpoint: it has no tensors under 'state_dict'")
+        if HEADER not in content:
+            raise UserError(
+                f"ckpt_path: {file} is no checkpoint of nl-lightning; nl-lightning weights import reads those of others"
+            )
+        for key in ("loops", "callbacks", "optimizer_states", "lr_schedulers"):
+            if key not in content:
+                raise UserError(f"ckpt_path: {file} is no whole checkpoint: it has no '{key}'")
+        self.restoring = file
+        return dict(content)
+
+    @contextlib.contextmanager
+    def mistakes_named(self) -> Iterator[None]:
+        """Within it, whatever a checkpoint makes Lightning stumble over is one line, a UserError."""
+        self.restoring = None
+        try:
+            yield
+        except (UserError, OSError):
+            raise
+        except Exception as error:
+            if self.restoring is None:
+                raise
+            said = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"ckpt_path: {self.restoring} can't be gone on from ({type(error).__name__}: {said}): is it of another "
+                "version?"
+            ) from error
+
+
+def local_file(given: Any, key: str) -> Path:
+    """The file that a setting names. UserError if it isn't one of this machine: nothing is ever fetched."""
+    if re.match(r"[\w.+-]+:(//|:)", str(given)):
+        raise UserError(f"{key}: {given} is an address; only files of this machine are read: fetch it yourself first")
+    path = Path(given)
+    if key == "ckpt_path" and not path.exists():
+        raise UserError(f"ckpt_path: no checkpoint at {path}")
+    if path.is_dir() and key == "ckpt_path":
+        raise UserError(f"ckpt_path: {path} is a folder; expected a file, such as {CHECKPOINT} below it")
+    return path
 
 
 def newest_whole(newest: Path, speaks: bool) -> Path | None:

@@ -8,11 +8,12 @@ and ``test/top1`` (all views of a video) are different quantities and never mixe
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 import torch.distributed
 from jaxtyping import Float
@@ -22,7 +23,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from nl_lightning.data.together import from_all
-from nl_lightning.errors import UserError
+from nl_lightning.errors import UserError, say
 from nl_lightning.models.conventions import Kernels
 from nl_lightning.models.fast import channels_last, for_testing, use_kernels
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
@@ -37,6 +38,10 @@ from nl_lightning.weights.imagenet import load_imagenet
 
 TRAINED = "trained"
 """The key of a checkpoint that holds what the means of its epoch are made of so far, by process."""
+
+
+STATE = "classifier"
+"""The key of a checkpoint that holds what else the classifier keeps."""
 
 
 class VideoClassifier(L.LightningModule):
@@ -96,6 +101,14 @@ class VideoClassifier(L.LightningModule):
         predictions: str | None = None,
     ) -> None:
         super().__init__()
+        counts = {"lr_batch": lr_batch, "test_pool": test_pool, "views_per_forward": views_per_forward}
+        for name, count in {**counts, "precise_bn": precise_bn or None}.items():
+            in_range(f"model.{name}", count, 1, 2**31 - 1)
+        in_range("model.net.width", net.width, 0, 16)
+        in_range("model.net.num_classes", net.num_classes, 1, 1_000_000)
+        for name, values, least in (("mean", mean, -1e6), ("std", std, 1e-6)):
+            for value in _colours(values):
+                in_range(f"model.{name}", value, least, 1e6)
         if precise_bn and freeze_bn:
             raise UserError("precise_bn estimates the statistics anew that freeze_bn keeps: give one of them")
         self.multi_label = multi_label
@@ -127,6 +140,9 @@ class VideoClassifier(L.LightningModule):
         self.val_metrics = self.objective.metrics().clone(prefix="val/")
         self.trained: dict[str, Tensor | float] = {}  # sums over the epoch so far, in this process
         self.tested: dict[int, VideoScores] = {}  # by the place in the test list
+        self.statistics_estimated = False  # of BN, on `precise_bn` batches, for the weights as they are
+        self.broken_since: Tensor | float = math.inf  # the first step whose loss was no finite number
+        self.diverged = ""  # what testing found to be no finite number, in one line
 
     # ------------------------------------------------------------------------------------------ weights and checkpoints
 
@@ -136,6 +152,7 @@ class VideoClassifier(L.LightningModule):
             self.net.compile()
         if self.weights is not None:
             start.load_tested_weights(self.net, Path(self.weights), stage)
+            self.statistics_estimated = True  # they are the file's
         if stage == "fit" and self.imagenet is not None:
             load_imagenet(self.net, start.file_of(self.imagenet, self.net.config))
         if stage == "fit" and self.init_from is not None:
@@ -149,10 +166,15 @@ class VideoClassifier(L.LightningModule):
             raise UserError(f"ckpt_path: the checkpoint is of another network: {len(differ)} tensors, as {differ[0]}")
         trained = checkpoint.get(TRAINED, [{}])
         self.trained = trained[self.global_rank % len(trained)]
+        said = checkpoint.get(STATE, {})
+        self.statistics_estimated = said.get("statistics_estimated", False)
+        self.broken_since = said.get("broken_since", math.inf)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say what network it is, so that a weight file can be made of it, and what the epoch's means are made of."""
-        checkpoint[TRAINED] = from_all(self._sums())
+        checkpoint[TRAINED] = from_all(self.sums())
+        since = min(map(float, from_all(float(self.broken_since))))
+        checkpoint[STATE] = {"statistics_estimated": self.statistics_estimated, "broken_since": since}
         data = self._data
         clip: dict[str, Any] = {"num_frames": 32, "frame_stride": 2} if data is None else data.test_settings()
         settings = InputSettings(
@@ -215,6 +237,8 @@ class VideoClassifier(L.LightningModule):
         for name, value in measured.items():
             self.trained[name] = self.trained.get(name, 0.0) + clips * value
         self.trained["clips"] = self.trained.get("clips", 0.0) + clips
+        broken = torch.where(measured["loss"].isfinite(), math.inf, self.global_step + 1)
+        self.broken_since = torch.minimum(broken, torch.as_tensor(self.broken_since).to(broken))
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (self.global_step + 1) % every == 0:  # logging costs a millisecond
             self.log_dict({f"train/{name}_step": value for name, value in measured.items()}, on_epoch=False)
@@ -222,18 +246,54 @@ class VideoClassifier(L.LightningModule):
     def on_train_epoch_start(self) -> None:
         self.trained = {}
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self.statistics_estimated = False
+
     def on_train_epoch_end(self) -> None:
         self.log_dict({f"{name}_epoch": mean for name, mean in self.epoch_means().items()})
+        if broken := self._what_diverged():
+            self.trainer.should_stop = True  # no step makes numbers of the weights again
+            if self.trainer.is_global_zero:
+                say(f"the training has diverged and stops after step {self.global_step}: no finite number is {broken}")
+        if _ends(self.trainer):
+            self.estimate_statistics()  # before the last checkpoint, which has what will be tested
+
+    def estimate_statistics(self) -> None:
+        """Estimate the statistics of BN on `precise_bn` training batches, unless that has been done for these weights.
+
+        All processes of a run have to.
+        """
+        if self.precise_bn and not self.statistics_estimated:
+            mode = self.net.training
+            self.net.eval()  # without dropout
+            estimate_statistics(self.net, self._training_clips(self.precise_bn))
+            self.net.train(mode)
+            self.statistics_estimated = True
+
+    def _training_clips(self, batches: int) -> Iterator[Float[Tensor, "N 3 T H W"]]:
+        """Normalised clips of so many training batches, of each process its own."""
+        data = self._data
+        for batch in itertools.islice(data.train_dataloader(), batches):
+            moved = data.on_after_batch_transfer(data.transfer_batch_to_device(batch, self.device, 0), 0)
+            if moved.readable.any():
+                yield self._normalised(moved.views[moved.readable].flatten(0, 1))
+
+    def _what_diverged(self) -> str:
+        """What is no finite number in training, and since when; empty if the weights are all finite."""
+        since = min(from_all(float(self.broken_since)))
+        if all_finite(self.net.parameters()):
+            return ""
+        return f"the loss from step {since:.0f} on" if since < math.inf else "the weights"
 
     def epoch_means(self) -> dict[str, float]:
         """Loss and what else is measured in training, over the epoch's clips so far; all processes have to ask."""
         sums: Counter[str] = Counter()
-        for part in from_all(self._sums()):
+        for part in from_all(self.sums()):
             sums.update(part)
         clips = sums.pop("clips", 0)
         return {f"train/{name}": value / clips for name, value in sums.items()} if clips else {}
 
-    def _sums(self) -> dict[str, float]:
+    def sums(self) -> dict[str, float]:
         return {name: float(value) for name, value in self.trained.items()}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -261,9 +321,10 @@ class VideoClassifier(L.LightningModule):
             self.val_metrics.update(logits, labels)
 
     def on_validation_epoch_end(self) -> None:
-        self.log("val/loss", self.val_loss.compute())
-        for place, (name, value) in enumerate(self.val_metrics.compute().items()):
-            self.log(name, value, prog_bar=place == 0)
+        found = {"val/loss": self.val_loss.compute(), **self.val_metrics.compute()}
+        self.log_dict(found, prog_bar=True)
+        if not all_finite(found.values()) and self.trainer.is_global_zero:
+            say(f"validation after step {self.global_step}: logits are no finite numbers: the network has diverged")
         self.val_loss.reset()
         self.val_metrics.reset()
 
@@ -273,20 +334,11 @@ class VideoClassifier(L.LightningModule):
         if torch.distributed.is_initialized():  # BN follows each process's own clips; a checkpoint has the first one's
             for statistics in self.net.buffers():
                 torch.distributed.broadcast(statistics, src=0)
-        if self.precise_bn:
-            estimate_statistics(self.net, self._training_clips(self.precise_bn))
+        self.estimate_statistics()
         self.copy_for_testing()
 
     def on_test_end(self) -> None:
         self.drop_copy()
-
-    def _training_clips(self, batches: int) -> Iterator[Float[Tensor, "N 3 T H W"]]:
-        """Normalised clips of so many training batches, of each process its own."""
-        data = self._data
-        for batch in itertools.islice(data.train_dataloader(), batches):
-            moved = data.on_after_batch_transfer(data.transfer_batch_to_device(batch, self.device, 0), 0)
-            if moved.readable.any():
-                yield self._normalised(moved.views[moved.readable].flatten(0, 1))
 
     def on_test_epoch_start(self) -> None:
         self.tested = {}
@@ -321,20 +373,26 @@ class VideoClassifier(L.LightningModule):
             logits = self._net.logits_at_places(clips, self.test_pool)
         scores = self.objective.log_scores(logits.float())  # (N, places, classes)
         mean: Tensor = scores.logsumexp(dim=1) - math.log(scores.shape[1])
-        return mean
+        return torch.where(logits.isfinite().all(dim=2).all(dim=1, keepdim=True), mean, torch.nan)
 
     def on_test_epoch_end(self) -> None:
         if self.predictions is not None:
             self.part.close()
         tested = from_all(self.tested)  # after every part has been closed
         self.tested = {video: scores for part in tested for video, scores in part.items()}
+        self.diverged = self._what_diverged() or self._broken_scores()
         for name, score in self._scores().items():
-            self.log(f"test/{name}", score, rank_zero_only=True)
+            self.log(f"test/{name}", math.nan if self.diverged else score, rank_zero_only=True)
         if self.predictions is not None and self.trainer.is_global_zero:
             parts = [self._part(process) for process in range(self.trainer.world_size)]
             merge(parts, Path(self.predictions), self._protocol())
             for part in parts:
                 part.unlink()
+
+    def _broken_scores(self) -> str:
+        """Of how many tested videos the scores are no finite numbers; empty if of none."""
+        broken = sum(not np.isfinite(video.scores).all() for video in self.tested.values() if video.scores is not None)
+        return f"the scores of {broken} of {len(self.tested)} test videos" if broken else ""
 
     def _scores(self) -> dict[str, float]:
         """What testing gave, in percent."""
@@ -353,6 +411,24 @@ class VideoClassifier(L.LightningModule):
         words = {**said, "test_pool": self.test_pool, "precise_bn": self.precise_bn}
         clips, crops = said.get("num_clips", self.views_of_a_video), said.get("num_crops", 1)
         return ViewProtocol(clips, crops, self.net.config.num_classes, words, self.multi_label)
+
+
+def _ends(trainer: Any) -> bool:
+    """Whether the epoch that ends is the last one."""
+    steps = trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
+    epochs = trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= trainer.max_epochs
+    return bool(steps or epochs or trainer.should_stop)
+
+
+def in_range(name: str, value: float | None, least: float, most: float) -> None:
+    """UserError if a setting is outside of what can be meant; None is no setting."""
+    if value is not None and not least <= value <= most:  # NaN is neither
+        raise UserError(f"{name} is {value}: expected {least:g} to {most:g}")
+
+
+def all_finite(values: Iterable[Tensor]) -> bool:
+    """Whether there is no NaN and no infinity among the numbers."""
+    return all(bool(value.isfinite().all()) for value in values)
 
 
 def _colours(value: float | Colour) -> Colour:

@@ -5,10 +5,7 @@ Everything a run needs is in its arguments, and everything it leaves lies in its
 :mod:`nl_lightning.runs.worker` is the process around it.
 """
 
-import contextlib
-import importlib.metadata
 import platform
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -27,14 +24,12 @@ from nl_lightning.study.lock import Lock
 from nl_lightning.study.records import Record, pack, pack_numbers, portable, videos_hash, write_record
 from nl_lightning.study.run import Run
 from nl_lightning.train.callbacks import Clock, Curve, Progress, UnreadableVideos
-from nl_lightning.train.checkpoints import newest_whole
+from nl_lightning.train.checkpoints import commit, newest_whole, versions
 from nl_lightning.train.classifier import VideoClassifier
 from nl_lightning.train.lightning_cli import VideoCLI
 from nl_lightning.train.scores import contributions, in_order, right, top1_by
 
 C = TypeVar("C", bound=Callback)
-VERSIONS = ("torch", "torchvision", "lightning", "decord", "av", "numpy", "wandb")
-"""Packages whose versions a record names: those that can change a number."""
 
 
 class Tracker(Protocol):
@@ -67,7 +62,8 @@ def execute(run: Run, held: Lock | None, tracker: Tracker) -> Record | None:
         trainer.loggers = [WandbLogger(experiment=tracker.begin(run), save_dir=run.folder, log_model=False)]
 
     from_checkpoint = newest_whole(run.checkpoint, speaks=held is not None)
-    trainer.fit(model, datamodule=data, ckpt_path=from_checkpoint, weights_only=True if from_checkpoint else None)
+    with cli.files.mistakes_named():
+        trainer.fit(model, datamodule=data, ckpt_path=from_checkpoint, weights_only=True)
     trained = time.monotonic()
     metrics = trainer.test(model, datamodule=data, verbose=False)[0]
     unreadable = _callback(trainer, UnreadableVideos).everywhere()
@@ -117,11 +113,11 @@ def _record(
         curve=curve.points,
         device=_device(trainer),
         decoder=data.files.decoder,
-        versions={"python": platform.python_version(), **_versions()},
+        versions=versions(),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         init_from=run.variant.init_from,
         **_videos(data, scored=sum(read)),
-        **_commit(),
+        **commit(),
     )
 
 
@@ -153,28 +149,7 @@ def _videos(data: VideoDataModule, scored: int) -> dict[str, Any]:
     }
 
 
-def _versions() -> dict[str, str]:
-    versions = {}
-    for package in VERSIONS:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # decord has no wheel for every machine
-            versions[package] = importlib.metadata.version(package)
-    return versions
-
-
 def _device(trainer: L.Trainer) -> str:
     if trainer.strategy.root_device.type == "cuda":
         return f"{trainer.num_devices} x {torch.cuda.get_device_name()}"
     return f"CPU ({platform.machine()}), {torch.get_num_threads()} thread(s)"
-
-
-def _commit() -> Mapping[str, Any]:
-    """The commit that this package runs from, if it runs from a checkout, and whether files differ from it."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", "."))}
-    except (OSError, subprocess.CalledProcessError):
-        return {"commit": "unknown", "dirty": True}

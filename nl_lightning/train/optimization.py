@@ -36,6 +36,10 @@ class Schedule:
     def __post_init__(self) -> None:
         if not 0 <= self.warmup < 1:
             raise UserError(f"schedule.warmup is {self.warmup}: expected a share of all iterations, from 0 up to 1")
+        if not 0 < self.gamma <= 1:
+            raise UserError(f"schedule.gamma is {self.gamma}: expected more than 0, at most 1")
+        if any(milestone < 0 for milestone in self.milestones):
+            raise UserError(f"schedule.milestones are {list(self.milestones)}: expected iterations, from 0")
 
     def factor(self, iteration: int, iterations: int) -> float:
         """The factor at `iteration` (from 0) of `iterations`."""
@@ -81,7 +85,10 @@ def optimize(
     lr_scale: float = 1.0,
 ) -> OptimizerLRScheduler:
     """What Lightning trains by: the optimiser of these groups, whose learning rates follow the schedule."""
-    made = optimizer(groups)
+    try:
+        made = optimizer(groups)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"model.optimizer: {' '.join(str(error).split())[:300]}") from error
     for group in made.param_groups:
         group["lr"] *= lr_scale
     factors = torch.optim.lr_scheduler.LambdaLR(made, lambda iteration: schedule.factor(iteration, iterations))

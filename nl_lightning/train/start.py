@@ -1,13 +1,11 @@
 """What a network starts from: ImageNet's weights, a training checkpoint, or a weight file."""
 
-import pickle
 from pathlib import Path
-
-import torch
 
 from nl_lightning.errors import UserError
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.weights.file import differences, fill, read_weights
+from nl_lightning.weights.safe import read_torch
 
 
 def file_of(path: str, net: ResNetConfig) -> Path:
@@ -44,14 +42,14 @@ def init_from(net: VideoResNet, path: Path) -> None:
             )
         fill(net, tensors, f"init_from: {path}", header.classifier)
         return
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-        net.load_state_dict({k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")})
-    except FileNotFoundError:
+    if not path.exists():
         raise UserError(
             f"init_from: no checkpoint at {path}; train that run first (if its record is there already, "
             "delete that, or take another folder for --results)"
-        ) from None
-    except (IsADirectoryError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())
+        )
+    try:
+        state = read_torch(path)["state_dict"]
+        net.load_state_dict({k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")})
+    except (UserError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:500]
         raise UserError(f"init_from: {path} holds no weights of this network: {reason}") from None
