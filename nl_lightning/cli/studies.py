@@ -171,7 +171,7 @@ def _run_here(runs: list[Run], workers: int, tables: Sequence[str]) -> int:
     def refresh(one: Run) -> None:
         record = one.state().record
         assert record is not None
-        console.print(f"{one.name}: {study.metric.name} {record.score(study.metric):.1f} %")
+        console.print(f"{one.name}: {record.outcome(study.metric)}")
         try:
             _write_tables(study, recipe, results)
         except Exception as error:  # a record that somebody broke; the runs go on
@@ -230,8 +230,9 @@ def status(which: Selected) -> int:
     room = max(12, out.width - max(len(one.variant.name) for one in runs) - 34)  # a narrow terminal cuts the note only
     table = plain_table("variant", "seed", "state", f"{metric.name} %", "")
     for one, state in zip(runs, found, strict=True):
-        score = f"{state.record.score(metric):.1f}" if state.record else ""
-        note = visible(state.note)
+        record = state.record
+        score = f"{record.score(metric):.1f}" if record and not record.diverged else ""
+        note = visible(record.outcome(metric) if record and record.diverged else state.note)
         table.add_row(one.variant.name, str(one.seed), state.name, score, note[: room - 3] + "..." * (len(note) > room))
     out.print(table)
     print_lines(f"{_counts(state.name for state in found)}, in {which.results}")

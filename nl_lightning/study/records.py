@@ -75,6 +75,8 @@ class Record:
             measured.
         diverged: one line that says what was no finite number, and since when: ``the loss from step 120 on``. Such a
             record needs no metric. Its curve has only finite numbers (:func:`finite`). Empty: nothing.
+        earlier_code: a line for each other version of the code that did a part of the training before this one:
+            ``until step 120: commit 402bae4 (now c9bd86e)``.
     """
 
     study: Name
@@ -115,6 +117,7 @@ class Record:
     videos_decodable: Count | None = None
     train_videos: dict[Literal["expected", "present", "decodable"], Count] = field(default_factory=dict)
     diverged: str = ""
+    earlier_code: list[str] = field(default_factory=list)
 
     def right(self, k: Literal[1, 5]) -> list[bool] | None:
         """Whether each test video's class is among the `k` best, in the order of the test list; None if not kept."""
@@ -127,6 +130,10 @@ class Record:
         if value is None:
             raise UserError(f"the record of {self.variant}, recipe {self.recipe}, seed {self.seed} has no {metric.key}")
         return value
+
+    def outcome(self, metric: Metric) -> str:
+        """What came of the run, in a few words: ``top-1 45.4 %``, or that it diverged."""
+        return f"diverged: {self.diverged}" if self.diverged else f"{metric.name} {self.score(metric):.1f} %"
 
     @property
     def scores(self) -> dict[str, float]:

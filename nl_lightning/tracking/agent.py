@@ -39,7 +39,7 @@ def run_point(planned: Callable[[], Sequence[Run]], bring: Bring) -> int:
         write_record(own.results, record)
     if record is not None:
         tracking.repeat(own, record, first)
-        print(visible(f"{own.name} is done already: {own.study.metric.name} {record.score(own.study.metric):.1f} %"))
+        print(visible(f"{own.name} is done already: {record.outcome(own.study.metric)}"))
         return 0
     failed = list(bring(runs, lambda run: dict(os.environ) if run == own else _outside_the_sweep()))
     if own in failed and own.wandb.id is None:  # it didn't come as far as telling W&B

@@ -24,7 +24,7 @@ from nl_lightning.study.lock import Lock
 from nl_lightning.study.records import Record, pack, pack_numbers, portable, videos_hash, write_record
 from nl_lightning.study.run import Run
 from nl_lightning.train.callbacks import Clock, Curve, Progress, UnreadableVideos
-from nl_lightning.train.checkpoints import commit, newest_whole, versions
+from nl_lightning.train.checkpoints import Saver, commit, newest_whole, versions
 from nl_lightning.train.classifier import VideoClassifier
 from nl_lightning.train.lightning_cli import VideoCLI
 from nl_lightning.train.scores import contributions, in_order, right, top1_by
@@ -116,6 +116,7 @@ def _record(
         versions=versions(),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         init_from=run.variant.init_from,
+        earlier_code=_callback(trainer, Saver).earlier,
         **_videos(data, scored=sum(read)),
         **commit(),
     )
@@ -123,6 +124,8 @@ def _record(
 
 def _measured(model: VideoClassifier, metrics: Mapping[str, float], groups: Sequence[str]) -> dict[str, Any]:
     """Fields of a record that say what testing gave: of all videos, of each, and of groups of classes."""
+    if model.diverged:
+        return {"diverged": model.diverged}
     scores = {name.removeprefix("test/"): round(score, 4) for name, score in metrics.items()}
     videos = in_order(model.tested)
     if model.multi_label:

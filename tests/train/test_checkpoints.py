@@ -82,10 +82,16 @@ def assert_same_outcome(whole: Run, killed: Run) -> None:
 @pytest.mark.parametrize(
     ("changes", "workers"),
     [
-        ({"max_epochs: 3": "max_epochs: 3, accumulate_grad_batches: 2"}, 2),
+        (
+            {
+                "max_epochs: 3": "max_epochs: 3, accumulate_grad_batches: 2",
+                "  optimizer:": "  precise_bn: 2\n  optimizer:",
+            },
+            2,
+        ),
         ({"max_epochs: 3": "max_steps: 8", "check_val_every_n_epoch: 2": "val_check_interval: 2"}, 0),
     ],
-    ids=["epochs, accumulated, read ahead", "steps, validated within the epoch"],
+    ids=["epochs, accumulated, read ahead, precise BN", "steps, validated within the epoch"],
 )
 def test_killed_again_and_again_it_ends_the_same(
     tmp_path: Path, small_videos: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], workers: int

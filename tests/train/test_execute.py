@@ -1,6 +1,7 @@
 """Runs as the runner starts them, on a few small generated videos: records, resuming, long clips, faults."""
 
 import platform
+import re
 import shlex
 import shutil
 import signal
@@ -15,11 +16,14 @@ import torch
 import wandb
 from tiny_study import execute, planned, write_tiny_study
 
+from nl_lightning.cli import main
 from nl_lightning.errors import Stopped, UserError
 from nl_lightning.report.rescore import rescore_record
 from nl_lightning.study.records import record_path, unpack, videos_hash
 from nl_lightning.study.run import Run
+from nl_lightning.train import checkpoints
 from nl_lightning.train import execute as execution
+from nl_lightning.train.classifier import VideoClassifier
 from nl_lightning.train.lightning_cli import lightning_command
 from nl_lightning.train.predictions import read_predictions, read_protocol
 from nl_lightning.train.scores import mean_softmax
@@ -180,3 +184,139 @@ def test_a_checkpoint_of_another_network_is_refused(folder: Path) -> None:
     assert lightning_command([*shlex.split(fit)[1:], "--trainer.max_epochs=1", "--trainer.logger=false"]) == 0
     with pytest.raises(UserError, match="ckpt_path: the checkpoint is of another network"):
         lightning_command([*shlex.split(test)[1:], "--model.net.width=0.03125", "--trainer.logger=false"])
+
+
+PRECISE = {"  optimizer:": "  precise_bn: 2\n  optimizer:"}
+
+
+def change(folder: Path, changes: dict[str, str]) -> None:
+    """Change the recipe's text."""
+    recipe = folder / "tiny.yaml"
+    text = recipe.read_text()
+    for there, instead in changes.items():
+        assert there in text
+        text = text.replace(there, instead)
+    recipe.write_text(text)
+
+
+def test_what_was_tested_is_what_is_kept(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Precise BN: the last checkpoint has the statistics that the record's numbers were measured with."""
+    change(folder, PRECISE)
+    (folder / "tiny_128f.yaml").write_text(
+        "model: {freeze_bn: true, precise_bn: 0}\ndata: {num_frames: 16}\ntrainer: {max_epochs: 1}\n"
+    )
+    run, long = planned(folder, "c2d"), planned(folder, "long")
+    assert execute(run) == 0
+    record = run.state().record
+    assert record is not None
+    kept = folder / "w.safetensors"
+    assert main(["weights", "import", str(run.checkpoint), "--out", str(kept)]) == 0
+    recipe = f"--config={folder / 'tiny.yaml'}"
+    for name, arguments in {
+        "imported": ["test", f"--weights={kept}", recipe],
+        "as a checkpoint": ["test", recipe, "--model.net.depth=50", f"--ckpt_path={run.checkpoint}"],
+        "without another estimate": ["test", f"--weights={kept}", recipe, "--model.precise_bn=0"],
+    }.items():
+        capsys.readouterr()
+        again = folder / f"{name}.parquet"
+        assert main([*arguments, f"--model.predictions={again}"]) == 0
+        assert f"test/top1 {record.top1:.2f} %, test/top5 {record.top5:.2f} %" in capsys.readouterr().out, name
+        assert pq.read_table(again).equals(pq.read_table(run.predictions)), name
+    assert execute(long) == 0
+    frozen = [key for key in weights(run) if "running" in key]
+    assert frozen
+    assert all(torch.equal(weights(run)[key], weights(long)[key]) for key in frozen)
+
+
+def test_statistics_are_kept_also_where_the_run_was_killed_before_its_test(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(folder, PRECISE)
+    whole, killed = planned(folder, "nl", "whole"), planned(folder, "nl", "killed")
+    assert execute(whole) == 0
+    plain = VideoClassifier.on_test_start
+
+    def pull_the_plug(self: VideoClassifier) -> None:
+        raise Stopped(signal.SIGTERM)
+
+    monkeypatch.setattr(VideoClassifier, "on_test_start", pull_the_plug)
+    assert execute(killed) == 143
+    monkeypatch.setattr(VideoClassifier, "on_test_start", plain)
+    before = weights(killed)
+    assert execute(killed) == 0
+    assert all(torch.equal(value, before[key]) for key, value in weights(whole).items())
+    assert pq.read_table(killed.predictions).equals(pq.read_table(whole.predictions))
+
+
+def test_a_run_that_diverges_says_so_and_has_no_accuracy(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(folder, {"lr: 0.003": "lr: 1.0e+25"})
+    run = planned(folder, "c2d")
+    assert execute(run) == 0
+    record = run.state().record
+    assert record is not None
+    assert re.fullmatch(r"the loss from step [23] on", record.diverged)
+    assert record.scores == {}
+    assert record.steps == 3  # no step makes numbers of the weights again
+    said = capsys.readouterr()
+    study = ["study.yaml", f"--recipe={folder / 'tiny.yaml'}", f"--results={run.results}"]
+    monkeypatch.chdir(folder)
+    assert main(["status", *study, "--variant=c2d"]) == 0
+    assert f"diverged: {record.diverged}" in capsys.readouterr().out
+    assert main(["run", *study, "--variant=c2d"]) == 0  # it is done
+    assert f"the training has diverged and stops after step 3: no finite number is {record.diverged}" in said.err
+    for verb, name in (("test", "test/top1"), ("validate", "val/top1")):
+        arguments = [f"--config={folder / 'tiny.yaml'}", "--model.net.depth=50", f"--ckpt_path={run.checkpoint}"]
+        assert main([verb, *arguments]) == 0
+        said = capsys.readouterr()
+        assert f"{name} nan %" in said.out
+        assert "diverged" in said.err
+
+
+def test_one_video_whose_logits_overflow_takes_the_accuracy_with_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = VideoClassifier.log_probabilities
+    seen = iter([True])
+
+    def overflow(self: VideoClassifier, views: torch.Tensor) -> torch.Tensor:
+        logs = plain(self, views)
+        logs[0, 0] += torch.nan if next(seen, False) else 0.0
+        return logs
+
+    monkeypatch.setattr(VideoClassifier, "log_probabilities", overflow)
+    run = planned(folder, "c2d")
+    assert execute(run) == 0
+    record = run.state().record
+    assert record is not None
+    assert record.diverged == "the scores of 1 of 22 test videos"
+    assert record.scores == {}
+
+
+def test_a_run_that_another_version_began_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = planned(folder, "c2d")
+    now = checkpoints.code()
+    before = {"commit": "a" * 40, "dirty": False, "versions": {**now["versions"], "torch": "2.0.0"}}
+    plain = checkpoints.Saver.on_train_epoch_end
+
+    def pull_the_plug(self: checkpoints.Saver, trainer: Any, module: Any) -> None:
+        plain(self, trainer, module)
+        if trainer.global_step == 6:
+            raise Stopped(signal.SIGTERM)
+
+    monkeypatch.setattr(checkpoints, "code", lambda: before)
+    monkeypatch.setattr(checkpoints.Saver, "on_train_epoch_end", pull_the_plug)
+    assert execute(run) == 143
+    monkeypatch.setattr(checkpoints, "code", lambda: now)
+    monkeypatch.setattr(checkpoints.Saver, "on_train_epoch_end", plain)
+    capsys.readouterr()
+    assert execute(run) == 0
+    record = run.state().record
+    assert record is not None
+    (line,) = record.earlier_code
+    assert line.startswith("until step 6: commit aaaaaaaaaaaa (now ")
+    assert line.endswith(f"torch 2.0.0 (now {now['versions']['torch']})")
+    assert f"the record will say so: {line}" in capsys.readouterr().err
