@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from nl_lightning.cli.output import plain_table, print_lines, working
 from nl_lightning.cli.parsing import KEY_VALUE, OPTION, SEED, SEVERAL, number, whole
 from nl_lightning.errors import UserError, mistake, terminal, visible
+from nl_lightning.study.files import overwriting
 from nl_lightning.study.loading import find_study, load_study
 from nl_lightning.study.recipe import Recipe, load_recipe
 from nl_lightning.study.run import CHECKPOINT_MINUTES, Run, plan, to_run_again
@@ -239,7 +240,9 @@ def status(which: Selected) -> int:
     return 0
 
 
-def sweeps(study: str, *, seed: Seeds = (), recipe: str | None = None, full_grid: bool = False) -> int:
+def sweeps(
+    study: str, *, seed: Seeds = (), recipe: str | None = None, full_grid: bool = False, overwrite: bool = False
+) -> int:
     """Write W&B sweeps: one of the whole study, and one of each table.
 
     Args:
@@ -247,12 +250,15 @@ def sweeps(study: str, *, seed: Seeds = (), recipe: str | None = None, full_grid
         seed: 0 if none is given.
         recipe: name or path (default: the study's).
         full_grid: also the product of the study's grid, axis by axis.
+        overwrite: replace files in sweeps/ that nl-lightning didn't write.
     """
     from nl_lightning.tracking.sweeps import write_sweeps
 
     found, under = OfStudy(study, recipe=recipe).load()
     folder = Path("sweeps") if under.name == found.recipe else Path("sweeps") / under.name
-    print_lines(*(f"wandb sweep {file}" for file in write_sweeps(found, under, seed or [0], folder, full_grid)))
+    with overwriting(overwrite):
+        files = write_sweeps(found, under, seed or [0], folder, full_grid)
+    print_lines(*(f"wandb sweep {file}" for file in files))
     return 0
 
 
@@ -285,6 +291,7 @@ def report(
     readme: Path | None = None,
     html: bool = False,
     columns: Annotated[Sequence[str], SEVERAL] = (),
+    overwrite: bool = False,
 ) -> int:
     """Collate the records of a study into tables: Markdown, LaTeX and CSV.
 
@@ -294,11 +301,12 @@ def report(
         readme: also update the results block of this file.
         html: also make one HTML page, with figures.
         columns: columns of the LaTeX tables, for example gain 'reported gain' (default: what fits a column of a paper).
+        overwrite: replace files among the tables that nl-lightning didn't write.
     """
     if wandb is not None and wandb_offline is not None:
         raise UserError("argument --wandb-offline: not allowed with argument --wandb")
     study, recipe = of.load()
-    with working("reading records and computing tables"):
+    with overwriting(overwrite), working("reading records and computing tables"):
         if wandb is None and wandb_offline is None:
             (runs, written), left_out = _write_tables(study, recipe, of.results, columns), None
         else:
@@ -313,7 +321,7 @@ def report(
     if html:
         from nl_lightning.report.html import write_html
 
-        with working("drawing the page"):
+        with overwriting(overwrite), working("drawing the page"):
             page = write_html(runs, of.results)
         print_lines(str(page))
     return 0

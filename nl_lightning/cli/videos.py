@@ -13,6 +13,7 @@ from nl_lightning.cli.output import plain_table, print_lines, working
 from nl_lightning.cli.parsing import POSITION, whole
 from nl_lightning.cli.studies import OfStudy, Workers
 from nl_lightning.errors import UserError, terminal, visible
+from nl_lightning.study.files import overwriting
 from nl_lightning.study.recipe import load_recipe
 
 if TYPE_CHECKING:
@@ -23,7 +24,13 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 
 
 def weights_import(
-    file: Path, *, from_: str = "auto", variant: str | None = None, without_classifier: bool = False, out: Path
+    file: Path,
+    *,
+    from_: str = "auto",
+    variant: str | None = None,
+    without_classifier: bool = False,
+    out: Path,
+    overwrite: bool = False,
 ) -> int:
     """Make a weight file from a checkpoint, ours or of other projects.
 
@@ -33,8 +40,9 @@ def weights_import(
         variant: what its tensors don't tell, as 8x8 (default: the words of the file's name).
         without_classifier: leave the classifier out.
         out: where to write, as W.safetensors.
+        overwrite: replace a file that nl-lightning didn't write.
     """
-    with working(f"reading {file}"):
+    with overwriting(overwrite), working(f"reading {file}"):
         from nl_lightning.weights.importing import import_weights
 
         imported = import_weights(file, out, from_, variant, not without_classifier)
@@ -42,15 +50,16 @@ def weights_import(
     return 0
 
 
-def weights_export(file: Path, *, to: Literal["caffe2", "slowfast"], out: Path) -> int:
+def weights_export(file: Path, *, to: Literal["caffe2", "slowfast"], out: Path, overwrite: bool = False) -> int:
     """Make a file of the released code, or of PySlowFast, from a weight file of ours.
 
     Args:
         file: a weight file of ours.
         to: whose file to make.
         out: where to write.
+        overwrite: replace what is there.
     """
-    with working(f"reading {file}"):
+    with overwriting(overwrite), working(f"reading {file}"):
         from nl_lightning.weights.exporting import export_weights
 
         count = export_weights(file, out, to)
@@ -59,7 +68,13 @@ def weights_export(file: Path, *, to: Literal["caffe2", "slowfast"], out: Path) 
 
 
 def attend(
-    video: Path, *, weights: Path, block: str, query: Annotated[tuple[int, int, int], POSITION], out: Path = FIGURES
+    video: Path,
+    *,
+    weights: Path,
+    block: str,
+    query: Annotated[tuple[int, int, int], POSITION],
+    out: Path = FIGURES,
+    overwrite: bool = False,
 ) -> int:
     """Draw what a non-local block looks at in a video (the paper's Fig. 3).
 
@@ -69,8 +84,9 @@ def attend(
         block: a non-local block, by what it follows: res3.1.
         query: a position of the block's map, each number from 0.
         out: folder for the figures.
+        overwrite: replace files that nl-lightning didn't write.
     """
-    with working(f"looking at {video}"):
+    with overwriting(overwrite), working(f"looking at {video}"):
         from nl_lightning.inspect.attend import attend
 
         lines = attend(video, weights, block, query, out)
@@ -85,6 +101,7 @@ def reach(
     recipe: str | None = None,
     weights: Sequence[Path] = (),
     out: Path = FIGURES,
+    overwrite: bool = False,
 ) -> int:
     """Draw which input positions can move one output position.
 
@@ -94,10 +111,11 @@ def reach(
         recipe: name or path (default: the study's).
         weights: a trained network (a weight file) in place of variants.
         out: folder for the figures.
+        overwrite: replace files that nl-lightning didn't write.
     """
     if weights and variant:
         raise UserError("--weights: trained networks are drawn in place of variants; give one or the other")
-    with working("following gradients through the networks"):
+    with overwriting(overwrite), working("following gradients through the networks"):
         from nl_lightning.inspect import reach as drawing
 
         if weights:
@@ -189,18 +207,20 @@ def data_check(of: DataSet, *, hash: bool = False, out: Path | None = None, comp
     return 0
 
 
-def data_prepare(of: DataSet, *, out: Path) -> int:
+def data_prepare(of: DataSet, *, out: Path, overwrite: bool = False) -> int:
     """Copy a data set at short side 256, with a key frame every 16 frames, so that it decodes fast.
 
     Args:
         out: folder where the copy goes.
+        overwrite: replace files there that nl-lightning didn't write.
     """
     with working("reading the lists"):
         from nl_lightning.data.tools.prepare import copy_data_set
 
         data = of.load()
     lists = [name for name in data.lists.values() if name is not None]
-    made = copy_data_set(data.splits(), lists, data.root, out, of.workers)
+    with overwriting(overwrite):
+        made = copy_data_set(data.splits(), lists, data.root, out, of.workers)
     print_lines(*(f"{visible(error)} (copied as it is: {visible(name)})" for name, error in made.as_they_are.items()))
     print_lines(
         f"{made.made} videos copied, {made.there} were there, {len(made.as_they_are)} copied as they are, "

@@ -21,6 +21,7 @@ from nl_lightning.inspect.places import Places, places_in
 from nl_lightning.models.conventions import Triple
 from nl_lightning.models.fast import channels_last
 from nl_lightning.models.nonlocal_block import NonLocalBlock
+from nl_lightning.study.files import refuse_foreign
 from nl_lightning.weights.file import InputSettings, load_weights
 
 CONNECTIONS = 20
@@ -81,8 +82,9 @@ def attend(video: Path, weights: Path, block: str, query: Triple, out: Path) -> 
         f"maps of two queries differ by {divergence:.3f} bits on average (Jensen-Shannon: 0 alike, 1 nothing shared)",
     ]
     name = f"attend_{video.stem}_{block}_{'-'.join(map(str, query))}"
-    files = save(draw_attention(seen, title, f"{said[2]}\n{said[3]}", CONNECTIONS), out / name)
     film = out / f"{name}.mp4"
+    refuse_foreign([film])  # before the others are written
+    files = save(draw_attention(seen, title, f"{said[2]}\n{said[3]}", CONNECTIONS), out / name)
     write_mp4(film, _film(seen, clip, places), FILM_RATE)
     return [*said, *map(str, [*files, film])]
 

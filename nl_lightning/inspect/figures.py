@@ -21,7 +21,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 
-from nl_lightning.study.files import write_atomically
+from nl_lightning.study.files import MARK, refuse_foreign, write_output
 
 Frames = npt.NDArray[np.uint8]  # (T, H, W, 3), RGB
 Map = npt.NDArray[np.floating[Any]]  # (T, h, w)
@@ -89,14 +89,15 @@ def draw_attention(seen: Attention, title: str, note: str, count: int) -> Figure
 
 def save(figure: Figure, path: Path) -> list[Path]:
     """Write `path` with .png and with .svg at its end, each whole or not at all; return both."""
-    written = []
-    for suffix, options in ((".png", {"dpi": 120}), (".svg", {"metadata": {"Date": None}})):
+    about: dict[str, dict[str, str | None]] = {".png": {"Software": MARK}, ".svg": {"Creator": MARK, "Date": None}}
+    written = {path.with_name(path.name + suffix): metadata for suffix, metadata in about.items()}
+    refuse_foreign(written)  # before one of them is written
+    for file, metadata in written.items():
         content = io.BytesIO()
         with mpl.rc_context(STYLE):
-            figure.savefig(content, format=suffix[1:], **options)
-        written.append(path.with_name(path.name + suffix))
-        write_atomically(written[-1], content.getvalue())
-    return written
+            figure.savefig(content, format=file.suffix[1:], dpi=120, metadata=metadata)
+        write_output(file, content.getvalue())
+    return list(written)
 
 
 def draw_connections(ax: Axes, seen: Attention, count: int = 20) -> Axes:

@@ -18,7 +18,7 @@ from nl_lightning.report import words
 from nl_lightning.report.claims import Comparison, Report, Verdict
 from nl_lightning.report.collate import one_line, over_videos
 from nl_lightning.report.uncertainty import Interval
-from nl_lightning.study.files import write_atomically
+from nl_lightning.study.files import write_output
 from nl_lightning.study.records import Record, record_path
 from nl_lightning.study.study import Table
 
@@ -76,9 +76,7 @@ class Mark(NamedTuple):
 def write_html(report: Report, results: Path) -> Path:
     """Write ``<results>/tables/<recipe>/<study>.html`` and return where; the same content is left alone."""
     path = results / "tables" / report.runs.recipe.name / f"{report.runs.study.name}.html"
-    text = page(report)
-    if not path.is_file() or path.read_bytes() != text.encode():
-        write_atomically(path, text)
+    write_output(path, page(report))
     return path
 
 

@@ -34,7 +34,7 @@ from nl_lightning.report.words import (
     verdict_columns,
     verdict_legend,
 )
-from nl_lightning.study.files import write_atomically
+from nl_lightning.study.files import refuse_foreign, write_atomically, write_output
 from nl_lightning.study.study import Table
 
 if TYPE_CHECKING:
@@ -317,7 +317,8 @@ def write_tables(report: Report, results: Path, columns: Sequence[str] | None = 
     """Write the study as Markdown and LaTeX, and each table as Markdown, LaTeX and CSV.
 
     They lie in ``<results>/tables/<recipe>/``. `columns` are those of the LaTeX tables (:func:`latex_columns`). Files
-    whose content is the same are left alone. Returns all of them, the study's own first.
+    whose content is the same are left alone. Returns all of them, the study's own first. UserError if one of them is
+    there and isn't ours.
     """
     study = report.runs.study
     folder = results / "tables" / report.runs.recipe.name
@@ -332,9 +333,9 @@ def write_tables(report: Report, results: Path, columns: Sequence[str] | None = 
         files[stem.with_name(f"{stem.name}.md")] = "\n\n".join(parts) + "\n"
         files[stem.with_name(f"{stem.name}.tex")] = table_latex(report, table, columns)
         files[stem.with_name(f"{stem.name}.csv")] = table_csv(report, table)
+    refuse_foreign(files)  # before one of them is written
     for path, text in files.items():
-        if not path.is_file() or path.read_bytes() != text.encode():
-            write_atomically(path, text)
+        write_output(path, text)
     return list(files)
 
 

@@ -1,9 +1,15 @@
-"""Files are written whole or not at all."""
+"""Files are written whole or not at all, and what somebody else wrote stays.
+
+Whatever a command writes where the user wants it goes through :func:`write_output`, or asks :func:`refuse_foreign`
+before. What is ours is told by its content, so that it may be copied and moved.
+"""
 
 import contextlib
 import os
+import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
 from nl_lightning.errors import UserError
@@ -46,3 +52,66 @@ def write_atomically(path: Path, content: str | bytes, durable: bool = True) -> 
     """Write a file whole or not at all, see :func:`whole_file`."""
     with whole_file(path, durable) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+# ----------------------------------------------------------------------------------------------- files of others
+
+MARK = "written by nl-lightning"
+"""What a file says of itself, in a comment or in its metadata, near its beginning or its end."""
+SIGNS = (
+    MARK.encode(),
+    b"Written by 'nl-lightning sweeps'",
+    b"their sample standard deviation. Gains are points of",  # tables, as Markdown and HTML
+    b"Generated: don't edit.",  # as LaTeX
+    b"table,label,variant,baseline,state,n,",  # as CSV
+    b'"format":"nl-lightning ',  # weights
+)
+"""What tells that a file is ours: one of them is in its first or last :data:`LOOK` bytes."""
+LOOK = 1 << 20
+_overwrites = ContextVar("overwrites", default=False)
+
+
+@contextlib.contextmanager
+def overwriting(allowed: bool) -> Iterator[None]:
+    """While it is on and `allowed`, files of others may be replaced: the user has said ``--overwrite``."""
+    before = _overwrites.set(allowed)
+    try:
+        yield
+    finally:
+        _overwrites.reset(before)
+
+
+def write_output(path: Path, content: str | bytes) -> None:
+    """Write a file where the user wants it, see :func:`whole_file`. UserError if somebody else's is there.
+
+    A file with the same content is left alone.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    if not (path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data):
+        refuse_foreign([path])
+        write_atomically(path, data)
+
+
+def refuse_foreign(paths: Iterable[Path]) -> None:
+    """UserError if one of these files is there and isn't ours, unless the user has said that it may be replaced."""
+    foreign = [] if _overwrites.get() else [path for path in paths if os.path.lexists(path) and not _is_ours(path)]
+    if foreign:
+        more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
+        raise UserError(
+            f"{foreign[0]}{more} is there already, and nl-lightning didn't write it: "
+            "name another place, move it away, or say --overwrite"
+        )
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            return False
+        with path.open("rb") as file:
+            head = file.read(LOOK)
+            file.seek(max(0, found.st_size - LOOK))
+            tail = file.read()
+    except OSError:
+        return False
+    return any(sign in part for sign in SIGNS for part in (head, tail))

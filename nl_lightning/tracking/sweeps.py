@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from nl_lightning.errors import UserError
-from nl_lightning.study.files import write_atomically
+from nl_lightning.study.files import refuse_foreign, write_output
 from nl_lightning.study.recipe import Recipe, run_hash
 from nl_lightning.study.records import load_records
 from nl_lightning.study.study import Study
@@ -49,7 +49,11 @@ def write_sweeps(
         texts[name] = _sweep(study, name, caption, head, axes, [*_command(study, recipe, variants), "${args}"])
     if full_grid:
         texts[f"{study.name}_grid"] = _grid_sweep(study, recipe, seeds, measured)
-    return [_write(folder / f"{name}.yaml", text) for name, text in texts.items()]
+    files = {folder / f"{name}.yaml": text for name, text in texts.items()}
+    refuse_foreign(files)  # before one of them is written
+    for path, text in files.items():
+        write_output(path, text)
+    return list(files)
 
 
 def check_expected(study: Study, recipe: Recipe, expected: str, variants: Sequence[str]) -> None:
@@ -142,8 +146,3 @@ def _scalar(value: str | int) -> str:
     if words:
         return "\n      ".join([">-", first, *words])
     return value if yaml.safe_load(value) == value else json.dumps(value)
-
-
-def _write(path: Path, text: str) -> Path:
-    write_atomically(path, text)
-    return path

@@ -20,7 +20,7 @@ from nl_lightning.errors import UserError, visible
 from nl_lightning.models.conventions import Conventions, Instantiation
 from nl_lightning.models.nonlocal_block import NonLocalBlock
 from nl_lightning.study.border import Positive, checked, parse_json
-from nl_lightning.study.files import write_atomically
+from nl_lightning.study.files import write_output
 from nl_lightning.weights.file import check_finite, mismatches, some
 from nl_lightning.weights.source import Names
 from nl_lightning.weights.sources import NORM, TENSOR
@@ -77,7 +77,7 @@ def save_block(path: Path, block: NonLocalBlock, settings: BlockSettings) -> Non
     """Write a block's tensors and its settings, whole or not at all."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in block.state_dict().items()}
     header = {"format": FORMAT, "nl_lightning": json.dumps(asdict(settings))}
-    write_atomically(path, safetensors.torch.save(tensors, header))
+    write_output(path, safetensors.torch.save(tensors, header))
 
 
 def load_block(path: Path) -> NonLocalBlock:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from nl_lightning.errors import UserError
 from nl_lightning.models.conventions import STAGES
-from nl_lightning.study.files import write_atomically
+from nl_lightning.study.files import write_output
 from nl_lightning.weights import slowfast
 from nl_lightning.weights.file import WeightsHeader, differences, read_weights
 from nl_lightning.weights.importing import translate
@@ -43,11 +43,11 @@ def export_weights(path: Path, out: Path, to: Target) -> int:
     _check(theirs, beside, header, kind)
     if to == "caffe2":
         blobs = {name: tensor.numpy() for name, tensor in (theirs | beside).items()}
-        write_atomically(out, python2_pickle(blobs))
+        write_output(out, python2_pickle(blobs))
     else:
         content = io.BytesIO()
         torch.save({"model_state": theirs, **beside}, content)
-        write_atomically(out, content.getvalue())
+        write_output(out, content.getvalue())
     return len(theirs)
 
 

@@ -22,7 +22,7 @@ from nl_lightning.errors import UserError, visible
 from nl_lightning.models.fast import FastVideoResNet
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.study.border import Positive, checked, parse_json
-from nl_lightning.study.files import write_atomically
+from nl_lightning.study.files import write_output
 
 FORMAT = "nl-lightning 1"
 HEADER = "nl_lightning_header"
@@ -99,7 +99,7 @@ def header_from_json(text: object, at: str) -> WeightsHeader:
 def save_weights(path: Path, tensors: Mapping[str, Tensor], header: WeightsHeader) -> None:
     """Write a weight file, whole or not at all."""
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, safetensors.torch.save(whole, {"format": FORMAT, "nl_lightning": header.to_json()}))
+    write_output(path, safetensors.torch.save(whole, {"format": FORMAT, "nl_lightning": header.to_json()}))
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], WeightsHeader]:

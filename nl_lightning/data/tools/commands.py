@@ -1,4 +1,4 @@
-"""What the ``nl-lightning data`` commands have in common: one process at a time, and foreign files stay."""
+"""What the ``nl-lightning data`` commands have in common: one process at a time."""
 
 import contextlib
 import os
@@ -21,15 +21,3 @@ def alone(file: Path) -> Iterator[None]:
         raise UserError(f"{file}: {holder(file) or 'another process'} is at work on it; wait for it, or end it")
     with held:
         yield
-
-
-MARK = "Written by nl-lightning"
-
-
-def refuse_foreign(file: Path, content: bytes | None = None) -> None:
-    """UserError if somebody else's file is there, unless it has this very content."""
-    if not file.exists():
-        return
-    there = file.read_bytes()
-    if there != content and MARK.encode() not in there:
-        raise UserError(f"{file} is there, and nl-lightning didn't write it: move it away, or say --overwrite")

@@ -27,10 +27,10 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from nl_lightning.data.decoding import Frames, Pictures, Screen, sources
 from nl_lightning.data.packets import DecodeError, Index, index_of, reason, url, video_stream
 from nl_lightning.data.reader import by_helpers
-from nl_lightning.data.tools.commands import MARK, alone, refuse_foreign
+from nl_lightning.data.tools.commands import alone
 from nl_lightning.data.videos import VideoList
 from nl_lightning.errors import UserError, bars
-from nl_lightning.study.files import whole_file, write_atomically
+from nl_lightning.study.files import MARK, refuse_foreign, whole_file, write_atomically, write_output
 
 SHORT_SIDE = 256
 KEY_EVERY = 16
@@ -52,22 +52,17 @@ class Prepared:
 
 
 def copy_data_set(
-    splits: Mapping[str, VideoList],
-    lists: Iterable[str],
-    root: Path,
-    folder: Path,
-    workers: int,
-    overwrite: bool = False,
+    splits: Mapping[str, VideoList], lists: Iterable[str], root: Path, folder: Path, workers: int
 ) -> Prepared:
     """Copy the videos of all splits, `workers` at a time, and what lists them, from `root` to `folder`.
 
     Args:
         splits: the lists of the data set.
         lists: names of list files or folders of them, below `root`.
-        overwrite: replace files in `folder` that this command didn't write.
 
     Raises:
-        UserError: a video lies outside of `root`, `folder` has such files, another process is at it, the disk is full.
+        UserError: a video lies outside of `root`, `folder` has files that this command didn't write, another process is
+            at it, or the disk is full.
     """
     names = list(dict.fromkeys(name for videos in splits.values() for name, _ in videos.listed()))
     for name in names:
@@ -79,11 +74,9 @@ def copy_data_set(
         present = [name for name in names if (root / name).is_file()]
         left = [name for name in present if not _is_made(root / name, folder / name)]
         texts = {folder / file.relative_to(root): file.read_bytes() for file in _lists(lists, root)}
-        if not overwrite:
-            for target in (*(folder / name for name in left), *texts):
-                refuse_foreign(target, texts.get(target))
+        refuse_foreign(folder / name for name in left)
         for target, content in texts.items():
-            write_atomically(target, content, durable=False)
+            write_output(target, content)
         failed = _copy_all(left, root, folder, workers)
     absent = sorted(set(names) - set(present))
     return Prepared(len(left) - len(failed), len(present) - len(left), absent, failed)
@@ -193,4 +186,4 @@ def write_mp4(path: Path, frames: Frames, fps: Fraction | int) -> None:
         for image in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
-    write_atomically(path, file.getvalue())
+    write_output(path, file.getvalue())

@@ -16,6 +16,7 @@ from nl_lightning.data.packets import DecodeError
 from nl_lightning.data.tools.prepare import Prepared, copied_size, copy_data_set, copy_video, write_mp4
 from nl_lightning.data.videos import VideoList
 from nl_lightning.errors import UserError
+from nl_lightning.study.files import overwriting
 
 
 def test_frames_that_are_written_come_back(tmp_path: Path) -> None:
@@ -93,9 +94,9 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def copied(root: Path, folder: Path, overwrite: bool = False) -> Prepared:
+def copied(root: Path, folder: Path) -> Prepared:
     splits = {"train": VideoList.of(root, ["x/-a b.mp4", "x/bad.mp4", "x/absent.mp4"], [0, 0, 0])}
-    return copy_data_set(splits, ["lists/train.txt"], root, folder, 2, overwrite)
+    return copy_data_set(splits, ["lists/train.txt"], root, folder, 2)
 
 
 def test_a_whole_set_can_be_copied_again_and_again(root: Path, tmp_path: Path) -> None:
@@ -122,7 +123,8 @@ def test_files_of_somebody_else_stay(root: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=rf"{re.escape(name)} .*--overwrite"):
             copied(root, folder)
         assert (folder / name).read_text() == "precious"
-        assert copied(root, folder, overwrite=True).made == 1
+        with overwriting(True):
+            assert copied(root, folder).made == 1
         assert (folder / name).read_text(errors="replace") != "precious"
 
 
