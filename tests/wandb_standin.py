@@ -2,8 +2,8 @@
 ``wandb.init``, ``wandb sync`` and ``wandb.Api``.
 
 It is modelled on the protocol that wandb 0.31 speaks and on the open sweep engine (grid only); W&B's own service was
-not observed. GraphQL operations are told apart by name, and whole objects are answered: clients ignore what they
-didn't ask for. It knows nothing of what this project puts into its runs.
+not observed. GraphQL operations are told apart by name, and nearly whole objects are answered: clients ignore most of
+what they didn't ask for. It knows nothing of what this project puts into its runs.
 """
 
 import base64
@@ -53,6 +53,16 @@ def grid(parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
     names = sorted(parameters)
     values = [parameters[name].get("values", [parameters[name].get("value")]) for name in names]
     return [dict(zip(names, point, strict=True)) for point in itertools.product(*values)]
+
+
+def _asked_for(answer: Any, query: str) -> Any:
+    """An answer without the large fields of runs that a query doesn't name: clients read what is there."""
+    if isinstance(answer, list):
+        return [_asked_for(item, query) for item in answer]
+    if isinstance(answer, dict):
+        left_out = [key for key in ("config", "summaryMetrics", "systemMetrics") if key not in query]
+        return {key: _asked_for(value, query) for key, value in answer.items() if key not in left_out}
+    return answer
 
 
 @dataclass
@@ -509,7 +519,7 @@ class WandbServer:
             if operation is None:
                 self.errors.append(f"unknown operation {name}")
                 return {"data": None, "errors": [{"message": f"unknown operation {name}"}]}
-            data = operation(variables)
+            data = _asked_for(operation(variables), request["query"])
         for file in data.get("createRunFiles", {}).get("files", []):
             file["uploadUrl"] = base_url + file["uploadUrl"]
         return {"data": data}

@@ -108,13 +108,18 @@ class Recipe:
             )
 
 
+def find_recipe(name_or_path: str | Path, root: Path | None = None) -> Path:
+    """The file of a recipe, see :func:`load_recipe`."""
+    return find(name_or_path, lambda: [f / "recipes" for f in ([root] if root else experiments_folders())], "recipe")
+
+
 def load_recipe(name_or_path: str | Path, clip: str | None = None, root: Path | None = None) -> Recipe:
     """Read a recipe: ``longrange`` is ``experiments/recipes/longrange.yaml``; a path is taken as it is.
 
     With `clip`, ``<recipe>_<clip>.yaml`` beside it is laid over it as LightningCLI does with a second
     ``--config``: mappings merge, everything else is replaced. `root` stands for the experiments folder.
     """
-    path = find(name_or_path, lambda: [f / "recipes" for f in ([root] if root else experiments_folders())], "recipe")
+    path = find_recipe(name_or_path, root)
     return Recipe(checked(Name, path.stem, f"{path}"), (path,), _recipe_config(path)).with_clip(clip)
 
 

@@ -47,7 +47,7 @@ class State:
             its lock. ``failed``, ``preempted`` (told to make room; it goes on from its checkpoint): as it said itself
             at its end. ``queued``: submitted to a cluster. ``interrupted``: begun, but its process is gone.
             ``missing``: nothing of it is here.
-        note: one line for people: who runs it, why it failed, which hash differs. Empty when done.
+        note: one line for people: who runs it, why it failed, which hash differs. When done, only that it diverged.
         record: the record, only if done: a stale one can't be used by accident.
     """
 
@@ -297,7 +297,7 @@ def _recorded(record: Record | None, expected: str) -> State:
         return State("missing")
     if record.config_hash != expected:
         return State("stale", f"made with configuration {record.config_hash}, now {expected}")
-    return State("done", record=record)
+    return State("done", f"diverged: {record.diverged}" if record.diverged else "", record)
 
 
 def _marked(path: Path, expected: str) -> State | None:

@@ -8,9 +8,9 @@ its machine went away. Nothing is read from W&B's configuration: the point is on
 import os
 from collections.abc import Callable, Mapping, Sequence
 
-from nl_lightning.errors import visible
+from nl_lightning.errors import UserError, visible
 from nl_lightning.study.records import write_record
-from nl_lightning.study.run import Run
+from nl_lightning.study.run import Run, begun
 
 Environment = Callable[[Run], Mapping[str, str]]
 Bring = Callable[[Sequence[Run], Environment], Sequence[Run]]
@@ -36,7 +36,11 @@ def run_point(planned: Callable[[], Sequence[Run]], bring: Bring) -> int:
     record, first = own.state().record, own.wandb.id or "a record"
     if record is None and (found := tracking.find_record(own)) is not None:
         record, first = found
-        write_record(own.results, record)
+        try:
+            write_record(own.results, record)
+        except UserError:
+            if not own.is_done():  # else another agent filed it just now
+                raise
     if record is not None:
         tracking.repeat(own, record, first)
         print(visible(f"{own.name} is done already: {record.outcome(own.study.metric)}"))
@@ -71,12 +75,9 @@ def _as_begun(run: Run) -> dict[str, str]:
 
 def _left_behind(own: Run) -> list[Run]:
     """Runs that other agents of this sweep began and whose process is gone."""
-    folders = own.results / "runs" / own.base.name
-    begun = [(path.parts[-3], path.parts[-2]) for path in sorted(folders.glob("*/seed*/wandb.json"))]
-    runs = [
-        Run(own.study, own.study.variants[variant], own.base, int(seed.removeprefix("seed")), own.results)
-        for variant, seed in begun
-        if variant in own.study.variants and seed.removeprefix("seed").isdigit()
-    ]
     sweep = os.environ["WANDB_SWEEP_ID"]
-    return [run for run in runs if run.wandb.sweep == sweep and run.state().name == "interrupted"]
+    return [
+        run
+        for run in begun(own.study, own.base, own.results)
+        if run.wandb.sweep == sweep and run.state().name == "interrupted"
+    ]

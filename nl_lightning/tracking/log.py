@@ -16,9 +16,11 @@ from urllib.parse import urlsplit
 import wandb
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
-from nl_lightning.errors import Stopped, say
+from nl_lightning.errors import Stopped, UserError, say
+from nl_lightning.study.border import shown
 from nl_lightning.study.records import Record, parse_record, portable
 from nl_lightning.study.run import Run
+from nl_lightning.tracking.offline import ODD, listed
 from nl_lightning.tracking.sweeps import PROJECT
 
 PRIVATE: dict[str, Any] = {
@@ -89,19 +91,37 @@ def refuse(line: str) -> None:
 
 
 def find_record(run: Run) -> tuple[Record, str] | None:
-    """The record of this very run in the W&B project, where another machine may have put it, and its W&B run."""
+    """The record of this very run in the W&B project, where another machine may have put it, and its W&B run.
+
+    What the project has is believed only if it is a sound record of this run. Else a line says why it isn't used, and
+    the result is None.
+    """
     if os.environ.get("WANDB_MODE", "online") != "online" or not logged_in():
         return None
     path = "/".join(filter(None, (os.environ.get("WANDB_ENTITY"), _project())))
     wanted = {"config.config_hash": run.config_hash, "state": "finished"}
     try:
-        found = [(one.id, dict(one.summary)) for one in wandb.Api(timeout=PATIENCE).runs(path, filters=wanted)]
-    except (wandb.Error, WandbApiFailedError, ValueError):  # no server, or no such project yet: `begin` will say so
+        found = listed(path, wanted, PATIENCE)
+    except (wandb.Error, WandbApiFailedError, OSError, *ODD):  # no server, or no such project yet: `begin` will say so
         return None
-    for name, summary in sorted(found, key=lambda one: "repeat_of" in one[1]):
-        if "record" in summary:
-            return parse_record(str(summary["record"]), f"W&B: {path}/{name}"), name
+    for one in sorted((one for one in found if one.record is not None), key=lambda one: one.repeat):
+        try:
+            return _record_of(run, one.record, f"W&B run {path}/{one.id}"), one.id
+        except UserError as error:
+            say(f"{error}; it isn't used, {run.name} is trained")
     return None
+
+
+def _record_of(run: Run, text: object, at: str) -> Record:
+    """The record in what a server gave as one. UserError if it isn't that of the run which was asked for."""
+    if not isinstance(text, str):
+        raise UserError(f"{at}: record: expected a text, got {shown(text)}")
+    record = parse_record(text, at)
+    asked = {"recipe": run.base.name, "variant": run.variant.name, "seed": run.seed, "config_hash": run.config_hash}
+    for key, value in asked.items():
+        if getattr(record, key) != value:
+            raise UserError(f"{at}: its record is of {key} {getattr(record, key)}, not {value}")
+    return record
 
 
 def _init(**kwargs: Any) -> "wandb.Run":
@@ -144,11 +164,14 @@ def logged_in() -> bool:
     """Whether there is a key for the W&B server, so that a run can be online without asking a question."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    server = urlsplit(wandb.setup().settings.base_url).netloc
+    try:
+        server = urlsplit(wandb.setup().settings.base_url).netloc
+    except (wandb.Error, ValueError) as error:
+        raise UserError(f"W&B's settings: {' '.join(str(error).split())[:300]}") from None
     # wandb 0.31 calls the public service by a new name, and reads keys that older ones filed under the old name.
     names = [server] if "WANDB_BASE_URL" in os.environ else [server, "api.wandb.ai"]
     try:
         known = netrc.netrc(os.environ.get("NETRC"))
-    except (OSError, netrc.NetrcParseError):
+    except (OSError, ValueError, netrc.NetrcParseError):
         return False
     return any(known.authenticators(name) is not None for name in names)

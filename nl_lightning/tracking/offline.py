@@ -1,9 +1,9 @@
 """W&B runs as they lie on a server, or in the folders that W&B leaves behind when it runs offline.
 
-Both are read as far as they tell of a record; whether it counts is :mod:`nl_lightning.tracking.read_back`'.
+Both are read as far as they tell of a record; whether it counts is :mod:`nl_lightning.tracking.read_back`'s. One run
+that can't be read hides no other: it is listed with the reason.
 """
 
-import json
 import struct
 import zlib
 from collections.abc import Iterator
@@ -12,14 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import wandb
-from wandb.errors import AuthenticationError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from wandb.errors import AuthenticationError, CommError
 from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
 from nl_lightning.errors import UserError
+from nl_lightning.study.border import parse_json, reason
 
 PAGE = 200
 """Runs a request. A run with its configuration and record is some 10 kB."""
+ODD = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+"""What W&B's own client raises where a server answers something odd."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def from_server(path: str) -> list[WandbRun]:
         raise UserError(_refused(error)) from None
     except WandbApiFailedError as error:
         raise UserError(f"W&B at {_server()} failed: {_one_line(error)}; try again") from None
-    except (wandb.Error, ValueError) as error:
+    except (wandb.Error, OSError, *ODD) as error:
         raise UserError(f"--wandb {path}: {_one_line(error)}; is it as in the address of its page?") from None
     if not found:
         raise UserError(f"--wandb {path}: no runs there yet")
@@ -67,18 +71,39 @@ def from_server(path: str) -> list[WandbRun]:
 
 
 def _fetch(path: str, parts: list[str]) -> list[WandbRun]:
-    api = wandb.Api()  # waits for WANDB_HTTP_TIMEOUT seconds, 19 by default
     filters = {}
     if len(parts) == 3:
-        api.sweep(path)  # type: ignore[no-untyped-call]  # says so if there is none; the filter would find no runs
+        wandb.Api().sweep(path)  # type: ignore[no-untyped-call]  # says if there is none; the filter would find no runs
         filters = {"sweep": parts[2]}
-    runs = api.runs("/".join(parts[:2]), filters=filters, per_page=PAGE, lazy=False)  # lazy: a request a run
-    return [_online(run) for run in runs]
+    return listed("/".join(parts[:2]), filters)
+
+
+def listed(project: str, filters: dict[str, Any], timeout: int | None = None) -> list[WandbRun]:
+    """The runs of a project that a server gives. Raises what W&B's client does: ``wandb.Error`` or :data:`ODD`.
+
+    `timeout` is in seconds; by default the client's, 19 or WANDB_HTTP_TIMEOUT.
+    """
+
+    def look(lazy: bool) -> list[WandbRun]:  # lazy: a request a run
+        found = wandb.Api(timeout=timeout).runs(project, filters=filters, per_page=PAGE, lazy=lazy)
+        return [_online(run) for run in found]
+
+    try:
+        return look(lazy=False)
+    except (CommError, *ODD) as error:
+        if not isinstance(getattr(error, "exc", error), ODD):
+            raise
+        return look(lazy=True)  # the client can't read one of the runs: this tells which
 
 
 def _online(run: Any) -> WandbRun:
-    summary = run.summary_metrics
-    return WandbRun(run.id, run.name, run.state, summary.get("record"), "repeat_of" in summary)
+    try:
+        summary = dict(run.summary_metrics)
+    except (CommError, *ODD) as error:
+        return WandbRun(
+            str(run.id), str(run.name or run.id), f"its summary can't be read: {_one_line(error)}", None, False
+        )
+    return WandbRun(str(run.id), str(run.name or run.id), str(run.state), summary.get("record"), "repeat_of" in summary)
 
 
 def _refused(error: AuthenticationError) -> str:
@@ -93,8 +118,8 @@ def _server() -> str:
     return wandb.setup().settings.base_url
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 # ----------------------------------------------------------------------------------------------- offline folders
@@ -119,7 +144,7 @@ def from_folders(folder: Path) -> list[WandbRun]:
 
 def _outcome(attempts: list[WandbRun]) -> list[WandbRun]:
     """Of the folders that a run left each time it went on: those with a record, or else the newest."""
-    recorded = {json.dumps(attempt.record): attempt for attempt in attempts if attempt.record is not None}
+    recorded = {repr(attempt.record): attempt for attempt in attempts if attempt.record is not None}
     return list(recorded.values()) or attempts[-1:]
 
 
@@ -128,18 +153,28 @@ def _offline(file: Path) -> WandbRun:
     id_ = name = file.stem.removeprefix("run-")
     state = "running or killed"
     summary: dict[str, str] = {}  # values as JSON
-    for record in _records(file):
-        kind = record.WhichOneof("record_type")
-        if kind == "run":
-            name = record.run.display_name or id_
-        elif kind == "summary":
-            summary |= {item.key: item.value_json for item in record.summary.update}
-        elif kind == "preempting":
-            state = "preempted"
-        elif kind == "exit" and state != "preempted":
-            state = "failed" if record.exit.exit_code else "finished"
-    text = json.loads(summary["record"]) if "record" in summary else None
-    return WandbRun(id_, name, state, text, repeat="repeat_of" in summary)
+    try:
+        for record in _records(file):
+            kind = record.WhichOneof("record_type")
+            if kind == "run":
+                name = record.run.display_name or id_
+            elif kind == "summary":
+                summary |= {item.key: item.value_json for item in record.summary.update}
+            elif kind == "preempting":
+                state = "preempted"
+            elif kind == "exit" and state != "preempted":
+                state = "failed" if record.exit.exit_code else "finished"
+    except OSError as error:
+        state = f"its file can't be read: {reason(error)}"
+    return WandbRun(id_, name, state, _value(summary.get("record")), repeat="repeat_of" in summary)
+
+
+def _value(json: str | None) -> Any:
+    """What a summary has; a text that isn't JSON as it is, for it is no record either."""
+    try:
+        return None if json is None else parse_json(json, "")
+    except UserError:
+        return json
 
 
 HEADER, BLOCK = 7, 32 * 1024
@@ -151,7 +186,7 @@ WHOLE, FIRST, LAST = 1, 2, 4
 def _records(file: Path) -> Iterator[Record]:
     """The records in a ``.wandb`` file, in LevelDB's log format, up to the first that isn't whole.
 
-    wandb 0.31 has no public way to read them but a program that takes a second a run.
+    wandb 0.31 has no way to read them: its ``sync`` only sends them to a server, its ``leet`` only shows them.
     """
     content = file.read_bytes()
     at, data = HEADER, b""
@@ -166,6 +201,9 @@ def _records(file: Path) -> Iterator[Record]:
         data = chunk if type_ in (WHOLE, FIRST) else data + chunk
         if type_ in (WHOLE, LAST):
             record = Record()
-            record.ParseFromString(data)
+            try:
+                record.ParseFromString(data)
+            except DecodeError:
+                return
             yield record
         at += HEADER + length

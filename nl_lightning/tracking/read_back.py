@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nl_lightning.errors import UserError
+from nl_lightning.errors import UserError, visible
 from nl_lightning.report.collate import Runs, collect_records
 from nl_lightning.study.recipe import Recipe
 from nl_lightning.study.records import Record, parse_record
@@ -49,15 +49,9 @@ def _line(study: Study, recipe: Recipe, run: WandbRun) -> dict[str, Any]:
     try:
         record = _record(run)
     except UserError as error:
-        return {**line, "record": None, "why": _shortened(str(error))}
+        return {**line, "record": None, "why": str(error)[:200]}
     line |= {"variant": record.variant, "seed": record.seed, "finished": record.finished, "record": record}
     return {**line, "why": _why_not(study, recipe, record)}
-
-
-def _shortened(text: str, most: int = 200) -> str:
-    """In one line; the value of a broken field may be of any length."""
-    line = " ".join(text.split())
-    return line if len(line) <= most else f"{line[:most]}..."
 
 
 def _record(run: WandbRun) -> Record:
@@ -83,7 +77,7 @@ def print_left_out(console: Console, left_out: pd.DataFrame, found: int, most: i
     for why, group in left_out.groupby("why"):
         names = [f"{name} ({id_})" for name, id_ in zip(group["name"], group["id"], strict=True)]
         more = f" and {len(names) - most} more" if len(names) > most else ""
-        table.add_row(Text(str(why)), str(len(names)), Text(", ".join(names[:most]) + more))
+        table.add_row(Text(visible(why)), str(len(names)), Text(visible(", ".join(names[:most]) + more)))
     if not left_out.empty:
         console.print(table)
     console.print(f"{len(left_out)} of {found} W&B runs left out", highlight=False)

@@ -7,14 +7,15 @@ else refuses the point.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import yaml
 
-from nl_lightning.errors import UserError
+from nl_lightning.errors import UserError, visible
 from nl_lightning.study.files import refuse_foreign, write_output
-from nl_lightning.study.recipe import Recipe, run_hash
+from nl_lightning.study.loading import find_study
+from nl_lightning.study.recipe import Recipe, find_recipe, run_hash
 from nl_lightning.study.records import load_records
 from nl_lightning.study.study import Study
 
@@ -88,11 +89,18 @@ def _short(study: Study, table: str) -> str:
 
 
 def _command(study: Study, recipe: Recipe, variants: Sequence[str]) -> list[str]:
-    named = study.path.parent.name == "experiments"
     return [
-        "${env}", "nl-lightning", "run", study.name if named else str(study.path),
-        f"--recipe={recipe.name if named else recipe.files[0]}", f"--expect={_expected(study, recipe, variants)}",
+        "${env}", "nl-lightning", "run", _found(study.path, find_study),
+        f"--recipe={_found(recipe.files[0], find_recipe)}", f"--expect={_expected(study, recipe, variants)}",
     ]  # fmt: skip
+
+
+def _found(path: Path, find: Callable[[str], Path]) -> str:
+    """The name by which an agent finds this very file; the path where a name finds none, or another one."""
+    try:
+        return path.stem if find(path.stem).samefile(path) else str(path)
+    except UserError:
+        return str(path)
 
 
 def _grid_sweep(study: Study, recipe: Recipe, seeds: Sequence[int], measured: Path) -> str:
@@ -129,8 +137,8 @@ def _sweep(
     points = 1
     for values in axes.values():
         points *= len(values)
-    lines = [*(f"# {line}" for line in head)]
-    lines += [f"name: {name}", f"description: {json.dumps(caption)}", f"project: {PROJECT}", "method: grid"]
+    lines = [f"# {visible(line)}" for line in head]
+    lines += [f"name: {_scalar(name)}", f"description: {json.dumps(caption)}", f"project: {PROJECT}", "method: grid"]
     lines += [f"metric: {{name: {study.metric.key}, goal: maximize}}", f"run_cap: {points}", "parameters:"]
     for axis, values in axes.items():
         lines += [f"  {axis}:", "    values:", *(f"      - {_scalar(value)}" for value in values)]

@@ -10,12 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from tiny_study import write_tiny_study
+from tiny_study import planned, write_tiny_study
 from wandb_standin import ENTITY, KEY, Run, WandbServer
 
 from nl_lightning.study.records import Record, load_records
@@ -171,6 +172,27 @@ def test_a_point_that_is_done_ends_as_a_repeat_with_the_numbers_of_the_first(pla
     assert run.summary["repeat_of"] == record.config_hash
     assert place.records() == [record]
     assert not (results / "runs" / "tiny" / "c2d" / "seed0" / "checkpoints").exists()  # nothing was trained
+
+
+def test_a_point_whose_record_in_the_project_is_not_its_own_is_trained(place: Place) -> None:
+    """Half a record, a record that leads out of the results folder, and one of another variant."""
+    assert place.run("nl-lightning", "run", "study.yaml", "--recipe=tiny.yaml", "--variant=nl")[0] == 0
+    (other,) = place.records()
+    asked = planned(place.folder, "c2d").config_hash
+    others = json.dumps(asdict(other) | {"config_hash": asked})
+    climbs = json.dumps(asdict(other) | {"config_hash": asked, "recipe": "../../../out", "variant": "c2d"})
+    for name, record in {"half": '{"top1": 3', "climbs": climbs, "others": others}.items():
+        config = {"config_hash": {"value": asked}}
+        place.server.state.runs[name] = Run(
+            ENTITY, "nl-lightning", name, name, "finished", config=config, summary={"record": record}
+        )
+    sweep = place.sweep("small")
+    said, _ = place.agent(sweep, "--count", "1").communicate(timeout=LIMIT)
+    assert said.count("it isn't used, c2d seed 0 is trained") == 3, said
+    assert {record.variant for record in place.records()} == {"c2d", "nl"}
+    (run,) = place.server.state.sweep_runs(sweep.split("/")[-1])
+    assert (run.state, json.loads(run.summary["record"])["variant"]) == ("finished", "c2d")
+    assert not list(place.folder.parent.rglob("out"))
 
 
 def test_what_a_killed_agent_left_is_finished_by_the_next(place: Place) -> None:

@@ -1,12 +1,20 @@
-"""What a run tells W&B, and who is logged in, without a W&B server."""
+"""What a run tells W&B, who is logged in, and which record of the project is believed."""
 
+import json
 import signal
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import wandb
+from wandb_standin import ENTITY, Run, WandbServer
 
-from nl_lightning.errors import Stopped
+from nl_lightning.errors import Stopped, UserError
+from nl_lightning.study.recipe import Recipe
+from nl_lightning.study.records import Record
+from nl_lightning.study.run import Run as PlannedRun
+from nl_lightning.study.study import Study
 from nl_lightning.tracking import log as tracking
 
 
@@ -51,5 +59,89 @@ def test_who_is_logged_in_is_told_by_the_keys_on_file(
 def test_a_broken_file_of_keys_is_nobody_logged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    (tmp_path / "netrc").write_text("machine\n???")
-    assert not tracking.logged_in()
+    for content in (b"machine\n???", b"\xff\xfe\x00"):
+        (tmp_path / "netrc").write_bytes(content)
+        assert not tracking.logged_in()
+
+
+# -------------------------------------------------------------------------------- a record found in the project
+
+
+@pytest.fixture
+def asked(study: Study, recipe: Recipe, results: Path) -> PlannedRun:
+    """The run whose record is looked for: ``plain``, seed 0."""
+    return PlannedRun(study, study.variants["plain"], recipe, 0, results)
+
+
+@pytest.fixture
+def project(wandb_server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
+    """A stand-in server at which somebody is logged in."""
+    for name, value in wandb_server.environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    yield wandb_server
+    wandb.teardown()
+
+
+def put(server: WandbServer, name: str, record: object, hash_: str) -> None:
+    """A finished run of the project that says to be of this configuration."""
+    config = {"config_hash": {"value": hash_}}
+    server.state.runs[name] = Run(
+        ENTITY, "nl-lightning", name, name, "finished", config=config, summary={"record": record}
+    )
+
+
+def text(record: Record, **fields: object) -> str:
+    return json.dumps(asdict(record) | fields)
+
+
+def test_what_the_project_has_is_believed_only_if_it_is_the_record_of_this_run(
+    asked: PlannedRun, project: WandbServer, measure: Callable[..., Record], capsys: pytest.CaptureFixture[str]
+) -> None:
+    right, other = measure("plain", 0, 60.0), measure("block", 0, 70.0)
+    wrong = {
+        "climbs": (text(right, recipe="../../../wb"), "recipe: '../../../wb' names files"),
+        "climbs2": (text(right, variant="../x"), "variant: '../x' names files"),
+        "variant": (text(other), "its record is of variant block, not plain"),
+        "renamed": (text(right, variant="block"), "its record is of variant block, not plain"),
+        "recipe": (text(right, recipe="slow"), "its record is of recipe slow, not quick"),
+        "seed": (text(right, seed=1), "its record is of seed 1, not 0"),
+        "hash": (
+            text(right, config_hash="0" * 12),
+            f"its record is of config_hash {'0' * 12}, not {asked.config_hash}",
+        ),
+        "half": ('{"top1": 3', "isn't JSON"),
+        "nested": ("[" * 100_000, "lists and mappings lie more than 60 levels deep"),
+        "number": (5, "record: expected a text, got 5"),
+        "list": ([1], "record: expected a text, got [1]"),
+        "field": (text(right, new=1), "unknown key 'new'"),
+        "score": (text(right, top1=99.5), "top1: 99.5 is more than top5, 97.0"),
+    }
+    for name, (record, _) in wrong.items():
+        put(project, name, record, asked.config_hash)
+    assert tracking.find_record(asked) is None
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == len(wrong)
+    for line, (name, (_, why)) in zip(said, wrong.items(), strict=True):
+        assert line.startswith(f"nl-lightning: W&B run nl-lightning/{name}: {why}"), line
+        assert line.endswith("; it isn't used, plain seed 0 is trained")
+    put(project, "right", text(right), asked.config_hash)
+    assert tracking.find_record(asked) == (right, "right")
+
+
+def test_a_project_that_wandb_cannot_read_has_no_record(
+    asked: PlannedRun, project: WandbServer, measure: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(project, "right", text(measure("plain", 0, 60.0)), asked.config_hash)
+    node = Run.node
+    monkeypatch.setattr(Run, "node", lambda run: node(run) | {"user": None})
+    assert tracking.find_record(asked) is None
+
+
+def test_settings_of_wandb_that_make_no_sense_are_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("WANDB_BASE_URL", "nowhere")
+    wandb.teardown()
+    with pytest.raises(UserError, match="W&B's settings: .*base_url"):
+        tracking.logged_in()
+    monkeypatch.delenv("WANDB_BASE_URL")
+    wandb.teardown()

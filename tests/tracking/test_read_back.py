@@ -1,16 +1,21 @@
 """Tables from W&B's runs, read from a server and from the folders of offline runs; what counts, what is listed."""
 
 import json
+import random
 import re
 import shutil
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import wandb
+from wandb.proto.wandb_internal_pb2 import Record as Record_
 from wandb_standin import ENTITY, KEY, Run, WandbServer
 
 from nl_lightning.cli import main
@@ -73,7 +78,7 @@ def put(server: WandbServer, name: str, record: object = None, state: str = "fin
 
 def tables(results: Path) -> dict[str, bytes]:
     found = {path.name: path.read_bytes() for path in (results / "tables" / "quick").iterdir()}
-    assert len(found) == 7
+    assert len(found) == 8
     return found
 
 
@@ -165,6 +170,103 @@ def test_different_tests_never_meet_in_a_table(wandb_server: WandbServer, measur
     assert "W&B run one was tested with 2 clips a video (num_clips), W&B run two with 10" in say(
         "--wandb", "tester/p", code=2
     )
+
+
+ODD: dict[str, dict[str, Any]] = {
+    "list": {"summaryMetrics": "[1]"},
+    "half": {"summaryMetrics": "{"},
+    "nested": {"summaryMetrics": "[" * 100_000},
+    "nothing": {"summaryMetrics": None},
+    "nameless": {"displayName": None},
+    "number": {"displayName": 5, "state": 7, "tags": 5},
+    "config": {"config": "{"},
+}
+"""What a run on the server may have in place of what W&B's client expects."""
+
+
+def test_a_run_that_wandb_cannot_read_hides_no_other(
+    wandb_server: WandbServer, say: Say, measure: Measure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(wandb_server, "good", measure("plain", 0, 60.0))
+    for name in ODD:
+        put(wandb_server, name)
+    node = Run.node
+    monkeypatch.setattr(Run, "node", lambda run: node(run) | ODD.get(run.name, {}))
+    said = say("--wandb", "tester/p")
+    assert f"{len(ODD)} of {len(ODD) + 1} W&B runs left out" in said
+    assert "no record: its summary can't be read: Unable to convert [1] to a dict 1 name of list (list)" in said
+    assert "nameless (nameless)" in said
+    assert "5 (number)" in said
+    # What no run can be told from is said in a line.
+    monkeypatch.setattr(Run, "node", lambda run: node(run) | {"user": None})
+    assert "--wandb tester/p: 'NoneType' object is not iterable" in say("--wandb", "tester/p", code=2)
+
+
+@pytest.mark.parametrize("record", [5, [1], {"a": "b"}, True, "", "null", "[]", "[" * 100_000, '{"top1": 3'])
+def test_records_of_odd_types_are_listed(wandb_server: WandbServer, say: Say, measure: Measure, record: object) -> None:
+    put(wandb_server, "good", measure("plain", 0, 60.0))
+    put(wandb_server, "odd", record)
+    assert re.search(r"broken record: .* 1 name of odd \(odd\) 1 of 2 W&B runs left out", say("--wandb", "tester/p"))
+
+
+def test_names_from_wandb_are_no_markup_and_no_command(wandb_server: WandbServer, say: Say, measure: Measure) -> None:
+    put(wandb_server, "good", measure("plain", 0, 60.0))
+    put(wandb_server, "odd")
+    wandb_server.state.runs["odd"].display_name = "\x1b[2J\x1b]0;title\x07[bold]x[/nope]:smile:"
+    wandb_server.state.runs["odd"].state = "[/]"
+    said = say("--wandb", "tester/p")
+    assert r"no record: [/] 1 \x1b[2J\x1b]0;title\x07[bold]x[/nope]:smile: (odd)" in said
+    assert "\x1b" not in said
+
+
+def offline_run(folder: Path, name: str, **summary: str) -> Path:
+    """A file as W&B writes it, of a run with these values (JSON) in its summary."""
+    records = [Record_(run={"run_id": name, "display_name": name})]
+    items = [{"key": key, "value_json": value} for key, value in summary.items()]
+    records.append(Record_(summary={"update": items}))
+    content = b":W&B\xbe\xe1\x00"[:7]
+    for data in (record.SerializeToString() for record in records):
+        content += struct.pack("<IHB", zlib.crc32(data, zlib.crc32(b"\x01")), len(data), 1) + data
+    file = folder / f"offline-run-20260101_000000-{name}" / f"run-{name}.wandb"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(content)
+    return file
+
+
+def test_an_offline_run_that_cannot_be_read_hides_no_other(tmp_path: Path, measure: Measure) -> None:
+    text = json.dumps(asdict(measure("plain", 0, 60.0)))
+    here = tmp_path / "here"
+    offline_run(here, "good", record=json.dumps(text))
+    offline_run(here, "half", record='{"top1": 3')
+    offline_run(here, "nested", record="[" * 30_000)
+    offline_run(here, "nan", record="NaN")
+    offline_run(here, "bytes").write_bytes(b"\xff" * 5000)
+    (here / "run-20260101_000000-folder" / "run-folder.wandb").mkdir(parents=True)
+    file = offline_run(here, "proto")
+    data = b"\x0a\xff\xff\xff\xff\x0f"  # a chunk whose checksum is right, and that is no message
+    file.write_bytes(
+        file.read_bytes()[:7] + struct.pack("<IHB", zlib.crc32(data, zlib.crc32(b"\x01")), len(data), 1) + data
+    )
+    found = {run.id: run for run in from_folders(here)}
+    assert found["good"].record == text
+    assert found["half"].record == '{"top1": 3'  # no JSON: as it is
+    assert found["nan"].record == "NaN"
+    assert (found["bytes"].record, found["bytes"].state) == (None, "running or killed")
+    assert found["folder"].state == "its file can't be read: Is a directory"
+    assert (found["proto"].record, found["proto"].state) == (None, "running or killed")
+    assert len(found) == 7
+
+
+def test_no_damage_to_an_offline_run_is_more_than_a_run_without_record(tmp_path: Path) -> None:
+    file = offline_run(tmp_path, "one", record='"x"', other="[1, 2]")
+    whole, rng = file.read_bytes(), random.Random(0)
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for _ in range(rng.randint(1, 4)):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        file.write_bytes(damaged[: rng.randint(0, len(damaged))])
+        (run,) = from_folders(tmp_path)
+        assert run.record in (None, "x")
 
 
 def test_attempts_of_a_run_and_files_that_end_early(tmp_path: Path, measure: Measure) -> None:

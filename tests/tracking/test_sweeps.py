@@ -116,6 +116,36 @@ def test_a_study_of_ones_own_is_named_by_its_path(tmp_path: Path, grid: Path) ->
     assert "Cost:" not in whole.read_text()  # nothing has been measured
 
 
+def test_agents_find_the_files_that_the_sweep_names(
+    tmp_path: Path, grid: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name stands for a file only where it leads to that very file; a study may have another name than its file."""
+    mine = tmp_path / "longrange.yaml"  # not the committed recipe of this name
+    mine.write_text("data: {num_frames: 8}\n")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiments" / "recipes").mkdir(parents=True)
+    (tmp_path / "experiments" / "own.yaml").write_text(GRID)
+    (tmp_path / "experiments" / "recipes" / "there.yaml").write_text("data: {num_frames: 8}\n")
+    for study, recipe, named in [
+        ("experiments/own.yaml", "longrange.yaml", ["own", "--recipe=longrange.yaml"]),
+        ("own", "there", ["own", "--recipe=there"]),
+        ("where.yaml", "experiments/recipes/there.yaml", ["where.yaml", "--recipe=there"]),
+    ]:
+        of = load_study(find_study(study))
+        under = load_recipe(recipe)
+        (whole, _) = write_sweeps(of, under, [0], tmp_path / "sweeps", False, tmp_path)
+        command = loaded(whole)["command"]
+        assert command[3:5] == named
+        assert find_study(command[3]).samefile(study if "/" in study or "." in study else f"experiments/{study}.yaml")
+        assert load_recipe(command[4].removeprefix("--recipe=")).files[0].samefile(under.files[0])
+
+
+def test_names_that_yaml_reads_as_something_else_stay_names(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(GRID.replace("name: where", 'name: "1e3"'))
+    (whole, _) = write_sweeps(load_study(tmp_path / "s.yaml"), load_recipe("longrange"), [0], tmp_path, False, tmp_path)
+    assert loaded(whole)["name"] == "1e3"
+
+
 def test_a_grid_is_written_axis_by_axis_without_the_places_that_cannot_be(tmp_path: Path, grid: Path) -> None:
     study = load_study(grid)
     *_, product = write_sweeps(study, load_recipe("longrange"), [0], tmp_path / "sweeps", True, tmp_path)
