@@ -75,8 +75,13 @@ def mistake(error: BaseException) -> str | None:
         return f"{name[:300]}: {error.strerror}; {REMEDIES.get(error.errno, 'mend it and call again')}"
     if isinstance(error, ValueError) and "embedded null byte" in str(error):
         return "a path has a NUL character in it; check the path"
-    if isinstance(error, RuntimeError) and any(sign in str(error) for sign in NO_SHARED_MEMORY):
-        return "/dev/shm is full, through which workers hand over batches: enlarge it, or lower data.num_workers"
+    if isinstance(error, RuntimeError):
+        said = f"{error} {error.__cause__}"
+        if any(sign in said for sign in NO_SHARED_MEMORY):
+            return "/dev/shm is full, through which workers hand over batches: enlarge it, or lower data.num_workers"
+        if "DataLoader worker (pid" in said:
+            how = "by hand, or because memory is full: lower data.num_workers then"
+            return f"a process that reads data was killed ({how}); call again to go on from the last checkpoint"
     return None
 
 

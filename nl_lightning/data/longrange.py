@@ -42,6 +42,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nl_lightning.errors import UserError, bars
+from nl_lightning.study import border
 from nl_lightning.study.files import write_atomically
 from nl_lightning.study.lock import waiting_for
 
@@ -91,8 +92,11 @@ class LongRange:
     def __post_init__(self) -> None:
         """Raise UserError for counts below one and for frames on which two glyphs find no place."""
         for name, value in dataclasses.asdict(self).items():
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"longrange: {name} is {value!r}, expected a whole number of at least 1")
+            most = 1_000_000 if name in SEEDS else 1000
+            if not isinstance(value, int) or not 1 <= value <= most:
+                raise UserError(
+                    f"longrange: {name} is {border.shown(value)}, expected a whole number from 1 to {most:,}"
+                )
         low, high = self.places
         if self.crop > self.size or (high - low) * math.sqrt(2) < MIN_DISTANCE:
             raise UserError(

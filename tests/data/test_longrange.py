@@ -289,9 +289,11 @@ def test_a_killed_process_is_said_in_one_line(tmp_path: Path, monkeypatch: pytes
         longrange.generate(tmp_path / "set", SMALL, progress=False)
 
 
-@pytest.mark.parametrize("wrong", [{"train": 0}, {"size": 30}, {"crop": 14, "size": 16}])
+@pytest.mark.parametrize(
+    "wrong", [{"train": 0}, {"size": 30}, {"crop": 14, "size": 16}, {"train": 10**12}, {"num_frames": 10**6}]
+)
 def test_impossible_sizes_are_refused(wrong: dict[str, int]) -> None:
-    """Counts below one, a crop larger than the frame, no room for two glyphs."""
+    """Counts below one or beyond reason, a crop larger than the frame, no room for two glyphs."""
     with pytest.raises(UserError, match="longrange"):
         LongRange(**wrong)
 

@@ -57,7 +57,6 @@ def small_mvit() -> nn.Module:
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], list[str], tuple[int, ...]]] = {
     "resnet18": (torchvision.models.resnet18, ["layer3.1", "layer2"], (2, 3, 48, 48)),
-    "resnet50": (torchvision.models.resnet50, ["layer3.4"], (1, 3, 48, 48)),
     "mobilenet": (torchvision.models.mobilenet_v3_small, ["features.4"], (1, 3, 64, 64)),
     "r3d_18": (torchvision.models.video.r3d_18, ["layer3.1"], (1, 3, 4, 32, 32)),
     "r2plus1d_18": (torchvision.models.video.r2plus1d_18, ["layer2.0"], (1, 3, 4, 32, 32)),
@@ -107,7 +106,7 @@ def test_a_new_block_changes_no_bit_and_no_old_name_and_can_be_undone(name: str,
 @pytest.mark.parametrize("instantiation", INSTANTIATIONS)
 @pytest.mark.parametrize("profile", ["paper", "release"])
 def test_the_output_stays_in_training_too(instantiation: Any, profile: Any) -> None:
-    model, layers, x = network("r3d_18")
+    model, layers, x = network("clips")
     before = copy.deepcopy(model).train()(x)
     insert_non_local(model, layers, instantiation=instantiation, conventions=Conventions(profile=profile))
     assert torch.equal(model.train()(x), before)
@@ -127,13 +126,13 @@ def test_a_block_follows_its_whole_layer() -> None:
 
 
 def test_a_sequential_keeps_its_parts() -> None:
-    model, _, _ = network("resnet50")
+    model, _, _ = network("resnet18")
     stage = model.layer3
     parts = list(stage)
     insert_non_local(model, ["layer3"])
     assert isinstance(stage, nn.Sequential)
     assert list(stage) == parts
-    assert len(stage) == 6
+    assert len(stage) == 2
     assert stage[-1] is parts[-1]
 
 
