@@ -3,6 +3,7 @@
 import functools
 import math
 import signal
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -381,6 +382,8 @@ class VideoDataModule(L.LightningDataModule):
         return TestVideos(videos, reader, self.num_frames, self.frame_stride, views, clips, self.clip_starts)
 
     def _loader(self, dataset: Any, **kwargs: Any) -> DataLoader[Sample]:
+        # PyTorch's advice where there are more workers than cores: who waits for a network disk has a reason for them.
+        warnings.filterwarnings("ignore", "This DataLoader will create")
         return DataLoader(
             dataset,
             num_workers=self.num_workers,

@@ -42,6 +42,11 @@ def test_training_batches_do_not_depend_on_the_workers(root: Path) -> None:
     assert batches[0].path == batches[1].path
 
 
+def test_more_workers_than_cores_are_no_warning(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
+    assert next(iter(module(root, num_workers=2).train_dataloader())).views is not None
+
+
 def test_a_decoded_copy_gives_the_same_batches(root: Path) -> None:
     plain, copied = module(root), module(root, decoded_copy=True)
     copied.prepare_data()
