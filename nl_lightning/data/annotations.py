@@ -30,8 +30,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from nl_lightning.data.locating import composed, ends_as_video, located, youtube_id
 from nl_lightning.data.videos import Labels, VideoList
 from nl_lightning.errors import UserError, nearest
-from nl_lightning.study import border
-from nl_lightning.study.border import shown
+from nl_lightning.study.border import read_json, shown
+from nl_lightning.study.files import read_text
 
 MOST_BYTES = 1 << 30  # of a list; the longest that are known have 50 MB
 MOST_LABELS = 2**31  # they are kept in 32 bits
@@ -144,7 +144,7 @@ class _Listed:
 def read_lines(file: Path) -> list[str]:
     """The lines of a list, whatever ends them. UserError if there is no such file, or it isn't UTF-8."""
     try:
-        text = border.read_text(file, MOST_BYTES)
+        text = read_text(file, MOST_BYTES)
     except UserError as error:
         said = "there is no such file" if not file.exists() else str(error).removeprefix(f"{file}: ")
         raise UserError(f"{file}: no list of videos can be read here: {said}") from None
@@ -318,7 +318,7 @@ def _read_something(listed: _Listed) -> Entries:
 
 
 def _json(file: Path, kind: type) -> Any:
-    content = border.read_json(file, MOST_BYTES)
+    content = read_json(file, MOST_BYTES)
     if not isinstance(content, kind):
         raise UserError(f"{file}: expected a JSON {'object' if kind is dict else 'list'}")
     return content

@@ -14,7 +14,6 @@ import functools
 import json
 import math
 import reprlib
-import stat
 import types
 import typing
 import unicodedata
@@ -27,6 +26,7 @@ import yaml
 from pydantic import AfterValidator, Field
 
 from nl_lightning.errors import UserError, nearest, visible
+from nl_lightning.study.files import MOST_BYTES, read_text, reason
 
 T = TypeVar("T")
 
@@ -36,8 +36,6 @@ MOST_VALUES = 100_000
 """Values that a YAML file may have with its aliases written out. Our own have up to a thousand."""
 MOST_YAML = 4 << 20
 """Bytes of a YAML text that is read. Our own have some 10 kB."""
-MOST_BYTES = 64 << 20
-"""Bytes of a text that is read. A record of Kinetics has 50 kB."""
 
 # ----------------------------------------------------------------------------------------------- types of values
 
@@ -89,16 +87,6 @@ _REPR.maxlong = _REPR.maxstring = _REPR.maxother = 61
 
 def _cut(text: str, most: int = 60) -> str:
     return visible(text if len(text) <= most else f"{text[: most - 3]}...")
-
-
-def reason(error: OSError | ValueError) -> str:
-    """Why a file can't be opened, read or written, in a few words."""
-    if isinstance(error, UnicodeDecodeError):
-        line = 1 + bytes(error.object).count(b"\n", 0, error.start)
-        return f"line {line} isn't text in UTF-8"
-    if isinstance(error, UnicodeError):
-        return "it isn't text in UTF-8"
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 # ------------------------------------------------------------------------------------------------ checking by type
@@ -291,26 +279,6 @@ def _bounds(notes: Iterable[Any]) -> str:
 
 
 # -------------------------------------------------------------------------------------------------- reading texts
-
-
-def read_text(path: Path, most: int = MOST_BYTES) -> str:
-    """The text of a file, UTF-8. UserError if it isn't there, is no file, can't be read or has more than `most` bytes.
-
-    A pipe or a device isn't opened: reading it might never end.
-    """
-    try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise UserError(f"{path}: expected a file, got a {'folder' if stat.S_ISDIR(found.st_mode) else 'device'}")
-        if found.st_size > most:
-            raise UserError(f"{path}: has {found.st_size} bytes; at most {most} are read")
-        return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"no file {path}") from None
-    except UserError:
-        raise
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: can't be read: {reason(error)}") from None
 
 
 def read_json(path: Path, most: int = MOST_BYTES) -> object:

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and what somebody else wrote stays.
+"""Texts are read with care; files are written whole or not at all, and what somebody else wrote stays.
 
 Whatever a command writes where the user wants it goes through :func:`write_output`, or asks :func:`refuse_foreign`
 before. What is ours is told by its content, so that it may be copied and moved.
@@ -13,6 +13,39 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from nl_lightning.errors import UserError
+
+MOST_BYTES = 64 << 20
+"""Bytes of a text that is read. A record of Kinetics has 50 kB."""
+
+
+def read_text(path: Path, most: int = MOST_BYTES) -> str:
+    """The text of a file, UTF-8. UserError if it isn't there, is no file, can't be read or has more than `most` bytes.
+
+    A pipe or a device isn't opened: reading it might never end.
+    """
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise UserError(f"{path}: expected a file, got a {'folder' if stat.S_ISDIR(found.st_mode) else 'device'}")
+        if found.st_size > most:
+            raise UserError(f"{path}: has {found.st_size} bytes; at most {most} are read")
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"no file {path}") from None
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: can't be read: {reason(error)}") from None
+
+
+def reason(error: OSError | ValueError) -> str:
+    """Why a file can't be opened, read or written, in a few words."""
+    if isinstance(error, UnicodeDecodeError):
+        line = 1 + bytes(error.object).count(b"\n", 0, error.start)
+        return f"line {line} isn't text in UTF-8"
+    if isinstance(error, UnicodeError):
+        return "it isn't text in UTF-8"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 @contextlib.contextmanager

@@ -23,7 +23,8 @@ from nl_lightning.models.conventions import (
     SumOver,
     check_placement,
 )
-from nl_lightning.study.border import Line, Name, Positive, checked, load_yaml, reason
+from nl_lightning.study.border import Line, Name, Positive, checked, load_yaml
+from nl_lightning.study.files import reason
 from nl_lightning.study.metrics import METRICS, Metric
 from nl_lightning.study.study import Check, Claim, Grid, Ratio, Row, Study, Table, Variant, placement_name
 

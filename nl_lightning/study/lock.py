@@ -4,6 +4,10 @@ A lock is a numbered file beside the run's folder (``seed0.claim.000001``), and 
 To take a lock is to create the next number, which only one process can do; so the lock of a dead process can be taken
 over without a race. The holder touches its file every few seconds. What counts as "now" is the file system's clock,
 never a machine's own, so machines whose clocks differ agree. Nothing here imports torch.
+
+Libraries were tried on the tests of this file. flufl.lock compares the clocks of machines and keeps a dead process's
+lock until its time is up. filelock's FileLock knows no holder, and its SoftFileLease counts only while somebody
+watches: a new process, such as ``status``, would call a run of a machine that died a day ago at work.
 """
 
 import contextlib

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from nl_lightning.errors import UserError
-from nl_lightning.study.border import Name, Positive, checked, load_yaml, read_text
+from nl_lightning.study.border import Name, Positive, checked, load_yaml
+from nl_lightning.study.files import read_text
 from nl_lightning.study.loading import experiments_folders, find
 from nl_lightning.study.study import Study, Variant
 

@@ -21,9 +21,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import AfterValidator, Field
 
 from nl_lightning.errors import UserError
-from nl_lightning.study.border import Count, Name, Percent, Positive, Seed, checked, parse_json, read_text
-from nl_lightning.study.files import whole_file as whole_file
-from nl_lightning.study.files import write_atomically as write_atomically
+from nl_lightning.study.border import Count, Name, Percent, Positive, Seed, checked, parse_json
+from nl_lightning.study.files import read_text, write_atomically
 from nl_lightning.study.metrics import METRICS, Metric
 from nl_lightning.study.recipe import hash_of
 

@@ -18,7 +18,8 @@ from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
 from nl_lightning.errors import UserError
-from nl_lightning.study.border import parse_json, reason
+from nl_lightning.study.border import parse_json
+from nl_lightning.study.files import reason
 
 PAGE = 200
 """Runs a request. A run with its configuration and record is some 10 kB."""

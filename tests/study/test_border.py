@@ -30,9 +30,9 @@ from nl_lightning.study.border import (
     load_yaml,
     parse_json,
     read_json,
-    read_text,
     shown,
 )
+from nl_lightning.study.files import read_text
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def what(tmp_path: Path) -> Path:
 
 
 def left_by(what: Path, number: int = 1, **who: object) -> Path:
-    """A claim file as another process left it."""
+    """A lock file as another process left it."""
     file = what.with_name(f"seed0.claim.{number:06d}")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(vars(Holder.this()) | who))
@@ -106,7 +106,33 @@ def test_a_holder_elsewhere_lives_while_it_gives_signs_of_life(what: Path, monke
     assert acquire(what) is not None
 
 
-def test_a_half_written_claim_counts_until_it_is_old(what: Path) -> None:
+def test_a_time_to_come_is_no_sign_of_life(what: Path) -> None:
+    """A clock was set back by a day. The holder may live: it has as long as any other to give a sign."""
+    file = left_by(what, pid=1, host="other", place="other machine")
+    os.utime(file, (time.time() + 86_400, time.time() + 86_400))
+    assert acquire(what) is None
+    assert abs(file.stat().st_mtime - time.time()) < 60
+    os.utime(file, (time.time() - lock.STALE - 1, time.time() - lock.STALE - 1))  # and gave none since
+    taken = acquire(what)
+    assert taken is not None
+    taken.release()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[1]", b"null", b"\xff", b'{"pid": 1e400, "host": "a", "place": "b"}', b"[" * 100_000,
+     b'{"pid": -1, "host": "a", "place": "b"}', b'{"pid": [1], "host": 2, "place": null}'],
+)  # fmt: skip
+def test_a_lock_of_odd_content_counts_until_it_is_old(what: Path, content: bytes) -> None:
+    file = left_by(what)
+    file.write_bytes(content)
+    assert str(holder(what)) == "process 0 on an unknown machine"
+    assert acquire(what) is None
+    os.utime(file, (1, 1))
+    assert holder(what) is None
+
+
+def test_a_half_written_lock_counts_until_it_is_old(what: Path) -> None:
     file = left_by(what)
     file.write_text("")
     assert acquire(what) is None
@@ -114,7 +140,7 @@ def test_a_half_written_claim_counts_until_it_is_old(what: Path) -> None:
     assert acquire(what) is not None
 
 
-def test_a_claim_gives_signs_of_life_and_knows_when_it_is_lost(what: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_gives_signs_of_life_and_knows_when_it_is_lost(what: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "BEAT", 0.02)
     mine = acquire(what)
     assert mine is not None
