@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from nl_lightning.cli import main, output, table
-from nl_lightning.study.records import load_records, write_record
 from nl_lightning.study.loading import find_study, load_study
 from nl_lightning.study.recipe import load_recipe, run_hash
+from nl_lightning.study.records import load_records, write_record
 
 REPOSITORY = Path(__file__).parent.parent
 RECIPE = REPOSITORY / "experiments" / "recipes" / "longrange.yaml"
