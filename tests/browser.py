@@ -13,7 +13,7 @@ from typing import Any
 from websocket import WebSocket, create_connection
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-PATIENCE = 60  # seconds
+PATIENCE = 600  # seconds after which it hangs
 
 
 class Browser:

@@ -45,7 +45,7 @@ ReturnToService=2
 SlurmdParameters=config_overrides
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-KillWait=2
+KillWait=20
 SchedulerParameters=sched_interval=1,batch_sched_delay=0,bf_interval=1
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=500 State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=60 State=UP PriorityTier=1
@@ -63,14 +63,14 @@ def daemon(folder: Path, *command: str) -> Iterator[None]:
     finally:
         process.terminate()
         try:
-            process.wait(timeout=10)
+            process.wait(timeout=60)
         except subprocess.TimeoutExpired:
             process.kill()
 
 
 def wait_until(folder: Path, wanted: str, *command: str) -> None:
     """Wait until a command prints just this."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 300
     while (said := subprocess.run(command, capture_output=True, text=True)).stdout.strip() != wanted:
         if time.monotonic() > deadline:
             logs = "\n".join(log.read_text(errors="replace")[-1000:] for log in folder.glob("*.log"))

@@ -28,9 +28,8 @@ def test_a_notebook_says_what_is_committed(path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     committed = nbformat.read(path, as_version=4)
     again = nbformat.read(path, as_version=4)
-    three_minutes = 180
     where = {"metadata": {"path": str(path.parent)}}
-    NotebookClient(again, timeout=three_minutes, coalesce_streams=True, resources=where).execute()
+    NotebookClient(again, timeout=900, coalesce_streams=True, resources=where).execute()
     assert said(again) == said(committed)
     assert "NOT equal" not in str(said(again))
     text = path.read_text()

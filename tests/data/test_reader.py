@@ -35,8 +35,8 @@ def runs(process: int) -> bool:
 
 
 def gone(process: int) -> bool:
-    """Whether a process ends within some seconds."""
-    until = time.monotonic() + 20
+    """Whether a process ends before long."""
+    until = time.monotonic() + 900
     while runs(process) and time.monotonic() < until:
         time.sleep(0.02)
     return not runs(process)

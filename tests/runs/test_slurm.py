@@ -66,11 +66,12 @@ for each in (signal.SIGTERM, signal.SIGUSR2):
 run.say("running")
 log.write(f"{'goes on' if run.checkpoint.exists() else 'begin'} {variant}\\n")
 if variant in os.environ.get("WAIT", "").split() and not run.checkpoint.exists():
-    time.sleep(100)
+    time.sleep(3600)
 if variant in os.environ.get("FAIL", "").split():
     run.say("failed", error="the dog ate it")
     sys.exit(2)
-time.sleep(float(os.environ.get("TAKES", 0)))
+while not os.path.exists(os.environ.get("UNTIL", "/")):
+    time.sleep(0.05)
 log.write(f"end {variant} {os.environ['OMP_NUM_THREADS']}\\n")
 write_record(run.results, Record(
     study="small", recipe=run.base.name, variant=variant, seed=run.seed, config_hash=run.config_hash, config={},
@@ -80,6 +81,10 @@ write_record(run.results, Record(
 ))
 held.release()
 """
+
+
+LIMIT = 900
+"""Seconds after which a test hangs; what it waits for takes a few on a quiet machine."""
 
 
 class Home:
@@ -120,7 +125,7 @@ class Home:
         where = ("--recipe", str(self.folder / "tiny.yaml"), "--results", str(self.results))
         command = [sys.executable, "-c", script, verb, str(self.folder / "study.yaml"), *where, *arguments]
         environment = {**os.environ, "OMP_NUM_THREADS": "3", **environment}
-        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT)
         assert ended.returncode == code, ended.stderr
         assert "Traceback" not in ended.stderr
         return ended.stdout + ended.stderr
@@ -131,8 +136,8 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path)
 
 
-def wait_until(condition: Callable[[], object], home: Home, seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
+def wait_until(condition: Callable[[], object], home: Home) -> None:
+    deadline = time.monotonic() + LIMIT
     while not condition():
         assert time.monotonic() < deadline, (home.order(), home.states(), logs(home))
         time.sleep(0.1)
@@ -151,7 +156,7 @@ def jobs(said: str) -> dict[str, str]:
 
 
 def test_in_the_background_one_after_the_other(home: Home) -> None:
-    said = home.command("run", "--cluster", "local", TAKES="0.3")
+    said = home.command("run", "--cluster", "local")
     assert f"child seed 0: local job {jobs(said)['child']}, after job {jobs(said)['parent']}\n" in said
     assert "nl-lightning status shows how far they are; what they print: " in said
     assert {name for name, _ in home.states().values()} <= {"queued", "running", "interrupted", "done"}
@@ -175,9 +180,10 @@ def test_a_child_of_what_failed_does_not_begin(home: Home) -> None:
 
 
 def test_what_was_changed_after_it_was_submitted_is_not_run(home: Home) -> None:
-    said = home.command("run", "--cluster", "local", "--variant", "child", TAKES="2")
+    said = home.command("run", "--cluster", "local", "--variant", "child", UNTIL=str(home.folder / "changed"))
     wait_until(lambda: "begin parent" in home.order(), home)
     home.recipe("data: {num_frames: 4}")
+    (home.folder / "changed").touch()
     wait_until(lambda: not alive(jobs(said)), home)
     assert "begin child" not in home.order()
     assert re.search(r"child seed 0: submitted with configuration \w{12}, now \w{12}; submit it again", logs(home))
@@ -313,7 +319,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SLURM_CONF", conf)
             yield
-        process.communicate(timeout=60)
+        process.communicate(timeout=LIMIT)
     assert process.returncode == 0
 
 
@@ -405,7 +411,7 @@ def test_real_training_as_a_job(
     assert said.stderr == ""
     assert set(jobs(said.stdout)) == {"c2d"}
     (run,) = plan(load_study(study), load_recipe(recipe), [0], results, variants=["c2d"])
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + LIMIT
     while not run.is_done():
         assert time.monotonic() < deadline, run.log.read_text()
         time.sleep(0.5)

@@ -24,6 +24,8 @@ ON_TWO_MACHINES = {
     "dropout: 0}": "dropout: 0.5}",
 }
 REPOSITORY = Path(__file__).resolve().parents[2]
+LIMIT = 900
+"""Seconds after which a test hangs."""
 
 
 def torchrun(folder: Path, run: Run, stop_after: int | None = None) -> list[int]:
@@ -37,14 +39,14 @@ def torchrun(folder: Path, run: Run, stop_after: int | None = None) -> list[int]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "PYTHONPATH": str(REPOSITORY)}
     agents = [subprocess.Popen(agent, cwd=folder, env=environment, stdout=subprocess.DEVNULL) for _ in range(2)]
     try:
-        give_up = time.monotonic() + 240
+        give_up = time.monotonic() + LIMIT
         while stop_after is not None and run.said().done < stop_after and time.monotonic() < give_up:
             assert all(one.poll() is None for one in agents), "a process ended before it was told to stop"
             time.sleep(0.05)
         if stop_after is not None:
             for one in agents:
                 one.send_signal(signal.SIGTERM)
-        return [one.wait(timeout=240) for one in agents]
+        return [one.wait(timeout=LIMIT) for one in agents]
     finally:
         for one in agents:
             one.kill()

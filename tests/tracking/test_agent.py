@@ -22,7 +22,7 @@ from wandb_standin import ENTITY, KEY, Run, WandbServer
 from nl_lightning.study.records import Record, load_records
 
 PROGRAMS = Path(sys.executable).parent
-LIMIT = 240
+LIMIT = 900
 """Seconds after which a program hangs."""
 
 

@@ -65,7 +65,7 @@ def say(study: Study, recipe: Recipe, results: Path, capsys: pytest.CaptureFixtu
 
 def tell(mode: str, *records: Record) -> None:
     texts = [json.dumps(asdict(record)) for record in records]
-    subprocess.run([sys.executable, "-c", TELL, mode], input=json.dumps(texts), text=True, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", TELL, mode], input=json.dumps(texts), text=True, check=True, timeout=900)
 
 
 def put(server: WandbServer, name: str, record: object = None, state: str = "finished", **summary: object) -> None:
