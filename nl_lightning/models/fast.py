@@ -309,12 +309,12 @@ def _fold(part: nn.Module, conv_name: str, norm_name: str) -> None:
     conv, norm = getattr(part, conv_name, None), getattr(part, norm_name, nn.Identity())
     if type(conv) is not FastConv3d or watched(conv) or watched(norm):
         return
-    if isinstance(norm, nn.BatchNorm3d) and norm.track_running_stats:
+    if type(norm) is nn.BatchNorm3d and norm.track_running_stats:  # no subclass: it may hold an inserted block
         conv = fuse_conv_bn_eval(conv, norm)
-    elif isinstance(norm, Affine):
+    elif type(norm) is Affine:
         zeros, ones = torch.zeros_like(norm.bias), torch.ones_like(norm.bias)
         conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, zeros, ones, 0.0, norm.weight, norm.bias)
-    elif not isinstance(norm, nn.Identity):
+    elif type(norm) is not nn.Identity:
         return
     conv.__class__ = OnePassConv3d
     cast(OnePassConv3d, conv).packed = {}

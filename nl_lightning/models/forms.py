@@ -49,6 +49,8 @@ def form_of(
         return "sorted" if keys > FEW_KEYS else "pairs"
     if instantiation == "dot_product":
         return "associated" if (queries + keys) * channels < 2 * queries * keys else "pairs"
+    if torch.compiler.is_exporting():
+        return "attention"  # the number of clips may be left open
     most = max(FEW_PAIRS[instantiation], FEW_PAIRS_IN_HALF if half else 0)
     return "pairs" if device == "cpu" and math.prod(sets) * queries * keys <= most else "attention"
 

@@ -16,8 +16,10 @@ from torchvision.models.video.mvit import MSBlockConfig
 
 from nl_lightning.errors import UserError
 from nl_lightning.models.conventions import INSTANTIATIONS, Conventions
+from nl_lightning.models.fast import FastVideoResNet, for_testing
 from nl_lightning.models.insert import insert_non_local, remove_non_local
 from nl_lightning.models.nonlocal_block import NonLocalBlock
+from nl_lightning.models.resnet import ResNetConfig
 
 
 class Residual(nn.Sequential):
@@ -169,6 +171,30 @@ def test_it_exports(name: str, strict: bool) -> None:
     with torch.no_grad():
         program = torch.export.export(model, (x,), strict=strict)
         torch.testing.assert_close(program.module()(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("instantiation", INSTANTIATIONS)
+def test_it_exports_for_any_number_of_clips(instantiation: Any) -> None:
+    model, layers, x = network("images")
+    learn(insert_non_local(model, layers, instantiation=instantiation))
+    with torch.no_grad():
+        program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("clips")},))
+        x = torch.randn(5, *x.shape[1:])
+        torch.testing.assert_close(program.module()(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("layer", ["res4.blocks.0", *(f"res4.blocks.0.{part}" for part in ("conv2", "bn2", "bn3"))])
+def test_it_goes_with_the_networks_of_the_paper_and_their_copy_for_testing(layer: str) -> None:
+    """Which folds BN into convolutions: not where a block stands between them."""
+    torch.manual_seed(0)
+    net: nn.Module = FastVideoResNet(ResNetConfig(width=1 / 16, num_classes=5)).eval()
+    x = torch.randn(1, 3, 8, 32, 32)
+    with torch.no_grad():
+        plain = net(x)
+        assert torch.equal(insert_non_local(net, layer)(x), plain)
+        learned = learn(net)(x)
+        assert not torch.equal(learned, plain)
+        torch.testing.assert_close(for_testing(net)(x), learned, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("again", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
