@@ -30,11 +30,10 @@ from nl_lightning.data.videos import Labels, VideoList, every_fifth, refuse_outs
 from nl_lightning.errors import UserError, ignore_stops
 from nl_lightning.study.border import shown
 
-GRACE = 20
-"""Seconds that a worker goes on reading when it is told to stop."""
+GRACE = 20  # seconds that a worker goes on reading when it is told to stop
 
 
-RANGES: dict[str, tuple[float, float]] = {
+RANGES: dict[str, tuple[float, float]] = {  # the smallest and the largest value of each setting that is a number
     "folds": (1, 1000),
     "decode_seconds": (0.01, 1_000_000),
     "num_frames": (1, 10_000),
@@ -51,7 +50,6 @@ RANGES: dict[str, tuple[float, float]] = {
     "max_unreadable": (0, 1),
     "seed": (0, 2**32 - 1),
 }
-"""The smallest and the largest value of each setting that is a number."""
 
 
 def _check_ranges(given: Mapping[str, Any]) -> None:
