@@ -1,5 +1,6 @@
 """What several rooms' tests need."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from wandb_standin import WandbServer
 
 from nl_lightning.cli import output
 from nl_lightning.data import longrange
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, here and in every process of a test
 
 
 @pytest.fixture(scope="session")

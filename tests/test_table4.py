@@ -89,7 +89,7 @@ def test_the_report_compares_by_map(results: Path, capsys: pytest.CaptureFixture
     assert "- stands where a number is only reported, and nothing is run." in text
     assert "points of mAP" in text
     assert "top-1" not in text
-    assert "Of 1 claims that the rows can check" in text
+    assert "The one claim that the rows can check" in text
     page = (results / "tables" / "tiny" / "table4.html").read_text()
     assert "mAP, 95 % over videos" in page
     assert "100 - mAP against iterations" in page
