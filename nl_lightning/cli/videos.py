@@ -87,7 +87,7 @@ def attend(
         overwrite: replace files that nl-lightning didn't write.
     """
     with overwriting(overwrite), working(f"looking at {video}"):
-        from nl_lightning.inspect.attend import attend
+        from nl_lightning.inspect.attention import attend
 
         lines = attend(video, weights, block, query, out)
     print_lines(*lines)
@@ -116,7 +116,7 @@ def reach(
     if weights and variant:
         raise UserError("--weights: trained networks are drawn in place of variants; give one or the other")
     with overwriting(overwrite), working("following gradients through the networks"):
-        from nl_lightning.inspect import reach as drawing
+        from nl_lightning.inspect import receptive_field as drawing
 
         if weights:
             lines = drawing.reach_of_weights(weights, out)
@@ -135,17 +135,18 @@ def predict(video: Sequence[Path], *, weights: Path, json: bool = False) -> int:
         json: print JSON.
     """
     with working("reading the weights"):
-        from nl_lightning.inspect.predict import Prediction, as_json, as_text, predictions
+        from nl_lightning.inspect.predict import Guesses, Predictor, as_json, videos_in
 
-        found: list[Prediction] = []
-        each = predictions(video, weights)
-    for prediction in each:
-        found.append(prediction)
+        files, predictor = videos_in(video), Predictor(weights)
+    found: list[Guesses] = []
+    for number, file in enumerate(files, 1):
+        with working(f"looking at {file} ({number} of {len(files)})"):
+            found.append(predictor(file))
         if not json:
-            print_lines(as_text(prediction))
+            print_lines(found[-1].as_text())
     if json:
         print(as_json(found))
-    return 1 if any(prediction.error for prediction in found) else 0
+    return 1 if any(guesses.error for guesses in found) else 0
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,39 @@
-"""What a non-local block looks at: f(x_i, x_j) / C(x) over all j for a few positions i, as in the paper's Fig. 3.
+"""``nl-lightning attend``: what a non-local block looks at from one position of a video (the paper's Fig. 3).
 
-Only the rows that are asked for are computed, never the N x N matrix. Checked in the tests against the rows of that
-matrix, for every instantiation and mode.
+That is f(x_i, x_j) / C(x) over all j. Only the rows that are asked for are computed, never the N x N matrix. Checked
+in the tests against the rows of that matrix, for every instantiation and mode.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import EllipsisType
+from typing import cast
 
+import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from nl_lightning.data import decoding
+from nl_lightning.data.decoding import Frames
+from nl_lightning.data.packets import DecodeError
+from nl_lightning.data.sampling import test_clips
+from nl_lightning.data.tools.prepare import write_mp4
+from nl_lightning.data.transforms import TestViews
 from nl_lightning.errors import UserError
+from nl_lightning.inspect.figures import Attention, draw_attention, overlay, save, strongest
 from nl_lightning.models.conventions import STAGES, Triple
+from nl_lightning.models.fast import channels_last
 from nl_lightning.models.nonlocal_block import NonLocalBlock
 from nl_lightning.models.resnet import VideoResNet
+from nl_lightning.study.files import refuse_foreign
+from nl_lightning.weights.file import InputSettings, load_weights
 
+CONNECTIONS = 20
+"""As many as in the paper's figure."""
+SEVERAL_FRAMES = "A frame of the map stands for several frames of the video; the one in their middle is drawn."
+FILM_SIDE, FILM_RATE = 256, 4  # pixels at least; frames a second, slow enough to look at
 MOST_QUERIES = 64
 """How many positions :func:`dependence` compares: some 2,000 pairs."""
 
@@ -24,13 +42,14 @@ Scope = tuple[int | slice | EllipsisType, ...]
 
 def block_named(net: VideoResNet, name: str) -> NonLocalBlock:
     """The non-local block after a residual block, such as ``res3.1``. UserError naming those that there are."""
-    blocks = {f"{stage}.{after}": block for stage in STAGES for after, block in getattr(net, stage).non_local.items()}
+    blocks: dict[str, NonLocalBlock] = {
+        f"{stage}.{after}": block for stage in STAGES for after, block in getattr(net, stage).non_local.items()
+    }
     if not blocks:
         raise UserError("block: this network has no non-local block")
     if name not in blocks:
         raise UserError(f"block: this network has no non-local block '{name}'; it has {', '.join(blocks)}")
-    found: NonLocalBlock = blocks[name]
-    return found
+    return blocks[name]
 
 
 def input_of(net: VideoResNet, block: NonLocalBlock, clip: Float[Tensor, "1 3 T H W"]) -> Float[Tensor, "G C t h w"]:
@@ -105,3 +124,177 @@ def dependence(block: NonLocalBlock, x: Float[Tensor, "G C t h w"], query: Tripl
 def _entropy(distribution: Float[Tensor, "... K"]) -> Float[Tensor, "..."]:
     """In bits."""
     return -torch.xlogy(distribution, distribution).sum(dim=-1) / torch.log(torch.tensor(2.0, dtype=torch.float64))
+
+
+# ------------------------------------------------------------------------------------------- where a position lies
+
+
+@dataclass(frozen=True)
+class Places:
+    """Position k of a map is centred on ``first + k * step`` of the clip, along T (frames), H and W (pixels), from 0.
+
+    A half lies between two frames or pixels.
+    """
+
+    first: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    step: Triple = (1, 1, 1)
+
+    def centre(self, position: Triple) -> tuple[float, float, float]:
+        """(frame, row, column) of a position."""
+        t, h, w = (first + k * step for first, k, step in zip(self.first, position, self.step, strict=True))
+        return t, h, w
+
+    def behind(self, kernel: Triple, stride: Triple, padding: Triple) -> "Places":
+        """The places of what a convolution or a pool makes of the map."""
+        t, h, w = (
+            first + step * ((k - 1) / 2 - p)
+            for first, step, k, p in zip(self.first, self.step, kernel, padding, strict=True)
+        )
+        dt, dh, dw = (step * s for step, s in zip(self.step, stride, strict=True))
+        return Places((t, h, w), (dt, dh, dw))
+
+
+def places_in(net: VideoResNet, stage: str) -> Places:
+    """The places of the positions of a stage, such as ``res3``."""
+    places = Places()
+    for kernel, stride, padding in _layers(net, stage):
+        places = places.behind(kernel, stride, padding)
+    return places
+
+
+def _layers(net: VideoResNet, stage: str) -> Iterator[tuple[Triple, Triple, Triple]]:
+    """Kernel, stride and padding of the layers that move positions, up to a stage; all others keep them in place."""
+    pools = [net.pool1] if stage == "res2" else [net.pool1, net.pool2]
+    strided = [getattr(net, name).blocks[0].conv2 for name in STAGES[: STAGES.index(stage) + 1]]
+    yield _sizes(net.conv1)
+    yield from map(_sizes, pools)
+    yield from map(_sizes, strided)  # pool2 lies between two of them, but it is along time and they are along space
+
+
+def _sizes(layer: nn.Conv3d | nn.MaxPool3d) -> tuple[Triple, Triple, Triple]:
+    kernel, stride, padding = (cast(Triple, sizes) for sizes in (layer.kernel_size, layer.stride, layer.padding))
+    return kernel, stride, padding
+
+
+# ------------------------------------------------------------------------------------------------------ the command
+
+
+def attend(video: Path, weights: Path, block: str, query: Triple, out: Path) -> list[str]:
+    """Draw what `block` looks at from position `query` of its map, as PNG, SVG and MP4 in `out`; return what to say.
+
+    Raises:
+        UserError: the video or the weights can't be read, there is no such block, or `query` lies outside its map.
+    """
+    net, header = load_weights(weights)
+    layer = block_named(net, block)
+    frames, indices = _middle_clip(video, header.input)
+    x = input_of(net, layer, _normalised(frames, header.input))
+    _check(query, (len(x) * x.shape[2], x.shape[3], x.shape[4]), block)
+    places = places_in(net, block.partition(".")[0])
+    seen = _seen(layer, x, query, frames, indices, places)
+    divergence = dependence(layer, x, query, torch.Generator().manual_seed(0))
+
+    _, row, column = places.centre(query)
+    height, width = frames.shape[1:3]
+    stands = f"{_in_words(seen.names[query[0]])}, pixel ({row:g}, {column:g}) of the {height} x {width} crop"
+    kind = layer.instantiation.replace("_", " ")
+    said = [
+        f"{video}: frames {indices[0]} to {indices[-1]} ({len(indices)} of them)",
+        f"{block} ({kind}, sum over {layer.sum_over}): position {query} stands for {stands}",
+        _shares(seen),
+        f"maps of two queries differ by {divergence:.3f} bits on average (Jensen-Shannon: 0 alike, 1 nothing shared)",
+    ]
+    title = f"{block}, {kind}: where position {query} looks ({stands})"
+    notes = [*said[2:], *([SEVERAL_FRAMES] if places.step[0] > 1 else [])]
+    note = "\n".join(line[0].upper() + line[1:] for line in notes)
+    name = f"attend_{video.stem}_{block}_{'-'.join(map(str, query))}"
+    film = out / f"{name}.mp4"
+    refuse_foreign([film])  # before the others are written
+    files = save(draw_attention(seen, title, note, CONNECTIONS), out / name)
+    write_mp4(film, _film(seen, frames, places), FILM_RATE)
+    return [*said, *map(str, [*files, film])]
+
+
+def _middle_clip(video: Path, seen: InputSettings) -> tuple[Frames, list[int]]:
+    """The clip in the middle of a video, its centre crop (T, H, W, 3), and which frames of the video these are."""
+    try:
+        length = decoding.num_frames(video)
+        (indices,) = test_clips(length, seen.num_frames, seen.frame_stride, 1, "paper", None)
+        views = TestViews(seen.test_short_side, seen.test_crop, 1)
+        (frames,) = views.cropped(views.scaled(decoding.frames(video, indices)))
+    except DecodeError as error:
+        raise UserError(str(error)) from None
+    return frames, indices.tolist()
+
+
+def _normalised(frames: Frames, seen: InputSettings) -> Float[Tensor, "1 3 T H W"]:
+    pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(3, 0, 1, 2)[None].float()
+    mean, std = (torch.tensor(colours).view(3, 1, 1, 1) for colours in (seen.mean, seen.std))
+    return channels_last((pixels - mean) / std)
+
+
+def _check(query: Triple, size: Triple, block: str) -> None:
+    if not all(0 <= at < most for at, most in zip(query, size, strict=True)):
+        t, h, w = (most - 1 for most in size)
+        raise UserError(
+            f"--query: {query} lies outside the map of {block}: frames 0 to {t}, rows 0 to {h}, columns 0 to {w}"
+        )
+
+
+def _seen(
+    layer: NonLocalBlock, x: Tensor, query: Triple, frames: Frames, indices: Sequence[int], places: Places
+) -> Attention:
+    """The weights of all j. For each frame of the map, the frame in the middle of those that it stands for is drawn."""
+    weights = attention_rows(layer, x, [query])[0].numpy()
+    pooled = weights.shape[1:] != x.shape[3:]
+    keys = places.behind((1, 2, 2), (1, 2, 2), (0, 0, 0)) if pooled else places
+    nearest = _nearest(len(weights), len(frames), places)
+    drawn = [int(places.centre((t, 0, 0))[0]) for t in range(len(weights))]
+    names = []
+    for t, middle in enumerate(drawn):
+        first, *_, last = [frame for frame, at in zip(indices, nearest, strict=True) if at == t] * 2
+        names.append(f"frame {first}" if first == last else f"{first} to {last}, drawn {indices[middle]}")
+    _, row, column = places.centre(query)
+    return Attention(
+        frames=frames[drawn],
+        names=tuple(names),
+        weights=weights,
+        rows=np.array([keys.centre((0, h, 0))[1] for h in range(weights.shape[1])]),
+        columns=np.array([keys.centre((0, 0, w))[2] for w in range(weights.shape[2])]),
+        query=(query[0], row, column),
+    )
+
+
+def _nearest(positions: int, frames: int, places: Places) -> list[int]:
+    """For each frame of the clip, the frame of the map whose centre is nearest to it."""
+    centres = [places.centre((t, 0, 0))[0] for t in range(positions)]
+    return [min(range(positions), key=lambda t: abs(centres[t] - frame)) for frame in range(frames)]
+
+
+def _in_words(name: str) -> str:
+    return name if name.startswith("frame ") else f"frames {name.partition(',')[0]}"
+
+
+def _film(seen: Attention, frames: Frames, places: Places) -> Frames:
+    """Every frame of the clip under the weights of the map's frame that is nearest to it."""
+    _, height, width, _ = frames.shape
+    even = frames[:, : height // 2 * 2, : width // 2 * 2]
+    t, row, column = seen.query
+    middle = int(places.centre((t, 0, 0))[0])
+    weights = seen.weights[_nearest(len(seen.weights), len(frames), places)]
+    whole = replace(seen, frames=even, weights=weights, query=(middle, row, column))
+    return overlay(whole, -(-FILM_SIDE // min(even.shape[1:3])))
+
+
+def _shares(seen: Attention) -> str:
+    """How much of the weight the connections that are drawn hold, how much lies in the query's own frame, and signs."""
+    sizes = np.abs(seen.weights)
+    total = max(float(sizes.sum()), float(np.finfo(np.float32).tiny))
+    drawn = strongest(seen.weights, CONNECTIONS)
+    held = 100 * sum(float(sizes[at]) for at in drawn) / total
+    own = 100 * float(sizes[seen.query[0]].sum()) / total
+    said = f"the {len(drawn)} strongest of {sizes.size} connections hold {held:.0f} % of the weight"
+    said += f", those within i's own frame {own:.0f} %"
+    if not seen.signed:
+        return said
+    return f"{said}, by absolute value; {int((seen.weights < 0).sum())} weights are negative (blue)"

@@ -21,6 +21,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 
+from nl_lightning.errors import visible
 from nl_lightning.study.files import MARK, refuse_foreign, write_output
 
 Frames = npt.NDArray[np.uint8]  # (T, H, W, 3), RGB
@@ -46,7 +47,7 @@ class Attention:
 
     Attributes:
         frames: the T frames of the clip that stand for the frames of the map.
-        names: what to call them.
+        names: which frames of the video they stand for, and which are drawn.
         weights: of all positions j, in the map's frames.
         rows, columns: of the clip, in pixels, on which the positions j are centred.
         query: i: the frame (of the T), row and column (pixels).
@@ -141,7 +142,8 @@ def draw_weights(ax: Axes, seen: Attention) -> Axes:
     _mark(ax, _at(seen, *seen.query))
     bar = ax.inset_axes((1.015, 0.0, 0.012, 1.0))
     ticks = sorted({float(norm.vmin or 0), 0.0, float(norm.vmax or 0)})
-    scale = ax.figure.colorbar(ScalarMappable(norm, colours), cax=bar, ticks=ticks, format="%.2g")
+    scale = ax.figure.colorbar(ScalarMappable(norm, colours), cax=bar, ticks=ticks, format="%.3g")
+    scale.set_label("$f(x_i, x_j)\\,/\\,C(x)$", fontsize=8)
     scale.ax.tick_params(length=0, labelsize=7)
     for side in scale.ax.spines.values():
         side.set_visible(False)
@@ -184,7 +186,8 @@ def draw_reach(fields: Mapping[str, Map], note: str) -> Figure:
             for ax, t in zip(axes, shown, strict=True):
                 drawn = draw_gradient(ax, field[t] / greatest)
             share = 100 * np.count_nonzero(field) / field.size
-            axes[0].set_ylabel(f"{name}\n{share:.0f} % reached", rotation=0, ha="right", va="center")
+            label = f"{visible(name)}\n{share:.0f} % reached"
+            axes[0].set_ylabel(label, rotation=0, ha="right", va="center", parse_math=False)
         for ax, t in zip(rows[0], shown, strict=True):
             ax.set_title(f"frame {t}", color="0.35")
         label = "gradient, as a share of the network's greatest; white is none"

@@ -58,6 +58,14 @@ def test_maps_share_a_scale_that_begins_at_zero_or_is_symmetric(
     assert all(np.mean(maps[0].to_rgba(np.array([[end]]))[..., :3]) > dark + 0.3 for end in limits if end)
 
 
+def test_the_scale_says_what_it_is_of() -> None:
+    figure = Figure()
+    draw_weights(figure.subplots(), attention(WEIGHTS))
+    (bar,) = (axes for axes in figure.axes[0].child_axes)
+    assert "f(x_i, x_j)" in bar.get_ylabel()
+    assert "C(x)" in bar.get_ylabel()
+
+
 def test_weights_lie_over_the_frames_where_they_belong() -> None:
     film = overlay(attention(np.abs(WEIGHTS)), 4)
     assert film.shape == (2, 32, 32, 3)
@@ -99,6 +107,15 @@ def test_reach_says_how_much_is_reached_and_leaves_the_rest_white() -> None:
     first, second = (ax.images[0].get_array() for ax in figure.axes[:2])
     assert np.ma.getmaskarray(np.ma.masked_invalid(first)).all()  # type: ignore[no-untyped-call]
     assert np.ma.getmaskarray(np.ma.masked_invalid(second)).sum() == 8  # type: ignore[no-untyped-call]
+
+
+def test_names_of_networks_are_text_whatever_they_are(tmp_path: Path) -> None:
+    """Not formulas, and without characters that have no shape."""
+    names = ["a$^b", "x\x1b[2J", "<b>&"]
+    _, svg = save(draw_reach({name: np.ones((2, 4, 4)) for name in names}, "a note"), tmp_path / "picture")
+    assert "a$^b" in svg.read_text()
+    assert "x\\x1b[2J" in svg.read_text()
+    assert "&lt;b&gt;&amp;" in svg.read_text()
 
 
 def test_a_network_that_nothing_passes_is_drawn_white() -> None:

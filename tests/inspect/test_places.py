@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nl_lightning.inspect.places import Places, places_in
+from nl_lightning.inspect.attention import Places, places_in
 from nl_lightning.inspect.receptive_field import open_branches
 from nl_lightning.models.conventions import STAGES, Conventions
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet

@@ -1,6 +1,8 @@
 """``nl-lightning predict``: files and folders, names and numbers, and what can't be read."""
 
+import contextlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from weight_files import INPUT, write_weights
 from nl_lightning.cli import main
 from nl_lightning.data.datamodule import VideoDataModule
 from nl_lightning.data.longrange import CLASSES
+from nl_lightning.inspect.predict import Predictor, threads, threads_for
 from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.train.classifier import VideoClassifier
 from nl_lightning.weights.file import read_header
@@ -74,6 +77,34 @@ def test_what_can_t_be_read_is_named_and_the_others_go_on(
     assert lines[0].endswith("(left out)")
     assert lines[1] == f"{folder / 'b.mp4'}  (6 views)"
     assert lines[-1] == "nowhere.mp4: No such file or directory (left out)"
+
+
+def test_names_of_classes_are_never_commands_to_a_terminal(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = write_weights(tmp_path / "odd.safetensors", None, classes=tuple(f"{k}\x1b[2J\x9b1m[red]" for k in range(11)))
+    for words in ([], ["--json"]):
+        assert main(["predict", str(folder / "b.mp4"), "--weights", str(odd), *words]) == 0
+        said = capsys.readouterr().out
+        assert "\x1b" not in said
+        assert "\x9b" not in said
+        assert "[red]" in said
+
+
+def test_small_networks_compute_in_one_thread(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And large ones in as many as they may: torch's own, or the cores of the process."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
+    assert Predictor(weights).threads == 1
+    assert [threads_for(macs) for macs in (0, 1e8, 8e9, 1e11)] == [1, 1, 4, 6]
+
+
+def test_threads_are_put_back() -> None:
+    before = torch.get_num_threads()
+    with contextlib.suppress(KeyError), threads(3):
+        assert torch.get_num_threads() == 3
+        raise KeyError
+    assert torch.get_num_threads() == before
 
 
 def test_classes_without_names_are_numbers(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

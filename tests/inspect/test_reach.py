@@ -7,7 +7,7 @@ from weight_files import write_weights
 
 from nl_lightning.cli import main
 from nl_lightning.errors import UserError
-from nl_lightning.inspect.reach import side_by_side
+from nl_lightning.inspect.receptive_field import side_by_side
 from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.study.loading import load_study
 from nl_lightning.study.study import Study
