@@ -79,29 +79,6 @@ def is_half(x: Tensor) -> bool:
 # a training step takes 1.3 to 1.5 times as long without this.
 
 
-def fold_frames(x: Tensor) -> Tensor:
-    """(N, C, T, H, W) as (N T, C, H, W); a view if x is channels-last in memory."""
-    return x.transpose(1, 2).flatten(0, 1)
-
-
-def unfold_frames(x: Tensor, frames: int) -> Tensor:
-    """(N T, C, H, W) as (N, C, T, H, W), channels-last in memory if x is."""
-    return x.view(-1, frames, *x.shape[1:]).transpose(1, 2)
-
-
-def fold_places(x: Tensor) -> Tensor:
-    """(N, C, T, H, W) as (N, C, T, H W); a view if x is channels-last in memory.
-
-    Not by ``x.flatten(3)``: for one clip it makes a stride of N up, by which torch no longer knows the layout.
-    """
-    return from_rows(rows(x).reshape(x.shape[0], x.shape[2], -1, x.shape[1]))
-
-
-def unfold_places(x: Tensor, height: int) -> Tensor:
-    """(N, C, T, H W) as (N, C, T, H, W)."""
-    return from_rows(rows(x).reshape(x.shape[0], x.shape[2], height, -1, x.shape[1]))
-
-
 def rows(x: Tensor) -> Tensor:
     """(N, C, ...) as (N, ..., C), a row of channels for each position; a view."""
     return x.movedim(1, -1)
@@ -112,21 +89,12 @@ def from_rows(x: Tensor) -> Tensor:
     return x.movedim(-1, 1)
 
 
-def fold_positions(x: Tensor) -> Tensor:
-    """(N, C, T, H, W) as one image (1, C, N T H W, 1); a view if x is channels-last in memory."""
-    return from_rows(rows(x).reshape(1, -1, 1, x.shape[1]))
-
-
-def unfold_positions(x: Tensor, like: Tensor) -> Tensor:
-    """(1, D, N T H W, 1) as (N, D, T, H, W), of another map's clips and positions."""
-    return from_rows(rows(x).reshape(like.shape[0], *like.shape[2:], x.shape[1]))
-
-
 class Fold(NamedTuple):
-    """How a convolution of a map (N, C, T, H, W) is one of an image.
+    """How a convolution of a map (N, C, T, H, W) is one of an image. All are views of a channels-last map.
 
     Attributes:
-        image: of a map.
+        image: of a map. (Not by flattening the map itself: for one clip torch then makes up the stride of N, and no
+            longer knows the layout.)
         back: of the image that the convolution makes, given the map that went in: the map that it stands for.
         kernel: of the weight.
     """
@@ -136,9 +104,21 @@ class Fold(NamedTuple):
     kernel: Callable[[Tensor], Tensor]
 
 
-FRAMES = Fold(fold_frames, lambda y, x: unfold_frames(y, x.shape[2]), lambda weight: weight.squeeze(2))
-PLACES = Fold(fold_places, lambda y, x: unfold_places(y, x.shape[3]), lambda weight: weight.flatten(3))
-POSITIONS = Fold(fold_positions, unfold_positions, lambda weight: weight.squeeze(2))
+FRAMES = Fold(  # (N T, C, H, W)
+    lambda x: from_rows(rows(x).flatten(0, 1)),
+    lambda y, x: from_rows(torch.unflatten(rows(y), 0, (x.shape[0], x.shape[2]))),
+    lambda weight: weight.squeeze(2),
+)
+PLACES = Fold(  # (N, C, T, H W)
+    lambda x: from_rows(rows(x).flatten(2, 3)),
+    lambda y, x: from_rows(torch.unflatten(rows(y), 2, x.shape[3:])),
+    lambda weight: weight.flatten(3),
+)
+POSITIONS = Fold(  # (1, C, N T H, W)
+    lambda x: from_rows(rows(x).flatten(0, 2)[None]),
+    lambda y, x: from_rows(torch.unflatten(rows(y)[0], 0, (x.shape[0], *x.shape[2:4]))),
+    lambda weight: weight.squeeze(2),
+)
 VOLUME = Fold(lambda x: x, lambda y, _: channels_last(y), lambda weight: weight)  # torch may lay one clip out otherwise
 
 
@@ -172,8 +152,7 @@ class FastConv3d(nn.Conv3d):
 
     def kept_frames(self, x: Tensor) -> Tensor:
         """Those that a kernel of one frame is laid upon: its stride in time."""
-        strides = self.kernel_size[0] == 1 and self.stride[0] > 1
-        return channels_last(x[:, :, :: self.stride[0]]) if strides else x
+        return x[:, :, :: self.stride[0]] if self.kernel_size[0] == 1 else x
 
     def _shifts_pay(self, x: Tensor) -> bool:
         """In training on a CPU, with many channels (measured): a convolution's gradient for such a kernel is slow."""
@@ -203,9 +182,9 @@ class FastMaxPool3d(nn.MaxPool3d):
     def forward(self, x: Float[Tensor, "N C T H W"]) -> Float[Tensor, "N C t h w"]:
         (kt, kh, kw), (st, sh, sw), (pt, ph, pw) = self.kernel_size, self.stride, self.padding
         if (kh, kw) != (1, 1):
-            x = unfold_frames(F.max_pool2d(fold_frames(x), (kh, kw), (sh, sw), (ph, pw)), x.shape[2])
+            x = FRAMES.back(F.max_pool2d(FRAMES.image(x), (kh, kw), (sh, sw), (ph, pw)), x)
         if (kt, st) != (1, 1):
-            x = unfold_places(F.max_pool2d(fold_places(x), (kt, 1), (st, 1), (pt, 0)), x.shape[3])
+            x = PLACES.back(F.max_pool2d(PLACES.image(x), (kt, 1), (st, 1), (pt, 0)), x)
         return x
 
 
@@ -349,15 +328,12 @@ class OnePassConv3d(FastConv3d):
             self.packed[dtype] = packed, None if self.bias is None else self.bias.to(dtype)
         weight, bias = self.packed[dtype]
         operator = torch.ops.mkldnn._convolution_pointwise
-        if (
-            shortcut is None
-        ):  # oneDNN's own ReLU makes 0 of NaN; this one doesn't, and 1e-20 of a number is as good as 0
+        if shortcut is None:
+            # oneDNN's own ReLU makes 0 of NaN. This one doesn't, and 1e-20 of a number is as good as 0.
             after = ("leaky_relu", [1e-20], "") if relu else ("none", [], "")
             return fold.back(operator(fold.image(x), weight, bias, *geometry, *after), x)
-        added = operator.binary(
-            fold.image(x), fold.image(shortcut), weight, bias, *geometry, "add", 1.0, None, [], None
-        )
-        y = fold.back(added, x)
+        operands = fold.image(x), fold.image(shortcut), weight, bias
+        y = fold.back(operator.binary(*operands, *geometry, "add", 1.0, None, [], None), x)
         return y.relu_() if relu else y
 
 

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from nl_lightning.models import fast
 from nl_lightning.models.conventions import Conventions, Triple
 from nl_lightning.models.fast import (
+    FRAMES,
+    PLACES,
+    POSITIONS,
     FastBottleneck,
     FastConv3d,
     FastMaxPool3d,
@@ -20,12 +23,9 @@ from nl_lightning.models.fast import (
     OnePassConv3d,
     channels_last,
     conv_norm,
-    fold_frames,
-    fold_places,
     for_testing,
     has_one_pass,
     shifted_products,
-    unfold_frames,
     use_kernels,
 )
 from nl_lightning.models.nonlocal_block import NonLocalBlock, NonLocalConfig
@@ -105,24 +105,29 @@ def test_one_frame(layout: torch.memory_format) -> None:
         torch.testing.assert_close(mine(x), F.conv3d(x, mine.weight, padding=mine.padding))
 
 
-def test_folds_of_a_channels_last_clip_are_views() -> None:
-    x = channels_last(torch.zeros(2, 4, 5, 9, 7))
-    frames, places = fold_frames(x), fold_places(x)
-    assert frames.shape == (10, 4, 9, 7)
-    assert frames.is_contiguous(memory_format=torch.channels_last)
-    assert places.shape == (2, 4, 5, 63)
-    assert places.is_contiguous(memory_format=torch.channels_last)
-    back = unfold_frames(frames, 5)
-    assert back.shape == x.shape
-    assert back.stride() == x.stride()
-    assert frames.data_ptr() == places.data_ptr() == back.data_ptr() == x.data_ptr()
+@pytest.mark.parametrize("clips", [1, 2])
+@pytest.mark.parametrize(
+    ("fold", "shape"),
+    [(FRAMES, (5, 4, 9, 7)), (PLACES, (1, 4, 5, 63)), (POSITIONS, (1, 4, 45, 7))],
+    ids=["frames", "places", "positions"],
+)
+def test_folds_of_a_channels_last_clip_are_views(fold: fast.Fold, shape: tuple[int, ...], clips: int) -> None:
+    x = channels_last(torch.randn(clips, 4, 5, 9, 7))
+    image = fold.image(x)
+    assert image.numel() == x.numel()
+    assert clips > 1 or image.shape == shape
+    assert image.is_contiguous(memory_format=torch.channels_last)
+    back = fold.back(image, x)
+    assert torch.equal(back, x)
+    assert back.is_contiguous(memory_format=torch.channels_last_3d)
+    assert image.data_ptr() == back.data_ptr() == x.data_ptr()
 
 
 def test_a_folded_clip_is_its_frames_in_order() -> None:
     x = torch.arange(2 * 4 * 5 * 9 * 7).view(2, 4, 5, 9, 7)
     for one in (x, channels_last(x)):
-        assert torch.equal(fold_frames(one)[5 * 1 + 3], x[1, :, 3])
-        assert torch.equal(unfold_frames(fold_frames(one), 5), x)
+        assert torch.equal(FRAMES.image(one)[5 * 1 + 3], x[1, :, 3])
+        assert torch.equal(FRAMES.back(FRAMES.image(one), one), x)
 
 
 @pytest.mark.parametrize("clips", [1, 2])
