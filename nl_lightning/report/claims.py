@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from nl_lightning.report.collate import DIVERGED, Runs, by_group, collate, standing
+from nl_lightning.report.collate import DIVERGED, UNREADABLE, Runs, by_group, collate, standing
 from nl_lightning.report.uncertainty import LEVEL, Difference, assumed, holm, unpaired
 from nl_lightning.study.study import Check, Claim, Study
 
@@ -239,7 +239,7 @@ class Report:
         rows: a line per row of the tables (:func:`~nl_lightning.report.collate.collate`).
         lines: the same by table, a dict each, where what isn't known is None.
         groups: top-1 by group of classes, a line a variant; empty if no record has groups.
-        diverged: variants of which all that was trained has diverged.
+        broken: variants of which nothing counts, since their runs have diverged or their records can't be read: which.
         verdicts: on the study's claims.
         reported: verdicts on the reported numbers by themselves: unpaired, and as if they were paired by video. Empty
             if nothing says on how many videos they were measured.
@@ -249,7 +249,7 @@ class Report:
     rows: pd.DataFrame
     lines: dict[str, list[dict[str, Any]]]
     groups: pd.DataFrame
-    diverged: set[str]
+    broken: dict[str, str]
     verdicts: list[Verdict]
     reported: tuple[list[Verdict], list[Verdict]] | tuple[()] = ()
 
@@ -268,7 +268,7 @@ def report(runs: Runs) -> Report:
         rows,
         lines,
         by_group(runs),
-        {name for name in study.variants if standing(runs, name) == DIVERGED},
+        {name: state for name in study.variants if (state := standing(runs, name)) in (DIVERGED, UNREADABLE)},
         judge(study, compare(runs)),
         (judge(study, reported[0]), judge(study, reported[1])) if known else (),
     )

@@ -34,7 +34,7 @@ from nl_lightning.study.study import Row, Study
 VIEWS = {"num_clips": "clips a video", "num_crops": "crops a frame"}
 VIDEOS = {"videos_expected": "videos", "videos_hash": "as the hash of its test list"}
 REPORTED_ONLY = "reported only"  # the state of a row without a variant
-DIVERGED = "diverged"  # the state of a run whose score is not a number
+DIVERGED, UNREADABLE = "diverged", "unreadable"  # states of a row whose records give no number
 
 
 def one_line(text: str) -> str:
@@ -56,9 +56,9 @@ class Runs:
     states: dict[tuple[str, int], State]
 
     def record(self, variant: str, seed: int) -> Record | None:
-        """The record of a run, if it counts: of today's configuration, and with a score that is a number."""
+        """The record of a run, if it counts: it is of today's configuration, and the run has not diverged."""
         record = self.states[variant, seed].record
-        return None if record is None or diverged(record, self.study.metric) else record
+        return None if record is None or record.diverged else record
 
     def records(self, variants: Iterable[str] | None = None) -> list[Record]:
         """The records that count, of these variants (default: of all), by variant and seed."""
@@ -91,12 +91,6 @@ class Runs:
         field = "params" if cost == "params" else "macs"
         costs = [getattr(record, field) for name in (variant, than) for record in self.records([name])[:1]]
         return costs[0] / costs[1] if len(costs) == 2 and costs[1] > 0 else None
-
-
-def diverged(record: Record, metric: Metric) -> bool:
-    """Whether a run was trained to its end, and its network gives no numbers."""
-    score = getattr(record, metric.key)
-    return score is None or not np.isfinite(score)
 
 
 Item = TypeVar("Item")
@@ -220,10 +214,11 @@ def collate(runs: Runs) -> pd.DataFrame:
     """One line per row of the study's tables, in their order.
 
     Columns: ``table, label, variant, baseline`` as in the study. ``state``: ``ok`` (every seed), ``partial``,
-    ``diverged``, ``stale`` (only records of another configuration), ``missing``, or ``reported only``; ``holes``: where
-    the seeds that don't count stand, ``(seed, state, why)`` each. ``n``: seeds that count. ``top1, top5`` (or ``mAP``,
-    as the study's metric has it): percent, mean over seeds, and ``top1_std, top5_std``, their sample standard deviation
-    (n > 1); ``top1_low, top1_high``: the interval over videos, of one seed, Wilson's where it is of right videos.
+    ``diverged``, ``unreadable``, ``stale`` (only records of another configuration), ``missing``, or ``reported only``;
+    ``holes``: where the seeds that don't count stand, ``(seed, state, why)`` each. ``n``: seeds that count. ``top1,
+    top5`` (or ``mAP``, as the study's metric has it): percent, mean over seeds, and ``top1_std, top5_std``, their
+    sample standard deviation (n > 1); ``top1_low, top1_high``: the interval over videos, of one seed, Wilson's where it
+    is of right videos.
     ``gain``: points of the metric over the baseline, from the ``gain_n`` seeds that both have, ``gain_std`` their
     sample standard deviation, ``gain_low, gain_high`` its interval (:class:`.uncertainty.Difference`), ``gain_paired``
     whether it is paired by video, ``gain_dropped`` videos that one of the two couldn't read.
@@ -299,14 +294,18 @@ def standing(runs: Runs, variant: str) -> str:
     return next((word for name, word in HOLES.items() if name in names), "missing")
 
 
-HOLES = {"done": "partial", DIVERGED: DIVERGED, "stale": "stale"}
+HOLES = {"done": "partial", DIVERGED: DIVERGED, UNREADABLE: UNREADABLE, "stale": "stale"}
 """What a row is called if any seed stands so; the first that there is."""
 
 
 def _holes(runs: Runs, variant: str) -> tuple[tuple[int, str, str], ...]:
     """Where the seeds that don't count stand: (seed, state, why)."""
-    names = {seed: runs.stands(variant, seed) for seed in runs.seeds}
-    return tuple((seed, name, runs.states[variant, seed].note) for seed, name in names.items() if name != "done")
+    found = [(seed, runs.stands(variant, seed), runs.states[variant, seed]) for seed in runs.seeds]
+    return tuple(
+        (seed, name, state.record.diverged if state.record else state.note)
+        for seed, name, state in found
+        if name != "done"
+    )
 
 
 def by_group(runs: Runs) -> pd.DataFrame:

@@ -170,7 +170,7 @@ def _verdict(report: Report, verdict: Verdict) -> dict[str, Any]:
     columns = [column for column in columns if column.title not in ("claim", "n") and any(column.cells)]
     return {
         "verdict": verdict,
-        "reason": words.reason(verdict, report.runs.study, report.diverged),
+        "reason": words.reason(verdict, report.runs.study, report.broken),
         "p": words.p_value(verdict.corrected),
         "columns": columns,
         "axis": axis,

@@ -5,18 +5,18 @@ Nothing here is markup, and nothing is escaped: that is the formats' business (:
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nl_lightning.report.claims import ASSUMED_DISAGREEMENT, Comparison, Report, Verdict
-from nl_lightning.report.collate import DIVERGED, REPORTED_ONLY, Runs, one_line, standing
+from nl_lightning.report.collate import DIVERGED, REPORTED_ONLY, UNREADABLE, Runs, one_line
 from nl_lightning.report.uncertainty import LEVEL, Difference
 from nl_lightning.study.study import Check, Study, Table
 
 # Words in the place of numbers; set in italics, so that a hole in a table isn't overlooked.
-MISSING, NO_BASELINE, BASELINE_DIVERGED = "missing", "baseline missing", "baseline diverged"
-HOLES = (MISSING, "stale", DIVERGED, NO_BASELINE, BASELINE_DIVERGED)
+MISSING = "missing"
+HOLES = (MISSING, "stale", *(f"{of}{state}" for of in ("", "baseline ") for state in (MISSING, DIVERGED, UNREADABLE)))
 NOT_RUN = "-"  # in rows that are only reported
 
 GAIN = "+z.1f"  # points, signed; z: never -0.0
@@ -107,7 +107,7 @@ def table_columns(report: Report, table: Table, beside: bool = True, costs: bool
         cells = [_score(line, shown.key) if line["n"] or shown is metric else "" for line in lines]
         columns.append(Column(shown.name, cells))
     columns.append(Column(_count(runs), [_seeds(line, len(runs.seeds)) for line in lines]))
-    columns.append(Column("gain", [_gain(runs, line) for line in lines]))
+    columns.append(Column("gain", [_gain(report, line) for line in lines]))
     columns.append(Column("gain", [number(line["reported_gain"], GAIN) for line in lines], REPORTED))
     for shown in scores:
         columns.append(Column(shown.name, [number(line[f"reported_{shown.key}"], ".1f") for line in lines], REPORTED))
@@ -128,14 +128,14 @@ def _score(line: dict[str, Any], key: str) -> str:
     if line["n"]:
         spread = number(line[f"{key}_std"], ".1f")
         return number(line[key], ".1f") + (f" ± {spread}" if spread else "")
-    return NOT_RUN if line["state"] == REPORTED_ONLY else str(line["state"])  # missing, stale or diverged
+    return NOT_RUN if line["state"] == REPORTED_ONLY else str(line["state"])  # missing, stale, diverged or unreadable
 
 
-def _gain(runs: Runs, line: dict[str, Any]) -> str:
+def _gain(report: Report, line: dict[str, Any]) -> str:
     if line["baseline"] is None or not line["n"]:
         return ""
     if not line["gain_n"]:
-        return BASELINE_DIVERGED if standing(runs, line["baseline"]) == DIVERGED else NO_BASELINE
+        return f"baseline {report.broken.get(line['baseline'], MISSING)}"
     mark = "" if line["gain_paired"] or line["gain_low"] is None else UNPAIRED
     return f"{line['gain']:{GAIN}} {interval(line['gain_low'], line['gain_high'])}{mark}"
 
@@ -215,8 +215,6 @@ def note(line: dict[str, Any]) -> str:
     for seed, name, why in line["holes"]:
         if name in ("running", "queued", "interrupted", "preempted"):
             what = name
-        elif name == DIVERGED:
-            what = "diverged: its network gives no numbers"
         elif name == "stale":
             what = "stale: made with another configuration"
         else:
@@ -240,7 +238,7 @@ def group_columns(report: Report) -> list[Column]:
 
 def verdict_columns(report: Report) -> list[Column]:
     """A line a claim: the verdict, its p-value among the claims of its sub-table, and why."""
-    why = [reason(verdict, report.runs.study, report.diverged) for verdict in report.verdicts]
+    why = [reason(verdict, report.runs.study, report.broken) for verdict in report.verdicts]
     each = zip(report.verdicts, why, strict=True)
     rows = [[v.claim.name, v.word, because, p_value(v.p), p_value(v.corrected)] for v, because in each]
     return of_rows(["claim", "verdict", "why", "p", "corrected"], rows, labels=3)
@@ -260,7 +258,7 @@ def _comparison(report: Report, comparison: Comparison) -> list[str]:
     if difference is not None:
         n, exact = str(difference.seeds), "" if difference.mcnemar is None else p_value(difference.mcnemar)
         measured += f" {interval_of(difference)}{UNPAIRED if difference.bounded and not difference.paired else ''}"
-    hole = DIVERGED if {comparison.variant, comparison.than} & report.diverged else MISSING
+    hole = next((report.broken[name] for name in comparison.missing if name in report.broken), MISSING)
     names, reported = f"{_names(comparison, report.runs.study)}{cost}", number(comparison.reported, *form)
     return [comparison.claim.name, names, expected(check), reported, measured or hole, n, exact, comparison.word]
 
@@ -277,8 +275,8 @@ def expected(check: Check) -> str:
     return f"above {check.by:g}" if check.within is None else f"within ±{check.within:g}"
 
 
-def reason(verdict: Verdict, study: Study, diverged: Collection[str] = ()) -> str:
-    """Why a claim has its verdict, in one sentence, with figures. It says which variants have `diverged`."""
+def reason(verdict: Verdict, study: Study, broken: Mapping[str, str] | None = None) -> str:
+    """Why a claim has its verdict, in one sentence, with figures. It says which variants are `broken`, and how."""
     comparisons, telling = verdict.comparisons, statement(verdict.telling, study)
     if verdict.word == "fails":
         return f"{telling}."
@@ -287,7 +285,7 @@ def reason(verdict: Verdict, study: Study, diverged: Collection[str] = ()) -> st
         return f"{alone.get(len(comparisons), f'All {len(comparisons)} comparisons agree; the weakest: ')}{telling}."
     unknown = dict.fromkeys(name for c in comparisons for name in c.missing)
     if unknown:
-        marks = {name: f" ({DIVERGED})" if name in diverged else "" for name in unknown}
+        marks = {name: f" ({broken[name]})" if broken and name in broken else "" for name in unknown}
         names = [called(study, name, verdict.claim.table) + mark for name, mark in marks.items()]
         return f"Nothing is known of {', '.join(names)}."
     if verdict.p <= 1 - LEVEL:

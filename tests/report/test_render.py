@@ -14,6 +14,7 @@ from rich.console import Console
 from nl_lightning.errors import UserError
 from nl_lightning.report.claims import Report, report
 from nl_lightning.report.collate import collect
+from nl_lightning.report.html import write_html
 from nl_lightning.report.render import (
     latex,
     markdown,
@@ -30,7 +31,7 @@ from nl_lightning.report.render import (
 from nl_lightning.report.words import Column, heading
 from nl_lightning.study.loading import find_study, load_study
 from nl_lightning.study.recipe import Recipe, load_recipe
-from nl_lightning.study.records import Record, pack
+from nl_lightning.study.records import Record, pack, record_path
 from nl_lightning.study.run import marker_path
 from nl_lightning.study.study import Study
 
@@ -218,6 +219,66 @@ def test_numbers_stand_to_the_right() -> None:
     assert markdown_table([Column("", ["a", "bcde"], words=True), Column("x", ["1", "-10.0"])]) == (
         "|      |     x |\n| ---- | ----: |\n| a    |     1 |\n| bcde | -10.0 |"
     )
+
+
+# -------------------------------------------------------------------------------------------------- broken records
+
+
+@pytest.fixture
+def broken(study: Study, recipe: Recipe, results: Path, measure: Measure) -> Report:
+    """A run that diverged, a record of another version, one that is cut off, and one that is sound."""
+    measure("plain", 0, 0.0, top5=0.0, diverged="the loss from step 120 on", params=1)
+    for variant in ("block", "i3d", "both"):
+        measure(variant, 0, 70.0)
+    block, i3d = (record_path(results, "quick", name, 0) for name in ("block", "i3d"))
+    block.write_text(json.dumps(json.loads(block.read_text()) | {"new_field": 1}))
+    i3d.write_text(i3d.read_text()[:300])
+    return report(collect(study, recipe, results))
+
+
+def test_broken_records_are_holes_with_their_reasons(broken: Report, results: Path) -> None:
+    """In every format; and no gain, interval or verdict is computed from them."""
+    text = study_markdown(broken)
+    rows = {
+        line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:]]
+        for line in text.splitlines()
+        if "|" in line
+    }
+    assert rows["C2D"][:4] == ["*missing*", "", "0 of 1", ""]  # the last of that name, in table b
+    assert rows["NL"][:4] == ["*unreadable*", "", "0 of 1", ""]
+    assert rows["I3D"][:4] == ["*unreadable*", "", "0 of 1", ""]
+    assert rows["NL_I3D"][:4] == ["70.0", "97.0", "1", "*baseline diverged*"]
+    assert re.search(r"\| C2D +\| +\*diverged\* \|", text), text
+    assert "- C2D: seed 0 diverged: the loss from step 120 on\n" in text
+    assert re.search(r"- NL: seed 0 unreadable: .*block/seed0.json: unknown key 'new\\?_field'", text)
+    assert re.search(r"- I3D: seed 0 unreadable: .*i3d/seed0.json: isn't JSON", text)
+    assert "| NL - C2D             | above 0.5   |     +1.1 | *unreadable* |" in text
+    assert "Nothing is known of NL (unreadable), C2D (diverged), I3D (unreadable)." in text
+    assert "- runs: 1 of 5 done, 1 diverged, 1 missing, 2 unreadable" in text
+    assert broken.rows["gain"].isna().all()
+    assert all(verdict.word == "undecided" for verdict in broken.verdicts)
+    shown = printed(broken)
+    assert re.search(r" C2D +diverged +0 of 1", shown), shown
+    assert "C2D: seed 0 diverged: the loss from step 120 on" in shown
+    for path in [*write_tables(broken, results), write_html(broken, results)]:
+        if path.name not in ("small_b.md", "small_b.tex", "small_b.csv"):
+            content = path.read_text()
+            assert "diverged: the loss from step 120 on" in content, path
+            assert "isn't JSON" in content.replace("&#39;", "'"), path
+            assert "nan" not in re.sub("[a-z]nan|nan[a-z]", "", content).lower(), path
+
+
+def test_a_seed_that_diverged_is_left_out(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:
+    for seed, top1 in enumerate((60.0, 62.0)):
+        measure("plain", seed, top1)
+        measure("block", seed, top1 + 6)
+    measure("plain", 2, 0.0, top5=0.0, diverged="the logits of a test video")
+    measure("block", 2, 70.0)
+    made = report(collect(study, recipe, results))
+    plain, block = made.lines["a"][:2]
+    assert (plain["state"], plain["n"], plain["top1"]) == ("partial", 2, 61.0)
+    assert (block["state"], block["n"], block["gain"], block["gain_n"]) == ("ok", 3, 6.0, 2)
+    assert "- C2D: seed 2 diverged: the logits of a test video" in table_markdown(made, study.tables["a"])
 
 
 # --------------------------------------------------------------------------------------------------- text from outside
