@@ -137,13 +137,15 @@ def run_all(
                     active.append(_Active(run, process, shown.add_task(run.name, total=1), slot))
             time.sleep(0.3)
             for one in list(active):
-                shown.update(one.bar, completed=one.share_done())
+                shown.update(one.bar, completed=one.run.said().share_done)
                 if one.process.poll() is not None:
                     active.remove(one)
                     shown.remove_task(one.bar)
                     slots.give_back(one.slot)
                     queue.conclude(one.run, one.process.returncode)
-            shown.update(whole, completed=queue.weight_ended + sum(one.share_done() * one.run.weight for one in active))
+            shown.update(
+                whole, completed=queue.weight_ended + sum(one.run.said().share_done * one.run.weight for one in active)
+            )
     if queue.full_disk is not None:
         raise UserError(queue.full_disk)
     return queue.failed
@@ -245,10 +247,6 @@ class _Active:
     process: Process
     bar: TaskID
     slot: int
-
-    def share_done(self) -> float:
-        """0 to 1, from the run's marker."""
-        return self.run.said().share_done
 
 
 def _start(run: Run, environment: Mapping[str, str]) -> Process:

@@ -273,7 +273,10 @@ def state(results: Path, study: Study, recipe: Recipe, variant: str, seed: int) 
     who = holder(marker.parent)
     if who is not None:
         return State("running", str(who))
-    return _marked(marker, expected) or recorded
+    marked = _marked(marker, expected)
+    if marked is None and recorded.name == "missing" and marker.parent.is_dir():
+        return State("interrupted", "its process is gone")  # killed before it could say anything
+    return marked or recorded
 
 
 def state_by_record(study: Study, recipe: Recipe, variant: str, seed: int, record: Record | None) -> State:
