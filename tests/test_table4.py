@@ -91,7 +91,7 @@ def test_the_report_compares_by_map(results: Path, capsys: pytest.CaptureFixture
     assert "top-1" not in text
     assert "The one claim that the rows can check" in text
     page = (results / "tables" / "tiny" / "table4.html").read_text()
-    assert "mAP, 95 % over videos" in page
+    assert "mAP, 95&nbsp;% over videos" in page
     assert "100 - mAP against iterations" in page
     assert "…" not in capsys.readouterr().out  # it fits 80 columns
 

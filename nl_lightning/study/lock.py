@@ -211,6 +211,3 @@ def _runs(pid: int) -> bool:
     except (OSError, OverflowError):
         return True  # another user's, or no Linux
     return stat.rpartition(")")[2].split()[0] != "Z"
-
-
-Claim, claim = Lock, acquire  # the former names, for the rooms that still use them

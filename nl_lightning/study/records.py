@@ -141,10 +141,6 @@ class Record:
         return {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
 
 
-RunRecord = Record
-"""The class's former name, for the rooms that still use it."""
-
-
 class Unreadable(NamedTuple):
     """A file in the place of a record that can't be read as one.
 

@@ -180,7 +180,7 @@ def test_a_point_whose_record_in_the_project_is_not_its_own_is_trained(place: Pl
     (other,) = place.records()
     asked = planned(place.folder, "c2d").config_hash
     others = json.dumps(asdict(other) | {"config_hash": asked})
-    climbs = json.dumps(asdict(other) | {"config_hash": asked, "recipe": "../../../out", "variant": "c2d"})
+    climbs = json.dumps(asdict(other) | {"config_hash": asked, "recipe": "../../../climbed_out", "variant": "c2d"})
     for name, record in {"half": '{"top1": 3', "climbs": climbs, "others": others}.items():
         config = {"config_hash": {"value": asked}}
         place.server.state.runs[name] = Run(
@@ -192,7 +192,7 @@ def test_a_point_whose_record_in_the_project_is_not_its_own_is_trained(place: Pl
     assert {record.variant for record in place.records()} == {"c2d", "nl"}
     (run,) = place.server.state.sweep_runs(sweep.split("/")[-1])
     assert (run.state, json.loads(run.summary["record"])["variant"]) == ("finished", "c2d")
-    assert not list(place.folder.parent.rglob("out"))
+    assert not list(place.folder.parent.rglob("climbed_out"))
 
 
 def test_what_a_killed_agent_left_is_finished_by_the_next(place: Place) -> None:
