@@ -104,12 +104,14 @@ class Chaos:
         server: W&B's stand-in.
         dice: decides what comes next.
         small_disk: whether the results lie on a disk that can be filled.
+        variants: those that are run; none: all.
     """
 
     folder: Path
     server: WandbServer
     dice: random.Random
     small_disk: bool
+    variants: tuple[str, ...] = ()
     seeds: int = 1
     struck: Counter[str] = field(default_factory=Counter)
     done_anew: int = 0
@@ -121,13 +123,13 @@ class Chaos:
 
     def runs(self, results: Path) -> list[Run]:
         study, recipe = load_study(self.folder / "study.yaml"), load_recipe(self.folder / "chaos.yaml")
-        return plan(study, recipe, range(self.seeds), results)
+        return plan(study, recipe, range(self.seeds), results, variants=self.variants or None)
 
     def start(self, results: Path) -> "subprocess.Popen[bytes]":
         """The command that a person would type, and type again."""
         command = [sys.executable, "-m", "nl_lightning.cli", "run", "study.yaml", "--recipe=chaos.yaml", "--workers=2"]
         command += [f"--results={results}", "--checkpoint-minutes=0.02"]
-        command += [f"--seed={seed}" for seed in range(self.seeds)]
+        command += [f"--seed={seed}" for seed in range(self.seeds)] + [f"--variant={name}" for name in self.variants]
         environment = {**os.environ, **self.server.environment(self.folder), "OMP_NUM_THREADS": "1"}
         environment["PYTHONPATH"] = str(REPOSITORY)
         with (self.folder / "runner.log").open("ab") as log:
@@ -404,12 +406,12 @@ def small_disk(at: Path) -> Iterator[bool]:
             subprocess.run(["umount", "--lazy", str(at)], check=True)
 
 
-def measure(faults: int, seed: int, epochs: int) -> tuple[list[str], str]:
+def measure(faults: int, seed: int, epochs: int, variants: tuple[str, ...] = ()) -> tuple[list[str], str]:
     """What was lost, and the report."""
     began = time.monotonic()
     server = WandbServer()
     with tempfile.TemporaryDirectory() as name, small_disk(Path(name) / "disk") as mounted:
-        chaos = Chaos(Path(name), server, random.Random(seed), mounted)
+        chaos = Chaos(Path(name), server, random.Random(seed), mounted, variants)
         prepare(chaos.folder, epochs)
         try:
             chaos.disturb(faults)
@@ -464,9 +466,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--faults", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=18, help="of each run; a longer run is struck more often")
+    parser.add_argument("--variant", action="append", default=[], help="run these only (default: all)")
     parser.add_argument("--out", type=Path, help="file of the report (default: in benchmarks/results)")
     options = parser.parse_args(arguments)
-    lost, text = measure(options.faults, options.seed, options.epochs)
+    lost, text = measure(options.faults, options.seed, options.epochs, tuple(options.variant))
     print(text)
     (options.out or machine.folder() / "chaos.md").write_text(text)
     return 1 if lost else 0

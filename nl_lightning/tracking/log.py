@@ -34,13 +34,13 @@ PRIVATE: dict[str, Any] = {
     "x_disable_stats": True,
     "x_save_requirements": False,
 }
-"""W&B's settings by which output, code, host and environment stay here; WANDB_<NAME> in the environment overrides."""
+"""W&B's settings by which output, code, host and environment stay here."""
 
-PATIENCE = 30
-"""Seconds that a server has to answer before a run goes on without it."""
-
-LAST_PATIENCE = 180
-"""Seconds that it has to take what is left when a run ends: W&B tries again at growing intervals after it was away."""
+PATIENCE = {
+    "init_timeout": 30,  # to answer, before a run goes on without it
+    "finish_timeout": 180,  # to take what is left when a run ends: after it was away, W&B tries at growing intervals
+}
+"""Seconds that a server has."""
 
 
 def begin(run: Run) -> "wandb.Run":
@@ -101,7 +101,7 @@ def find_record(run: Run) -> tuple[Record, str] | None:
     path = "/".join(filter(None, (os.environ.get("WANDB_ENTITY"), _project())))
     wanted = {"config.config_hash": run.config_hash, "state": "finished"}
     try:
-        found = listed(path, wanted, PATIENCE)
+        found = listed(path, wanted, PATIENCE["init_timeout"])
     except (wandb.Error, WandbApiFailedError, OSError, *ODD):  # no server, or no such project yet: `begin` will say so
         return None
     for one in sorted((one for one in found if one.record is not None), key=lambda one: one.repeat):
@@ -125,10 +125,9 @@ def _record_of(run: Run, text: object, at: str) -> Record:
 
 
 def _init(**kwargs: Any) -> "wandb.Run":
-    asked = {key for key in PRIVATE if f"WANDB_{key.upper()}" in os.environ}
-    private = {key: value for key, value in PRIVATE.items() if key not in asked}
-    timeouts: dict[str, Any] = {} if "WANDB_FINISH_TIMEOUT" in os.environ else {"finish_timeout": LAST_PATIENCE}
-    kwargs |= {"resume": "allow", "settings": wandb.Settings(silent=True, init_timeout=PATIENCE, **timeouts, **private)}
+    """Start a W&B run by our settings; WANDB_<NAME> in the environment overrides each of them."""
+    ours = {key: value for key, value in {**PRIVATE, **PATIENCE}.items() if f"WANDB_{key.upper()}" not in os.environ}
+    kwargs |= {"resume": "allow", "settings": wandb.Settings(silent=True, **ours)}
     try:
         return wandb.init(**kwargs)
     except wandb.Error as error:

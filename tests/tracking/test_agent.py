@@ -5,6 +5,7 @@ import getpass
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from wandb_standin import ENTITY, KEY, Run, WandbServer
 from nl_lightning.study.records import Record, load_records
 
 PROGRAMS = Path(sys.executable).parent
+TESTS = Path(__file__).resolve().parents[1]
 LIMIT = 900
 """Seconds after which a program hangs."""
 
@@ -66,10 +68,15 @@ class Place:
     def records(self) -> list[Record]:
         return load_records(self.folder / "my_results", "tiny")[0]
 
+    def said(self, variant: str) -> dict[str, Any]:
+        """What a run says of itself."""
+        marker = self.folder / "my_results" / "runs" / "tiny" / variant / "seed0" / "state.json"
+        said: dict[str, Any] = json.loads(marker.read_text()) if marker.exists() else {}
+        return said
+
     def training(self, variant: str) -> bool:
         """Whether a run is in the middle of training."""
-        marker = self.folder / "my_results" / "runs" / "tiny" / variant / "seed0" / "state.json"
-        said = json.loads(marker.read_text()) if marker.exists() else {}
+        said = self.said(variant)
         return said.get("phase") == "train" and said["done"] > 3
 
     def wandb_run(self, variant: str) -> Run:
@@ -118,7 +125,8 @@ def longer(place: Place) -> None:
     recipe.write_text(text.replace("data:\n", "data:\n  decoded_copy: true\n"))
 
 
-def test_two_agents_finish_a_study_and_train_each_run_once(place: Place) -> None:
+def test_a_study_is_swept(place: Place) -> None:
+    """By two agents, which train each run once. Then again, and from a machine without the results."""
     sweep = place.sweep("small")
     agents = [place.agent(sweep), place.agent(sweep)]
     for agent in agents:
@@ -138,6 +146,53 @@ def test_two_agents_finish_a_study_and_train_each_run_once(place: Place) -> None
         assert run.history[-1]["trainer/global_step"] == record.steps
     assert place.wandb_run("nl").values()["instantiation"] == "dot_product"
     assert_nothing_private_left(place)
+    done_points_are_repeats(place, records)
+    records_of_others_are_not_believed(place, records)
+
+
+def done_points_are_repeats(place: Place, records: list[Record]) -> None:
+    """They end at once, with the numbers of the first."""
+    first = place.wandb_run("c2d")
+
+    def point_again() -> Run:
+        again = place.sweep("small")
+        place.agent(again, "--count", "1").communicate(timeout=LIMIT)
+        (run,) = place.server.state.sweep_runs(again.split("/")[-1])
+        return run
+
+    run = point_again()
+    assert (run.state, run.tags) == ("finished", ["one", "repeat"])
+    assert run.summary["repeat_of"] == first.name
+    assert json.loads(run.summary["record"]) == json.loads(first.summary["record"])
+
+    # Another machine, without this one's results: it finds the record in the W&B project.
+    results = place.folder / "my_results"
+    results.rename(place.folder / "elsewhere")
+    assert point_again().summary["repeat_of"] == first.name
+    assert place.records() == [record for record in records if record.variant == "c2d"]
+    assert not (results / "runs" / "tiny" / "c2d" / "seed0" / "checkpoints").exists()  # nothing was trained
+
+
+def records_of_others_are_not_believed(place: Place, records: list[Record]) -> None:
+    """Half a record, a record that leads out of the results folder, and one of another variant: the run is trained."""
+    (other,) = (record for record in records if record.variant == "nl")
+    asked = planned(place.folder, "c2d").config_hash
+    others = json.dumps(asdict(other) | {"config_hash": asked})
+    climbs = json.dumps(asdict(other) | {"config_hash": asked, "recipe": "../../../climbed_out", "variant": "c2d"})
+    shutil.rmtree(place.folder / "my_results")
+    place.server.state.runs.clear()
+    for name, record in {"half": '{"top1": 3', "climbs": climbs, "others": others}.items():
+        config = {"config_hash": {"value": asked}}
+        place.server.state.runs[name] = Run(
+            ENTITY, "nl-lightning", name, name, "finished", config=config, summary={"record": record}
+        )
+    sweep = place.sweep("small")
+    said, _ = place.agent(sweep, "--count", "1").communicate(timeout=LIMIT)
+    assert said.count("it isn't used, c2d seed 0 is trained") == 3, said
+    assert [record.variant for record in place.records()] == ["c2d"]
+    (run,) = place.server.state.sweep_runs(sweep.split("/")[-1])
+    assert (run.state, json.loads(run.summary["record"])["variant"]) == ("finished", "c2d")
+    assert not list(place.folder.parent.rglob("climbed_out"))
 
 
 def assert_nothing_private_left(place: Place) -> None:
@@ -152,56 +207,22 @@ def assert_nothing_private_left(place: Place) -> None:
     assert uploads <= {"config.yaml", "wandb-summary.json"}
 
 
-def test_a_point_that_is_done_ends_as_a_repeat_with_the_numbers_of_the_first(place: Place) -> None:
-    assert place.run("nl-lightning", "run", "study.yaml", "--recipe=tiny.yaml", "--variant=c2d")[0] == 0
-    sweep = place.sweep("small")
-    code, said = place.agent(sweep, "--count", "1").communicate(timeout=LIMIT), ""
-    (run,) = place.server.state.sweep_runs(sweep.split("/")[-1])
-    (record,) = place.records()
-    assert run.state == "finished", (code, said)
-    assert run.tags == ["one", "repeat"]
-    assert run.summary["repeat_of"] == place.wandb_run("c2d").name == record.config_hash
-    assert json.loads(run.summary["record"]) == json.loads(place.wandb_run("c2d").summary["record"])
-
-    # Another machine, without this one's results: it finds the record in the W&B project.
-    results = place.folder / "my_results"
-    results.rename(place.folder / "elsewhere")
-    again = place.sweep("small")
-    place.agent(again, "--count", "1").communicate(timeout=LIMIT)
-    (run,) = place.server.state.sweep_runs(again.split("/")[-1])
-    assert run.summary["repeat_of"] == record.config_hash
-    assert place.records() == [record]
-    assert not (results / "runs" / "tiny" / "c2d" / "seed0" / "checkpoints").exists()  # nothing was trained
-
-
-def test_a_point_whose_record_in_the_project_is_not_its_own_is_trained(place: Place) -> None:
-    """Half a record, a record that leads out of the results folder, and one of another variant."""
-    assert place.run("nl-lightning", "run", "study.yaml", "--recipe=tiny.yaml", "--variant=nl")[0] == 0
-    (other,) = place.records()
-    asked = planned(place.folder, "c2d").config_hash
-    others = json.dumps(asdict(other) | {"config_hash": asked})
-    climbs = json.dumps(asdict(other) | {"config_hash": asked, "recipe": "../../../climbed_out", "variant": "c2d"})
-    for name, record in {"half": '{"top1": 3', "climbs": climbs, "others": others}.items():
-        config = {"config_hash": {"value": asked}}
-        place.server.state.runs[name] = Run(
-            ENTITY, "nl-lightning", name, name, "finished", config=config, summary={"record": record}
-        )
-    sweep = place.sweep("small")
-    said, _ = place.agent(sweep, "--count", "1").communicate(timeout=LIMIT)
-    assert said.count("it isn't used, c2d seed 0 is trained") == 3, said
-    assert {record.variant for record in place.records()} == {"c2d", "nl"}
-    (run,) = place.server.state.sweep_runs(sweep.split("/")[-1])
-    assert (run.state, json.loads(run.summary["record"])["variant"]) == ("finished", "c2d")
-    assert not list(place.folder.parent.rglob("climbed_out"))
-
-
-def test_what_a_killed_agent_left_is_finished_by_the_next(place: Place) -> None:
+def test_a_preempted_and_then_killed_run_is_finished_under_its_own_id(place: Place) -> None:
     longer(place)
     sweep = place.sweep("small")
-    dead = place.agent(sweep)
+    agent = place.agent(sweep, "--forward-signals")
     wait_for(lambda: place.training("c2d"), "training")
-    kill(dead)
+    agent.send_signal(signal.SIGTERM)
+    agent.communicate(timeout=LIMIT)
     first = place.wandb_run("c2d")
+    assert first.state == "preempted"
+    code, said = place.run("nl-lightning", "status", "study.yaml", "--recipe=tiny.yaml")
+    assert code == 0
+    assert "preempted" in said
+
+    again = place.agent(sweep)
+    wait_for(lambda: place.training("c2d"), "training")
+    kill(again)
     place.agent(sweep, "--count", "1").communicate(timeout=LIMIT)
     assert {record.variant for record in place.records()} == {"c2d", "nl"}
     assert place.wandb_run("c2d") is first
@@ -212,39 +233,39 @@ def test_what_a_killed_agent_left_is_finished_by_the_next(place: Place) -> None:
     assert steps[-1] == 42
 
 
-def test_a_preempted_run_goes_on_under_its_own_id(place: Place) -> None:
-    longer(place)
-    sweep = place.sweep("small")
-    agent = place.agent(sweep, "--forward-signals")
-    wait_for(lambda: place.training("c2d"), "training")
-    agent.send_signal(signal.SIGTERM)
-    agent.communicate(timeout=LIMIT)
-    run = place.wandb_run("c2d")
-    assert run.state == "preempted"
-    code, said = place.run("nl-lightning", "status", "study.yaml", "--recipe=tiny.yaml")
-    assert code == 0
-    assert "preempted" in said
-    place.agent(sweep, "--count", "1").communicate(timeout=LIMIT)
-    assert place.wandb_run("c2d") is run
-    assert run.state == "finished"
-    assert [record.variant for record in place.records()] == ["c2d"]
-
-
-def test_a_failed_run_is_run_again_under_its_own_id(place: Place) -> None:
+def test_points_that_make_no_sense_and_runs_that_fail_cost_nothing_else(place: Place) -> None:
+    """A sweep that somebody edited, on videos of which some are broken; these are mended, and the run is run again."""
     broken = sorted((place.folder / "videos" / "train").glob("*/*.mp4"))[:3]
     kept = [path.read_bytes() for path in broken]
     for path in broken:
         path.write_bytes(b"")
-    sweep = place.sweep("small")
-    place.agent(sweep, "--count", "1").communicate(timeout=LIMIT)
-    run = place.wandb_run("c2d")
-    assert run.state == "failed"
+    assert place.run("nl-lightning", "sweeps", "study.yaml", "--recipe", "tiny.yaml")[0] == 0
+    file = place.folder / "sweeps" / "small.yaml"
+    sweep = yaml.safe_load(file.read_text())
+    sweep["parameters"]["variant"]["values"] = ["c2dd", "c2d"]
+    sweep["parameters"]["seed"]["values"] = ["first", 0]
+    sweep["run_cap"] = 4
+    file.write_text(yaml.safe_dump(sweep))
+    place.run("wandb", "sweep", "sweeps/small.yaml")
+    sweep_id = list(place.server.state.sweeps)[-1]
+    # Three failures in its first minute would stop the agent, as W&B has it.
+    agent = place.agent(f"{ENTITY}/nl-lightning/{sweep_id}", WANDB_AGENT_DISABLE_FLAPPING="true")
+    agent.communicate(timeout=LIMIT)
+    *wrong, right = place.server.state.runs.values()
+    assert [run.state for run in [*wrong, right]] == ["failed"] * 4
+    seed = "argument --seed: expected a whole number of at least 0, not 'first' (see nl-lightning run --help)"
+    assert [run.summary["error"] for run in wrong] == [
+        seed,
+        seed,
+        "study.yaml: no variant 'c2dd'; did you mean 'c2d'?",
+    ]
+
     for path, content in zip(broken, kept, strict=True):
         path.write_bytes(content)
     assert place.run("nl-lightning", "run", "study.yaml", "--recipe=tiny.yaml", "--failed")[0] == 0
-    assert place.wandb_run("c2d") is run
-    assert run.state == "finished"
-    assert json.loads(run.summary["record"])["variant"] == "c2d"
+    assert list(place.server.state.runs.values()) == [*wrong, right]  # under its own id
+    assert right.state == "finished"
+    assert json.loads(right.summary["record"])["variant"] == "c2d"
     code, said = place.run("nl-lightning", "run", "study.yaml", "--recipe=tiny.yaml", "--failed")
     assert (code, "nothing has failed" in said) == (2, True)
 
@@ -255,7 +276,7 @@ def test_a_server_that_is_gone_for_a_while_costs_nothing(place: Place) -> None:
     process = place.start(*command)
     wait_for(lambda: place.training("c2d"), "training")
     place.server.stop()
-    time.sleep(20)
+    wait_for(lambda: place.said("c2d").get("phase") == "test", "testing")
     place.server.start()
     said, _ = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, said
@@ -285,40 +306,19 @@ def test_offline_runs_are_where_they_belong_after_a_sync(place: Place) -> None:
 def test_without_the_server_it_says_so_in_a_line_and_goes_on_offline(place: Place, trouble: str) -> None:
     wrong = "f" * 40
     environment = {"WANDB_API_KEY": wrong} if trouble == "wrong key" else {"WANDB_BASE_URL": "http://127.0.0.1:9"}
-    command = ["nl-lightning", "run", "study.yaml", "--recipe=tiny.yaml", "--variant=c2d"]
-    code, said = place.run(*command, **environment)
-    assert code == 0
-    log = (place.folder / "my_results" / "runs" / "tiny" / "c2d" / "seed0.log").read_text()
-    (line,) = [line for line in log.splitlines() if line.startswith("nl-lightning: W&B")]
+    code = (
+        "from pathlib import Path; from tiny_study import planned; from nl_lightning.tracking import log; import wandb"
+    )
+    code += "; log.begin(planned(Path(), 'c2d')); print('mode', wandb.run.settings.mode); wandb.finish()"
+    path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    status, said = place.run(sys.executable, "-c", code, PYTHONPATH=path, WANDB_INIT_TIMEOUT="3", **environment)
+    assert status == 0, said
+    (line,) = [line for line in said.splitlines() if line.startswith("nl-lightning: W&B")]
     assert "going on offline; 'wandb sync' sends it later" in line
-    assert wrong not in said + log
-    assert KEY not in said + log
+    assert "mode offline" in said.splitlines()
+    assert wrong not in said
+    assert KEY not in said
     assert place.server.state.runs == {}
-    assert [record.variant for record in place.records()] == ["c2d"]
-
-
-def test_a_sweep_that_somebody_edited_loses_only_the_points_that_make_no_sense(place: Place) -> None:
-    assert place.run("nl-lightning", "sweeps", "study.yaml", "--recipe", "tiny.yaml")[0] == 0
-    file = place.folder / "sweeps" / "small.yaml"
-    sweep = yaml.safe_load(file.read_text())
-    sweep["parameters"]["variant"]["values"] = ["c2dd", "c2d"]
-    sweep["parameters"]["seed"]["values"] = ["first", 0]
-    sweep["run_cap"] = 4
-    file.write_text(yaml.safe_dump(sweep))
-    place.run("wandb", "sweep", "sweeps/small.yaml")
-    sweep_id = list(place.server.state.sweeps)[-1]
-    # Three failures in its first minute would stop the agent, as W&B has it.
-    agent = place.agent(f"{ENTITY}/nl-lightning/{sweep_id}", WANDB_AGENT_DISABLE_FLAPPING="true")
-    agent.communicate(timeout=LIMIT)
-    *wrong, right = place.server.state.runs.values()
-    assert [run.state for run in wrong] == ["failed"] * 3
-    assert right.state == "finished"
-    seed = "argument --seed: expected a whole number of at least 0, not 'first' (see nl-lightning run --help)"
-    assert [run.summary["error"] for run in wrong] == [
-        seed,
-        seed,
-        "study.yaml: no variant 'c2dd'; did you mean 'c2d'?",
-    ]
 
 
 def test_a_study_that_changed_after_the_sweep_was_made_is_refused(place: Place) -> None:
