@@ -191,6 +191,7 @@ def alone(work: Callable[[Settings], Figures], settings: Settings) -> Figures:
 
 def _begin(settings: Settings) -> None:
     """One thread on a CPU, the allocator as in training, and no more memory than there is."""
+    gc.freeze()  # what was imported before is never garbage, and takes long to look through
     if settings.device == "cpu":
         torch.set_num_threads(1)
         most = int(SPARE * memory_at_hand("cpu")) + _account("VmData")
