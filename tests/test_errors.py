@@ -11,6 +11,16 @@ from rich.table import Table
 
 from nl_lightning.errors import UserError, mistake, nearest, terminal, visible
 
+KILLED = (
+    "a process that reads data was killed (by hand, or because memory is full: lower data.num_workers then); call again"
+)
+
+
+def caused(error: Exception, by: str) -> Exception:
+    """The error, raised from another one with this text."""
+    error.__cause__ = RuntimeError(by)
+    return error
+
 
 @pytest.mark.parametrize(
     ("error", "line"),
@@ -25,6 +35,9 @@ from nl_lightning.errors import UserError, mistake, nearest, terminal, visible
         (ValueError("embedded null byte"), "a path has a NUL character in it"),
         (RuntimeError("unable to allocate shared memory(shm) for file </torch_1>"), "/dev/shm is full, "),
         (RuntimeError("DataLoader worker (pid 1) is killed by signal: Bus error. It is"), "/dev/shm is full, "),
+        (RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed."), KILLED),
+        (RuntimeError("DataLoader worker (pid(s) 1, 2) exited unexpectedly"), KILLED),
+        (caused(RuntimeError("DataLoader worker (pid(s) 1) exited"), "is killed by signal: Bus error."), "/dev/shm is"),
     ],
 )
 def test_lines(error: BaseException, line: str) -> None:

@@ -47,6 +47,7 @@ before the recipe's. For videos of your own, start from folder.yaml.
   --model.net.depth=50              ResNet-50 or ResNet-101
   --model.net.non_local=JSON        blocks: {{"placement": {{"res4": [4]}}, "instantiation": "gaussian"}}
   --model.init_from=FILE            fit: weights to start from
+  --model.init_new=[non_local]      fit: parts that stay new where these weights lack them
   --model.predictions=FILE.parquet  test: keep what is predicted for each video
   --weights FILE                    validate, test: a weight file, with its network and input
   --ckpt_path=FILE                  a checkpoint: go on from it (fit), or measure it

@@ -70,18 +70,21 @@ class Rescored:
 def rescore(path: Path) -> Rescored:
     """Score a file of predictions under all protocols, in one pass.
 
-    UserError if it can't be read, or its videos have several labels each.
+    UserError if it can't be read, its videos have several labels each, or the network had diverged.
     """
     protocol = read_protocol(path)
     if protocol.multi_label:
         raise UserError(f"{path}: its videos have several classes each; top-1 and top-5 are of videos with one")
     chosen = subsets(protocol)
-    labels, read, ranks = [], [], []
+    labels, read, ranks, broken = [], [], [], 0
     for prediction in read_predictions(path):
         assert isinstance(prediction.label, int)
         labels.append(prediction.label)
         read.append(prediction.views is not None)
+        broken += prediction.views is not None and not np.isfinite(prediction.views).all()
         ranks.append(_ranks(prediction.views, prediction.label, list(chosen.values())))
+    if broken:
+        raise UserError(f"{path}: diverged: the scores of {broken} of {len(labels)} test videos are no finite numbers")
     found = np.array(ranks, dtype=np.float64).reshape(len(labels), len(chosen) * len(RULES))
     protocols = [(views, rule) for views in chosen for rule in RULES]
     return Rescored(protocols, np.array(labels, np.int64), np.array(read, np.bool_), found)
@@ -124,9 +127,12 @@ def rescore_record(path: Path) -> tuple[Rescored, Record]:
     """Score the predictions of a record, and check that they are those that it was made of.
 
     Raises:
-        UserError: there is no such record or no predictions, or they say something else than the record.
+        UserError: there is no such record or no predictions, they say something else than the record, or the run
+            diverged.
     """
     record = read_record(path)
+    if record.diverged:
+        raise UserError(f"{path}: diverged: no finite number is {record.diverged}; there is nothing to score again")
     place, run = path.resolve(), (record.recipe, record.variant, record.seed)
     if len(place.parents) < 4 or record_path(place.parents[3], *run) != place:
         raise UserError(

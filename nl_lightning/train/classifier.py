@@ -33,7 +33,15 @@ from nl_lightning.train.optimization import Schedule, norms, optimize, paper_sgd
 from nl_lightning.train.precise_bn import estimate_statistics
 from nl_lightning.train.predictions import PartWriter, VideoViews, ViewProtocol, merge, stored
 from nl_lightning.train.scores import VideoScores, contributions, in_order, mean_softmax, topk_accuracy
-from nl_lightning.weights.file import HEADER, Colour, InputSettings, WeightsHeader
+from nl_lightning.weights.file import (
+    HEADER,
+    Colour,
+    InputSettings,
+    WeightsHeader,
+    check_classes,
+    check_parts,
+    classes_in,
+)
 from nl_lightning.weights.imagenet import load_imagenet
 
 TRAINED = "trained"
@@ -63,6 +71,8 @@ class VideoClassifier(L.LightningModule):
         init_from: what training starts from, or nothing: a checkpoint of the same network on shorter clips (paper,
             128 frames), or a weight file. ``{depth}`` in it stands for the network's depth, ``{blocks}`` for how many
             non-local blocks it has.
+        init_new: parts of the network that stay as they are initialised where `init_from` lacks them. ``[non_local]``
+            starts a network with blocks from one without.
         weights: a weight file that holds this network, to test; ``nl-lightning test --weights`` sets it.
         test_pool: side of the window that testing slides over res5, for a softmax at every place and their mean: the
             side of res5 in training (7 in the paper, which tests fully convolutionally); none for one global pool.
@@ -91,6 +101,7 @@ class VideoClassifier(L.LightningModule):
         decay_one_dimensional: bool = True,
         imagenet: str | None = None,
         init_from: str | None = None,
+        init_new: tuple[str, ...] = (),
         weights: str | None = None,
         test_pool: int | None = None,
         precise_bn: int = 0,
@@ -115,7 +126,7 @@ class VideoClassifier(L.LightningModule):
         self.optimizer, self.schedule, self.lr_batch = optimizer, schedule, lr_batch
         self.mean, self.std = mean, std
         self.freeze_bn, self.decay_one_dimensional = freeze_bn, decay_one_dimensional
-        self.imagenet, self.init_from, self.weights = imagenet, init_from, weights
+        self.imagenet, self.init_from, self.init_new, self.weights = imagenet, init_from, init_new, weights
         self.test_pool, self.precise_bn = test_pool, precise_bn
         self.views_per_forward, self.predictions = views_per_forward, predictions
         self.configure_models(net, recompute, compile, kernels)
@@ -126,6 +137,7 @@ class VideoClassifier(L.LightningModule):
     def configure_models(self, net: ResNetConfig, recompute: bool, compile: bool, kernels: Kernels) -> None:
         self.net = use_kernels(VideoResNet(net), kernels)
         self.net.recompute(recompute)
+        check_parts(self.net, self.init_new, "model.init_new")
         self.compiled, self.kernels = compile, kernels
         self.as_tested: tuple[VideoResNet, ...] = ()  # no module of ours: its tensors are in no checkpoint
         if self.freeze_bn:
@@ -151,19 +163,24 @@ class VideoClassifier(L.LightningModule):
         if self.compiled:
             self.net.compile()
         if self.weights is not None:
-            start.load_tested_weights(self.net, Path(self.weights), stage)
+            start.load_tested_weights(self.net, Path(self.weights), stage, self._classes(stage))
             self.statistics_estimated = True  # they are the file's
         if stage == "fit" and self.imagenet is not None:
             load_imagenet(self.net, start.file_of(self.imagenet, self.net.config))
         if stage == "fit" and self.init_from is not None:
-            start.init_from(self.net, start.file_of(self.init_from, self.net.config))
+            file = start.file_of(self.init_from, self.net.config)
+            new = start.init_from(self.net, file, self.init_new, self._classes(stage))
+            if new and self.trainer.is_global_zero:
+                say(f"init_from: {file} lacks {', '.join(new)}: new, as initialised")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """UserError if a checkpoint is of another network."""
+        """UserError if a checkpoint is of another network, or of other classes than the data."""
         shapes = [{k: v.shape for k, v in state.items()} for state in (self.state_dict(), checkpoint["state_dict"])]
         differ = sorted(k for k in shapes[0].keys() | shapes[1].keys() if shapes[0].get(k) != shapes[1].get(k))
         if differ:
             raise UserError(f"ckpt_path: the checkpoint is of another network: {len(differ)} tensors, as {differ[0]}")
+        classes = self._classes("fit" if self.trainer.state.fn == "fit" else "test")
+        check_classes(classes_in(checkpoint, "ckpt_path"), classes, "ckpt_path")
         trained = checkpoint.get(TRAINED, [{}])
         self.trained = trained[self.global_rank % len(trained)]
         said = checkpoint.get(STATE, {})
@@ -184,13 +201,20 @@ class VideoClassifier(L.LightningModule):
             test_pool=self.test_pool,
             multi_label=self.multi_label,
         )
-        names: tuple[str, ...] = () if data is None else data.videos("train").classes
-        checkpoint[HEADER] = WeightsHeader(self.net.config, settings, "nl-lightning", "", classes=names).to_json()
+        header = WeightsHeader(self.net.config, settings, "nl-lightning", "", classes=self._classes("fit"))
+        checkpoint[HEADER] = header.to_json()
 
     @property
     def _data(self) -> Any:
         """The trainer's data module; None where batches come from elsewhere."""
-        return getattr(self.trainer, "datamodule", None)
+        return getattr(self._trainer, "datamodule", None)
+
+    def _classes(self, stage: str) -> tuple[str, ...]:
+        """Names of the classes that the data of a stage have, or nothing."""
+        names: tuple[str, ...] = (
+            () if self._data is None else self._data.videos("train" if stage == "fit" else "val").classes
+        )
+        return names
 
     # --------------------------------------------------------------------------------------------------------- training
 

@@ -8,7 +8,9 @@ are files of this machine, and of checkpoints only tensors and plain values are 
 import argparse
 import contextlib
 import ctypes
+import itertools
 import logging
+import os
 import re
 import shlex
 import warnings
@@ -28,7 +30,7 @@ from nl_lightning.errors import Stopped, UserError, nearest, say, stop_on_signal
 from nl_lightning.models.complexity import BlockCost, Complexity, block_costs, complexity
 from nl_lightning.models.conventions import Triple
 from nl_lightning.models.resnet import VideoResNet
-from nl_lightning.study.border import weigh_yaml
+from nl_lightning.study.border import load_yaml, parse_yaml, weigh_yaml
 from nl_lightning.study.run import CHECKPOINT, CHECKPOINT_MINUTES, Run
 from nl_lightning.train.callbacks import Bar, FitCurve, UnreadableVideos
 from nl_lightning.train.checkpoints import LocalFiles, Saver, local_file
@@ -42,11 +44,11 @@ FITS = Path("my_results/fit")
 """Where ``fit`` writes unless it is told a folder: a folder for each training."""
 
 
-def _weighed(load: Callable[[str], Any]) -> Callable[[str], Any]:
-    """A reader of YAML that refuses what is small and would become huge."""
+def _guarded(load: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A reader of YAML that refuses what is small and would become huge, and a key that is given twice."""
 
     def read(text: str) -> Any:
-        weigh_yaml(text, "YAML")
+        parse_yaml(text, "YAML")
         return load(text)
 
     return read
@@ -57,7 +59,7 @@ jsonargparse.set_parsing_settings(
     config_read_mode_fsspec_enabled=False,  # LightningCLI allows it: a recipe would be fetched
     instantiate_subclass_spec_in_any=False,
 )
-jsonargparse.set_loader("yaml", _weighed(jsonargparse.get_loader("yaml")), (yaml.YAMLError, UserError))
+jsonargparse.set_loader("yaml", _guarded(jsonargparse.get_loader("yaml")), (yaml.YAMLError, UserError))
 
 
 class VideoCLI(LightningCLI):
@@ -112,6 +114,8 @@ class VideoCLI(LightningCLI):
         for word in args:  # parts of the parser read YAML by another way than its reader
             with contextlib.suppress(yaml.YAMLError):
                 weigh_yaml(word.partition("=")[2] or word, word[:60])
+        for file in _config_files(args):
+            load_yaml(file)
         try:
             super().parse_arguments(parser, args)
         except (argparse.ArgumentError, ValueError, TypeError, KeyError, RecursionError, OSError) as error:
@@ -235,6 +239,13 @@ class VideoCLI(LightningCLI):
             print(visible(f"{', '.join(measured)} ({of})"))
             if self.model.diverged:
                 say(f"diverged: {self.model.diverged}")
+
+
+def _config_files(words: Sequence[str]) -> list[Path]:
+    """The files that ``--config`` names."""
+    given = [word.removeprefix("--config=") for word in words if word.startswith("--config=")]
+    given += [after for word, after in itertools.pairwise(words) if word == "--config"]
+    return [Path(name) for name in given if os.path.isfile(name)]
 
 
 def _checkpoint(given: str, root: str | None) -> Path:

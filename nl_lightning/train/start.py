@@ -1,10 +1,13 @@
 """What a network starts from: ImageNet's weights, a training checkpoint, or a weight file."""
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
+
+from torch import Tensor
 
 from nl_lightning.errors import UserError
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
-from nl_lightning.weights.file import differences, fill, read_weights
+from nl_lightning.weights.file import check_classes, classes_in, differences, fill, read_weights
 from nl_lightning.weights.safe import read_torch
 
 
@@ -14,8 +17,11 @@ def file_of(path: str, net: ResNetConfig) -> Path:
     return Path(path.replace("{depth}", str(net.depth)).replace("{blocks}", str(blocks)))
 
 
-def load_tested_weights(net: VideoResNet, path: Path, stage: str) -> None:
-    """Load a weight file that holds this very network. UserError if it doesn't, or if `stage` is ``fit``."""
+def load_tested_weights(net: VideoResNet, path: Path, stage: str, classes: Sequence[str] = ()) -> None:
+    """Load a weight file that holds this very network, for data with these `classes` (names, or nothing).
+
+    UserError if it doesn't, if its classes are others, or if `stage` is ``fit``.
+    """
     if stage == "fit":
         raise UserError("weights: is for testing; model.init_from starts a training from a weight file")
     tensors, header = read_weights(path)
@@ -23,33 +29,55 @@ def load_tested_weights(net: VideoResNet, path: Path, stage: str) -> None:
         raise UserError(f"weights: {path} has no classifier to test; model.init_from starts a training from it")
     if differ := differences(header.net, net.config):
         raise UserError(f"weights: {path} is of another network: {'; '.join(differ)}")
+    check_classes(header.classes, classes, f"weights: {path}")
     fill(net, tensors, f"weights: {path}")
 
 
-def init_from(net: VideoResNet, path: Path) -> None:
-    """Load the network of a checkpoint or of a weight file, strictly; without a classifier, the network's own stays.
+def init_from(net: VideoResNet, path: Path, new: Collection[str] = (), classes: Sequence[str] = ()) -> list[str]:
+    """Load the network of a checkpoint or of a weight file; return what stays new, as ``res3.non_local.1``.
+
+    Args:
+        net: the network.
+        path: a checkpoint of ours, or a weight file. Without a classifier in it, the network's own stays.
+        new: parts of the network that may stay new where the file lacks them, see
+            :func:`~nl_lightning.weights.file.fill`.
+        classes: names of the data's classes, or nothing. Where the classifier is kept, the file's have to be the same.
 
     Raises:
-        UserError: the file is missing, or holds another network.
+        UserError: the file is missing, or holds another network or other classes.
     """
+    at = f"init_from: {path}"
     if path.suffix == ".safetensors":
         tensors, header = read_weights(path)
-        classes = header.net.num_classes, net.config.num_classes
-        if header.classifier and classes[0] != classes[1]:
-            raise UserError(
-                f"init_from: {path} has {classes[0]} classes, and this network {classes[1]}: "
-                "import it again --without-classifier"
-            )
-        fill(net, tensors, f"init_from: {path}", header.classifier)
-        return
+        named, new = header.classes, new if header.classifier else {*new, "fc"}
+    else:
+        tensors, named = _of_checkpoint(path, at)
+    kept = tensors.get("fc.weight")
+    if kept is not None:
+        again = "nl-lightning weights import --without-classifier leaves its classifier out"
+        if kept.ndim and len(kept) != net.config.num_classes:
+            raise UserError(f"{at} has {len(kept)} classes, and this network {net.config.num_classes}: {again}")
+        check_classes(named, classes, f"{at} ({again})")
+    return [part for part in fill(net, tensors, at, new) if part != "fc"]
+
+
+def _of_checkpoint(path: Path, at: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The network's tensors in a training checkpoint of ours, and the names of its classes."""
     if not path.exists():
         raise UserError(
             f"init_from: no checkpoint at {path}; train that run first (if its record is there already, "
             "delete that, or take another folder for --results)"
         )
     try:
-        state = read_torch(path)["state_dict"]
-        net.load_state_dict({k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")})
-    except (UserError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:500]
-        raise UserError(f"init_from: {path} holds no weights of this network: {reason}") from None
+        content = read_torch(path)
+    except UserError as error:
+        raise UserError(f"{at} holds no weights of this network: {error}") from None
+    state = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(state, dict):
+        raise UserError(f"{at} holds no weights of this network: it has no state_dict")
+    tensors = {
+        name.removeprefix("net."): tensor
+        for name, tensor in state.items()
+        if isinstance(name, str) and name.startswith("net.") and isinstance(tensor, Tensor)
+    }
+    return tensors, classes_in(content, at)

@@ -7,6 +7,7 @@ refused by name.
 import io
 import struct
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,11 +16,11 @@ import torch
 import yaml
 from torch import Tensor
 
-from nl_lightning.errors import UserError
+from nl_lightning.errors import UserError, say
 from nl_lightning.models.conventions import STAGES
 from nl_lightning.study.files import write_output
 from nl_lightning.weights import slowfast
-from nl_lightning.weights.file import WeightsHeader, differences, read_weights
+from nl_lightning.weights.file import InputSettings, WeightsHeader, differences, read_weights
 from nl_lightning.weights.importing import translate
 from nl_lightning.weights.source import CLIPS, Source, variant_words
 from nl_lightning.weights.sources import AFFINE_RATE, CAFFE2, FINE_TUNING_RATE, SLOWFAST
@@ -40,7 +41,11 @@ def export_weights(path: Path, out: Path, to: Target) -> int:
     beside: dict[str, Any] = (
         {"lr": _rate(header)} if to == "caffe2" else {"cfg": yaml.safe_dump(_configuration(header))}
     )
-    _check(theirs, beside, header, kind)
+    read_back = _read_back(theirs, beside, header, kind)
+    if differ := differences(read_back.net, header.net):
+        raise UserError(f"{kind.name} has no network that computes this: {'; '.join(differ)}")
+    if lost := _lost(header.input, read_back.input):
+        say(f"files of {kind.name} can't hold these settings, and read back as others: {', '.join(lost)}")
     if to == "caffe2":
         blobs = {name: tensor.numpy() for name, tensor in (theirs | beside).items()}
         write_output(out, python2_pickle(blobs))
@@ -90,8 +95,10 @@ def _configuration(header: WeightsHeader) -> dict[str, Any]:
     return slowfast.configuration(header.input, more)
 
 
-def _check(theirs: Mapping[str, Tensor], beside: Mapping[str, Any], header: WeightsHeader, kind: Source) -> None:
-    """UserError unless what is written would be read as the network of `header`."""
+def _read_back(
+    theirs: Mapping[str, Tensor], beside: Mapping[str, Any], header: WeightsHeader, kind: Source
+) -> WeightsHeader:
+    """The header that an import of what is written would give. UserError if there can be none."""
     seen, blocks = header.input, header.net.non_local
     clip = f"{seen.num_frames}x{seen.frame_stride}"
     if kind is CAFFE2 and clip not in CLIPS:
@@ -99,9 +106,18 @@ def _check(theirs: Mapping[str, Tensor], beside: Mapping[str, Any], header: Weig
     if blocks is not None and blocks.instantiation not in slowfast.INSTANTIATIONS.values():
         raise UserError(f"{kind.name} has no {blocks.instantiation} blocks")
     words = variant_words(f"{clip} {blocks.instantiation if blocks else ''}")
-    back = translate(unwrapped({"model_state": dict(theirs), **beside}), words, kind.name).header
-    if differ := differences(back.net, header.net):
-        raise UserError(f"{kind.name} has no network that computes this: {'; '.join(differ)}")
+    return translate(unwrapped({"model_state": dict(theirs), **beside}), words, kind.name).header
+
+
+def _lost(ours: InputSettings, back: InputSettings) -> list[str]:
+    """The settings that are read back as others, a few words each."""
+    pairs = [(field.name, getattr(ours, field.name), getattr(back, field.name)) for field in fields(InputSettings)]
+    return [f"{name} {was} ({now})" for name, was, now in pairs if was != now and not _close(was, now)]
+
+
+def _close(one: object, other: object) -> bool:
+    """Whether two colours differ by rounding only."""
+    return isinstance(one, tuple) and isinstance(other, tuple) and np.allclose(one, other, rtol=1e-6, atol=0)
 
 
 def python2_pickle(blobs: Mapping[str, Any]) -> bytes:

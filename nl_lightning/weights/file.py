@@ -5,9 +5,10 @@ tested, and where the weights came from. So ``nl-lightning test --weights W`` ne
 """
 
 import argparse
+import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -18,10 +19,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from nl_lightning.data.sampling import Spread
-from nl_lightning.errors import UserError, visible
+from nl_lightning.errors import UserError, nearest, visible
 from nl_lightning.models.fast import FastVideoResNet
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
-from nl_lightning.study.border import Positive, checked, parse_json
+from nl_lightning.study.border import Positive, checked, parse_json, shown
 from nl_lightning.study.files import write_output
 
 FORMAT = "nl-lightning 1"
@@ -156,16 +157,71 @@ def load_weights(path: Path | str) -> tuple[VideoResNet, WeightsHeader]:
 
 
 def fill(
-    net: VideoResNet, tensors: Mapping[str, Tensor], at: str, classifier: bool = True, assign: bool = False
-) -> None:
-    """Load all tensors of `net`, but for the classifier's if there is none. UserError naming those that don't fit.
+    net: VideoResNet, tensors: Mapping[str, Tensor], at: str, new: Collection[str] = (), assign: bool = False
+) -> list[str]:
+    """Load all tensors of `net`; return what stays as it is initialised, as ``res3.non_local.1``.
 
-    `assign` puts them in place of the network's own, which may be on the meta device then.
+    Args:
+        net: the network.
+        tensors: by our names.
+        at: where they are from, for the message.
+        new: parts of the network that may stay new, such as ``fc`` or ``non_local``, where none of their tensors is
+            given. Of a part with numbers, such as ``non_local``, each number stands for itself.
+        assign: put them in place of the network's own, which may be on the meta device then.
+
+    Raises:
+        UserError: tensors are missing, left over or of another shape, which it names.
     """
-    ours = {name: v for name, v in net.state_dict().items() if classifier or not name.startswith("fc.")}
-    if wrong := mismatches({name: v.shape for name, v in ours.items()}, {n: t.shape for n, t in tensors.items()}):
+    ours = net.state_dict()
+    given = {_part(name, new) for name in tensors}
+    parts = {name: part for name in ours.keys() - tensors.keys() if (part := _part(name, new)) and part not in given}
+    shapes = {name: tensor.shape for name, tensor in ours.items() if name not in parts}
+    if wrong := mismatches(shapes, {name: tensor.shape for name, tensor in tensors.items()}):
         raise UserError(f"{at}: the tensors are not this network's: {wrong}")
-    net.load_state_dict({**net.state_dict(), **tensors}, assign=assign)
+    net.load_state_dict({**ours, **tensors}, assign=assign)
+    return list(dict.fromkeys(parts[name] for name in ours if name in parts))
+
+
+def _part(name: str, new: Collection[str]) -> str | None:
+    """The part among `new` that a tensor belongs to, with the number behind it if it has one."""
+    words = name.split(".")
+    for place, word in enumerate(words):
+        if word in new:
+            return ".".join(words[: place + 1 + words[place + 1].isdigit()])
+    return None
+
+
+def check_parts(net: VideoResNet, parts: Collection[str], key: str) -> None:
+    """UserError for a part that no network like `net` has, with the nearest word. See :func:`fill`."""
+    known = [*dict.fromkeys(name.partition(".")[0] for name in net.state_dict()), "non_local"]
+    for part in parts:
+        if part not in known:
+            raise UserError(f"{key}: a network has no part {shown(part)}{nearest(part, known)}")
+
+
+def classes_in(checkpoint: Mapping[str, Any], at: str) -> tuple[str, ...]:
+    """Names of the classes of a training checkpoint of ours, or nothing. UserError if it says something odd."""
+    return header_from_json(checkpoint[HEADER], at).classes if HEADER in checkpoint else ()
+
+
+def check_classes(there: Sequence[str], here: Sequence[str], where: str) -> None:
+    """UserError unless weights and data have the same classes in the same order, as labels are their places in it.
+
+    Where one side doesn't name its classes, nothing is said.
+
+    Args:
+        there: names of the weights' classes.
+        here: of the data's.
+        where: the weights, for the message.
+    """
+    pairs = enumerate(itertools.zip_longest(there, here))
+    differ = next(((place, names) for place, names in pairs if names[0] != names[1]), None)
+    if there and here and differ is not None:
+        place, names = differ
+        weights, data = ("none" if name is None else shown(name) for name in names)
+        raise UserError(
+            f"{where}: the classes are not those of the data: class {place} is {weights} there, {data} here"
+        )
 
 
 TRAINING_ONLY = {"nonlocal_init", "nonlocal_gamma", "residual_gamma", "decay_bn"}

@@ -159,11 +159,16 @@ def _read(meta: object) -> dict[str, Any]:
     if not isinstance(values.get("model"), dict):
         raise UserError("mmaction2: its configuration has no model")
     flat = flattened({"model": values["model"]})
+    does: dict[str, str] = {}
     for step in _test_pipeline(values):
         kind = str(step.get("type"))
         if kind not in KNOWN_STEPS and not any(fnmatchcase(kind, harmless) for harmless in HARMLESS):
             KEYS.refuse("test_pipeline", kind, "no such step has a counterpart here")
         if kind in KNOWN_STEPS:
+            what = kind.removeprefix("Dense").replace("Three", "Center")  # steps that do the same to a video
+            if what in does:
+                KEYS.refuse("test_pipeline", f"{does[what]}, {kind}", "only one step of a kind has a counterpart here")
+            does[what] = kind
             flat |= {f"pipeline.{kind}.{key}": value for key, value in step.items() if key != "type"}
     about = meta.get("dataset_meta")
     return flat | (flattened({"dataset_meta": about}) if isinstance(about, dict) else {})

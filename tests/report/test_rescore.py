@@ -28,10 +28,10 @@ VIDEOS: list[tuple[int, list[list[float]] | None]] = [
 ]
 
 
-def written(path: Path) -> Path:
+def written(path: Path, more: Any = ()) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = PartWriter(path.with_suffix(".part"))
-    for index, (label, views) in enumerate(VIDEOS):
+    for index, (label, views) in enumerate([*VIDEOS, *more]):
         logs = None if views is None else stored(np.log(np.array(views, np.float32)))
         writer.add(index, VideoViews(f"{index}.mp4", label, logs))
     writer.close()
@@ -114,6 +114,20 @@ def test_predictions_of_another_test_are_refused(tmp_path: Path, capsys: pytest.
         rescore_record(write_record(tmp_path, without_bits))
     assert main(["rescore", str(tmp_path / "nowhere.json")]) == 2
     assert "no record" in capsys.readouterr().err
+
+
+def test_a_diverged_run_has_no_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Be it said by the record, or seen in the predictions."""
+    broken = record(top1=None, top5=None, right_top1="", right_top5="", diverged="the loss from step 120 on")
+    predictions = written(predictions_path(tmp_path, "r", "v", 0, "00ff00ff00ff"), [(0, [SURE, [math.nan] * 6])])
+    for path, said in (
+        (write_record(tmp_path, broken), "diverged: no finite number is the loss from step 120 on"),
+        (predictions, "diverged: the scores of 1 of 5 test videos are no finite numbers"),
+    ):
+        assert main(["rescore", str(path)]) == 2
+        printed = capsys.readouterr()
+        assert said in printed.err
+        assert printed.out == ""
 
 
 def odd(path: Path, columns: dict[str, Any], said: object = None) -> Path:

@@ -248,7 +248,9 @@ def test_accuracy_by_group() -> None:
     assert top1_by(videos, []) == {}
 
 
-def test_longer_clips_start_from_the_weights_of_shorter_ones(tmp_path: Path) -> None:
+def test_longer_clips_start_from_the_weights_of_shorter_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     torch.manual_seed(0)
     short = VideoClassifier(TINY)
     fitted = trainer(tmp_path, max_epochs=1)
@@ -265,6 +267,13 @@ def test_longer_clips_start_from_the_weights_of_shorter_ones(tmp_path: Path) -> 
         start.init_from(long.net, tmp_path / "broken.ckpt")
     with pytest.raises(UserError, match="res4.non_local"):
         start.init_from(VideoClassifier(WITH_BLOCK).net, tmp_path / "short.ckpt")
+    capsys.readouterr()
+    new = VideoClassifier(WITH_BLOCK, init_from=str(tmp_path / "short.ckpt"), init_new=("non_local",))
+    trainer(tmp_path, max_epochs=0).fit(new, loader(batch([0, 1, 2])))
+    said = [line for line in capsys.readouterr().err.splitlines() if "init_from" in line]
+    assert said == [f"nl-lightning: init_from: {tmp_path}/short.ckpt lacks res4.non_local.4: new, as initialised"]
+    with pytest.raises(UserError, match="model.init_new: a network has no part 'nonlocal'; did you mean 'non_local'"):
+        VideoClassifier(TINY, init_new=("nonlocal",))
 
 
 def test_a_recipe_names_start_weights_for_each_of_its_networks(tmp_path: Path) -> None:

@@ -208,7 +208,23 @@ def test_a_recipe_that_would_become_huge_is_refused(home: Path, capsys: pytest.C
     lines = ["a0: &a0 [x, x]", *(f"a{k}: &a{k} [*a{k - 1}, *a{k - 1}]" for k in range(1, 40))]
     (home / "bomb.yaml").write_text("\n".join(lines))
     assert "more than 100000 values" in refusal(capsys, "fit", "--config=bomb.yaml")
+    (home / "deep.yaml").write_text(f"model: {'[' * 200}{']' * 200}")
+    assert "deep.yaml, line 1: lists and mappings lie more than 60 levels deep" in refusal(
+        capsys, "fit", "--config", "deep.yaml"
+    )
     assert "model.net.depth" in refusal(capsys, "fit", f"--model.net.depth={'[' * 100_000}")
+
+
+def test_a_key_that_is_given_twice_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a recipe, and in what a recipe or a word names or holds."""
+    (home / "twice.yaml").write_text("model:\n  test_pool: 1\n  test_pool: 2\n")
+    (home / "model.yaml").write_text("test_pool: 1\ntest_pool: 2\n")
+    (home / "within.yaml").write_text("model: model.yaml\n")
+    said = "twice.yaml, line 3: the key 'test_pool' is given twice"
+    assert said in refusal(capsys, "fit", "--config=twice.yaml")
+    assert said in refusal(capsys, "test", "--config", "twice.yaml")
+    for word in ("--config=within.yaml", "--model=model.yaml", "--model={test_pool: 1, test_pool: 2}"):
+        assert "model" in refusal(capsys, "fit", word)
 
 
 @pytest.mark.parametrize(
@@ -222,6 +238,7 @@ def test_a_recipe_that_would_become_huge_is_refused(home: Path, capsys: pytest.C
         ("--model.net.width=1e9", "model.net.width is 1000000000.0: expected 0 to 16"),
         ("--model.net.num_classes=1000000000", "model.net.num_classes is 1000000000"),
         ("--model.lr_batch=0", "model.lr_batch is 0"),
+        ("--model.init_new=[nonlocal]", "model.init_new: a network has no part 'nonlocal'; did you mean 'non_local'?"),
         ("--model.test_pool=0", "model.test_pool is 0"),
         ("--model.precise_bn=-1", "model.precise_bn is -1"),
         ("--model.views_per_forward=0", "model.views_per_forward is 0"),

@@ -1,17 +1,21 @@
 """`test --weights W` needs nothing but data: what the file says becomes the command line, in the right order."""
 
+import json
 from pathlib import Path
+from typing import Any
 
+import lightning as L
 import pytest
 import torch
 
 from nl_lightning.cli import main
+from nl_lightning.data import longrange
 from nl_lightning.errors import UserError
 from nl_lightning.models.conventions import Conventions
 from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.train.lightning_cli import VideoCLI
-from nl_lightning.weights.file import InputSettings, WeightsHeader, save_weights, with_weights
+from nl_lightning.weights.file import HEADER, InputSettings, WeightsHeader, save_weights, with_weights
 
 NET = ResNetConfig(
     non_local=NonLocalConfig({"res3": [1]}), num_classes=11, width=1 / 64, spatial_strides=(2, 2, 1, 1, 1, 1),
@@ -80,3 +84,40 @@ def test_testing_a_weight_file(
     assert main(["test", f"--weights={weights}", *common, "--model.net.conventions.scale=false"]) == 2
     said = capfd.readouterr().err
     assert "is of another network: conventions.scale is True there, False here" in said
+
+
+@pytest.fixture
+def of_two_classes(tmp_path: Path, small_videos: Path) -> tuple[Path, Path, list[str]]:
+    """A weight file and a training checkpoint that exchange two classes of the small videos, and words for these."""
+    names = (*longrange.CLASSES[:3], longrange.CLASSES[4], longrange.CLASSES[3], *longrange.CLASSES[5:])
+    header = WeightsHeader(NET, INPUT, "ours", "", classes=names)
+    net = VideoResNet(NET)
+    save_weights(tmp_path / "other.safetensors", net.state_dict(), header)
+    lists = [f"--data.{split}_list={split}.txt" for split in ("train", "val", "test")]
+    words = [f"--data.root={small_videos}", "--trainer.accelerator=cpu", *lists, "--data.batch_size=4"]
+    words += ["--data.short_side=[36,36]", "--data.crop=32", "--data.test_short_side=36", "--data.test_crop=32"]
+    state = {f"net.{name}": tensor for name, tensor in net.state_dict().items()}
+    rest: dict[str, Any] = {"loops": {}, "callbacks": {}, "optimizer_states": [], "lr_schedulers": []}
+    rest |= {"pytorch-lightning_version": L.__version__, "global_step": 0, "epoch": 0, HEADER: header.to_json()}
+    torch.save({"state_dict": state, **rest}, tmp_path / "other.ckpt")
+    return tmp_path / "other.safetensors", tmp_path / "other.ckpt", words
+
+
+def test_weights_of_other_classes_are_refused_wherever_they_meet_data(
+    of_two_classes: tuple[Path, Path, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, checkpoint, words = of_two_classes
+    net = f"--model.net={json.dumps(json.loads(WeightsHeader(NET, INPUT, '', '').to_json())['net'])}"
+    first = f"class 3 is '{longrange.CLASSES[4]}' there, '{longrange.CLASSES[3]}' here"
+    for command, at in (
+        (["test", f"--weights={file}"], f"weights: {file}"),
+        (["validate", f"--weights={file}"], f"weights: {file}"),
+        (["fit", net, f"--model.init_from={file}"], f"init_from: {file}"),
+        (["fit", net, f"--model.init_from={checkpoint}"], f"init_from: {checkpoint}"),
+        (["fit", net, f"--ckpt_path={checkpoint}"], "ckpt_path"),
+        (["test", net, f"--ckpt_path={checkpoint}"], "ckpt_path"),
+    ):
+        assert main([*command, *words]) == 2, command
+        line = capsys.readouterr().err
+        assert at in line, command
+        assert line.endswith(f"the classes are not those of the data: {first}\n"), command

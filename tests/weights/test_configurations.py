@@ -352,6 +352,9 @@ def test_what_mmaction2_has_and_we_do_not_is_refused_by_its_name(
         ("dict(type='Resize', scale=(256, 256), keep_ratio=False)", "keep_ratio"),
         ("dict(type='Flip', flip_ratio=0.5)", "flip_ratio"),
         ("dict(type='UniformSample', clip_len=32)", "UniformSample"),
+        ("dict(type='Resize', scale=(-1, 256)), dict(type='Resize', scale=(-1, 128))", "Resize, Resize"),
+        ("dict(type='ThreeCrop', crop_size=256), dict(type='CenterCrop', crop_size=224)", "ThreeCrop, CenterCrop"),
+        ("dict(type='SampleFrames', clip_len=8), dict(type='DenseSampleFrames', clip_len=8)", "DenseSampleFrames"),
     ],
 )
 def test_steps_of_a_test_that_we_do_not_have_are_refused(step: str, name: str, reference: Any, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.weights.file import (
     InputSettings,
     WeightsHeader,
+    check_classes,
     check_finite,
     differences,
     fill,
@@ -65,7 +66,7 @@ def test_a_file_without_a_classifier_is_not_tested(tmp_path: Path) -> None:
         load_weights(path)
     net = VideoResNet(SMALL)
     classifier = net.fc.weight.clone()
-    fill(net, read_weights(path)[0], "here", classifier=False)
+    fill(net, read_weights(path)[0], "here", new=["fc"])
     assert torch.equal(net.fc.weight, classifier)
     assert torch.equal(net.conv1.weight, tensors["conv1.weight"])
 
@@ -79,6 +80,40 @@ def test_what_a_file_lacks_or_has_too_much_is_named() -> None:
     with pytest.raises(UserError) as refused:
         fill(net, tensors, "w")
     assert str(refused.value) == f"w: the tensors are not this network's: {wrong}"
+
+
+def test_blocks_may_stay_new_whole_or_not_at_all() -> None:
+    config = ResNetConfig(**{**vars(SMALL), "non_local": NonLocalConfig({"res3": [1, 3], "res4": [4]})})
+    net = VideoResNet(config)
+    plain = {name: t + 1 for name, t in net.state_dict().items() if ".non_local." not in name}
+    one = {name: t + 1 for name, t in net.state_dict().items() if name.startswith("res3.non_local.3.")}
+    assert fill(net, {**plain, **one}, "w", new=["non_local"]) == ["res3.non_local.1", "res4.non_local.4"]
+    assert all(torch.equal(net.state_dict()[name], tensor) for name, tensor in {**plain, **one}.items())
+    one.popitem()  # a block of which something is there
+    with pytest.raises(UserError, match=r"w: .*missing: res3\.non_local\.3\.\S+$"):
+        fill(net, {**plain, **one}, "w", new=["non_local"])
+    del plain["conv1.weight"]
+    with pytest.raises(UserError, match=r"missing: conv1\.weight$"):
+        fill(net, plain, "w", new=["non_local"])
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "said"),
+    [
+        (["a", "b", "c"], ["a", "c", "b"], "class 1 is 'b' there, 'c' here"),
+        (["a", "b", "c"], ["a", "b"], "class 2 is 'c' there, none here"),
+        (["a"], ["a", "b\x1b[2J"], r"class 1 is none there, 'b\x1b[2J' here"),
+    ],
+)
+def test_the_first_class_that_differs_is_named(there: list[str], here: list[str], said: str) -> None:
+    with pytest.raises(UserError) as refused:
+        check_classes(there, here, "w")
+    assert str(refused.value) == f"w: the classes are not those of the data: {said}"
+
+
+def test_classes_without_names_are_not_compared() -> None:
+    for there, here in (([], ["a"]), (["a"], []), (["a", "b"], ["a", "b"])):
+        check_classes(there, here, "w")
 
 
 def test_networks_differ_in_what_they_compute_only() -> None:
