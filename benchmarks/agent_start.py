@@ -36,7 +36,7 @@ def main() -> None:
 
 def _measure(folder: Path, server: WandbServer) -> None:
     videos = folder / "generated"
-    longrange.generate(videos, longrange.LongRange(train=33, val=11, test=22), progress=False)
+    longrange.generate(videos, longrange.LongRange(train=33, val=11, test=22))
     write_tiny_study(folder, videos)
     recipe = folder / "tiny.yaml"
     recipe.write_text(recipe.read_text().replace("max_epochs: 3, ", ONE_STEP))

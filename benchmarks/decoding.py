@@ -24,7 +24,7 @@ import torchvision.transforms.functional
 
 from benchmarks.machine import RESULTS, cores, folder, processor
 from nl_lightning.data import decoding, packets
-from nl_lightning.data.files import Files
+from nl_lightning.data.datasets import Files
 from nl_lightning.data.tools import prepare
 from nl_lightning.data.tools.check import take_census
 from nl_lightning.data.transforms import resize

@@ -30,12 +30,10 @@ def num_frames(path: str | Path, facts: Any = None) -> int:
     return decoding.num_frames(path, facts)
 
 
-def frames(
-    path: str | Path, indices: Any, decoder: Any, facts: Any, square_pixels: bool, allocate: Callable[..., Any]
-) -> Any:
+def frames(path: str | Path, indices: Any, decoder: Any, facts: Any, allocate: Callable[..., Any]) -> Any:
     """As the real one, with the same faults."""
     fault(path)
-    return decoding.frames(path, indices, decoder, facts, square_pixels, allocate)
+    return decoding.frames(path, indices, decoder, facts, allocate=allocate)
 
 
 def all_frames(path: str | Path) -> Any:

@@ -1,7 +1,6 @@
 """VideoDataModule: lists of video files -> batches of clips for training and of all views for testing."""
 
 import functools
-import math
 import signal
 import warnings
 from collections.abc import Mapping
@@ -16,10 +15,9 @@ from torch.utils.data import DataLoader
 
 from nl_lightning.data import longrange
 from nl_lightning.data.annotations import read_annotation
-from nl_lightning.data.datasets import Reader, Sample, TestVideos, TrainClips
+from nl_lightning.data.datasets import Files, Reader, Sample, TestVideos, TrainClips, check_room
 from nl_lightning.data.decoded_copy import DecodedCopy
 from nl_lightning.data.decoding import Decoder, named
-from nl_lightning.data.files import Files, check_room
 from nl_lightning.data.locating import COPIES, scan_folder
 from nl_lightning.data.longrange import LongRange
 from nl_lightning.data.manifest import NAME, Manifest
@@ -33,23 +31,12 @@ from nl_lightning.study.border import shown
 GRACE = 20  # seconds that a worker goes on reading when it is told to stop
 
 
+CLIP = ("num_frames", "frame_stride", "short_side", "crop", "test_short_side", "test_crop")
 RANGES: dict[str, tuple[float, float]] = {  # the smallest and the largest value of each setting that is a number
-    "folds": (1, 1000),
-    "decode_seconds": (0.01, 1_000_000),
-    "num_frames": (1, 10_000),
-    "frame_stride": (1, 10_000),
-    "short_side": (1, 10_000),
-    "crop": (1, 10_000),
-    "test_short_side": (1, 10_000),
-    "test_crop": (1, 10_000),
-    "num_clips": (1, 1000),
-    "batch_size": (1, 100_000),
-    "test_batch_size": (1, 100_000),
-    "num_workers": (0, 1000),
-    "num_classes": (1, 1_000_000),
-    "max_unreadable": (0, 1),
-    "seed": (0, 2**32 - 1),
-}
+    **dict.fromkeys(CLIP, (1, 10_000)), "folds": (1, 1000), "num_clips": (1, 1000), "num_workers": (0, 1000),
+    "batch_size": (1, 100_000), "test_batch_size": (1, 100_000), "decode_seconds": (0.01, 1_000_000),
+    "num_classes": (1, 1_000_000), "max_unreadable": (0, 1), "seed": (0, 2**32 - 1),
+}  # fmt: skip
 
 
 def _check_ranges(given: Mapping[str, Any]) -> None:
@@ -133,19 +120,21 @@ class VideoDataModule(L.LightningDataModule):
     ) -> None:
         _check_ranges(locals())
         super().__init__()
-        self.root, self.longrange, self.decoded_copy = Path(root), longrange, decoded_copy
-        self.allow_outside = allow_outside
-        lists = {"train": train_list, "val": val_list, "test": test_list}
-        fold = str(seed % folds + 1)
-        self.fold = f"_split{fold}" if folds > 1 else ""  # in the names of decoded copies
-        self.lists = {split: name and name.replace("{fold}", fold) for split, name in lists.items()}
-        if longrange is not None:
-            self.lists = {split: f"{split}.txt" for split in self.lists}
-        self.num_frames, self.frame_stride = num_frames, frame_stride
-        self.train_view = TrainView(short_side, crop, flip)
         whole = test_crop == "whole"
         if whole and test_batch_size > 1:
             raise UserError("data.test_crop is whole, and videos differ in size: set data.test_batch_size to 1")
+        if shards is not None and folds > 1:
+            raise UserError(f"data.shards hold the lists of one official split, and data.folds is {folds}: set it to 1")
+        self.root, self.longrange, self.decoded_copy = Path(root), longrange, decoded_copy
+        self.allow_outside = allow_outside
+        lists = {"train": train_list, "val": val_list, "test": test_list}
+        if longrange is not None:
+            lists = {split: f"{split}.txt" for split in lists}
+        fold = str(seed % folds + 1)
+        self.fold = f"_split{fold}" if folds > 1 else ""  # in the names of decoded copies
+        self.lists = {split: name and name.replace("{fold}", fold) for split, name in lists.items()}
+        self.num_frames, self.frame_stride = num_frames, frame_stride
+        self.train_view = TrainView(short_side, crop, flip)
         self.val_view = TestViews(test_short_side, crop if whole else test_crop, 1, clip_starts)
         self.test_views = TestViews(test_short_side, test_crop, num_crops, clip_starts)
         self.num_clips, self.num_crops, self.clip_starts = num_clips, num_crops, clip_starts
@@ -155,8 +144,6 @@ class VideoDataModule(L.LightningDataModule):
         self._videos: dict[str, VideoList] = {}
         self._place = {"epoch": 0, "batches": 0}  # where training begins
         self.allow_zero_length_dataloader_with_multiple_devices = True  # in testing, a process may have nothing to do
-        if shards is not None and folds > 1:
-            raise UserError(f"data.shards hold the lists of one official split, and data.folds is {folds}: set it to 1")
         self._decoding = named(decoder), decode_seconds
         self._places = shards, manifest
 
@@ -239,21 +226,24 @@ class VideoDataModule(L.LightningDataModule):
         Raises:
             UserError: a list is missing or broken, the splits have different classes, or more than the network has.
         """
-        splits = ("train", "val") if stage == "fit" else ("val", "test")
-        check_room(self.num_workers, self._batch_bytes(stage))
+        fit = stage == "fit"
+        splits = ("train", "val") if fit else ("val", "test")
+        views = self.batch_size if fit else self.test_batch_size * self.num_clips * self.num_crops
+        side = self.train_view.crop if fit else self.test_views.side  # of whole frames, about
+        check_room(self.num_workers, 3 * views * self.num_frames * side**2)
         for split in splits:
             self._check_census(split)
             same_classes(self.videos(splits[0]), self.videos(split), split)
             self._check_labels(split)
-        if stage == "fit" and (absent := self.videos("val").labels_beyond(self.videos("train"))):
-            rank_zero_warn(
-                f"{self.root}: no video to train on of {len(absent)} classes that val has, {absent[0]} among them"
-            )
-        if stage == "fit":
+        if fit:
             self._check_batches()
 
     def _check_batches(self) -> None:
         """UserError if a process would have no batch to train on, or, of several, none to validate on."""
+        if absent := self.videos("val").labels_beyond(self.videos("train")):
+            rank_zero_warn(
+                f"{self.root}: no video to train on of {len(absent)} classes that val has, {absent[0]} among them"
+            )
         _, processes = self._process
         most = len(self.videos("train")) // processes
         if processes > 1:  # they wait for each other
@@ -281,13 +271,6 @@ class VideoDataModule(L.LightningDataModule):
                 "model.net.num_classes"
             )
 
-    def _batch_bytes(self, stage: str) -> int:
-        """What a batch takes in memory; of whole frames, about."""
-        if stage == "fit":
-            return 3 * self.batch_size * math.prod(self.clip_shape)
-        views = self.num_clips * self.num_crops
-        return 3 * self.test_batch_size * views * self.num_frames * self.test_views.side**2
-
     def videos(self, split: str) -> VideoList:
         """The videos of ``train``, ``val`` or ``test``; without test videos, those of val."""
         if split not in self._videos:
@@ -306,8 +289,7 @@ class VideoDataModule(L.LightningDataModule):
         videos = self.videos("train")
         if self.manifest is None:
             return videos
-        bad = list(self.manifest.bad(videos.paths))
-        return videos.take(np.delete(np.arange(len(videos)), bad))
+        return videos.take(np.delete(np.arange(len(videos)), list(self.manifest.bad(videos.paths))))
 
     def _check_census(self, split: str) -> None:
         """Say what a census found bad; UserError if it is more than may be."""
@@ -367,17 +349,15 @@ class VideoDataModule(L.LightningDataModule):
         return self._loader(clips, batch_size=self.batch_size, sampler=order, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        return self._in_turns(self._test_videos("val", self.val_view, 1), self.batch_size)
+        return self._in_turns("val", self.val_view, 1, self.batch_size)
 
     def test_dataloader(self) -> DataLoader[Sample]:
-        return self._in_turns(self._test_videos("test", self.test_views, self.num_clips), self.test_batch_size)
+        return self._in_turns("test", self.test_views, self.num_clips, self.test_batch_size)
 
-    def _in_turns(self, videos: TestVideos, batch_size: int) -> DataLoader[Sample]:
+    def _in_turns(self, split: str, views: TestViews, clips: int, batch_size: int) -> DataLoader[Sample]:
+        list_, reader = self.videos(split), self._reader(split)
+        videos = TestVideos(list_, reader, self.num_frames, self.frame_stride, views, clips, self.clip_starts)
         return self._loader(videos, batch_sampler=Turns(len(videos), batch_size, *self._process))
-
-    def _test_videos(self, split: str, views: TestViews, clips: int) -> TestVideos:
-        videos, reader = self.videos(split), self._reader(split)
-        return TestVideos(videos, reader, self.num_frames, self.frame_stride, views, clips, self.clip_starts)
 
     def _loader(self, dataset: Any, **kwargs: Any) -> DataLoader[Sample]:
         # PyTorch's advice where there are more workers than cores: who waits for a network disk has a reason for them.

@@ -1,13 +1,14 @@
-"""Indices of videos -> views and labels.
+"""Indices of videos -> views and labels, from the files of a data set.
 
-A file that can't be read is never an exception here: its sample says so (`readable`, `error`), training leaves it out,
-testing counts it as wrong, and :class:`~nl_lightning.data.datamodule.UnreadableVideos` names and counts it.
+A file that can't be read is never an exception of a data set: its sample says so (`readable`, `error`), training leaves
+it out, testing counts it as wrong, and :class:`~nl_lightning.train.callbacks.UnreadableVideos` names and counts it.
 """
 
+import os
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,20 +17,104 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from nl_lightning.data.decoding import Frames
-from nl_lightning.data.packets import DecodeError
+from nl_lightning.data.manifest import Manifest
+from nl_lightning.data.packets import DecodeError, Facts
+from nl_lightning.data.reader import DangerousFile, Helper
 from nl_lightning.data.sampling import BY_TIME, Spread, clip_indices, test_clips, train_start
+from nl_lightning.data.shards import Shards
 from nl_lightning.data.transforms import TestViews, TrainView, mirror
-from nl_lightning.data.videos import Labels, VideoList, mirrored_labels
+from nl_lightning.data.videos import Labels, VideoList, below, mirrored_labels
+from nl_lightning.errors import UserError
 
 
 class Reader(Protocol):
-    """Where frames come from: :mod:`nl_lightning.data.decoding`, or a decoded copy."""
+    """Where frames come from: :mod:`nl_lightning.data.decoding`, :class:`Files`, or a decoded copy."""
 
     def num_frames(self, path: Path) -> int: ...
 
     def frame_rate(self, path: Path) -> Fraction: ...
 
     def frames(self, path: Path, indices: npt.NDArray[np.int64]) -> Frames: ...
+
+
+class Files:
+    """A reader of a data set's files, wherever they lie. It asks a helper, and raises DecodeError if that can't read.
+
+    Args:
+        root: the data set's folder.
+        decoder: who decodes.
+        seconds: after which a file is given up, see :class:`Helper`.
+        manifest: what a census found, if there was one.
+        shards: what the files are packed in, if they are.
+        module: whose `num_frames`, `frame_rate` and `frames` are called.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        decoder: str = "pyav",
+        seconds: float = 120.0,
+        manifest: Manifest | None = None,
+        shards: Shards | None = None,
+        module: str = "nl_lightning.data.decoding",
+    ) -> None:
+        self.root, self.decoder, self.manifest, self.shards, self.module = root, decoder, manifest, shards, module
+        self.helper = Helper(seconds)
+        self.aside: dict[Path, str] = {}  # files that hung or crashed the helper, and what was said of them
+
+    def num_frames(self, path: Path) -> int:
+        """The frames that are shown."""
+        count: int = self._ask("num_frames", path, self._facts(path))
+        return count
+
+    def frame_rate(self, path: Path) -> Fraction:
+        """Frames a second."""
+        rate: Fraction = self._ask("frame_rate", path)
+        return rate
+
+    def frames(self, path: Path, indices: npt.NDArray[np.int64]) -> Frames:
+        """The frames `indices` of a file, valid until the next call."""
+        found: Frames = self._ask("frames", path, indices, self.decoder, self._facts(path))
+        return found
+
+    def is_present(self, path: Path) -> bool:
+        """Whether there is such a file, or a place in the shards."""
+        return path.is_file() if self.shards is None else self.shards.has(path)
+
+    def _facts(self, path: Path) -> Facts | None:
+        return None if self.manifest is None or self.shards else self.manifest.facts(below(path, self.root))
+
+    def _ask(self, function: str, path: Path, *arguments: Any) -> Any:
+        """What the helper answers; a file that costs it its process isn't asked for again."""
+        if path in self.aside:
+            raise DecodeError(self.aside[path])
+        ask = self.helper.pictures if function == "frames" else self.helper.ask
+        try:
+            return ask(f"{self.module}.{function}", self.shards.place(path) if self.shards else path, *arguments)
+        except DangerousFile as error:
+            self.aside[path] = str(error)
+            raise
+
+
+SHARED_MEMORY = Path("/dev/shm")
+AHEAD = 2
+"""Batches that a worker of PyTorch's loader reads ahead."""
+
+
+def check_room(workers: int, batch_bytes: int, place: Path = SHARED_MEMORY) -> None:
+    """UserError if the batches that `workers` read ahead, and the one in use, don't fit into shared memory.
+
+    A full /dev/shm ends workers with a bus error and no word.
+    """
+    if not workers or not place.is_dir():
+        return
+    status = os.statvfs(place)
+    free, needed = status.f_bavail * status.f_frsize, (workers * AHEAD + 1) * batch_bytes
+    if free < needed:
+        raise UserError(
+            f"{place} has room for {free >> 20} MB, and {workers} workers that read ahead fill {needed >> 20} MB: "
+            "free it, enlarge it (of a container: --shm-size), or set data.num_workers or data.batch_size lower"
+        )
 
 
 class Sample(NamedTuple):
@@ -59,18 +144,17 @@ class Videos(Dataset[Sample]):
 
     def sample(self, video: int, views: Sequence[Frames], label: int | Labels, error: str = "") -> Sample:
         stacked = torch.from_numpy(np.stack(views))  # (V, T, H, W, 3)
-        return Sample(stacked, self._coded(label), video, not error, str(self.videos.paths[video]), error)
-
-    def _coded(self, label: int | Labels) -> int | Tensor:
-        """A label as it stands in a sample."""
+        coded: int | Tensor
         if isinstance(label, int):
-            return label
-        several = torch.zeros(len(self.videos.classes), dtype=torch.uint8)
-        several[list(label)] = 1
-        return several
+            coded = label
+        else:
+            coded = torch.zeros(len(self.videos.classes), dtype=torch.uint8)
+            coded[list(label)] = 1
+        return Sample(stacked, coded, video, not error, str(self.videos.paths[video]), error)
 
-    def black(self, crop: int) -> Frames:
-        return np.zeros((self.num_frames, crop, crop, 3), np.uint8)
+    def unreadable(self, video: int, views: int, side: int, error: DecodeError) -> Sample:
+        black = np.zeros((self.num_frames, side, side, 3), np.uint8)
+        return self.sample(video, [black] * views, self.videos.label(video), str(error))
 
 
 class TrainClips(Videos):
@@ -96,7 +180,7 @@ class TrainClips(Videos):
             start = train_start(rng, length, self.num_frames, self.stride)
             frames = self.reader.frames(path, clip_indices(start, length, self.num_frames, self.stride))
         except DecodeError as error:
-            return self.sample(video, [self.black(self.view.crop)], self.videos.label(video), str(error))
+            return self.unreadable(video, 1, self.view.crop, error)
         view, label = self.view(frames, rng), self.videos.label(video)
         if self.view.mirrors(rng) and (mirrored := self._mirrored(label)) is not None:
             view, label = mirror(view), mirrored
@@ -139,7 +223,6 @@ class TestVideos(Videos):
             wanted, place = np.unique(np.concatenate(clips), return_inverse=True)
             frames = self.views.scaled(self.reader.frames(path, wanted))[place]  # (clips T, H, W, 3)
         except DecodeError as error:
-            count = self.clips * self.views.crops
-            return self.sample(video, [self.black(self.views.side)] * count, self.videos.label(video), str(error))
+            return self.unreadable(video, self.clips * self.views.crops, self.views.side, error)
         views = [view for clip in np.split(frames, self.clips) for view in self.views.cropped(clip)]
         return self.sample(video, views, self.videos.label(video))

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from nl_lightning.data import decoding
 from nl_lightning.data.decoding import Frames
+from nl_lightning.data.manifest import version_or_absent
 from nl_lightning.data.packets import DecodeError
 from nl_lightning.data.reader import by_helpers
 from nl_lightning.errors import UserError, bars
@@ -62,15 +63,11 @@ class DecodedCopy:
 
     def _refuse_foreign(self) -> None:
         """UserError if something else lies in the folder, or has the name of the array or its index."""
-        strange = [file for file in self.file.parent.iterdir() if file.name[0] != "."]
-        strange = [file for file in strange if file.suffix not in (".npy", ".json") and ".claim." not in file.name]
-        if self.index.exists() or self.file.exists():
-            try:
-                said = border.read_json(self.index)
-            except UserError:
-                said = None
-            if not isinstance(said, dict) or not said.keys() >= KEYS:
-                strange.append(self.index if self.index.exists() else self.file)
+        there = [file for file in self.file.parent.iterdir() if file.name[0] != "." and ".claim." not in file.name]
+        strange = [file for file in there if file.suffix not in (".npy", ".json")]
+        said = self._said()
+        if not isinstance(said, dict) or not said.keys() >= KEYS:
+            strange += [file for file in (self.index, self.file) if file in there]
         if strange:
             risk = "would lie among decoded copies, or be overwritten"
             raise UserError(f"data.decoded_copy: {strange[0]} is of something else, and {risk}: move it elsewhere")
@@ -85,28 +82,28 @@ class DecodedCopy:
             if not self.file.exists():
                 self.index.unlink(missing_ok=True)
             raise
-        said = {"version": VERSION, "bytes": self.file.stat().st_size, "files": self._identities(), "errors": errors}
-        write_atomically(self.index, json.dumps(said))
+        write_atomically(self.index, json.dumps({**self._expected(), "errors": errors}))
 
     def _decode_all(self, part: Path) -> list[str]:
         """Write the array to `part`; return what went wrong with each file, empty if nothing."""
         array: np.memmap[Any, np.dtype[np.uint8]] | None = None
         errors = [""] * len(self.paths)
-        requests = [(path,) for path in self.paths]
-        decoded = by_helpers(DECODE, requests, os.cpu_count() or 1, self.seconds)
+        decoded = by_helpers(DECODE, [(path,) for path in self.paths], os.cpu_count() or 1, self.seconds)
         with bars() as bar:
             for row, frames in bar.track(decoded, len(self.paths), description=f"decoding {self.file.stem}"):
                 if isinstance(frames, DecodeError):
                     errors[row] = str(frames)
                     continue
                 if array is None:
-                    shape = (len(self.paths), *frames.shape)
-                    array = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
-                    _claim_disk(part)
+                    array = np.lib.format.open_memmap(part, "w+", np.uint8, (len(self.paths), *frames.shape))
+                    if hasattr(os, "posix_fallocate"):  # a disk too full for a file with holes would kill the process
+                        with part.open("r+b") as opened:
+                            os.posix_fallocate(opened.fileno(), 0, part.stat().st_size)
                 if frames.shape != array.shape[1:]:
+                    one, others = ("{} frames of {} x {}".format(*shape) for shape in (frames.shape, array.shape[1:]))
                     raise UserError(
-                        f"data.decoded_copy: {self.paths[row]} has {_size(frames.shape)}, others "
-                        f"{_size(array.shape[1:])}; it is for videos of one size and length: set it to false"
+                        f"data.decoded_copy: {self.paths[row]} has {one}, others {others}; "
+                        "it is for videos of one size and length: set it to false"
                     )
                 array[row] = frames
         if array is None:
@@ -133,56 +130,38 @@ class DecodedCopy:
         return self
 
     def num_frames(self, path: Path) -> int:
-        assert self.array is not None
-        self._check(path)
-        return int(self.array.shape[1])
+        return len(self._video(path))
 
     def frame_rate(self, path: Path) -> Fraction:
         """Of the file, as the copy doesn't keep it."""
         return decoding.frame_rate(path)
 
     def frames(self, path: Path, indices: npt.NDArray[np.int64]) -> Frames:
-        assert self.array is not None
-        self._check(path)
-        return np.asarray(self.array[self.row[path]])[indices]
+        return self._video(path)[indices]
 
-    def _check(self, path: Path) -> None:
+    def _video(self, path: Path) -> Frames:
+        assert self.array is not None
         if error := self.errors[self.row[path]]:
             raise DecodeError(error)
+        return np.asarray(self.array[self.row[path]])
+
+    def _said(self) -> object:
+        """What the index says; None if there is none."""
+        try:
+            return border.read_json(self.index)
+        except UserError:
+            return None
 
     def _read_index(self) -> list[str] | None:
         """What went wrong with each file, if the copy is whole, of this version and of these very files."""
-        try:
-            said = border.read_json(self.index)
-            size = self.file.stat().st_size
-        except (OSError, UserError):
-            return None
-        expected = {"version": VERSION, "bytes": size, "files": self._identities()}
-        if not isinstance(said, dict) or {key: said.get(key) for key in expected} != expected:
+        said = self._said()
+        if not isinstance(said, dict) or {**said, **self._expected()} != said:
             return None
         errors = said.get("errors")
         return list(map(str, errors)) if isinstance(errors, list) and len(errors) == len(self.paths) else None
 
-    def _identities(self) -> list[list[str | int]]:
-        """Name, size and time of change of each file."""
-        return [_identity(path) for path in self.paths]
-
-
-def _claim_disk(file: Path) -> None:
-    """OSError now if the disk is too full for a file with holes, which would kill the process when one is filled."""
-    if hasattr(os, "posix_fallocate"):
-        with file.open("r+b") as opened:
-            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
-
-
-def _identity(path: Path) -> list[str | int]:
-    try:
-        status = path.stat()
-    except OSError:
-        return [str(path), 0, 0]
-    return [str(path), status.st_size, status.st_mtime_ns]
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    frames, height, width = shape[:3]
-    return f"{frames} frames of {height} x {width}"
+    def _expected(self) -> dict[str, Any]:
+        """What the index of a whole copy says: of the array, and name, size and time of change of each file."""
+        size, _ = version_or_absent(self.file)
+        files = [[str(path), *version_or_absent(path)] for path in self.paths]
+        return {"version": VERSION, "bytes": size, "files": files}

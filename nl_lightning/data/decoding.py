@@ -1,27 +1,23 @@
 """Frames of one video file by index, right to the frame.
 
 Index i is the i-th frame that a player shows, 0-based, in presentation order. Three decoders stand behind one function,
-and give the same bits; what each may read is found out from the packets (:mod:`~nl_lightning.data.packets`) and by
+and give the same bits. What each may read is found out from the packets (:mod:`~nl_lightning.data.packets`) and by
 asking it, never from the file's name.
 
-- PyAV reads everything: by time, from the last key frame before the first wanted frame, skipping frames that no other
-  refers to unless they are wanted; or counted from the first frame on, where times can't be trusted. It was the fastest
-  on every kind of file tried (``benchmarks/decoding.py``), plain ones too, so ``auto`` is PyAV.
-- decord shows what a player hides and is silently wrong in several kinds of file; it reads plain ones and refuses the
-  others by name.
+- PyAV reads everything, by time or, where times can't be trusted, by counting. It was the fastest on every kind of file
+  tried (``benchmarks/decoding.py``), so ``auto`` is PyAV.
+- decord is silently wrong on several kinds of file; it reads plain ones and refuses the others by name.
 - TorchCodec, in its exact mode, goes by times, and refuses files whose times can't be trusted or whose frames it counts
   otherwise. It needs FFmpeg's shared libraries.
 
 What decord would be wrong on:
 
-- frames are hidden, by an edit list (any trim with ``ffmpeg -ss ... -c copy``, as Kinetics is usually cut) or by VP8:
-  decord counts and shows them;
-- the container counts other frames than it holds;
-- open groups of pictures, in which frames shown *before* a key frame are stored behind it: decord is one or two off;
-- containers without a timestamp for every frame (AVI, MPEG program and transport streams): decord is off by many, and
-  frames have to be counted;
-- pictures other than 4:2:0: the decoder needs the encoder's version, which H.264 files of old x264 state in their first
-  frame only; after a jump decord (and PyAV) give grey garbage, so here too they are counted.
+- hidden frames, by an edit list (any trim with ``ffmpeg -ss ... -c copy``, as Kinetics is usually cut) or by VP8;
+- a container that counts other frames than it holds;
+- open groups of pictures, in which frames shown *before* a key frame are stored behind it;
+- containers without a timestamp for every frame (AVI, MPEG program and transport streams);
+- pictures other than 4:2:0: H.264 files of old x264 state the encoder's version, which the decoder needs, in their
+  first frame only. After a jump decord (and PyAV) give grey garbage, so frames are counted here too.
 """
 
 import functools
@@ -38,7 +34,7 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
-from nl_lightning.data.packets import (
+from nl_lightning.data.packets import (  # fmt: skip
     DecodeError,
     Facts,
     Index,
@@ -48,7 +44,7 @@ from nl_lightning.data.packets import (
     url,
     version_of,
     video_stream,
-)  # fmt: skip
+)
 from nl_lightning.errors import UserError, nearest
 
 Decoder = Literal["auto", "pyav", "decord", "torchcodec"]
@@ -65,13 +61,11 @@ def fresh(shape: Shape) -> Frames:
     return np.empty(shape, np.uint8)
 
 
-def named(decoder: Decoder, square_pixels: bool = False) -> str:
+def named(decoder: Decoder) -> str:
     """Return the decoder that reads, for ``auto`` too; UserError if there is none of this name, or not installed."""
     if decoder not in ("auto", *DECODERS):
         raise UserError(f"data.decoder is '{decoder}'" + nearest(decoder, ("auto", *DECODERS)))
     if decoder in ("decord", "torchcodec"):
-        if square_pixels:
-            raise UserError(f"data.square_pixels needs PyAV: set data.decoder to auto, not {decoder}")
         library(decoder)
     return "pyav" if decoder == "auto" else decoder
 
@@ -81,26 +75,25 @@ def frames(
     indices: Sequence[int] | npt.NDArray[Any],
     decoder: Decoder = "auto",
     facts: Facts | None = None,
-    square_pixels: bool = False,
     allocate: Callable[[Shape], Frames] = fresh,
 ) -> Frames:
-    """Return the shown frames `indices` of a video, uint8 RGB (T, H, W, 3), as a player shows them.
+    """Return the shown frames `indices` of a video, uint8 RGB (T, H, W, 3).
 
-    They are turned and mirrored as the file says. All have the size of the video's first frame.
+    They are turned and mirrored as the file says. All have the size of the video's first frame. Pixels that the file
+    says aren't square are left as they are.
 
     Args:
         path: video file, or a stretch of one.
         indices: 0-based in presentation order; in any order, repeats allowed.
         decoder: who reads; ``decord`` and ``torchcodec`` refuse files on which they would be wrong.
         facts: what a census found about the file.
-        square_pixels: scale the width if the file says that its pixels aren't square, as players do. PyAV only.
         allocate: gives the array to fill.
 
     Raises:
         DecodeError: the file cannot be read, or not by this decoder, or an index lies outside the video.
         UserError: there is no such decoder.
     """
-    reads = named(decoder, square_pixels)
+    reads = named(decoder)
     index = index_of(path, facts)
     wanted, back = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)  # ascending, each once
     if len(wanted) == 0:
@@ -111,7 +104,7 @@ def frames(
     if refusal := objection(path, index, reads):
         raise DecodeError(f"{path}: {reads} would be wrong on this file: {refusal}")
     try:
-        for source in sources(path, wanted, index, Screen(path, square_pixels), reads):
+        for source in sources(path, wanted, index, Screen(path), reads):
             filled, left = fill(source, back, allocate)
             if left == 0:
                 return filled
@@ -175,7 +168,7 @@ def misread(path: str, reads: str, count: int, size: int, mtime_ns: int) -> str:
 
 
 def library(name: str) -> ModuleType:
-    """Import decord or TorchCodec when it is first needed; UserError in one line if that fails."""
+    """Import decord or TorchCodec; UserError in one line if that fails."""
     try:
         module = importlib.import_module("torchcodec.decoders" if name == "torchcodec" else name)
         # Without FFmpeg's libraries an older TorchCodec can't be imported, and a newer one can't open any file.
@@ -232,8 +225,7 @@ def fill(source: Pictures, back: npt.NDArray[np.intp], allocate: Callable[[Shape
 def by_time(path: str | Path, times: list[int], keys: npt.NDArray[np.int64], screen: "Screen") -> Pictures:
     """Give the frames shown at `times` (ascending); fewer if some could not be decoded.
 
-    Decoding starts at the last key frame shown no later than the first wanted one: frames stored behind a key frame and
-    shown before it are not decodable from there, but they aren't wanted either. Frames that no other refers to are
+    Decoding starts at the last key frame shown no later than the first wanted one. Frames that no other refers to are
     skipped unless they are wanted.
     """
     place = {time: place for place, time in enumerate(times)}
@@ -269,8 +261,8 @@ class Screen:
     The other decoders turn pictures by themselves, but don't mirror them.
     """
 
-    def __init__(self, path: str | Path, square_pixels: bool = False) -> None:
-        self.path, self.square_pixels = path, square_pixels
+    def __init__(self, path: str | Path) -> None:
+        self.path = path
         self._convert = VideoReformatter()
 
     def before(self, stream: av.VideoStream) -> av.VideoStream:
@@ -298,22 +290,16 @@ class Screen:
         self._turned = abs(b) + abs(c) > abs(a) + abs(d)  # rows become columns
         x, y = (c, b) if self._turned else (a, d)
         self._directions = slice(None, None, -1 if y < 0 else 1), slice(None, None, -1 if x < 0 else 1)
-        width, height = self._first_size(frame)
-        aspect = self._aspect or 1 if self.square_pixels else 1
-        self._size = (width, round(height / aspect)) if self._turned else (round(width * aspect), height)
+        self._size = self._header
+        if (frame.width, frame.height) != self._header:  # the file's first frame has the header's size, or its own
+            with av.open(url(self.path)) as container:
+                first = next(container.decode(video_stream(container)))
+                self._size = first.width, first.height
 
     @property
     def pixel_aspect(self) -> Fraction | None:
         """Width / height of a pixel of the pictures so far; None if the file says nothing of it."""
         return 1 / self._aspect if self._aspect and self._turned else self._aspect or None
-
-    def _first_size(self, frame: av.VideoFrame) -> tuple[int, int]:
-        """Return width and height of the video's first frame; the header has them, unless `frame` has others."""
-        if (frame.width, frame.height) == self._header:
-            return self._header
-        with av.open(url(self.path)) as container:
-            first = next(container.decode(video_stream(container)))
-            return first.width, first.height
 
 
 def orientation(frame: av.VideoFrame) -> tuple[int, int, int, int]:

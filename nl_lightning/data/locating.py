@@ -8,10 +8,10 @@ import os
 import posixpath
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from lightning.pytorch.utilities import rank_zero_warn
 
@@ -20,7 +20,6 @@ from nl_lightning.errors import UserError
 
 SUFFIXES = {".mp4", ".avi", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v"}
 COPIES = "decoded"  # the folder of a data set for its decoded copies: it is no class
-Key = TypeVar("Key")
 _DRIVE = re.compile(r"^[A-Za-z]:(?=/)")
 _SPLIT = re.compile(r"(?<![a-z])(train|training|val|valid|validate|validation|test)(?![a-z])")
 _YOUTUBE = re.compile(r"([\w-]{11})(_\d{6}_\d{6})?")
@@ -36,6 +35,14 @@ def composed(name: str) -> str:
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
+PASSED = (
+    "class folders without a video",
+    "folders within a class folder",
+    "files that don't end as videos",
+    "videos outside of class folders",
+)  # fmt: skip
+
+
 def scan_folder(folder: Path, root: Path) -> VideoList:
     """The videos in the class folders of `folder`, below `root`; classes and videos in alphabetical order.
 
@@ -44,58 +51,36 @@ def scan_folder(folder: Path, root: Path) -> VideoList:
     Raises:
         UserError: there is no class folder, no video in them, or a class whose videos lie deeper.
     """
-    folders, files = _listed(folder)
+    class_folders, loose = _listed(folder)
     below = folder.relative_to(root).as_posix()
     classes: list[str] = []
     names: list[str] = []
     labels: list[int] = []
-    passed = _Passed([], [], [], [file for file in files if ends_as_video(file)])
-    for name in sorted(folders, key=composed):
-        found = _scan_class(folder, name, passed)
-        if found or name != COPIES:
-            names += [file if below == "." else f"{below}/{file}" for file in found]
-            labels += [len(classes)] * len(found)
+    passed: dict[str, list[str]] = {what: [] for what in PASSED}
+    empty, deeper, others, outside = passed.values()
+    outside += filter(ends_as_video, loose)
+    for name in sorted(class_folders, key=composed):
+        folders, files = ([f"{name}/{one}" for one in found] for found in _listed(folder / name))
+        videos = [file for file in files if ends_as_video(file)]
+        if not videos and (example := _deeper(folder, folders)):
+            raise UserError(
+                f"{folder / name}: the videos of this class lie deeper ({example}), but class folders hold videos, not "
+                "folders: move them up, or name them in a list (data.train_list, data.val_list)"
+            )
+        if videos or name != COPIES:
+            names += [file if below == "." else f"{below}/{file}" for file in videos]
+            labels += [len(classes)] * len(videos)
             classes.append(composed(name))
+            empty += [] if videos else [name]
+            deeper += folders
+            others += [file for file in files if not ends_as_video(file)]
+    said = "; ".join(f"{len(found)} {what} (such as {found[0]})" for what, found in passed.items() if found)
     if not names:
         expected = f"expected class folders with videos ({', '.join(sorted(SUFFIXES))}) in it"
-        raise UserError(f"{folder}: {expected}{f'; found only {passed}' if any(passed) else ''}")
-    if any(passed):
-        rank_zero_warn(f"{folder}: {len(names)} videos in {len({*labels})} classes. Passed over: {passed}")
+        raise UserError(f"{folder}: {expected}{f'; found only {said}' if said else ''}")
+    if said:
+        rank_zero_warn(f"{folder}: {len(names)} videos in {len({*labels})} classes. Passed over: {said}")
     return VideoList.of(root, names, labels, classes)
-
-
-class _Passed(NamedTuple):
-    """What is passed over in class folders, by name."""
-
-    empty: list[str]
-    folders: list[str]
-    others: list[str]
-    loose: list[str]
-
-    def __str__(self) -> str:
-        said = {
-            "class folders without a video": self.empty,
-            "folders within a class folder": self.folders,
-            "files that don't end as videos": self.others,
-            "videos outside of class folders": self.loose,
-        }
-        return "; ".join(f"{len(names)} {what} (such as {names[0]})" for what, names in said.items() if names)
-
-
-def _scan_class(folder: Path, name: str, passed: _Passed) -> list[str]:
-    """The videos of a class, ``class/file``, in alphabetical order. UserError if all of them lie deeper."""
-    folders, files = ([f"{name}/{one}" for one in found] for found in _listed(folder / name))
-    videos = [file for file in files if ends_as_video(file)]
-    if not videos and (deeper := _deeper(folder, folders)):
-        raise UserError(
-            f"{folder / name}: the videos of this class lie deeper ({deeper}), but class folders hold videos, not "
-            "folders: move them up, or name them in a list (data.train_list, data.val_list)"
-        )
-    if name != COPIES or videos:
-        passed.empty.extend([] if videos else [name])
-        passed.folders.extend(folders)
-        passed.others.extend(file for file in files if not ends_as_video(file))
-    return videos
 
 
 def _listed(folder: Path) -> tuple[list[str], list[str]]:
@@ -121,10 +106,9 @@ def _deeper(folder: Path, folders: Sequence[str]) -> str | None:
 
 
 def located(listed: Sequence[str], root: Path, split: str) -> list[str]:
-    """The name of each file below `root`, or its whole path if it is there but not below `root`.
+    """The name of each file below `root`, see :func:`~nl_lightning.data.annotations.read_annotation`.
 
-    Where a folder isn't there, or lacks a video of YouTube, the file is looked for by the end of its path. What isn't
-    found keeps the end of its name.
+    It is the whole path of a file that is there but not below `root`. What isn't found keeps the end of its name.
     """
     files, inside = FilesBelow(root), dict[str, dict[str, str]]()
     roots = tuple({f"{root.absolute()}/", f"{os.path.realpath(root)}/"})
@@ -175,6 +159,7 @@ class FilesBelow:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._tables: dict[Callable[[str], str | None], dict[str | None, str]] = {}
 
     def find(self, name: str, split: str) -> str | None:
         """The name below `root` of the file that `name` means, or None.
@@ -198,14 +183,15 @@ class FilesBelow:
         return best[0]
 
     def _candidates(self, name: str, split: str) -> list[str]:
-        stem, video = _stem(name), youtube_id(name)
-        found = _several(self._by_end.get(_end(name))) if "/" in name else []
-        if not video:
-            found = [file for file in found if _may_be(file, name, split)]
+        video = youtube_id(name)
+        found = self._by(_end, name) if "/" in name else []
+        if not video:  # none that is in a folder of another split
+            sides = _sides(name) or {split == "train"}
+            found = [file for file in found if not _sides(file) or _sides(file) & sides]
         if not found and (video or "/" not in name):
-            found = _several(self._by_stem.get(stem))
+            found = self._by(_stem, name)
         if not found and video:
-            found = [file for file in _several(self._by_id.get(video)) if video in (stem, _stem(file))]
+            found = [file for file in self._by(youtube_id, name) if video in (_stem(name), _stem(file))]
         return found
 
     @cached_property
@@ -214,56 +200,30 @@ class FilesBelow:
         found = {composed(name[name.rfind("/") + 1 :]): name for name in self._names}
         return found if len(found) == len(self._names) else {}
 
-    @cached_property
-    def _by_end(self) -> dict[str, str]:
-        return self._by(_end)
-
-    @cached_property
-    def _by_stem(self) -> dict[str, str]:
-        return self._by(_stem)
-
-    @cached_property
-    def _by_id(self) -> dict[str | None, str]:
-        return self._by(youtube_id)
-
-    def _by(self, key: Callable[[str], Key]) -> dict[Key, str]:
-        """The files by a key. Those that share one stand in one text: a list for each of a million takes its time."""
-        found: dict[Key, str] = {}
-        for name in self._names:
-            one = found.setdefault(key(name), name)
-            if one is not name:
-                found[key(name)] = f"{one}\0{name}"
-        return found
+    def _by(self, key: Callable[[str], str | None], name: str) -> list[str]:
+        """The files with the key of `name`. In the table they stand in one text: a million lists take their time."""
+        if key not in self._tables:
+            table = self._tables[key] = {}
+            for file in self._names:
+                one = table.setdefault(key(file), file)
+                if one is not file:
+                    table[key(file)] = f"{one}\0{file}"
+        found = self._tables[key].get(key(name))
+        return found.split("\0") if found else []
 
     @cached_property
     def _names(self) -> list[str]:
-        return list(_walk(self.root))
-
-
-def _several(found: str | None) -> list[str]:
-    return found.split("\0") if found else []
-
-
-def _walk(root: Path) -> Iterator[str]:
-    entered = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in entered:
-            folders.clear()
-            continue
-        entered.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        below = os.path.relpath(folder, root)
-        yield from (
-            file if below == "." else f"{below}/{file}"
-            for file in sorted(files)
-            if ends_as_video(file) and file[0] != "."
-        )
-
-
-def _may_be(file: str, name: str, split: str) -> bool:
-    """Whether no folder says that `file` is of another split than `name` is, be it by its own folders."""
-    return not _sides(file) or bool(_sides(file) & (_sides(name) or {split == "train"}))
+        names, entered = [], set()
+        for folder, folders, files in os.walk(self.root, followlinks=True):
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in entered:
+                folders.clear()
+                continue
+            entered.add((status.st_dev, status.st_ino))
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            below = "" if folder == str(self.root) else f"{os.path.relpath(folder, self.root)}/"
+            names += [f"{below}{file}" for file in sorted(files) if ends_as_video(file) and file[0] != "."]
+        return names
 
 
 def _sides(name: str) -> set[bool]:
@@ -285,13 +245,13 @@ def _alike(one: str, other: str) -> int:
 
 
 class Published(NamedTuple):
-    """A list whose number of videos is known: of which data set and split, whose it is, and who says so."""
+    """A list whose number of videos is known."""
 
     data: str
     split: str
     videos: int
     whose: str
-    source: str
+    source: str  # who says so
 
 
 _RELEASE, _MMACTION2 = "facebookresearch/video-nonlocal-net DATASET.md", "open-mmlab/mmaction2 tools/data/kinetics"

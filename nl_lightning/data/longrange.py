@@ -1,7 +1,7 @@
 """The generated benchmark ``longrange``: small videos whose classes need non-local interaction.
 
-It tests the mechanism of the paper, not accuracy on Kinetics. Eleven classes in five groups; the group is given away
-by the tint of the background, which every network can see, and the class inside a group by
+It tests the mechanism of the paper, not accuracy on Kinetics. Eleven classes in five groups. The tint of the background
+gives away the group, which every network can see. The class inside a group is told by
 
 =========  =======================  ===============================================================================
 group      classes                  what tells them apart
@@ -13,17 +13,17 @@ motion     motion_up, _down         the direction of one glyph that moves vertic
 look       look_0, _1, _2           the identity itself, shown at two places in turn: every network can tell
 =========  =======================  ===============================================================================
 
-Why this separates the networks: inside a group the *expected bag of local patches* is the same for both classes
-(identities, places and times are balanced), so a network whose logits are a sum over places of functions of a local
-patch (C2D with a small receptive field, then average pooling) has the prior as its optimum. The two moments of a
-``time`` or ``spacetime`` clip lie at least 3 frames apart when every other frame is sampled, so that no window of
-pool2 ever holds both. What the set shows is the need for non-additive, long-range interaction; a global bag of colours
-through an MLP solves the relation groups as well, so it does not show that pairwise affinities beat other global
-context.
+Why this separates the networks: inside a group the *expected bag of local patches* is the same for both classes, as
+identities, places and times are balanced. So the prior is the optimum of a network whose logits are a sum over places
+of functions of a local patch (C2D with a small receptive field, then average pooling). The two moments of a ``time`` or
+``spacetime`` clip lie at least 3 frames apart when every other frame is sampled, so no window of pool2 holds both.
 
-Random numbers. The labels of a split are ``default_rng(seed).permutation(arange(n) % 11)``; clip i of the split has a
-generator of its own, ``default_rng((seed, i))``, so that the result depends neither on the number of workers nor on
-the order of the work. The order of the draws inside a clip is that of `draw_scene`, then `render_scene`.
+The set shows the need for non-additive, long-range interaction. It doesn't show that pairwise affinities beat other
+global context: a global bag of colours through an MLP solves the relation groups as well.
+
+Random numbers. The labels of a split are ``default_rng(seed).permutation(arange(n) % 11)``. Clip i of the split has a
+generator of its own, ``default_rng((seed, i))``, so nothing depends on the number of workers or the order of the work.
+The order of the draws inside a clip is that of `draw_scene`, then `render_scene`.
 """
 
 import dataclasses
@@ -136,9 +136,9 @@ def group_of(class_name: str) -> str:
 def draw_scene(rng: np.random.Generator, label: int, spec: LongRange) -> Scene:
     """Draw a scene of class `label`; every draw is made for every class, so that the stream is the same for all.
 
-    Order of draws: identity of the first glyph; step to another identity; slow or fast; phase; the pair of places,
-    drawn again *jointly* until far enough apart (from the centre no partner exists, so that drawing only the second
-    again could hang); start and speed of the motion.
+    Order of draws: identity of the first glyph; step to another identity; slow or fast; phase; the pair of places;
+    start and speed of the motion. Both places are drawn again until they are far enough apart: from the centre no
+    partner exists.
     """
     group, kind = CLASSES[label].rsplit("_", 1)
     first = int(rng.integers(3))
@@ -242,8 +242,7 @@ def enlarge(grid: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float64]
 
 def render_clip(rng: np.random.Generator, label: int, spec: LongRange) -> Clip:
     """Return a video of class `label` (0-based, order of `CLASSES`), uint8 (T, H, W, 3); equal for an equal `rng`."""
-    scene = draw_scene(rng, label, spec)
-    return render_scene(rng, scene, spec)
+    return render_scene(rng, draw_scene(rng, label, spec), spec)
 
 
 def labels_of(split: str, spec: LongRange) -> list[int]:
@@ -254,7 +253,7 @@ def labels_of(split: str, spec: LongRange) -> list[int]:
 
 
 def clip_path(split: str, index: int, label: int) -> str:
-    """Return where a video lies below the root, as written in the list files."""
+    """Return where a video lies below the root."""
     return f"{split}/{CLASSES[label]}/{split}_{index:05d}.mp4"
 
 
@@ -285,17 +284,12 @@ def write_clips(root: Path, split: str, clips: list[tuple[int, int]], spec: Long
     return len(clips)
 
 
-def generate(root: Path, spec: LongRange, progress: bool = True) -> None:
+def generate(root: Path, spec: LongRange) -> None:
     """Write the benchmark below `root`: one MP4 a video, list files, class list, and last of all ``spec.json``.
 
     Layout: ``train/<class>/train_00000.mp4``, the same for val and test; ``train.txt``, ``val.txt``, ``test.txt`` with
-    a ``path label`` a line; ``classes.txt``. Where all files of this specification are there nothing is done. What is
-    missing, as after an interruption, is written. All processor cores are used; the files do not depend on how many.
-
-    Args:
-        root: folder, made if absent.
-        spec: counts and sizes.
-        progress: draw a bar with the time left on stderr.
+    a ``path label`` a line; ``classes.txt``. What is missing, as after an interruption, is written, by all processor
+    cores. The files do not depend on how many there are.
 
     Raises:
         UserError: `root` holds another specification or files that this function did not write.
@@ -303,7 +297,7 @@ def generate(root: Path, spec: LongRange, progress: bool = True) -> None:
     marker = json.dumps({"version": VERSION, "seeds": SEEDS, **dataclasses.asdict(spec)}, indent=2) + "\n"
     done, begun = root / "spec.json", root / "spec.unfinished.json"
     for path in (done, begun):
-        if os.path.lexists(path) and not _says(path, marker):
+        if os.path.lexists(path) and not (path.is_file() and path.read_bytes() == marker.encode()):
             raise UserError(
                 f"{path} is of another longrange set than the one asked for ({spec}); "
                 "give another folder as root, or delete this one"
@@ -317,14 +311,14 @@ def generate(root: Path, spec: LongRange, progress: bool = True) -> None:
                 raise UserError(
                     f"{root} already holds '{foreign[0]}', which is not of a longrange set; give an empty folder"
                 )
-            _write(root, missing, spec, marker, progress)
-
-
-def _says(path: Path, text: str) -> bool:
-    try:
-        return path.read_bytes() == text.encode()
-    except OSError:
-        return False
+            write_atomically(begun, marker)
+            _write_missing(root, missing, spec)
+            for split in SEEDS:
+                clips = enumerate(labels_of(split, spec))
+                lines = "".join(f"{clip_path(split, i, label)} {label}\n" for i, label in clips)
+                write_atomically(root / f"{split}.txt", lines)
+            write_atomically(root / "classes.txt", "".join(f"{name}\n" for name in CLASSES))
+            os.replace(begun, done)
 
 
 def _listed(folder: Path) -> list[str]:
@@ -343,19 +337,16 @@ def _missing(root: Path, spec: LongRange) -> dict[str, list[tuple[int, int]]]:
     return missing
 
 
-def _write(root: Path, missing: dict[str, list[tuple[int, int]]], spec: LongRange, marker: str, progress: bool) -> None:
-    done, begun = root / "spec.json", root / "spec.unfinished.json"
+def _write_missing(root: Path, missing: dict[str, list[tuple[int, int]]], spec: LongRange) -> None:
+    """Write clips in processes: threads gain nothing, as most of the time the interpreter's lock is held."""
     for split in SEEDS:
         for name in CLASSES:
             (root / split / name).mkdir(parents=True, exist_ok=True)
-    write_atomically(begun, marker)
     jobs = [(split, part[i : i + 25]) for split, part in missing.items() for i in range(0, len(part), 25)]
-    with ProcessPoolExecutor(os.cpu_count()) as pool:  # threads gain nothing: most of the time the lock is held
-        futures = [
-            pool.submit(write_clips, root, *job, spec) for job in jobs
-        ]  # starts processes before the bar's thread
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        futures = [pool.submit(write_clips, root, *job, spec) for job in jobs]  # before the bar starts a thread
         try:
-            with bars(disable=not progress) as bar:
+            with bars() as bar:
                 task = bar.add_task(f"generating {root}", total=sum(map(len, missing.values())))
                 for future in as_completed(futures):
                     bar.advance(task, future.result())
@@ -365,10 +356,3 @@ def _write(root: Path, missing: dict[str, list[tuple[int, int]]], spec: LongRang
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)
-
-    for split in SEEDS:
-        clips = enumerate(labels_of(split, spec))
-        lines = "".join(f"{clip_path(split, i, label)} {label}\n" for i, label in clips)
-        write_atomically(root / f"{split}.txt", lines)
-    write_atomically(root / "classes.txt", "".join(f"{name}\n" for name in CLASSES))
-    os.replace(begun, done)

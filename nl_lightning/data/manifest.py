@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -74,6 +73,7 @@ TYPES: dict[Any, pa.DataType] = {
 VERSION = {"nl_lightning": "census 2"}
 """What the table says of itself. The first census took songs with a cover and halves of files for videos."""
 SCHEMA = pa.schema([(f.name, TYPES[f.type]) for f in fields(Finding)], VERSION)
+REMEDY = "delete it; nl-lightning data check makes one"
 
 
 def regular(index: Index) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -89,18 +89,23 @@ def regular(index: Index) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def write_manifest(file: Path, findings: Iterable[Finding]) -> None:
     """Write a manifest, whole or not at all."""
-    buffer = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist([asdict(finding) for finding in findings], SCHEMA), buffer)
-    write_atomically(file, buffer.getvalue().to_pybytes())
+    write_table(file, pa.Table.from_pylist([asdict(finding) for finding in findings], SCHEMA))
 
 
 def read_findings(file: Path) -> list[Finding]:
-    """The rows of a manifest, none if an older census wrote it; UserError if it isn't one."""
-    table = read_table(file, SCHEMA, "a manifest", "delete it; nl-lightning data check makes one")
+    """The rows of a manifest, none if an older census wrote it; UserError if it is no manifest."""
+    table = read_table(file, SCHEMA, "a manifest", REMEDY)
     if table.schema.metadata is None or table.schema.metadata.get(b"nl_lightning") != VERSION["nl_lightning"].encode():
         return []
     lists = ("labels", "times", "keys")
     return [Finding(**{**row, **{name: tuple(row[name]) for name in lists}}) for row in table.to_pylist()]
+
+
+def write_table(file: Path, table: pa.Table) -> None:
+    """Write a table as Parquet, whole or not at all."""
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer)
+    write_atomically(file, buffer.getvalue().to_pybytes())
 
 
 def read_table(file: Path, schema: pa.Schema, what: str, remedy: str) -> pa.Table:
@@ -125,30 +130,34 @@ def portable(name: str) -> str:
 
 
 class Manifest:
-    """A manifest in memory: arrays, and no Python object for a file that is well. 650,000 files take some 60 MB."""
+    """A manifest in memory: columns, and no Python object for a file that is well. 650,000 files take some 60 MB."""
 
     def __init__(self, file: Path) -> None:
-        table = read_table(file, SCHEMA, "a manifest", "delete it; nl-lightning data check makes one")
+        table = read_table(file, SCHEMA, "a manifest", REMEDY)
         self.file = file
         self._names = Names(path.as_py() for path in table["path"])
-        self._bytes, self._mtimes = table["bytes"].to_numpy(), table["mtime_ns"].to_numpy()
-        self._frames, self._counted = table["frames"].to_numpy(), table["counted"].to_numpy()
-        self._plain = pc.equal(table["objection"], "").to_numpy()
-        self._times, self._keys = _Lists(table["times"]), _Lists(table["keys"])
-        sound = np.isin(self._times.lengths, (0, 2)) & (self._frames >= 0) & (self._frames <= self._bytes)
+        counts, lengths = table["frames"].to_numpy(), pc.list_value_length(table["times"]).to_numpy()
+        sound = np.isin(lengths, (0, 2)) & (counts >= 0) & (counts <= table["bytes"].to_numpy())
         if not sound.all():
-            name = table["path"][int(np.argmin(sound))]
-            raise UserError(f"{file}: what it says of {name} can't be: delete it; nl-lightning data check makes one")
+            raise UserError(f"{file}: what it says of {table['path'][int(np.argmin(sound))]} can't be: {REMEDY}")
         bad = table.filter(pc.not_equal(table["error"], ""))
         self._errors = dict(zip(bad["path"].to_pylist(), bad["error"].to_pylist(), strict=True))
+        self._table = table.select(["bytes", "mtime_ns", "frames", "objection", "counted", "times", "keys"])
 
     def facts(self, name: str) -> Facts | None:
         """What is known of the file that lies here, below the data set's folder; None if it wasn't looked at."""
         row = self._names.row(portable(name))
         if row is None:
             return None
-        version = (int(self._bytes[row]), int(self._mtimes[row]))
-        return Facts(version, self._index(row), self._errors.get(portable(name), ""))
+        size, mtime_ns, count, objection, counted, times, keys = (column[row].as_py() for column in self._table.columns)
+        said = "the census found that it isn't plain" if objection else ""
+        index = None
+        if counted:
+            index = Index(count, None, np.empty(0, np.int64), said)
+        elif times:
+            first, step = times
+            index = Index(count, first + step * np.arange(count), first + step * np.array(keys, np.int64), said)
+        return Facts((size, mtime_ns), index, self._errors.get(portable(name), ""))
 
     def bad(self, paths: Paths) -> dict[int, str]:
         """Which of these can't be used, by number, and why; those whose files have changed since aren't among them."""
@@ -164,18 +173,7 @@ class Manifest:
         """How many of these files were present, and how many decodable."""
         rows = [row for row in map(self._names.row, map(portable, paths.names())) if row is not None]
         bad = sum(portable(name) in self._errors for name in paths.names())
-        return int((self._mtimes[rows] != 0).sum()), len(rows) - bad
-
-    def _index(self, row: int) -> Index | None:
-        count = int(self._frames[row])
-        objection = "" if self._plain[row] else "the census found that it isn't plain"
-        if self._counted[row]:
-            return Index(count, None, np.empty(0, np.int64), objection)
-        times = self._times[row]
-        if not len(times):
-            return None
-        first, step = times.tolist()
-        return Index(count, first + step * np.arange(count), first + step * self._keys[row], objection)
+        return int((self._table["mtime_ns"].to_numpy()[rows] != 0).sum()), len(rows) - bad
 
 
 def version_or_absent(path: Path) -> tuple[int, int]:
@@ -184,16 +182,3 @@ def version_or_absent(path: Path) -> tuple[int, int]:
         return version_of(path)
     except OSError:
         return 0, 0
-
-
-class _Lists:
-    """A column of lists of numbers, as two arrays."""
-
-    def __init__(self, column: pa.ChunkedArray) -> None:
-        lists = column.combine_chunks()
-        self._ends, self._values = lists.offsets.to_numpy(), lists.values.to_numpy()
-        self.lengths = np.diff(self._ends)
-
-    def __getitem__(self, row: int) -> npt.NDArray[np.int64]:
-        values: npt.NDArray[np.int64] = self._values[self._ends[row] : self._ends[row + 1]]
-        return values

@@ -34,9 +34,9 @@ class Index:
 
     Args:
         count: frames shown.
-        times: presentation times of the shown frames in ascending order, in units of the stream's time base; None where
-            they cannot be trusted, so that frames have to be counted from the first one.
-        keys: presentation times of the key frames, ascending.
+        times: of the shown frames, ascending, in units of the stream's time base; None where they can't be trusted, so
+            that frames have to be counted from the first one.
+        keys: times of the key frames, ascending.
         objection: why a decoder that takes the file for plain would be wrong on it, empty if it is plain.
         before_key: packets that are stored before the first key frame. Nobody can decode them.
     """
@@ -58,11 +58,7 @@ class Facts:
 
 
 def index_of(path: str | Path, facts: Facts | None = None) -> Index:
-    """Return the index of a file, from memory or `facts` if the file has not changed since.
-
-    Raises:
-        DecodeError: the file cannot be read.
-    """
+    """The index of a file, from memory or `facts` if it hasn't changed since; DecodeError if it can't be read."""
     try:
         size, mtime_ns = version_of(path)
         if facts is not None and facts.version == (size, mtime_ns):
@@ -202,8 +198,8 @@ def _from_first_key(
 ) -> list[int | None]:
     """The times of the `visible` frames that are decodable. The first key frame is packet `before_key`, at `start`.
 
-    Nothing that is stored before it can be decoded. Of what is stored behind it and shown before it, that is so as a
-    rule, as in a film that was cut at an open group of pictures; only decoding tells.
+    What is stored before it can't be decoded. What is stored behind it and shown before it seldom can, as in a film
+    that was cut at an open group of pictures; only decoding tells.
     """
     early = [place < before_key or (time is not None and start is not None and time < start) for place, time in visible]
     if True not in early:
@@ -278,10 +274,7 @@ def _matroska(field: bytes) -> int:
 
 
 def leading_pictures(times: Sequence[int | None], is_key: list[bool]) -> str:
-    """Return an objection if a frame is stored behind a key frame but shown before it.
-
-    `times` are presentation times in the order of storage, `is_key` says which are of key frames.
-    """
+    """An objection if a frame is stored behind a key frame and shown before it; `times` in the order of storage."""
     if not is_key[0]:
         return "it does not begin with a key frame"
     key = times[0]

@@ -1,10 +1,9 @@
 """``nl-lightning data shards``: a data set in a few large tar files, for disks that are slow with many small ones.
 
-The format is WebDataset's: ``<key>.mp4`` and ``<key>.cls``, the label; any program that reads WebDataset reads it, from
-an object store too. Training here reads by place instead: an index beside the shards says where in them each video
-lies, and FFmpeg opens that stretch of the tar as a file. So the order is the sampler's, and batches are the very
-batches of the originals, to the bit, resumed runs and any number of processes included; streaming with a shuffle buffer
-could not give that. A video is one read of neighbouring bytes, which a network disk does well.
+The format is WebDataset's: ``<key>.mp4`` and ``<key>.cls``, the label. Training here reads by place instead: an index
+beside the shards says where in them each video lies, and FFmpeg opens that stretch of the tar as a file. So batches are
+the very batches of the originals, to the bit, in resumed runs and in any number of processes. Streaming with a shuffle
+buffer could not give that.
 
 The index also holds the lists, so that nothing but the folder of the shards is needed.
 """
@@ -18,15 +17,13 @@ from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from nl_lightning.data.manifest import portable, read_table
+from nl_lightning.data.manifest import portable, read_table, write_table
 from nl_lightning.data.packets import DecodeError, stretch
-from nl_lightning.data.tools.commands import alone
 from nl_lightning.data.videos import Names, VideoList, below
 from nl_lightning.errors import UserError, bars
 from nl_lightning.study.border import checked, parse_json
-from nl_lightning.study.files import write_atomically
+from nl_lightning.study.lock import alone
 
 INDEX = "index.parquet"
 UNFINISHED = ".nl-lightning-unfinished"
@@ -34,22 +31,16 @@ UNFINISHED = ".nl-lightning-unfinished"
 SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("split", "path", "shard")),
-        *((name, pa.int64()) for name in ("label", "start", "size")),
+        *((name, pa.int64()) for name in ("start", "size", "label")),
     ]
 )
 
 
 def write_shards(splits: Mapping[str, VideoList], root: Path, folder: Path, shard_bytes: int) -> tuple[int, list[str]]:
-    """Pack the videos of all splits, as they are; return how many, and the names of those that are absent.
+    """Pack the videos of all splits, each once; return how many, and the names of those that are absent.
 
     Shards are written into a folder of their own within `folder`, and moved when all are whole. What was stopped goes
-    on behind the last whole shard.
-
-    Args:
-        splits: the lists; a video on several of them is packed once.
-        root: the data set's folder.
-        folder: where the shards go.
-        shard_bytes: after so many a new shard begins.
+    on behind the last whole shard. After `shard_bytes` a new shard begins.
 
     Raises:
         UserError: there are shards already, whoever's they are, or another process is at it.
@@ -112,18 +103,13 @@ def _places(shards: list[Path], names: list[str]) -> dict[str, tuple[str, int, i
 
 
 def _write_index(index: Path, splits: Mapping[str, VideoList], places: Mapping[str, tuple[str, int, int]]) -> None:
-    rows = []
-    for split, videos in splits.items():
-        for name, label in videos.listed():
-            shard, start, size = places.get(name, ("", 0, 0))
-            rows.append(
-                {"split": split, "path": portable(name), "label": label, "shard": shard, "start": start, "size": size}
-            )
-    table = pa.Table.from_pylist(rows, SCHEMA)
+    rows = [
+        dict(zip(SCHEMA.names, (split, portable(name), *places.get(name, ("", 0, 0)), label), strict=True))
+        for split, videos in splits.items()
+        for name, label in videos.listed()
+    ]
     classes = {split: list(videos.classes) for split, videos in splits.items()}
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table.replace_schema_metadata({"classes": json.dumps(classes)}), buffer)
-    write_atomically(index, buffer.getvalue().to_pybytes())
+    write_table(index, pa.Table.from_pylist(rows, SCHEMA).replace_schema_metadata({"classes": json.dumps(classes)}))
 
 
 class Shards:

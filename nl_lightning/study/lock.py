@@ -120,6 +120,19 @@ def waiting_for(what: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def alone(what: Path) -> Iterator[None]:
+    """Hold it while the block runs; UserError if another process does, or its folder can't be written."""
+    with contextlib.suppress(OSError):
+        what.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(what.parent, os.W_OK):
+        raise UserError(f"{what.parent} can't be written: name another place with --out")
+    if (held := acquire(what)) is None:
+        raise UserError(f"{what}: {holder(what) or 'another process'} is at work on it; wait for it, or end it")
+    with held:
+        yield
+
+
 def holder(what: Path) -> Holder | None:
     """The live process that holds it, if there is one."""
     newest = _newest(what)

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from nl_lightning.data import decoding
-from nl_lightning.data.files import Files, check_room
+from nl_lightning.data.datasets import Files, check_room
 from nl_lightning.data.manifest import Finding, Manifest, write_manifest
 from nl_lightning.data.packets import DecodeError
 from nl_lightning.data.tools.check import survey

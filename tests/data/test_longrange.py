@@ -51,7 +51,7 @@ def hashes(root: Path) -> dict[str, str]:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the root of a small generated set."""
     root = tmp_path_factory.mktemp("longrange")
-    longrange.generate(root, SMALL, progress=False)
+    longrange.generate(root, SMALL)
     return root
 
 
@@ -224,10 +224,10 @@ def test_layout(small: Path) -> None:
 
 def test_generating_again_gives_the_same_bytes(small: Path, tmp_path: Path) -> None:
     """Another run writes equal files, and a run on a finished set writes nothing."""
-    longrange.generate(tmp_path / "again", SMALL, progress=False)
+    longrange.generate(tmp_path / "again", SMALL)
     assert hashes(tmp_path / "again") == hashes(small)
     before = {path: path.stat().st_mtime_ns for path in small.rglob("*")}
-    longrange.generate(small, SMALL, progress=False)
+    longrange.generate(small, SMALL)
     assert {path: path.stat().st_mtime_ns for path in small.rglob("*")} == before
 
 
@@ -240,12 +240,12 @@ def test_an_interrupted_run_goes_on(small: Path, tmp_path: Path, monkeypatch: py
     with monkeypatch.context() as patch:
         patch.setattr(longrange, "as_completed", stop)
         with pytest.raises(KeyboardInterrupt):
-            longrange.generate(tmp_path, SMALL, progress=False)
+            longrange.generate(tmp_path, SMALL)
     assert not (tmp_path / "spec.json").exists()
     longrange.write_clips(tmp_path, "train", list(enumerate(longrange.labels_of("train", SMALL)))[:5], SMALL)
     kept = tmp_path / longrange.clip_path("train", 0, longrange.labels_of("train", SMALL)[0])
     written = kept.stat().st_mtime_ns
-    longrange.generate(tmp_path, SMALL, progress=False)
+    longrange.generate(tmp_path, SMALL)
     assert kept.stat().st_mtime_ns == written
     assert hashes(tmp_path) == hashes(small)
 
@@ -253,19 +253,19 @@ def test_an_interrupted_run_goes_on(small: Path, tmp_path: Path, monkeypatch: py
 def test_another_specification_is_refused(small: Path, tmp_path: Path) -> None:
     """Neither a finished or begun set of other sizes nor somebody's files are touched."""
     with pytest.raises(UserError, match=r"spec\.json is of another longrange set"):
-        longrange.generate(small, LongRange(train=24, val=12, test=11), progress=False)
+        longrange.generate(small, LongRange(train=24, val=12, test=11))
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "spec.unfinished.json").write_text("{}")
     with pytest.raises(UserError, match=r"spec\.unfinished\.json is of another"):
-        longrange.generate(tmp_path / "begun", SMALL, progress=False)
+        longrange.generate(tmp_path / "begun", SMALL)
     for name in ("train", "thesis"):
         (tmp_path / f"my {name}" / name).mkdir(parents=True)
         with pytest.raises(UserError, match=f"already holds '{name}', which is not of a longrange set"):
-            longrange.generate(tmp_path / f"my {name}", SMALL, progress=False)
+            longrange.generate(tmp_path / f"my {name}", SMALL)
         assert [path.name for path in (tmp_path / f"my {name}").rglob("*")] == [name]
     (tmp_path / "odd" / "spec.json").mkdir(parents=True)
     with pytest.raises(UserError, match=r"spec\.json is of another longrange set"):
-        longrange.generate(tmp_path / "odd", SMALL, progress=False)
+        longrange.generate(tmp_path / "odd", SMALL)
 
 
 @pytest.mark.parametrize("lost", ["train.txt", "val/look_0", "test"])
@@ -274,7 +274,7 @@ def test_a_set_that_lost_files_is_completed(lost: str, small: Path, tmp_path: Pa
     root = tmp_path / "[/copy"
     shutil.copytree(small, root)
     shutil.rmtree(root / lost) if (root / lost).is_dir() else (root / lost).unlink()
-    longrange.generate(root, SMALL, progress=True)
+    longrange.generate(root, SMALL)
     assert hashes(root) == hashes(small)
 
 
@@ -286,7 +286,7 @@ def kill(*_: object) -> int:
 def test_a_killed_process_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(longrange, "write_clips", kill)
     with pytest.raises(UserError, match="a process that generates videos was killed, .*; call again to go on"):
-        longrange.generate(tmp_path / "set", SMALL, progress=False)
+        longrange.generate(tmp_path / "set", SMALL)
 
 
 @pytest.mark.parametrize(

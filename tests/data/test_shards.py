@@ -13,7 +13,7 @@ import webdataset
 
 from nl_lightning.data import decoding
 from nl_lightning.data.annotations import read_annotation
-from nl_lightning.data.files import Files
+from nl_lightning.data.datasets import Files
 from nl_lightning.data.packets import DecodeError
 from nl_lightning.data.shards import Shards, write_shards
 from nl_lightning.data.videos import VideoList

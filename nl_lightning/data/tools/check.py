@@ -1,8 +1,8 @@
 """``nl-lightning data check``: read every file of a data set once, and write down what is there and what is wrong.
 
-Files are decoded from the first frame to the last, by as many helper processes as are asked for; one that hangs or
-crashes its helper is a finding like any other. What is found is kept line by line beside the manifest, so that a census
-that was stopped goes on from there, and one that is repeated reads only what has changed.
+Files are decoded from the first frame to the last, by helper processes. One that hangs or crashes its helper is a
+finding like any other. What is found is kept line by line beside the manifest: a census that was stopped goes on from
+there, and one that is repeated reads only what has changed.
 """
 
 import contextlib
@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import av
 import numpy as np
@@ -22,14 +21,13 @@ from nl_lightning.data.decoding import Frames, Screen, named, sources
 from nl_lightning.data.manifest import Finding, portable, read_findings, regular, version_or_absent, write_manifest
 from nl_lightning.data.packets import DecodeError, Index, index_of, reason, url, version_of, video_stream
 from nl_lightning.data.reader import by_helpers
-from nl_lightning.data.tools.commands import alone
 from nl_lightning.data.videos import VideoList
 from nl_lightning.errors import UserError, bars, visible
 from nl_lightning.study.border import checked
+from nl_lightning.study.lock import alone
 
 SURVEY = f"{__name__}.survey"
-BEGINNING = b'{"path": '
-"""Of a file of notes."""
+BEGINNING = b'{"path": '  # of a file of notes
 
 
 def take_census(
@@ -43,43 +41,43 @@ def take_census(
         file: the manifest.
         workers: files read at a time.
         hashes: also hash the files' bytes.
-        seconds: after which a file is given up; it is read from the first frame to the last.
+        seconds: after which a file is given up.
 
     Raises:
         UserError: another process is at it, or the manifest can't be written.
     """
-    names, rows = zip(*_listed(splits), strict=True)
+    rows = _listed(splits)
     with alone(file):
         part = file.with_name(f"{file.name}.part")
         known = read_findings(file) if file.exists() else []
         before = {finding.path: finding for finding in (*known, *_noted(part))}
-        found = [
-            _still_holds(row, before.get(row.path), root / name, hashes) for name, row in zip(names, rows, strict=True)
-        ]
-        missing = [place for place, finding in enumerate(found) if finding is None]
+        found = {name: _still_holds(row, before.get(row.path), root / name, hashes) for name, row in rows.items()}
+        missing = [name for name, finding in found.items() if finding is None]
         with part.open("a", encoding="utf-8") as notes:
             notes.write("\n" if notes.tell() else "")  # the last line may be torn
-            requests = [(root / names[m], rows[m], hashes) for m in missing]
+            requests = [(root / name, rows[name], hashes) for name in missing]
             for place, finding in _survey_all(requests, workers, seconds):
                 found[missing[place]] = finding
                 notes.write(json.dumps(asdict(finding)) + "\n")
                 notes.flush()
-        whole = [finding for finding in found if finding is not None]
+        whole = [finding for finding in found.values() if finding is not None]
         write_manifest(file, whole)
         part.unlink()
     return whole
 
 
-def _listed(splits: Mapping[str, VideoList]) -> Iterator[tuple[str, Finding]]:
-    """The name and a row for each video that a split lists, once, in the order of the lists; nothing is found yet."""
-    on: dict[str, tuple[tuple[int, ...], list[str]]] = {}
+def _listed(splits: Mapping[str, VideoList]) -> dict[str, Finding]:
+    """A row for each video that a split lists, by name, in the order of the lists; nothing is found yet."""
+    rows: dict[str, Finding] = {}
     for split, videos in splits.items():
         for name, label in videos.listed():
-            labels = label if isinstance(label, tuple) else (label,)
-            on.setdefault(name, (labels, []))[1].append(split)
-    for name, (labels, lists) in on.items():
-        path = portable(name)
-        yield name, Finding(path, PurePosixPath(path).stem, labels, ",".join(dict.fromkeys(lists)))
+            if name in rows:
+                lists = dict.fromkeys([*rows[name].splits.split(","), split])
+                rows[name] = replace(rows[name], splits=",".join(lists))
+            else:
+                path, labels = portable(name), label if isinstance(label, tuple) else (label,)
+                rows[name] = Finding(path, PurePosixPath(path).stem, labels, split)
+    return rows
 
 
 def _noted(part: Path) -> Iterator[Finding]:
@@ -104,10 +102,9 @@ def _still_holds(row: Finding, found: Finding | None, file: Path, hashes: bool) 
 def _survey_all(
     requests: list[tuple[Path, Finding, bool]], workers: int, seconds: float
 ) -> Iterator[tuple[int, Finding]]:
-    with bars() as progress:
-        task = progress.add_task("reading", total=len(requests))
-        for place, answer in by_helpers(SURVEY, requests, workers, seconds):
-            progress.advance(task)
+    with bars() as bar:
+        findings = by_helpers(SURVEY, requests, workers, seconds)
+        for place, answer in bar.track(findings, len(requests), description="reading"):
             if isinstance(answer, DecodeError):  # the file hangs or crashes its reader
                 path, row, _ = requests[place]
                 size, mtime_ns = version_or_absent(path)
@@ -121,14 +118,23 @@ def survey(path: Path, row: Finding, hashes: bool) -> Finding:
         size, mtime_ns = version_of(path)
     except OSError as error:
         return replace(row, error=reason(error))
-    row = replace(row, bytes=size, mtime_ns=mtime_ns, sha256=_hash(path) if hashes else "")
+    row = replace(row, bytes=size, mtime_ns=mtime_ns)
     try:
+        if hashes:
+            with path.open("rb") as file:
+                row = replace(row, sha256=hashlib.file_digest(file, "sha256").hexdigest())
         index = index_of(path)
         times, keys = regular(index)
         row = replace(
             row, frames=index.count, decoder=named("auto"), objection=index.objection, times=times, keys=keys,
-            counted=index.times is None and not index.before_key, **header(path),
+            counted=index.times is None and not index.before_key,
         )  # fmt: skip
+        with av.open(url(path)) as container:
+            stream = video_stream(container)
+            row = replace(
+                row, codec=stream.codec_context.name, fps=round(float(stream.average_rate or 0), 3),
+                width=stream.width, height=stream.height, header_frames=stream.frames,
+            )  # fmt: skip
         row = replace(row, decoded=_decodable(path, index))
     except DecodeError as error:
         return replace(row, error=_without_path(error, path))
@@ -137,17 +143,6 @@ def survey(path: Path, row: Finding, hashes: bool) -> Finding:
     if row.decoded < index.count:
         return replace(row, error=f"only {row.decoded} of {index.count} frames decode")
     return row
-
-
-def header(path: Path) -> dict[str, Any]:
-    """What the header of a file says."""
-    with av.open(url(path)) as container:
-        stream = video_stream(container)
-        rate = float(stream.average_rate or 0)
-        return {
-            "codec": stream.codec_context.name, "fps": round(rate, 3), "width": stream.width, "height": stream.height,
-            "header_frames": stream.frames,
-        }  # fmt: skip
 
 
 def _decodable(path: Path, index: Index) -> int:
@@ -176,11 +171,6 @@ class _Glance(Screen):
 NOTHING: Frames = np.empty((0, 0, 3), np.uint8)
 
 
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _without_path(error: DecodeError, path: Path) -> str:
     return str(error).removeprefix(f"{visible(path)}: ")
 
@@ -197,15 +187,16 @@ class Count:
 
 def counts(rows: list[Finding]) -> list[Count]:
     """A count for each split, in the order of the rows, and one of all files where there are several."""
-    splits = list(dict.fromkeys(split for row in rows for split in row.splits.split(",")))
-    counted = [_count(split, [row for row in rows if split in row.splits.split(",")]) for split in splits]
-    return counted if len(splits) == 1 else [*counted, _count("all files", rows)]
-
-
-def _count(name: str, rows: list[Finding]) -> Count:
-    return Count(
-        name, len(rows), sum(row.bytes > 0 or row.mtime_ns > 0 for row in rows), sum(not row.error for row in rows)
-    )
+    of: dict[str, list[Finding]] = {}
+    for row in rows:
+        for split in row.splits.split(","):
+            of.setdefault(split, []).append(row)
+    if len(of) > 1:
+        of["all files"] = rows
+    return [
+        Count(name, len(some), sum(row.bytes > 0 or row.mtime_ns > 0 for row in some), sum(not r.error for r in some))
+        for name, some in of.items()
+    ]
 
 
 def by_error(rows: list[Finding]) -> list[tuple[str, int, str]]:

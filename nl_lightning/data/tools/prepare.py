@@ -2,14 +2,13 @@
 
 Decoding a clip means decoding from the last key frame on, at the full size of the picture. The copy has a short side of
 256 (the paper's test size; never enlarged), a key frame every 16 frames, and H.264 without what costs a decoder most
-(x264's ``fastdecode``: no arithmetic coding, no deblocking). It is written by the x264 inside PyAV, so no ffmpeg
-program is needed. Every copy has all frames that a player shows of its original, at their times: the same indices are
-the same moments. They are turned and mirrored; what the file says of the shape of its pixels is passed on. Pixels
-differ by the scaling and by what the encoder loses.
+(x264's ``fastdecode``). Every copy has all frames that a player shows of its original, at their times: the same indices
+are the same moments. They are turned and mirrored; the shape of pixels is passed on. Pixels differ by the scaling and
+by what the encoder loses.
 
-A copy keeps its original's name, whatever the suffix: content tells a decoder what it is, and so the lists of the data
-set are right for the copy as well. It is written whole or not at all, is counted before it counts, and has the time of
-change of its original, by which a repeated command knows what is done.
+A copy keeps its original's name, whatever the suffix, so that the lists of the data set are right for the copy as well.
+Content tells a decoder what it is. A repeated command knows what is done by the time of change of the original, which
+the copy has as well.
 """
 
 import io
@@ -27,18 +26,16 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from nl_lightning.data.decoding import Frames, Pictures, Screen, sources
 from nl_lightning.data.packets import DecodeError, Index, index_of, reason, url, video_stream
 from nl_lightning.data.reader import by_helpers
-from nl_lightning.data.tools.commands import alone
 from nl_lightning.data.videos import VideoList
 from nl_lightning.errors import UserError, bars
 from nl_lightning.study.files import MARK, refuse_foreign, whole_file, write_atomically, write_output
+from nl_lightning.study.lock import alone
 
 SHORT_SIDE = 256
 KEY_EVERY = 16
 X264 = {"preset": "veryfast", "tune": "fastdecode", "crf": "23", "threads": "1", "g": str(KEY_EVERY)}
-LISTS = {".txt", ".csv", ".json", ".yaml", ".yml"}
-"""Suffixes of what lists and describes videos."""
-SECONDS = 3600.0
-"""Of computing, after which a file is given up: films are long."""
+LISTS = {".txt", ".csv", ".json", ".yaml", ".yml"}  # suffixes of what lists and describes videos
+SECONDS = 3600.0  # of computing, after which a file is given up: films are long
 
 
 @dataclass(frozen=True)
@@ -56,9 +53,7 @@ def copy_data_set(
 ) -> Prepared:
     """Copy the videos of all splits, `workers` at a time, and what lists them, from `root` to `folder`.
 
-    Args:
-        splits: the lists of the data set.
-        lists: names of list files or folders of them, below `root`.
+    `lists` are names of list files or folders of them, below `root`.
 
     Raises:
         UserError: a video lies outside of `root`, `folder` has files that this command didn't write, another process is
@@ -77,7 +72,16 @@ def copy_data_set(
         refuse_foreign(folder / name for name in left)
         for target, content in texts.items():
             write_output(target, content)
-        failed = _copy_all(left, root, folder, workers)
+        failed = {}
+        requests = [(root / name, folder / name) for name in left]
+        with bars() as bar:
+            copies = by_helpers(f"{__name__}.copy_video", requests, workers, SECONDS)
+            for place, error in bar.track(copies, len(left), description="copying"):
+                if error is not None:
+                    source, target = requests[place]
+                    with whole_file(target) as part:
+                        shutil.copy2(source, part)
+                    failed[left[place]] = str(error)
     absent = sorted(set(names) - set(present))
     return Prepared(len(left) - len(failed), len(present) - len(left), absent, failed)
 
@@ -95,29 +99,8 @@ def _is_made(source: Path, target: Path) -> bool:
     return target.exists() and int(target.stat().st_mtime) == int(source.stat().st_mtime)
 
 
-def _copy_all(names: list[str], root: Path, folder: Path, workers: int) -> dict[str, str]:
-    """Make the copies; return what was wrong with which files, which are then copied as they are."""
-    failed = {}
-    requests = [(root / name, folder / name) for name in names]
-    with bars() as progress:
-        task = progress.add_task("copying", total=len(names))
-        for place, error in by_helpers(f"{__name__}.copy_video", requests, workers, SECONDS):
-            progress.advance(task)
-            if error is not None:
-                source, target = requests[place]
-                with whole_file(target) as part:
-                    shutil.copy2(source, part)
-                failed[names[place]] = str(error)
-    return failed
-
-
 def copy_video(source: Path, target: Path) -> None:
-    """Write the copy of one video.
-
-    Raises:
-        DecodeError: the original can't be read, or the copy has other frames.
-        UserError: the copy can't be written.
-    """
+    """Write the copy of one video. DecodeError if it can't be read, or the copy has other frames."""
     version, index, copied = source.stat(), index_of(source), 0
     try:
         screen = Screen(source)
