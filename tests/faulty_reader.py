@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from nl_lightning.data import decoding
-from nl_lightning.data.tools.check import survey
 
 
 def fault(path: str | Path) -> None:
@@ -75,5 +74,7 @@ def whole_numbers(path: str | Path, rows: int, allocate: Callable[..., Any]) -> 
 
 def mark(path: str | Path, row: Any, hashes: bool) -> Any:
     """As a census's survey, with the same faults; it says that it was here."""
+    from nl_lightning.data.tools.check import survey  # takes long: most helpers do without it
+
     fault(path)
     return replace(survey(Path(path), row, hashes), codec="read again")

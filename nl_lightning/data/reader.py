@@ -1,15 +1,13 @@
 """Files are read in a process of their own, so that one that hangs or crashes FFmpeg costs that process and no more.
 
-Every process that reads has one such helper. It asks through a pipe, and finds the pictures in memory that both share,
-so that a clip is written once, by the decoder, and copied by nobody; ``benchmarks/decoding.py`` measures the cost.
-The other design, a watchdog over the worker itself, would lose the worker with the file, and PyTorch's loader gives up
-when a worker dies. (pebble's pool was tried: pictures go through its pipe, at 0.5 to 0.7 of the speed, a helper that
-was killed from outside ends the pool, and one that hangs outlives its parent.)
+Every process that reads has one such helper. It asks through a pipe, and finds the pictures in memory that both share:
+a clip is written once, by the decoder, and copied by nobody (``benchmarks/decoding.py`` measures the cost). A watchdog
+over PyTorch's workers would not do: the loader gives up when a worker dies. (pebble's pool was tried: pictures go
+through its pipe, at 0.5 to 0.7 of the speed, a kill from outside ends the pool, and a helper that hangs outlives its
+parent.)
 
 A file is given up for what it does, and never because the machine is busy: its reader has used so many seconds of the
 processor, or has, twice, neither computed nor read for as long. A helper that was suspended or killed is replaced.
-
-A helper ends with its parent, however that ends: Linux kills it, elsewhere it reads the end of the pipe.
 """
 
 import contextlib
@@ -37,14 +35,10 @@ from nl_lightning.data.decoding import Frames
 from nl_lightning.data.packets import DecodeError
 from nl_lightning.errors import UserError, ignore_stops
 
-DEATHS = 3
-"""Deaths over one file after which it counts as the file's fault: a helper may be killed for something else."""
-HANGS = 2
-"""The same for a helper that does nothing: it may be suspended, or its disk be away for a while."""
-START_SECONDS = 120.0
-"""The time without a sign of life after which a helper that starts is replaced."""
-SLICE = 1.0
-"""Seconds between two looks at what a helper does."""
+DEATHS = 3  # over one file, after which it counts as the file's fault: a helper may be killed for something else
+HANGS = 2  # the same for a helper that does nothing: it may be suspended, or its disk be away for a while
+START_SECONDS = 120.0  # without a sign of life, after which a helper that starts is replaced
+SLICE = 1.0  # seconds between two looks at what a helper does
 
 
 class DangerousFile(DecodeError):
@@ -69,10 +63,7 @@ class Helper:
         return Helper, (self.seconds,)
 
     def ask(self, function: str, path: Path | str, *arguments: Any) -> Any:
-        """Return ``function(path, *arguments)``.
-
-        Args:
-            function: ``module.name``, imported over there.
+        """Return ``function(path, *arguments)``; `function` is ``module.name``, imported over there.
 
         Raises:
             DangerousFile: the file takes too long, or the process dies of it time and again.
@@ -82,11 +73,7 @@ class Helper:
         return self._answer((function, (path, *arguments), False, self.seconds))
 
     def pictures(self, function: str, path: Path | str, *arguments: Any) -> Frames:
-        """Return ``function(path, *arguments, allocate=...)``, in an array that is valid until the next call.
-
-        Raises:
-            DangerousFile, UserError, Exception: as from :meth:`ask`.
-        """
+        """The same for a function that fills an array, ``allocate=...``; it is valid until the next call."""
         shape = self._answer((function, (path, *arguments), True, self.seconds))
         return self._running().memory.array(shape)
 
@@ -146,8 +133,8 @@ def by_helpers(
 
     The answer for a file that hangs or crashes its helper is the error. Any other error ends it.
     """
-    idle = [Helper(seconds) for _ in range(workers)]
-    helpers = tuple(idle)
+    helpers = [Helper(seconds) for _ in range(workers)]
+    idle = list(helpers)
 
     def answer(request: tuple[Any, ...]) -> Any:
         helper = idle.pop()
@@ -233,14 +220,13 @@ def _end(owner: int, process: "subprocess.Popen[bytes]", connection: Connection,
 
 
 class _Memory:
-    """Memory that two processes see, as large as the largest array so far."""
+    """Memory that two processes see as an array; as large as the largest so far."""
 
     def __init__(self, handle: int) -> None:
         self.handle = handle
         self._mapped: mmap.mmap | None = None
 
     def array(self, shape: tuple[int, ...]) -> Frames:
-        """The memory as an array."""
         size = math.prod(shape)
         if self._mapped is None or len(self._mapped) < size:
             if os.fstat(self.handle).st_size < size:

@@ -37,8 +37,7 @@ def test_clips(
     - ``paper``, ``release``, ``mmaction2``, ``mmaction2_dense``: :func:`clip_indices` from :func:`test_starts`.
     - ``slowfast``: with span = num_frames * stride / 30 * rate, from start = max(0, length - span) * k / num_clips to
       start + span - 1 in num_frames equal steps, each rounded down, and not beyond the last frame. At 30 frames a
-      second, 8 frames at stride 8 are 0, 9, 18, ..., 63. (Its decoder reads only what it needs of a long video, and
-      then begins with the first frame after a fractional start: one frame later at most.)
+      second, 8 frames at stride 8 are 0, 9, 18, ..., 63. (Of a long video its own decoder may begin one frame later.)
     - ``pytorchvideo``: all frames whose time lies in [start, start + num_frames * stride / 30) seconds, num_frames of
       them in equal steps, rounded down. start = k * (duration - that span) / (num_clips - 1); a single clip is at 0.
       (So it is since 2022. Its release 0.1.5 divides by num_clips.)
@@ -51,17 +50,15 @@ def test_clips(
         starts = test_starts(length, num_frames, stride, num_clips, spread)
         return [clip_indices(start, length, num_frames, stride) for start in starts]
     assert rate is not None
-    if spread == "pytorchvideo":
-        return _clips_of_pytorchvideo(length, num_frames, stride, num_clips, rate)
-    span = max(1.0, num_frames * stride / THEIR_RATE * float(rate))
-    places = [max(length - span, 0) * k / num_clips for k in range(num_clips)]
-    return [_equal_steps(start, start + span - 1, num_frames, length) for start in places]
-
-
-def _clips_of_pytorchvideo(length: int, num_frames: int, stride: int, num_clips: int, rate: Fraction) -> list[Indices]:
+    clips = []
+    if spread == "slowfast":
+        frames = max(1.0, num_frames * stride / THEIR_RATE * float(rate))
+        for k in range(num_clips):
+            start = max(length - frames, 0) * k / num_clips
+            clips.append(_equal_steps(start, start + frames - 1, num_frames, length))
+        return clips
     span = Fraction(num_frames * stride / THEIR_RATE)  # of the rounded quotient, as theirs
     step = max(length / rate - span, Fraction(0)) / max(num_clips - 1, 1)
-    clips = []
     for k in range(num_clips):
         first = min(ceil(k * step * rate), length - 1)
         count = max(1, min(ceil((k * step + span) * rate), length) - first)
@@ -118,14 +115,8 @@ def resized(height: int, width: int, shorter: int) -> tuple[int, int]:
 
 def random_crop(rng: np.random.Generator, height: int, width: int, size: int) -> Box:
     """Return a crop: top uniform in [0, height - size], left uniform in [0, width - size]."""
-    check_crop(height, width, size)
-    return int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1))
-
-
-def centre_crop(height: int, width: int, size: int) -> Box:
-    """Return the centre crop: ((height - size) // 2, (width - size) // 2)."""
-    check_crop(height, width, size)
-    return (height - size) // 2, (width - size) // 2
+    down, right = _room(height, width, size)
+    return int(rng.integers(down + 1)), int(rng.integers(right + 1))
 
 
 def test_crops(height: int, width: int, size: int, num_crops: int, spread: Spread) -> list[Box]:
@@ -137,30 +128,28 @@ def test_crops(height: int, width: int, size: int, num_crops: int, spread: Sprea
     """
     if num_crops not in (1, 3):
         raise ValueError(f"num_crops is {num_crops}, expected 1 or 3")
-    top, left = centre_crop(height, width, size)
-    last_top, last_left = 2 * top, 2 * left
-    if spread in BY_TIME:
-        last_top, last_left = height - size, width - size
-        top, left = last_top - top, last_left - left
+    down, right = _room(height, width, size)
+    up = spread in BY_TIME
+    top, left = (down + up) // 2, (right + up) // 2
     if num_crops == 1:
         return [(top, left)]
     if height > width:
-        return [(0, left), (top, left), (last_top, left)]
-    return [(top, 0), (top, left), (top, last_left)]
+        return [(0, left), (top, left), (down if up else 2 * top, left)]
+    return [(top, 0), (top, left), (top, right if up else 2 * left)]
 
 
-def check_crop(height: int, width: int, size: int) -> None:
-    """Raise ValueError for a crop that the frame does not hold."""
+def _room(height: int, width: int, size: int) -> tuple[int, int]:
+    """Rows and columns that a crop leaves over; ValueError if the frame doesn't hold it."""
     if size > min(height, width):
         raise ValueError(f"a crop of {size} pixels does not fit into a frame of {height} x {width}")
+    return height - size, width - size
 
 
 class EpochShuffle(Sampler[tuple[int, int]]):
     """Every video once, as (epoch, video), in an order that depends on the seed and the epoch alone.
 
     Processes take turns in that one order, all equally often: fewer videos than processes are left over at its end.
-    So what all of them read in an iteration depends on the product of batch size and processes alone. Lightning calls
-    `set_epoch` when an epoch begins.
+    So what all of them read in an iteration depends on the product of batch size and processes alone.
 
     Args:
         length: videos in all.
@@ -178,6 +167,7 @@ class EpochShuffle(Sampler[tuple[int, int]]):
         self.process, self.processes = process, processes
 
     def set_epoch(self, epoch: int) -> None:
+        """Lightning calls it when an epoch begins."""
         self.epoch = epoch
 
     def __len__(self) -> int:

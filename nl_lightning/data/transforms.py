@@ -34,17 +34,11 @@ def crop_at(frames: Frames, top: int, left: int, crop: int) -> Frames:
 
 @dataclass(frozen=True)
 class TrainView:
-    """Scale jitter, random crop, random horizontal flip (paper, Sec. 4; the flip is the released code's).
+    """Scale jitter, random crop, random horizontal flip (paper, Sec. 4; the flip is the released code's)."""
 
-    Attributes:
-        short_side: smallest and largest shorter side in pixels.
-        crop: side of the square in pixels.
-        flip: whether half of the clips are mirrored.
-    """
-
-    short_side: tuple[int, int]
-    crop: int
-    flip: bool
+    short_side: tuple[int, int]  # smallest and largest, in pixels
+    crop: int  # side of the square, in pixels
+    flip: bool  # mirror half of the clips
 
     def __post_init__(self) -> None:
         low, high = self.short_side

@@ -137,15 +137,7 @@ def test_labels_beyond_the_networks_classes_are_refused(root: Path) -> None:
         ),
         *(
             ({name: 10**15}, f"data.{name} is 10{{15}}: expected at most")
-            for name in (
-                "num_frames",
-                "frame_stride",
-                "num_clips",
-                "batch_size",
-                "test_batch_size",
-                "num_classes",
-                "seed",
-            )
+            for name in ("num_frames", "frame_stride", "num_clips", "batch_size", "num_classes", "seed")
         ),
         ({"num_workers": -1}, "data.num_workers is -1: expected at least 0"),
         ({"max_unreadable": 200.0}, "data.max_unreadable is 200.0: expected at most 1"),
@@ -155,9 +147,9 @@ def test_labels_beyond_the_networks_classes_are_refused(root: Path) -> None:
         ({"seed": -1}, "data.seed is -1: expected at least 0"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(root: Path, wrong: dict[str, Any], message: str) -> None:
+def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        module(root, **wrong)
+        module(Path("unread"), **wrong)
 
 
 def test_class_folders_without_splits_are_split(root: Path, tmp_path: Path) -> None:
@@ -195,9 +187,9 @@ def test_whole_frames_are_one_view_a_clip(root: Path) -> None:
         ({"num_crops": 1, "test_batch_size": 2}, "data.test_crop is whole, and videos differ in size"),
     ],
 )
-def test_whole_frames_go_with_one_crop_and_one_video(root: Path, wrong: dict[str, Any], message: str) -> None:
+def test_whole_frames_go_with_one_crop_and_one_video(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        module(root, test_crop="whole", **wrong)
+        module(Path("unread"), test_crop="whole", **wrong)
 
 
 def census(root: Path) -> None:
@@ -271,9 +263,9 @@ def test_a_killed_decoder_is_not_noticed(root: Path) -> None:
         ({"manifest": "none"}, "none: not a manifest"),
     ],
 )
-def test_what_cannot_be_read_with_is_refused(root: Path, wrong: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_read_with_is_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        _ = module(root, **wrong).files
+        _ = module(Path("unread"), **wrong).files
 
 
 def test_too_little_shared_memory_is_said_before_workers_start(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

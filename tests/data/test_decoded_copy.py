@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,20 @@ def paths(tmp_path: Path) -> tuple[Path, ...]:
     return found
 
 
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decode here: helpers take their time to start, and have tests of their own."""
+
+    def decoded(function: str, requests: list[tuple[Path]], workers: int, seconds: float) -> Iterator[tuple[int, Any]]:
+        for place, (path,) in enumerate(requests):
+            try:
+                yield place, decoding.all_frames(path)
+            except DecodeError as error:
+                yield place, error
+
+    monkeypatch.setattr(decoded_copy, "by_helpers", decoded)
+
+
 def made(file: Path, paths: tuple[Path, ...]) -> DecodedCopy:
     """Return a copy, made and opened."""
     copy = DecodedCopy(file, paths)
@@ -52,7 +67,8 @@ def test_same_frames_as_the_decoder(paths: tuple[Path, ...], tmp_path: Path) -> 
     assert {path.name for path in (tmp_path / "decoded").iterdir()} == {"train.npy", "train.json"}
 
 
-def test_made_once(paths: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("in_process")
+def test_made_once(paths: tuple[Path, ...], tmp_path: Path) -> None:
     """A copy of the same files is used as it is."""
     made(tmp_path / "copies" / "train.npy", paths)
     written = (tmp_path / "copies" / "train.npy").stat().st_mtime_ns
@@ -60,6 +76,7 @@ def test_made_once(paths: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.
     assert (tmp_path / "copies" / "train.npy").stat().st_mtime_ns == written
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("change", ["content", "time", "order", "mended", "gone", "array"])
 def test_a_changed_set_is_decoded_anew(change: str, paths: tuple[Path, ...], tmp_path: Path) -> None:
     """Another content, order or number of files, a mended file, a lost array: the old copy is not opened any more."""
@@ -90,6 +107,7 @@ def test_a_changed_set_is_decoded_anew(change: str, paths: tuple[Path, ...], tmp
             assert np.array_equal(copy.frames(path, np.arange(12)), expected)
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize(("length", "size"), [(13, 20), (12, 24)])
 def test_videos_of_other_sizes_are_refused(length: int, size: int, paths: tuple[Path, ...], tmp_path: Path) -> None:
     """One line that names the file and both sizes; nothing half-made is opened later."""
@@ -114,6 +132,7 @@ def index_of(file: Path) -> dict[str, Any]:
     return said
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("spoil", ["version", "old", "bytes", "errors", "cut", "unfinished", "no JSON", "too long"])
 def test_a_copy_that_is_not_whole_or_of_another_version_is_made_again(
     spoil: str, paths: tuple[Path, ...], tmp_path: Path
@@ -156,6 +175,7 @@ def test_files_of_others_are_never_overwritten(name: str, paths: tuple[Path, ...
     assert [file.read_text() for file in foreign.parent.iterdir() if ".claim." not in file.name] == ['{"mine": 1}']
 
 
+@pytest.mark.usefixtures("in_process")
 def test_an_array_that_is_none_is_named(paths: tuple[Path, ...], tmp_path: Path) -> None:
     file = tmp_path / "copies" / "train.npy"
     made(file, paths)

@@ -176,7 +176,7 @@ def test_it_ends_with_its_parent(busy: bool) -> None:
     with parent:
         assert parent.stdout is not None
         process = int(parent.stdout.readline())
-        time.sleep(0.2)
+        time.sleep(0.05)
         assert runs(process)
         parent.kill()
     assert gone(process)

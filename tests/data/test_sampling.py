@@ -138,10 +138,23 @@ def functional(monkeypatch: pytest.MonkeyPatch) -> Any:
         return importlib.import_module("pytorchvideo.transforms.functional")
 
 
-@pytest.mark.parametrize("rate", [Fraction(25), Fraction(30), Fraction(30000, 1001)])
+LENGTH = 150
+
+
+@pytest.fixture(scope="module", params=[Fraction(25), Fraction(30), Fraction(30000, 1001)])
+def video(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Fraction, Path]:
+    """A video of so many frames a second whose frames show their numbers."""
+    path = tmp_path_factory.mktemp("rate") / "v.mp4"
+    digits = np.stack(np.divmod(np.arange(LENGTH), 16), 1)  # (T, 2), each a grey half of the frame
+    pictures = (16 * digits + 8).astype(np.uint8)[:, None, :, None].repeat(16, 1).repeat(16, 2).repeat(3, 3)
+    write_mp4(path, pictures, request.param)
+    assert decoding.frame_rate(path) == request.param
+    return request.param, path
+
+
 @pytest.mark.parametrize(("num_frames", "stride", "num_clips"), [(8, 8, 10), (32, 2, 7), (5, 10, 3), (8, 8, 1)])
 def test_clips_of_pytorchvideo(
-    rate: Fraction, num_frames: int, stride: int, num_clips: int, tmp_path: Path, functional: Any
+    video: tuple[Fraction, Path], num_frames: int, stride: int, num_clips: int, functional: Any
 ) -> None:
     """Its own reader of a real file, and its own steps through what that read, between its sampler's times.
 
@@ -149,22 +162,18 @@ def test_clips_of_pytorchvideo(
     """
     from pytorchvideo.data.encoded_video_pyav import EncodedVideoPyAV
 
-    length = 150
-    digits = np.stack(np.divmod(np.arange(length), 16), 1)  # (T, 2), each a grey half of the frame
-    pictures = (16 * digits + 8).astype(np.uint8)[:, None, :, None].repeat(16, 1).repeat(16, 2).repeat(3, 3)
-    write_mp4(tmp_path / "v.mp4", pictures, rate)
-    assert decoding.frame_rate(tmp_path / "v.mp4") == rate
+    rate, path = video
     theirs = []
-    with (tmp_path / "v.mp4").open("rb") as file:
-        video = EncodedVideoPyAV(file, decode_audio=False)
+    with path.open("rb") as file:
+        theirs_video = EncodedVideoPyAV(file, decode_audio=False)
         span = Fraction(num_frames * stride / 30)
         for k in range(num_clips):
-            start = k * Fraction(max(video.duration - span, 0)) / max(num_clips - 1, 1)
-            clip = video.get_clip(start, start + span)["video"]  # (3, T, H, W)
+            start = k * Fraction(max(theirs_video.duration - span, 0)) / max(num_clips - 1, 1)
+            clip = theirs_video.get_clip(start, start + span)["video"]  # (3, T, H, W)
             assert clip is not None
             seen = functional.uniform_temporal_subsample(clip, num_frames, 1).mean(dim=(0, 2)) // 16  # (T, 32)
             theirs.append((16 * seen[:, 4] + seen[:, 20]).int().tolist())
-    assert clips(length, num_frames, stride, num_clips, "pytorchvideo", rate) == theirs
+    assert clips(LENGTH, num_frames, stride, num_clips, "pytorchvideo", rate) == theirs
 
 
 @given(LENGTHS, FRAMES, STRIDES, st.integers(2, 30))
@@ -231,7 +240,7 @@ def test_crops_lie_inside_the_frame(height: int, width: int, size: int, seed: in
             with pytest.raises(ValueError, match="does not fit"):
                 crops()
         return
-    boxes = [sampling.random_crop(rng, height, width, size), sampling.centre_crop(height, width, size)]
+    boxes = [sampling.random_crop(rng, height, width, size), *sampling.test_crops(height, width, size, 1, "paper")]
     boxes += sampling.test_crops(height, width, size, 3, "paper")
     assert all(0 <= top <= height - size and 0 <= left <= width - size for top, left in boxes)
 

@@ -21,7 +21,7 @@ def test_a_position_is_behind_its_kernel() -> None:
 def test_a_position_is_centred_on_what_it_depends_on(stage: str, profile: str) -> None:
     """The first and last input that move an output are as far from its place, away from the borders."""
     torch.manual_seed(0)
-    config = ResNetConfig(width=1 / 8, num_classes=2, conventions=Conventions(profile))  # type: ignore[arg-type]
+    config = ResNetConfig(width=1 / 16, num_classes=2, conventions=Conventions(profile))  # type: ignore[arg-type]
     net = VideoResNet(config).eval()
     open_branches(net)
     clip = torch.zeros(1, 3, 48, 160, 160)

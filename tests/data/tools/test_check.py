@@ -41,8 +41,8 @@ def lists(root: Path, names: tuple[str, ...] = NAMES) -> dict[str, VideoList]:
     }
 
 
-def take(root: Path, hashes: bool = False, **kwargs: float) -> dict[str, Finding]:
-    rows = take_census(lists(root), root, root / "census.parquet", 2, hashes, **kwargs)
+def take(root: Path, hashes: bool = False) -> dict[str, Finding]:
+    rows = take_census(lists(root), root, root / "census.parquet", 1, hashes)
     assert rows == read_findings(root / "census.parquet")
     assert not (root / "census.parquet.part").exists()
     return {row.path: row for row in rows}
@@ -107,9 +107,9 @@ def test_files_that_hang_or_crash_are_findings(root: Path, monkeypatch: pytest.M
     os.rename(root / "cut.mp4", root / "crash.mp4")
     monkeypatch.setattr(census, "SURVEY", "faulty_reader.mark")
     names = ("a b.mp4", "hang.mp4", "crash.mp4")
-    rows = take_census(lists(root, names), root, root / "census.parquet", 2, False, seconds=5.0)
+    rows = take_census(lists(root, names), root, root / "census.parquet", 2, False, seconds=0.5)
     assert [row.error for row in rows] == [
-        "", "not read within 5 seconds", "the process that reads it dies of it (SIGSEGV)",
+        "", "not read within 0.5 seconds", "the process that reads it dies of it (SIGSEGV)",
     ]  # fmt: skip
 
 

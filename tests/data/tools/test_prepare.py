@@ -96,7 +96,7 @@ def root(tmp_path: Path) -> Path:
 
 def copied(root: Path, folder: Path) -> Prepared:
     splits = {"train": VideoList.of(root, ["x/-a b.mp4", "x/bad.mp4", "x/absent.mp4"], [0, 0, 0])}
-    return copy_data_set(splits, ["lists/train.txt"], root, folder, 2)
+    return copy_data_set(splits, ["lists/train.txt"], root, folder, 1)
 
 
 def test_a_whole_set_can_be_copied_again_and_again(root: Path, tmp_path: Path) -> None:
