@@ -12,6 +12,7 @@ anything else          ``path label`` a line, as of PySlowFast, mmaction2 and th
 Each line is either understood whole or refused by its number.
 """
 
+import contextlib
 import csv
 import glob
 import os
@@ -44,8 +45,8 @@ def read_annotation(listed: str, root: Path, split: str) -> VideoList:
     """The videos that the file `listed` names, which lies in `root`, as does ``classes.txt``, if there is one.
 
     Paths are relative to `root`. Where a folder isn't there, or lacks a video of YouTube, the file is looked for below
-    `root` by the end of its path, so that lists of another machine serve. What isn't found keeps its place in the list,
-    to be named as missing. A video that is listed again is left out, with a warning.
+    `root` by the end of its path, so that lists of another machine serve. What isn't found keeps its place in the list.
+    A video that is listed again is left out, with a warning.
 
     Raises:
         UserError: the file is missing, empty or broken, or has one video with two labels.
@@ -60,17 +61,13 @@ def read_annotation(listed: str, root: Path, split: str) -> VideoList:
 
 
 class Entries:
-    """What a list says, before its files are looked for: videos in its order, as it writes their paths.
-
-    `labels` are from 0, one or several a video. `classes` names the labels, or is empty if nothing does. `numbers` are
-    the lines that the videos are from, or their places in a JSON list.
-    """
+    """What a list says, before its files are looked for. `classes` names the labels, or is empty if nothing does."""
 
     def __init__(self, file: Path, classes: Sequence[str] = (), unit: str = "line") -> None:
         self.file, self.classes, self.unit = file, tuple(classes), unit
-        self.names: list[str] = []
-        self.labels: list[int | Labels] = []
-        self.numbers = array("q")
+        self.names: list[str] = []  # as the list writes them, in its order
+        self.labels: list[int | Labels] = []  # from 0, one or several a video
+        self.numbers = array("q")  # of the lines that the videos are from, or their places in a JSON list
 
     def add(self, name: str, label: int | Labels, number: int) -> None:
         """UserError for a name that no file can have, and for a number that no label can be."""
@@ -108,10 +105,9 @@ class _Listed:
     @cached_property
     def header(self) -> list[str]:
         """The names of the columns, if this is a CSV."""
-        try:
+        with contextlib.suppress(csv.Error):
             return [name.strip().lower() for name in next(csv.reader(self.lines[:1]), [])]
-        except csv.Error:
-            return []
+        return []
 
     def rows(self, columns: Sequence[str], like: str) -> Iterator[tuple[int, Sequence[str]]]:
         """Line number and these columns of each row of a CSV. UserError, naming what a row is `like`, for a broken one.
@@ -228,10 +224,11 @@ def _read_kinetics(listed: _Listed) -> Entries:
     A file of one split is taken whole; of several, the rows of the split. Labels are those of ``classes.txt``, or else
     the places of the file's class names in alphabetical order, as in the released code.
     """
-    file, split = listed.file, listed.split
+    file = listed.file
     if "label" not in listed.header:
         raise UserError(f"{file}: no column 'label': this split can be neither trained nor tested on; name another")
     like = "label, youtube_id, time_start, time_end, with times in seconds"
+    splits = {"training": "train", "validate": "val", "validation": "val"}
     rows = []
     for line, row in listed.rows(("label", "youtube_id", "time_start", "time_end", "split?"), like):
         label, video, *times, side = map(str.strip, row)
@@ -241,59 +238,49 @@ def _read_kinetics(listed: _Listed) -> Entries:
             start, end = -1, -1
         if not video or not 0 <= start <= end < 1_000_000:
             raise UserError(f"{file}:{line}: expected {like}, not {shown(','.join(row[:4]))}")
-        side = side.lower()
-        rows.append((line, f"{video}_{start:06d}_{end:06d}.mp4", intern(label), intern(_SPLITS.get(side, side))))
+        side = intern(splits.get(side.lower(), side.lower()))
+        rows.append((line, f"{video}_{start:06d}_{end:06d}.mp4", intern(label), side))
     several = len({side for *_, side in rows}) > 1
     said = sorted({label for _, _, label, _ in rows if label})
     entries = Entries(file, read_classes(listed.root / CLASSES) or said)
     labels = _numbered(entries.classes, file)
     for line, name, label, side in rows:
-        if side == split or not several:
+        if side == listed.split or not several:
             entries.add(name, _label_of(label, labels, entries.at(line)), line)
     return entries
-
-
-_SPLITS = {"training": "train", "validate": "val", "validation": "val"}
 
 
 def _read_charades(listed: _Listed) -> Entries:
     """A CSV, and ``Charades_v1_classes.txt`` beside it (``c000 Holding some clothes``). A video is ``<id>.mp4``.
 
     A video has all the classes of its actions, and its clips are trained on all of them, wherever in the video a clip
-    lies. The annotation has the seconds of each action, and the paper doesn't say whether it used them. Without them
-    training asks what testing asks: which classes a video has, of each of its clips, whose scores are then averaged.
-
-    A video without any action has nothing to be found in it, and is left out: the data set's own evaluation ranks such
-    videos below all others, where they change no average precision.
+    lies. (The annotation has the seconds of each action; the paper doesn't say whether it used them.) A video without
+    any action is left out: the data set's own evaluation ranks such videos below all others, where they change no
+    average precision.
     """
-    classes = _classes_of_charades(listed.file.with_name(CHARADES_CLASSES))
-    codes = {code: label for label, code in enumerate(classes)}
+    file = listed.file.with_name(CHARADES_CLASSES)
+    classes: dict[str, str] = {}  # by code, in the order of the labels
+    for number, text in _numbered_lines(read_lines(file)):
+        match = re.fullmatch(r"(c\d{3})\s+(\S.*)", text)
+        if match is None or match[1] in classes:
+            like = "a code and a name, each code once, as 'c000 Holding some clothes'"
+            raise UserError(f"{file}:{number}: expected {like}, not {shown(text)}")
+        classes[match[1]] = match[2]
+    codes = list(classes)
     entries = Entries(listed.file, list(classes.values()))
     for line, (video, actions) in listed.rows(("id", "actions"), "a video's id and its actions"):
         if not video.strip():
             raise UserError(f"{entries.at(line)}: the row has no id")
-        if actions.strip():
-            found = [re.fullmatch(r"(c\d{3}) [\d.]+ [\d.]+", action.strip()) for action in actions.split(";")]
-            if wrong := [a for a, m in zip(actions.split(";"), found, strict=True) if not (m and m[1] in codes)]:
-                like = "actions as 'c092 11.90 21.20;c147 0.00 12.60'"
-                raise UserError(
-                    f"{entries.at(line)}: expected {like}, of classes in {CHARADES_CLASSES}, not {shown(wrong[0])}"
-                )
-            labels = {codes[match[1]] for match in found if match}
+        labels = set()
+        for action in actions.split(";") if actions.strip() else ():
+            match = re.fullmatch(r"(c\d{3}) [\d.]+ [\d.]+", action.strip())
+            if match is None or match[1] not in classes:
+                like = f"actions as 'c092 11.90 21.20;c147 0.00 12.60', of classes in {CHARADES_CLASSES}"
+                raise UserError(f"{entries.at(line)}: expected {like}, not {shown(action)}")
+            labels.add(codes.index(match[1]))
+        if labels:
             entries.add(f"{video.strip()}.mp4", tuple(sorted(labels)), line)
     return entries
-
-
-def _classes_of_charades(file: Path) -> dict[str, str]:
-    """The name of each class by its code, in the order of the labels."""
-    classes: dict[str, str] = {}
-    for number, line in _numbered_lines(read_lines(file)):
-        match = re.fullmatch(r"(c\d{3})\s+(\S.*)", line)
-        if match is None or match[1] in classes:
-            like = "a code and a name, each code once, as 'c000 Holding some clothes'"
-            raise UserError(f"{file}:{number}: expected {like}, not {shown(line)}")
-        classes[match[1]] = match[2]
-    return classes
 
 
 def _read_something(listed: _Listed) -> Entries:
@@ -302,10 +289,11 @@ def _read_something(listed: _Listed) -> Entries:
     beside = sorted(file.parent.glob("*labels.json"))
     if len(beside) != 1:
         raise UserError(f"{file}: expected one labels.json beside it, found {len(beside)}")
-    numbers = {name: str(label) for name, label in _json(beside[0], dict).items()}
-    classes = sorted(numbers, key=lambda name: numbers[name].zfill(10))
-    if [numbers[name] for name in classes] != [str(label) for label in range(len(classes))]:
-        raise UserError(f"{beside[0]}: expected the labels 0 to {len(classes) - 1}, each once")
+    said = _json(beside[0], dict)
+    names = {str(label): name for name, label in said.items()}
+    if names.keys() != {str(label) for label in range(len(said))}:
+        raise UserError(f"{beside[0]}: expected the labels 0 to {len(said) - 1}, each once")
+    classes = [names[str(label)] for label in range(len(names))]
     labels = _numbered(classes, beside[0])
     entries = Entries(file, classes, "video")
     for place, video in enumerate(_json(file, list)):
@@ -381,7 +369,7 @@ FORMATS: tuple[tuple[Callable[[_Listed], bool], Callable[[_Listed], Entries]], .
 
 
 def _once(names: Sequence[str], entries: Entries) -> list[int]:
-    """The places of the videos, each at its first one."""
+    """The first place of each video."""
     first: dict[str, int] = {}
     for place, name in enumerate(names):
         before = first.setdefault(name, place)

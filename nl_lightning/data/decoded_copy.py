@@ -6,7 +6,6 @@ decoder, and made again when a file of the set has changed.
 
 import json
 import os
-from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from nl_lightning.data.decoding import Frames
 from nl_lightning.data.manifest import version_or_absent
 from nl_lightning.data.packets import DecodeError
 from nl_lightning.data.reader import by_helpers
+from nl_lightning.data.videos import Paths
 from nl_lightning.errors import UserError, bars
 from nl_lightning.study import border
 from nl_lightning.study.files import whole_file, write_atomically
@@ -42,7 +42,7 @@ class DecodedCopy:
         seconds: after which a file is given up.
     """
 
-    def __init__(self, file: Path, paths: Sequence[Path], seconds: float = 120.0) -> None:
+    def __init__(self, file: Path, paths: Paths | tuple[Path, ...], seconds: float = 120.0) -> None:
         self.file, self.index, self.paths, self.seconds = file, file.with_suffix(".json"), paths, seconds
         self.row = {path: row for row, path in enumerate(paths)}
         self.array: Frames | None = None

@@ -1,8 +1,8 @@
 """The index of a data set: which videos there are and how they are labelled.
 
-It is small enough for every process that reads: one buffer holds all paths, one array all labels, and not a Python
-object is kept for each video, so that worker processes share the memory they were started with. (Reference counts of
-objects are written whenever one is looked at, and each write copies a page of memory.) 650,000 videos take about 50 MB.
+One buffer holds all paths, one array all labels, and no Python object is kept for a video, so that worker processes
+share the memory they were started with. (Looking at an object writes its reference count, and each write copies a page
+of memory.) 650,000 videos take about 50 MB.
 """
 
 import hashlib
@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +25,7 @@ Labels = tuple[int, ...]
 """Of a video with several, in ascending order."""
 
 
-class Paths(Sequence[Path]):
+class Paths:
     """Paths in one buffer. An item is made when it is asked for.
 
     Args:
@@ -54,14 +53,11 @@ class Paths(Sequence[Path]):
         """All of them, quicker than one by one."""
         return (os.fsdecode(self._buffer[start:end]) for start, end in itertools.pairwise(self._ends.tolist()))
 
-    @overload
-    def __getitem__(self, video: int) -> Path: ...
-    @overload
-    def __getitem__(self, video: slice) -> "Paths": ...
-    def __getitem__(self, video: int | slice) -> "Path | Paths":
-        if isinstance(video, slice):
-            return self.take(range(len(self))[video])
+    def __getitem__(self, video: int) -> Path:
         return self.root / self.name(video)
+
+    def __iter__(self) -> Iterator[Path]:
+        return (self.root / name for name in self.names())
 
     def take(self, videos: Iterable[int]) -> "Paths":
         """Those of `videos`, in that order."""
@@ -194,8 +190,7 @@ def _real(path: Path) -> Path:
 def every_fifth(videos: VideoList) -> tuple[VideoList, VideoList]:
     """Split videos without splits of their own: every fifth video of a class is for validation, the others to train on.
 
-    Clips that were cut from one recording may fall on both sides, and then validation flatters; separate ``train`` and
-    ``val`` folders don't.
+    Validation flatters if clips that were cut from one recording fall on both sides.
     """
     val = np.zeros(len(videos), bool)
     for label in np.unique(videos.labels):

@@ -4,7 +4,7 @@ That is f(x_i, x_j) / C(x) over all j. Only the rows that are asked for are comp
 in the tests against the rows of that matrix, for every instantiation and mode.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import EllipsisType
@@ -13,7 +13,7 @@ from typing import cast
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from nl_lightning.data import decoding
 from nl_lightning.data.decoding import Frames
@@ -156,24 +156,14 @@ class Places:
 
 def places_in(net: VideoResNet, stage: str) -> Places:
     """The places of the positions of a stage, such as ``res3``."""
-    places = Places()
-    for kernel, stride, padding in _layers(net, stage):
-        places = places.behind(kernel, stride, padding)
-    return places
-
-
-def _layers(net: VideoResNet, stage: str) -> Iterator[tuple[Triple, Triple, Triple]]:
-    """Kernel, stride and padding of the layers that move positions, up to a stage; all others keep them in place."""
     pools = [net.pool1] if stage == "res2" else [net.pool1, net.pool2]
     strided = [getattr(net, name).blocks[0].conv2 for name in STAGES[: STAGES.index(stage) + 1]]
-    yield _sizes(net.conv1)
-    yield from map(_sizes, pools)
-    yield from map(_sizes, strided)  # pool2 lies between two of them, but it is along time and they are along space
-
-
-def _sizes(layer: nn.Conv3d | nn.MaxPool3d) -> tuple[Triple, Triple, Triple]:
-    kernel, stride, padding = (cast(Triple, sizes) for sizes in (layer.kernel_size, layer.stride, layer.padding))
-    return kernel, stride, padding
+    places = Places()
+    # All other layers keep positions in place. (pool2 lies between two of these: it is along time, they along space.)
+    for layer in (net.conv1, *pools, *strided):
+        kernel, stride, padding = (cast(Triple, sizes) for sizes in (layer.kernel_size, layer.stride, layer.padding))
+        places = places.behind(kernel, stride, padding)
+    return places
 
 
 # ------------------------------------------------------------------------------------------------------ the command
@@ -189,14 +179,19 @@ def attend(video: Path, weights: Path, block: str, query: Triple, out: Path) -> 
     layer = block_named(net, block)
     frames, indices = _middle_clip(video, header.input)
     x = input_of(net, layer, _normalised(frames, header.input))
-    _check(query, (len(x) * x.shape[2], x.shape[3], x.shape[4]), block)
+    last = len(x) * x.shape[2] - 1, x.shape[3] - 1, x.shape[4] - 1
+    if not all(0 <= at <= most for at, most in zip(query, last, strict=True)):
+        within = "frames 0 to {}, rows 0 to {}, columns 0 to {}".format(*last)
+        raise UserError(f"--query: {query} lies outside the map of {block}: {within}")
     places = places_in(net, block.partition(".")[0])
     seen = _seen(layer, x, query, frames, indices, places)
     divergence = dependence(layer, x, query, torch.Generator().manual_seed(0))
 
     _, row, column = places.centre(query)
     height, width = frames.shape[1:3]
-    stands = f"{_in_words(seen.names[query[0]])}, pixel ({row:g}, {column:g}) of the {height} x {width} crop"
+    name = seen.names[query[0]]
+    shown = name if name.startswith("frame ") else f"frames {name.partition(',')[0]}"
+    stands = f"{shown}, pixel ({row:g}, {column:g}) of the {height} x {width} crop"
     kind = layer.instantiation.replace("_", " ")
     said = [
         f"{video}: frames {indices[0]} to {indices[-1]} ({len(indices)} of them)",
@@ -233,14 +228,6 @@ def _normalised(frames: Frames, seen: InputSettings) -> Float[Tensor, "1 3 T H W
     return channels_last((pixels - mean) / std)
 
 
-def _check(query: Triple, size: Triple, block: str) -> None:
-    if not all(0 <= at < most for at, most in zip(query, size, strict=True)):
-        t, h, w = (most - 1 for most in size)
-        raise UserError(
-            f"--query: {query} lies outside the map of {block}: frames 0 to {t}, rows 0 to {h}, columns 0 to {w}"
-        )
-
-
 def _seen(
     layer: NonLocalBlock, x: Tensor, query: Triple, frames: Frames, indices: Sequence[int], places: Places
 ) -> Attention:
@@ -269,10 +256,6 @@ def _nearest(positions: int, frames: int, places: Places) -> list[int]:
     """For each frame of the clip, the frame of the map whose centre is nearest to it."""
     centres = [places.centre((t, 0, 0))[0] for t in range(positions)]
     return [min(range(positions), key=lambda t: abs(centres[t] - frame)) for frame in range(frames)]
-
-
-def _in_words(name: str) -> str:
-    return name if name.startswith("frame ") else f"frames {name.partition(',')[0]}"
 
 
 def _film(seen: Attention, frames: Frames, places: Places) -> Frames:

@@ -19,7 +19,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import FancyArrowPatch, Rectangle
-from matplotlib.patheffects import AbstractPathEffect, withStroke
+from matplotlib.patheffects import withStroke
 
 from nl_lightning.errors import visible
 from nl_lightning.study.files import MARK, refuse_foreign, write_output
@@ -123,7 +123,7 @@ def draw_connections(ax: Axes, seen: Attention, count: int = 20) -> Axes:
             )  # fmt: skip
         else:  # i itself is among them
             ax.plot(*end, "o", markersize=3 + 3 * share, color=colour)
-    _mark(ax, start)
+    _finish(ax, seen)
     return ax
 
 
@@ -138,8 +138,7 @@ def draw_weights(ax: Axes, seen: Attention) -> Axes:
         drawn = ax.imshow(weights, cmap=colours, norm=norm, extent=(left, right, bottom, top), interpolation="none")
         outline = Rectangle(_at(seen, t, -0.5, -0.5), *seen.frames.shape[2:0:-1], transform=ax.transData)
         drawn.set_clip_path(outline)
-    _frame_all(ax, seen)
-    _mark(ax, _at(seen, *seen.query))
+    _finish(ax, seen)
     bar = ax.inset_axes((1.015, 0.0, 0.012, 1.0))
     ticks = sorted({float(norm.vmin or 0), 0.0, float(norm.vmax or 0)})
     scale = ax.figure.colorbar(ScalarMappable(norm, colours), cax=bar, ticks=ticks, format="%.3g")
@@ -232,25 +231,17 @@ def _lay_out(ax: Axes, seen: Attention, images: Numbers) -> None:
         left, top = _at(seen, t, -0.5, -0.5)
         ax.imshow(image.astype(np.uint8), extent=(left, left + width, top + height, top), interpolation="none")
         ax.text(left, top - 0.03 * height, name, va="bottom", color="0.35")
-    _frame_all(ax, seen)
 
 
-def _frame_all(ax: Axes, seen: Attention) -> None:
-    """Limits that hold all frames and their names: every image resets them."""
-    count, height, _, _ = seen.frames.shape
-    last = min(count, PER_LINE) - 1
-    right, _ = _at(seen, last, 0, seen.frames.shape[2] - 0.5)
-    _, bottom = _at(seen, count - 1, height - 0.5, 0)
-    ax.set_xlim(-0.5, right)
-    ax.set_ylim(bottom, -0.5 - 0.12 * height)
+def _finish(ax: Axes, seen: Attention) -> None:
+    """Mark i by a white square with a dark edge, and set the limits, which every image resets."""
+    start = _at(seen, *seen.query)
+    for colour, edge in (("black", 3.0), ("white", 1.4)):
+        ax.plot(*start, "s", markersize=6, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=edge)
+    label = ax.annotate("$x_i$", start, (5, 5), textcoords="offset points", color="white", fontsize=10)
+    label.set_path_effects([withStroke(linewidth=1.5, foreground="black")])
+    count, height, width, _ = seen.frames.shape
+    ax.set_xlim(-0.5, _at(seen, min(count, PER_LINE) - 1, 0, width - 0.5)[0])
+    ax.set_ylim(_at(seen, count - 1, height - 0.5, 0)[1], -0.5 - 0.12 * height)
     ax.set_aspect("equal")
     ax.axis("off")
-
-
-def _mark(ax: Axes, start: tuple[float, float]) -> None:
-    """A white square with a dark edge, to be seen on everything."""
-    edge: list[AbstractPathEffect] = [withStroke(linewidth=1.5, foreground="black")]
-    ax.plot(*start, "s", markersize=6, markerfacecolor="none", markeredgecolor="black", markeredgewidth=3)
-    ax.plot(*start, "s", markersize=6, markerfacecolor="none", markeredgecolor="white", markeredgewidth=1.4)
-    label = ax.annotate("$x_i$", start, (5, 5), textcoords="offset points", color="white", fontsize=10)
-    label.set_path_effects(edge)

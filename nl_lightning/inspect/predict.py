@@ -105,13 +105,13 @@ def threads(count: int) -> Iterator[None]:
 
 def videos_in(paths: Sequence[Path]) -> list[Path]:
     """Video files, and those below folders, in alphabetical order. UserError if a folder holds none."""
-    return [video for path in paths for video in (_below(path) if path.is_dir() else [path])]
-
-
-def _below(folder: Path) -> list[Path]:
-    found = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.name[0] != ".")
-    if not found:
-        raise UserError(f"{folder}: no video ({', '.join(sorted(SUFFIXES))}) lies in this folder or below it")
+    found: list[Path] = []
+    for path in paths:
+        below = sorted(path.rglob("*")) if path.is_dir() else []
+        videos = [file for file in below if file.suffix.lower() in SUFFIXES and file.name[0] != "."]
+        if path.is_dir() and not videos:
+            raise UserError(f"{path}: no video ({', '.join(sorted(SUFFIXES))}) lies in this folder or below it")
+        found += videos or [path]
     return found
 
 

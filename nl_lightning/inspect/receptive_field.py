@@ -23,7 +23,7 @@ from nl_lightning.study.recipe import Recipe
 from nl_lightning.study.run import plan
 from nl_lightning.study.study import Study, Variant
 from nl_lightning.train.lightning_cli import network
-from nl_lightning.weights.file import InputSettings, load_weights
+from nl_lightning.weights.file import load_weights
 
 CLIPS = 4
 """Clips of noise that a gradient is the mean over: in one, ReLUs and max pools hide some of the paths."""
@@ -69,12 +69,12 @@ def reach(study: Study, recipe: Recipe, names: Sequence[str], out: Path) -> list
     """
     chosen = list(names) or side_by_side(study)
     runs = {run.variant.name: run for run in plan(study, recipe, [0], out, None, chosen, parents=False)}
-    fields = {}
+    fields: dict[str, Map] = {}
     for name in chosen:
         torch.manual_seed(0)
         net, clip = network(runs[name])
         open_branches(net)
-        fields[name] = gradient(net, clip, torch.Generator().manual_seed(0)).numpy()
+        _add(fields, name, net, clip)
     return _drawn(fields, UNTRAINED, out / f"reach_{recipe.name}")
 
 
@@ -85,7 +85,9 @@ def reach_of_weights(files: Sequence[Path], out: Path) -> list[str]:
         if file.stem in fields:
             raise UserError(f"--weights: two files are called {file.stem}, and could not be told apart")
         net, header = load_weights(file)
-        fields[file.stem] = gradient(net, _clip(header.input), torch.Generator().manual_seed(0)).numpy()
+        seen = header.input
+        side = seen.test_short_side if seen.test_crop == "whole" else seen.test_crop
+        _add(fields, file.stem, net, (seen.num_frames, side, side))
     return _drawn(fields, TRAINED, out / f"reach_{'_'.join(fields)}")
 
 
@@ -110,19 +112,16 @@ def _like(study: Study, variant: Variant, dropped: Sequence[str]) -> str | None:
     return next(like, None)
 
 
-def _clip(seen: InputSettings) -> tuple[int, int, int]:
-    side = seen.test_short_side if seen.test_crop == "whole" else seen.test_crop
-    return seen.num_frames, side, side
+def _add(fields: dict[str, Map], name: str, net: VideoResNet, clip: Triple) -> None:
+    """Add a network's gradient. UserError if its clip is of another size than the others'."""
+    for other, field in fields.items():
+        if field.shape != clip:
+            sizes = ", ".join(f"{who} {'x'.join(map(str, size))}" for who, size in ((other, field.shape), (name, clip)))
+            raise UserError(f"reach: clips of different sizes can't be drawn side by side: {sizes}")
+    fields[name] = gradient(net, clip, torch.Generator().manual_seed(0)).numpy()
 
 
 def _drawn(fields: Mapping[str, Map], state: str, path: Path) -> list[str]:
-    if len({field.shape for field in fields.values()}) > 1:
-        sizes = ", ".join(f"{name} {'x'.join(map(str, field.shape))}" for name, field in fields.items())
-        raise UserError(f"reach: clips of different sizes can't be drawn side by side: {sizes}")
-    said = [f"{name}: {_reached(field):.1f} % of the clip's positions" for name, field in fields.items()]
+    shares = {name: 100 * np.count_nonzero(field) / field.size for name, field in fields.items()}
+    said = [f"{name}: {share:.1f} % of the clip's positions" for name, share in shares.items()]
     return [*said, state, *map(str, save(draw_reach(fields, state), path))]
-
-
-def _reached(field: Map) -> float:
-    """The percentage of positions with a gradient that is not zero."""
-    return 100 * float(np.count_nonzero(field)) / field.size

@@ -35,7 +35,7 @@ def test_paths_are_those_that_went_in() -> None:
         assert list(paths) == [ROOT / name for name in NAMES]
         assert list(paths.names()) == NAMES
         assert [paths.name(i) for i in range(-6, 0)] == NAMES
-        assert list(paths[4:0:-2]) == [ROOT / NAMES[4], ROOT / NAMES[2]]
+        assert list(paths.take([4, 2])) == [ROOT / NAMES[4], ROOT / NAMES[2]]
         assert len(paths) == 6
         for outside in (6, -7):
             with pytest.raises(IndexError):
