@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nl_lightning.errors import UserError as UserError
     from nl_lightning.models.conventions import Conventions as Conventions
     from nl_lightning.models.conventions import Inflate, Instantiation, SumOver
-    from nl_lightning.models.fast import FastNonLocalBlock as NonLocalBlock
+    from nl_lightning.models.fast import FastNonLocalBlock as NonLocalBlock  # noqa: F401
     from nl_lightning.models.fast import FastVideoResNet as VideoResNet
     from nl_lightning.models.fast import for_testing as for_testing
     from nl_lightning.models.fast import use_kernels as use_kernels
@@ -44,24 +44,7 @@ _HOMES = {
     "use_kernels": "models.fast.use_kernels",
 }
 
-__all__ = [
-    "Conventions",
-    "NonLocalBlock",
-    "NonLocalConfig",
-    "ResNetConfig",
-    "UserError",
-    "VideoResNet",
-    "__version__",
-    "c2d_r50",
-    "c2d_r101",
-    "for_testing",
-    "i3d_r50",
-    "i3d_r101",
-    "insert_non_local",
-    "load_weights",
-    "remove_non_local",
-    "use_kernels",
-]
+__all__ = [*_HOMES, "__version__", "c2d_r50", "c2d_r101", "i3d_r50", "i3d_r101"]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,11 +5,10 @@ Commands that only look (``status``, ``report``, ``sweeps``, ``run --dry-run``) 
 study or a recipe names.
 """
 
-import dataclasses
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -24,6 +23,7 @@ from nl_lightning.study.study import Study
 
 if TYPE_CHECKING:
     from nl_lightning.report.claims import Report
+    from nl_lightning.report.collate import Runs
 
 Seeds = Annotated[Sequence[int], SEED]
 Workers = Annotated[int, whole(1, 4096)]
@@ -116,9 +116,7 @@ def run(
     from nl_lightning.tracking import agent, sweeps
 
     def planned() -> list[Run]:
-        runs = [
-            dataclasses.replace(one, checkpoint_minutes=checkpoint_minutes) for one in which.runs(parents == "train")
-        ]
+        runs = [replace(one, checkpoint_minutes=checkpoint_minutes) for one in which.runs(parents == "train")]
         if failed and not (runs := to_run_again(found := runs)):
             counts = _counts(one.state().name for one in found)
             raise UserError(f"nothing has failed or was interrupted: {counts}; 'nl-lightning status' shows each run")
@@ -128,8 +126,10 @@ def run(
             sweeps.check_expected(runs[0].study, runs[0].base, expect, [one.variant.name for one in runs])
         return runs
 
-    if agent.is_present():
-        return _run_point(planned, workers)
+    if agent.is_present():  # this is the command of a W&B agent, for one point of a sweep
+        from nl_lightning.runs.schedule import run_all
+
+        return agent.run_point(planned, lambda runs, env: run_all(runs, workers, terminal(), lambda one: None, env))
     runs = planned()
     if dry_run:
         return _show_commands(runs)
@@ -155,16 +155,8 @@ def _show_commands(runs: list[Run]) -> int:
     return 0
 
 
-def _run_point(planned: Callable[[], list[Run]], workers: int) -> int:
-    """One point of a W&B sweep: this is the command of its agent."""
-    from nl_lightning.runs.schedule import run_all
-    from nl_lightning.tracking import agent
-
-    console = terminal()
-    return agent.run_point(planned, lambda runs, env: run_all(runs, workers, console, lambda one: None, env))
-
-
 def _run_here(runs: list[Run], workers: int, tables: Sequence[str]) -> int:
+    from nl_lightning.report.collate import collect
     from nl_lightning.runs.schedule import prepare, run_all
 
     console, study, recipe, results = terminal(), runs[0].study, runs[0].base, runs[0].results
@@ -174,7 +166,7 @@ def _run_here(runs: list[Run], workers: int, tables: Sequence[str]) -> int:
         assert record is not None
         console.print(f"{one.name}: {record.outcome(study.metric)}")
         try:
-            _write_tables(study, recipe, results)
+            _write_tables(collect(study, recipe, results), results)
         except Exception as error:  # a record that somebody broke; the runs go on
             why = mistake(error) or f"{type(error).__name__}: {error}"
             console.print(f"tables not refreshed: {visible(why)}", style="yellow", soft_wrap=True)
@@ -182,7 +174,7 @@ def _run_here(runs: list[Run], workers: int, tables: Sequence[str]) -> int:
     if not all(one.is_done() for one in runs) and (code := prepare(recipe)):
         return code
     failed = run_all(runs, workers, console, refresh)
-    _show(*_write_tables(study, recipe, results), list(tables) or None)
+    _show(*_write_tables(collect(study, recipe, results), results), list(tables) or None)
     return 1 if failed else 0
 
 
@@ -265,14 +257,11 @@ def sweeps(
 # ----------------------------------------------------------------------------------------------------- results
 
 
-def _write_tables(
-    study: Study, recipe: Recipe, results: Path, columns: Sequence[str] = ()
-) -> tuple["Report", list[Path]]:
+def _write_tables(runs: "Runs", results: Path, columns: Sequence[str] = ()) -> tuple["Report", list[Path]]:
     from nl_lightning.report.claims import report  # pandas: half a second
-    from nl_lightning.report.collate import collect
     from nl_lightning.report.render import write_tables
 
-    found = report(collect(study, recipe, results))
+    found = report(runs)
     return found, write_tables(found, results, columns)
 
 
@@ -305,34 +294,36 @@ def report(
     """
     if wandb is not None and wandb_offline is not None:
         raise UserError("argument --wandb-offline: not allowed with argument --wandb")
+    from nl_lightning.report.collate import collect
+
     study, recipe = of.load()
+    left_out: Callable[[], None] | None = None
     with overwriting(overwrite), working("reading records and computing tables"):
         if wandb is None and wandb_offline is None:
-            (runs, written), left_out = _write_tables(study, recipe, of.results, columns), None
+            runs = collect(study, recipe, of.results)
         else:
-            runs, written, left_out = _from_wandb(study, recipe, of.results, wandb, wandb_offline, columns)
-    _show(runs, written)
+            runs, left_out = _from_wandb(study, recipe, wandb, wandb_offline)
+        found, written = _write_tables(runs, of.results, columns)
+    _show(found, written)
     if left_out is not None:
         left_out()
     if readme is not None:
         from nl_lightning.report.render import update_readme
 
-        update_readme(readme, runs)
+        update_readme(readme, found)
     if html:
         from nl_lightning.report.html import write_html
 
         with overwriting(overwrite), working("drawing the page"):
-            page = write_html(runs, of.results)
+            page = write_html(found, of.results)
         print_lines(str(page))
     return 0
 
 
 def _from_wandb(
-    study: Study, recipe: Recipe, results: Path, project: str | None, folder: Path | None, columns: Sequence[str]
-) -> tuple["Report", list[Path], Callable[[], None]]:
-    """Tables of the records that W&B has; the last one prints what was left out."""
-    from nl_lightning.report.claims import report  # W&B and pandas: a second
-    from nl_lightning.report.render import write_tables
+    study: Study, recipe: Recipe, project: str | None, folder: Path | None
+) -> tuple["Runs", Callable[[], None]]:
+    """The runs whose records W&B has, and what prints which were left out."""
     from nl_lightning.tracking.log import logged_in
     from nl_lightning.tracking.offline import from_folders, from_server
     from nl_lightning.tracking.read_back import print_left_out, select
@@ -341,8 +332,7 @@ def _from_wandb(
         raise UserError("--wandb: nobody is logged in at W&B; log in with 'wandb login', or set WANDB_API_KEY")
     listed = from_server(project) if project is not None else from_folders(folder or Path())
     runs, left_out = select(study, recipe, listed)
-    found = report(runs)
-    return found, write_tables(found, results, columns), lambda: print_left_out(terminal(), left_out, len(listed))
+    return runs, lambda: print_left_out(terminal(), left_out, len(listed))
 
 
 def power(
@@ -368,32 +358,6 @@ def power(
         found = plan_of(collect(study, recipe, of.results), videos, disagreement, seed_noise)
     print_lines(found.said)
     print_columns(terminal(), power_columns(study, found))
-    return 0
-
-
-def complexity(which: Selected, *, explain: bool = False) -> int:
-    """Count the parameters and multiply-adds of the variants of a study.
-
-    Args:
-        explain: how each non-local block computes Eq. (1), for one clip.
-    """
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # nothing is multiplied here: threads would only be started
-    runs = which.runs()
-    tables = [] if explain else [plain_table("variant", "params M", "multiply-adds G a clip")]
-    with working(f"building {len(runs)} networks"):
-        from nl_lightning.train.lightning_cli import block_costs_of, run_complexity  # takes seconds: torch
-
-        for one in runs:
-            if not explain:
-                cost = run_complexity(one)
-                tables[0].add_row(one.variant.name, f"{cost.params / 1e6:.3f}", f"{cost.macs / 1e9:.3f}")
-                continue
-            columns = ("block", "sets", "queries", "keys", "N x N, MiB", "on a CPU", "on a GPU")
-            tables.append(plain_table(*columns, title=one.variant.name, title_justify="left", title_style="bold"))
-            for cpu, gpu in zip(block_costs_of(one, "cpu"), block_costs_of(one, "cuda"), strict=True):
-                sizes = (str(size) for size in (cpu.sets, cpu.queries, cpu.keys))
-                tables[-1].add_row(cpu.name, *sizes, f"{cpu.matrix * 4 / 2**20:.3g}", cpu.form, gpu.form)
-    terminal().print(*tables, sep="")
     return 0
 
 

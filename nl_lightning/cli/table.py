@@ -13,7 +13,7 @@ COMMANDS: dict[str, Any] = {
     "report": studies.report,
     "sweeps": studies.sweeps,
     "power": studies.power,
-    "complexity": studies.complexity,
+    "complexity": videos.complexity,
     "rescore": studies.rescore,
     "predict": videos.predict,
     "attend": videos.attend,

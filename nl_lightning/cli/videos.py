@@ -1,4 +1,4 @@
-"""The commands on single networks and data sets: ``weights``, ``attend``, ``reach``, ``predict``, ``data``, ``fit`` ...
+"""The commands on networks and data sets: ``weights``, ``complexity``, ``attend``, ``reach``, ``predict``, ``data``.
 
 They all need torch, which takes seconds to import, so each of them imports it when it is called.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from nl_lightning.cli.output import plain_table, print_lines, working
 from nl_lightning.cli.parsing import POSITION, whole
-from nl_lightning.cli.studies import OfStudy, Workers
+from nl_lightning.cli.studies import OfStudy, Selected, Workers
 from nl_lightning.errors import UserError, terminal, visible
 from nl_lightning.study.files import overwriting
 from nl_lightning.study.recipe import load_recipe
@@ -64,6 +64,32 @@ def weights_export(file: Path, *, to: Literal["caffe2", "slowfast"], out: Path, 
 
         count = export_weights(file, out, to)
     print_lines(f"{count} tensors written to {out}")
+    return 0
+
+
+def complexity(which: Selected, *, explain: bool = False) -> int:
+    """Count the parameters and multiply-adds of the variants of a study.
+
+    Args:
+        explain: how each non-local block computes Eq. (1), for one clip.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # nothing is multiplied here: threads would only be started
+    runs = which.runs()
+    tables = [] if explain else [plain_table("variant", "params M", "multiply-adds G a clip")]
+    with working(f"building {len(runs)} networks"):
+        from nl_lightning.train.lightning_cli import block_costs_of, run_complexity  # takes seconds: torch
+
+        for one in runs:
+            if not explain:
+                cost = run_complexity(one)
+                tables[0].add_row(one.variant.name, f"{cost.params / 1e6:.3f}", f"{cost.macs / 1e9:.3f}")
+                continue
+            columns = ("block", "sets", "queries", "keys", "N x N, MiB", "on a CPU", "on a GPU")
+            tables.append(plain_table(*columns, title=one.variant.name, title_justify="left", title_style="bold"))
+            for cpu, gpu in zip(block_costs_of(one, "cpu"), block_costs_of(one, "cuda"), strict=True):
+                sizes = (str(size) for size in (cpu.sets, cpu.queries, cpu.keys))
+                tables[-1].add_row(cpu.name, *sizes, f"{cpu.matrix * 4 / 2**20:.3g}", cpu.form, gpu.form)
+    terminal().print(*tables, sep="")
     return 0
 
 
