@@ -200,6 +200,7 @@ def _begin(settings: Settings) -> None:
 
         keep_freed_memory()
     torch.manual_seed(0)
+    gc.freeze()  # what was imported is never garbage, and each peak collects
 
 
 def said(error: BaseException) -> str:

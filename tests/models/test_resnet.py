@@ -332,5 +332,4 @@ def test_a_compiled_network_is_the_same() -> None:
     compiled = copy.deepcopy(net)
     compiled.compile(backend="aot_eager", fullgraph=True)
     assert compiled.state_dict().keys() == net.state_dict().keys()
-    torch.testing.assert_close(compiled.eval()(clip), net.eval()(clip))
     torch.testing.assert_close(trained(compiled, clip), trained(net, clip))
