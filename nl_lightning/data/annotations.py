@@ -1,13 +1,4 @@
-"""From a list of videos, in any known format, to the index of a split. The file itself says which format it has.
-
-=====================  ===============================================================================================
-``*`` in the name      HMDB51: one file a class
-``.json``              Something-Something v2
-a column youtube_id    Kinetics-400, -600 and -700
-columns id, actions    Charades, with several labels a video
-beside classInd.txt    UCF101
-anything else          ``path label`` a line, as of PySlowFast, mmaction2 and the released code
-=====================  ===============================================================================================
+"""From a list of videos, in any known format, to the index of a split. The file itself says which, see ``FORMATS``.
 
 Each line is either understood whole or refused by its number.
 """
@@ -358,12 +349,12 @@ def _read_hmdb51(listed: _Listed) -> Entries:
 
 
 FORMATS: tuple[tuple[Callable[[_Listed], bool], Callable[[_Listed], Entries]], ...] = (
-    (lambda listed: "*" in listed.name, _read_hmdb51),
+    (lambda listed: "*" in listed.name, _read_hmdb51),  # one file a class
     (lambda listed: listed.file.suffix == ".json", _read_something),
-    (lambda listed: "youtube_id" in listed.header, _read_kinetics),
-    (lambda listed: {"id", "actions"} <= set(listed.header), _read_charades),
+    (lambda listed: "youtube_id" in listed.header, _read_kinetics),  # -400, -600 and -700
+    (lambda listed: {"id", "actions"} <= set(listed.header), _read_charades),  # several labels a video
     (lambda listed: (listed.file.parent / UCF101_CLASSES).exists(), _read_ucf101),
-    (lambda listed: True, _read_list),
+    (lambda listed: True, _read_list),  # as of PySlowFast, mmaction2 and the released code
 )
 """Which lists are of a format, and what reads it: the first one that applies."""
 

@@ -158,7 +158,7 @@ def misread(path: str, reads: str, count: int, size: int, mtime_ns: int) -> str:
     try:
         with av.open(url(path)) as container:
             a, b, c, d = orientation(next(container.decode(video_stream(container))))
-        reader = open_decord(path) if reads == "decord" else open_torchcodec(path)
+        reader = opened(reads, path)
         _ = reader[0]
     except Exception as error:
         return f"it cannot read it: {reason(error)}"
@@ -182,18 +182,14 @@ def library(name: str) -> ModuleType:
         ) from None
 
 
-def open_decord(path: str | Path) -> Any:
-    """A reader of decord, with FFmpeg's chatter off. It lives for one call: in a forked worker an older one hangs."""
-    decord = library("decord")
-    decord.logging.set_level(decord.logging.QUIET)
-    return decord.VideoReader(url(path), num_threads=1)
-
-
-def open_torchcodec(path: str | Path) -> Any:
-    """A reader of TorchCodec, exact: its approximate mode takes the frame at a time that it computes."""
-    return library("torchcodec").VideoDecoder(
-        url(path), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact"
-    )
+def opened(reads: str, path: str | Path) -> Any:
+    """A reader of decord or TorchCodec. It lives for one call: in a forked worker an older one of decord hangs."""
+    module = library(reads)
+    if reads == "decord":
+        module.logging.set_level(module.logging.QUIET)  # FFmpeg's chatter
+        return module.VideoReader(url(path), num_threads=1)
+    # The approximate mode takes the frame at a time that it computes.
+    return module.VideoDecoder(url(path), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
 
 
 def sources(
@@ -201,9 +197,9 @@ def sources(
 ) -> Iterator[Pictures]:
     """Ways to the frames `wanted` (ascending), each to be tried if the one before it did not find all."""
     if reads == "decord":
-        yield enumerate(open_decord(path).get_batch(wanted.tolist()).asnumpy())
+        yield enumerate(opened(reads, path).get_batch(wanted.tolist()).asnumpy())
     elif reads == "torchcodec":
-        yield enumerate(open_torchcodec(path).get_frames_at(wanted.tolist()).data.numpy())
+        yield enumerate(opened(reads, path).get_frames_at(wanted.tolist()).data.numpy())
     else:
         if index.times is not None:
             yield by_time(path, index.times[wanted].tolist(), index.keys, screen)
@@ -219,7 +215,7 @@ def fill(source: Pictures, back: npt.NDArray[np.intp], allocate: Callable[[Shape
             filled = allocate((len(back), *picture.shape))
         filled[back == place] = picture
         missing.discard(place)
-    return np.empty((0, 0, 0, 3), np.uint8) if filled is None else filled, len(missing)
+    return fresh((0, 0, 0, 3)) if filled is None else filled, len(missing)
 
 
 def by_time(path: str | Path, times: list[int], keys: npt.NDArray[np.int64], screen: "Screen") -> Pictures:

@@ -112,20 +112,16 @@ class LongRange:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is shown in a clip, before any noise: the result of all discrete draws.
-
-    `first` and `second` are glyph identities, `places` their places, `period` and `phase` raw frames, `start` and
-    `speed` the motion group's first row (pixels) and rows a raw frame (negative is up).
-    """
+    """What is shown in a clip, before any noise: the result of all discrete draws."""
 
     group: str
-    first: int
+    first: int  # identity of a glyph
     second: int
-    period: int
+    period: int  # raw frames
     phase: int
     places: tuple[Place, Place]
-    start: float
-    speed: float
+    start: float  # of the motion group: the first row (pixels)
+    speed: float  # rows a raw frame; negative is up
 
 
 def group_of(class_name: str) -> str:
@@ -223,7 +219,7 @@ def moving_mask(scene: Scene, t: int, size: int) -> npt.NDArray[np.float64]:
 
 
 def blend(window: npt.NDArray[np.float64], mask: npt.NDArray[np.float64], identity: int) -> npt.NDArray[np.float64]:
-    """Return `window` (..., h, w, 3) with the colour of a glyph laid over it by its coverage `mask` (h, w)."""
+    """Lay the colour of a glyph over `window` (..., h, w, 3) by its coverage `mask` (h, w)."""
     return window * (1 - mask[..., None]) + np.asarray(COLOURS[identity]) * mask[..., None]
 
 
@@ -253,7 +249,6 @@ def labels_of(split: str, spec: LongRange) -> list[int]:
 
 
 def clip_path(split: str, index: int, label: int) -> str:
-    """Return where a video lies below the root."""
     return f"{split}/{CLASSES[label]}/{split}_{index:05d}.mp4"
 
 

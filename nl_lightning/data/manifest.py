@@ -18,60 +18,39 @@ from nl_lightning.data.videos import Names, Paths
 from nl_lightning.errors import UserError
 from nl_lightning.study.files import write_atomically
 
-NAME = "census.parquet"
-"""Where a manifest lies if nothing else is said: in the data set's folder, beside its lists."""
+NAME = "census.parquet"  # in the data set's folder, beside its lists, if nothing else is said
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One file.
+    """One file."""
 
-    Attributes:
-        path: below the data set's folder, see :func:`portable`.
-        id: the file's name without its suffix.
-        labels: in the first split that lists it; one, but where videos have several.
-        splits: that list it, parted by commas.
-        bytes, mtime_ns: the file's version; 0 if it is absent.
-        sha256: of its bytes, if asked for.
-        codec, fps, width, height: as the file's header has them.
-        header_frames: as the header has it, 0 if it doesn't say.
-        frames: shown, counted by packets.
-        decoded: of them, those that decode.
-        decoder: the one that ``auto`` takes.
-        objection: why decord would be wrong on the file, empty if it is plain.
-        error: why the file can't be used, empty if it can.
-        times: first time and step in units of the stream's time base, where the frames are that regular; else nothing.
-        keys: the key frames, in steps from the first time.
-        counted: frames have to be counted, as times can't be trusted.
-    """
-
-    path: str
-    id: str
-    labels: tuple[int, ...]
-    splits: str
-    bytes: int = 0
+    path: str  # below the data set's folder, see :func:`portable`
+    id: str  # the file's name without its suffix
+    labels: tuple[int, ...]  # in the first split that lists it; one, but where videos have several
+    splits: str  # that list it, parted by commas
+    bytes: int = 0  # with `mtime_ns` the file's version; 0 if it is absent
     mtime_ns: int = 0
-    sha256: str = ""
-    codec: str = ""
+    sha256: str = ""  # of its bytes, if asked for
+    codec: str = ""  # this and the next four are as the file's header has them
     fps: float = 0.0
     width: int = 0
     height: int = 0
-    header_frames: int = 0
-    frames: int = 0
-    decoded: int = 0
-    decoder: str = ""
-    objection: str = ""
-    error: str = ""
-    times: tuple[int, ...] = ()
-    keys: tuple[int, ...] = ()
-    counted: bool = False
+    header_frames: int = 0  # 0 if the header doesn't say
+    frames: int = 0  # shown, counted by packets
+    decoded: int = 0  # of them, those that decode
+    decoder: str = ""  # the one that ``auto`` takes
+    objection: str = ""  # why decord would be wrong on the file, empty if it is plain
+    error: str = ""  # why the file can't be used, empty if it can
+    times: tuple[int, ...] = ()  # first and step, in the stream's time base, where frames are equally far apart
+    keys: tuple[int, ...] = ()  # the key frames, in steps from the first time
+    counted: bool = False  # times can't be trusted, so frames have to be counted
 
 
 TYPES: dict[Any, pa.DataType] = {
     str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(), tuple[int, ...]: pa.list_(pa.int64()),
 }  # fmt: skip
-VERSION = {"nl_lightning": "census 2"}
-"""What the table says of itself. The first census took songs with a cover and halves of files for videos."""
+VERSION = {"nl_lightning": "census 2"}  # the first census took songs with a cover and halves of files for videos
 SCHEMA = pa.schema([(f.name, TYPES[f.type]) for f in fields(Finding)], VERSION)
 REMEDY = "delete it; nl-lightning data check makes one"
 

@@ -30,31 +30,22 @@ class DecodeError(Exception):
 
 @dataclass(frozen=True)
 class Index:
-    """What the packets of a file say.
+    """What the packets of a file say. Times are in units of the stream's time base, ascending."""
 
-    Args:
-        count: frames shown.
-        times: of the shown frames, ascending, in units of the stream's time base; None where they can't be trusted, so
-            that frames have to be counted from the first one.
-        keys: times of the key frames, ascending.
-        objection: why a decoder that takes the file for plain would be wrong on it, empty if it is plain.
-        before_key: packets that are stored before the first key frame. Nobody can decode them.
-    """
-
-    count: int
-    times: npt.NDArray[np.int64] | None
-    keys: npt.NDArray[np.int64]
-    objection: str
-    before_key: int = 0
+    count: int  # frames shown
+    times: npt.NDArray[np.int64] | None  # of the shown frames; None where they can't be trusted, and frames are counted
+    keys: npt.NDArray[np.int64]  # times of the key frames
+    objection: str  # why a decoder that takes the file for plain would be wrong on it, empty if it is plain
+    before_key: int = 0  # packets that are stored before the first key frame: nobody can decode them
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What was found before about a file: of which version of it, its index, and why it can't be read, if it can't."""
+    """What was found before about a file."""
 
     version: tuple[int, int]
     index: Index | None
-    error: str = ""
+    error: str = ""  # why it can't be read, if it can't
 
 
 def index_of(path: str | Path, facts: Facts | None = None) -> Index:
@@ -222,16 +213,14 @@ def decode_from(container: InputContainer, stream: av.VideoStream, before_key: i
             yield from stream.decode(packet)
 
 
-SIZES = (
+SIZES = (  # where the first bytes of a container say how long it is: a pattern, the number's format, what to add to it
     (rb"^\x1a\x45\xdf\xa3.*?\x18\x53\x80\x67(.{8})", "", 0),  # Matroska
     (rb"^RIFF(.{4})AVI ", "<I", 8),
     (rb"^\x30\x26\xb2\x75.*?\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\0\xc0\x0c\x20\x53\x65.{24}(.{8})", "<Q", 0),  # WMV
     (rb"^FLV.*?\x08filesize\0(.{8})", ">d", 0),
     (rb"^\x06\x0e\x2b\x34.{9}\x02.\0(?:\x83.{3}|\x87.{7}).{24}(.{8})", ">Q", 1),  # MXF: its last part begins there
 )
-"""Where the first bytes of a container say how long it is: a pattern, the number's format, and what to add to it."""
-UNTOLD = {2**31 - 1, 2**32 - 1, 2**64 - 1}
-"""What stands there if the program that wrote the file couldn't go back to it."""
+UNTOLD = {2**31 - 1, 2**32 - 1, 2**64 - 1}  # stands there if the program that wrote the file couldn't go back to it
 
 
 def is_cut_off(path: str, size: int) -> bool:

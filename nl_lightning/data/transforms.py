@@ -63,19 +63,12 @@ def mirror(frames: Frames) -> Frames:
 
 @dataclass(frozen=True)
 class TestViews:
-    """The crops that every test clip is seen in.
+    """The crops that every test clip is seen in."""
 
-    Attributes:
-        short_side: shorter side in pixels (paper: 256).
-        crop: side of the square in pixels, or the ``whole`` frame (paper, Sec. 4, inference).
-        crops: 1 (centre, or whole) or 3 (along the longer side; the released code's approximation of the whole).
-        spread: whose rounding places the crops, see :func:`~nl_lightning.data.sampling.test_crops`.
-    """
-
-    short_side: int
-    crop: int | Literal["whole"]
-    crops: int
-    spread: Spread = "paper"
+    short_side: int  # in pixels (paper: 256)
+    crop: int | Literal["whole"]  # side of the square in pixels, or the whole frame (paper, Sec. 4, inference)
+    crops: int  # 1 (centre, or whole) or 3 (along the longer side; the released code's approximation of the whole)
+    spread: Spread = "paper"  # whose rounding places the crops
 
     __test__ = False  # not a test, whatever pytest thinks of the name
 

@@ -30,12 +30,10 @@ from nl_lightning.models.resnet import VideoResNet
 from nl_lightning.study.files import refuse_foreign
 from nl_lightning.weights.file import InputSettings, load_weights
 
-CONNECTIONS = 20
-"""As many as in the paper's figure."""
+CONNECTIONS = 20  # as many as in the paper's figure
 SEVERAL_FRAMES = "A frame of the map stands for several frames of the video; the one in their middle is drawn."
 FILM_SIDE, FILM_RATE = 256, 4  # pixels at least; frames a second, slow enough to look at
-MOST_QUERIES = 64
-"""How many positions :func:`dependence` compares: some 2,000 pairs."""
+MOST_QUERIES = 64  # positions that `dependence` compares: some 2,000 pairs
 
 Scope = tuple[int | slice | EllipsisType, ...]
 
@@ -76,7 +74,7 @@ def attention_rows(
         queries: (frame, row, column) of each i in the whole map, from 0.
 
     Returns:
-        One map for each query, as large as the keys': subsampled keys stand for 2 x 2 positions each.
+        A map for each query, as large as the keys': subsampled keys stand for 2 x 2 positions each.
     """
     theta, phi, _ = (maps.transpose(0, 1).flatten(1, 2) for maps in block.embed(x))  # (C, T, h, w), (C, T, hk, wk)
     rows = phi.new_zeros(len(queries), *phi.shape[1:])

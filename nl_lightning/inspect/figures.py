@@ -28,12 +28,9 @@ Frames = npt.NDArray[np.uint8]  # (T, H, W, 3), RGB
 Map = npt.NDArray[np.floating[Any]]  # (T, h, w)
 Numbers = npt.NDArray[np.floating[Any]]
 
-PER_LINE = 8
-"""Frames side by side, at most."""
-GAP = 0.08
-"""Between two frames, as a share of a frame."""
-FAINTEST = 1e-3
-"""Gradients below this share of the greatest look like it."""
+PER_LINE = 8  # frames side by side, at most
+GAP = 0.08  # between two frames, as a share of a frame
+FAINTEST = 1e-3  # gradients below this share of the greatest look like it
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif", "font.size": 8, "svg.fonttype": "none", "svg.hashsalt": "nl-lightning",
     "axes.titlesize": 8, "figure.constrained_layout.w_pad": 0.06, "axes.titlelocation": "left",
@@ -43,22 +40,14 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Attention:
-    """What one position i looks at in a clip.
+    """What one position i looks at in a clip."""
 
-    Attributes:
-        frames: the T frames of the clip that stand for the frames of the map.
-        names: which frames of the video they stand for, and which are drawn.
-        weights: of all positions j, in the map's frames.
-        rows, columns: of the clip, in pixels, on which the positions j are centred.
-        query: i: the frame (of the T), row and column (pixels).
-    """
-
-    frames: Frames
-    names: tuple[str, ...]
-    weights: Map
-    rows: Numbers
+    frames: Frames  # the T frames of the clip that stand for the frames of the map
+    names: tuple[str, ...]  # which frames of the video they stand for, and which are drawn
+    weights: Map  # of all positions j, in the map's frames
+    rows: Numbers  # of the clip, in pixels, on which the positions j are centred
     columns: Numbers
-    query: tuple[int, float, float]
+    query: tuple[int, float, float]  # i: the frame (of the T), row and column (pixels)
 
     @property
     def signed(self) -> bool:

@@ -25,8 +25,7 @@ from nl_lightning.study.study import Study, Variant
 from nl_lightning.train.lightning_cli import network
 from nl_lightning.weights.file import load_weights
 
-CLIPS = 4
-"""Clips of noise that a gradient is the mean over: in one, ReLUs and max pools hide some of the paths."""
+CLIPS = 4  # of noise, that a gradient is the mean over: in one, ReLUs and max pools hide some of the paths
 TRAINED = f"trained networks; mean over {CLIPS} clips of noise"
 UNTRAINED = "untrained; branches that start at zero have been opened: what a network could use, not what it does"
 

@@ -220,11 +220,12 @@ def test_a_census_leaves_bad_videos_out_of_training(root: Path) -> None:
 
 
 def test_a_census_changes_no_batch(root: Path) -> None:
-    plain, known = module(root), root / "elsewhere.parquet"
+    plain, file = module(root), root / "elsewhere.parquet"
     census(root)
-    (root / "census.parquet").rename(known)
+    (root / "census.parquet").rename(file)
+    known = module(root, manifest=str(file))
     for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
-        one, two = (next(iter(getattr(m, loader)())) for m in (plain, module(root, manifest=str(known))))
+        one, two = (next(iter(getattr(m, loader)())) for m in (plain, known))
         assert torch.equal(one.views, two.views)
         assert one.path == two.path
 

@@ -15,6 +15,7 @@ from nl_lightning.data import decoding
 from nl_lightning.data.datasets import Files, check_room
 from nl_lightning.data.manifest import Finding, Manifest, write_manifest
 from nl_lightning.data.packets import DecodeError
+from nl_lightning.data.reader import Helper
 from nl_lightning.data.tools.check import survey
 from nl_lightning.errors import UserError
 
@@ -27,11 +28,18 @@ def root(tmp_path: Path, small_videos: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def helper() -> Iterator[Helper]:
+    helper = Helper(60)
+    yield helper
+    helper.end()
+
+
 @pytest.fixture
-def files(root: Path) -> Iterator[Files]:
+def files(root: Path, helper: Helper) -> Files:
     files = Files(root, module="faulty_reader")
-    yield files
-    files.helper.end()
+    files.helper = helper
+    return files
 
 
 def test_frames_are_the_decoders(files: Files, root: Path) -> None:

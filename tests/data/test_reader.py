@@ -19,11 +19,18 @@ from nl_lightning.data.reader import Helper
 from nl_lightning.errors import UserError
 
 
-@pytest.fixture
-def helper() -> Iterator[Helper]:
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Helper]:
     helper = Helper(60)
     yield helper
     helper.end()
+
+
+@pytest.fixture
+def helper(shared: Helper) -> Helper:
+    """One that may run already: its process takes its time to start."""
+    shared.seconds = 60
+    return shared
 
 
 def runs(process: int) -> bool:
@@ -75,6 +82,7 @@ def test_a_file_that_is_computed_for_too_long_is_given_up(helper: Helper) -> Non
 
 
 def test_the_start_of_a_process_does_not_count(helper: Helper) -> None:
+    helper.end()
     helper.seconds = 0.01
     assert helper.ask("faulty_reader.process_id", "x") > 0
 
@@ -109,6 +117,7 @@ def test_a_busy_machine_is_not_the_files_fault(helper: Helper, monkeypatch: pyte
 
 def test_no_process_can_be_started(helper: Helper, monkeypatch: pytest.MonkeyPatch) -> None:
     """That is no fault of any file."""
+    helper.end()
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(UserError, match=r"the process that reads files can't be started \(exit code 1\)"):
         helper.ask("faulty_reader.process_id", "x")
