@@ -6,6 +6,7 @@ it out, testing counts it as wrong, and :class:`~nl_lightning.train.callbacks.Un
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -132,12 +133,14 @@ class Sample(NamedTuple):
     error: str
 
 
+@dataclass(eq=False)
 class Videos(Dataset[Sample]):
     """What the two data sets below share: the list, the clip, and reading without exceptions."""
 
-    def __init__(self, videos: VideoList, reader: Reader, num_frames: int, stride: int) -> None:
-        self.videos, self.reader = videos, reader
-        self.num_frames, self.stride = num_frames, stride
+    videos: VideoList
+    reader: Reader
+    num_frames: int
+    stride: int
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -157,6 +160,7 @@ class Videos(Dataset[Sample]):
         return self.sample(video, [black] * views, self.videos.label(video), str(error))
 
 
+@dataclass(eq=False)
 class TrainClips(Videos):
     """One random clip a video. An index is (epoch, video): all randomness comes from (seed, epoch, video).
 
@@ -164,12 +168,11 @@ class TrainClips(Videos):
     is right: where the names of classes tell the two apart, its label is that of the other one.
     """
 
-    def __init__(
-        self, videos: VideoList, reader: Reader, num_frames: int, stride: int, view: TrainView, seed: int
-    ) -> None:
-        super().__init__(videos, reader, num_frames, stride)
-        self.view, self.seed = view, seed
-        self.mirrored = dict(enumerate(mirrored_labels(videos.classes).tolist()))
+    view: TrainView
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.mirrored = dict(enumerate(mirrored_labels(self.videos.classes).tolist()))
 
     def __getitem__(self, index: tuple[int, int]) -> Sample:
         epoch, video = index
@@ -195,23 +198,15 @@ class TrainClips(Videos):
         return mirrored if isinstance(label, tuple) else mirrored[0]
 
 
+@dataclass(eq=False)
 class TestVideos(Videos):
     """All views of a video: each clip in each crop, clip by clip. The video is decoded once for all of them."""
 
-    __test__ = False  # not a test, whatever pytest thinks of the name
+    views: TestViews
+    clips: int
+    spread: Spread
 
-    def __init__(
-        self,
-        videos: VideoList,
-        reader: Reader,
-        num_frames: int,
-        stride: int,
-        views: TestViews,
-        clips: int,
-        spread: Spread,
-    ) -> None:
-        super().__init__(videos, reader, num_frames, stride)
-        self.views, self.clips, self.spread = views, clips, spread
+    __test__ = False  # not a test, whatever pytest thinks of the name
 
     def __getitem__(self, video: int) -> Sample:
         path = self.videos.paths[video]

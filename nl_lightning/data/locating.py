@@ -293,17 +293,11 @@ PUBLISHED = (
 """Lists of testing are under ``val``, as videos for testing are those of the validation in all these data sets."""
 
 
-def closest(videos: int, split: str) -> Published | None:
-    """The published list of a split with the nearest number of videos; None if that is more than 5 % away."""
-    side = "train" if split == "train" else "val"
-    best = min((one for one in PUBLISHED if one.split == side), key=lambda one: abs(one.videos - videos))
-    return best if abs(best.videos - videos) <= 0.05 * best.videos else None
-
-
 def said_of(videos: int, split: str) -> str:
-    """One line on a count: which published list it is, or comes near. Videos of YouTube vanish, so lists differ."""
-    one = closest(videos, split)
-    if one is None:
+    """One line on a count: which published list it is, or comes within 5 % of: videos of YouTube vanish."""
+    side = "train" if split == "train" else "val"
+    one = min((one for one in PUBLISHED if one.split == side), key=lambda one: abs(one.videos - videos))
+    if abs(one.videos - videos) > 0.05 * one.videos:
         return f"{split}: {videos:,} videos, as many as in no list that is known"
     name = f"{one.data} {one.split} of {one.whose} ({one.source})"
     if one.videos == videos:
