@@ -28,6 +28,8 @@ from nl_lightning.study.run import Run, State
 
 WORKER = [sys.executable, "-m", "nl_lightning.runs.worker"]
 """Command of a process that executes a run or prepares data."""
+PAUSE = 0.3
+"""Seconds between two looks at the runs that are at work here."""
 LOOK_AGAIN = 2.0
 """Seconds between two looks at runs that others are at work on."""
 RANKS = ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "LOCAL_RANK", "RANK", "WORLD_SIZE")
@@ -135,7 +137,7 @@ def run_all(
                     queue.failed_because(run, mistake(error) or str(error))
                 else:
                     active.append(_Active(run, process, shown.add_task(run.name, total=1), slot))
-            time.sleep(0.3)
+            time.sleep(PAUSE)
             for one in list(active):
                 shown.update(one.bar, completed=one.run.said().share_done)
                 if one.process.poll() is not None:

@@ -47,7 +47,7 @@ def wait_until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + LIMIT
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(0.02)
 
 
 def is_gone(pid: int) -> bool:
@@ -81,9 +81,14 @@ schedule.WORKER = [sys.executable, "worker.py"]
 """
 
 
-@pytest.mark.parametrize("options", ["", " --cluster local"])
 @pytest.mark.parametrize(
-    ("told", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143), (signal.SIGKILL, -9)]
+    ("told", "code", "options"),
+    [
+        (signal.SIGINT, 130, ""),
+        (signal.SIGTERM, 143, " --cluster local"),
+        (signal.SIGHUP, 143, ""),
+        (signal.SIGKILL, -9, ""),
+    ],
 )
 def test_told_to_stop_while_data_are_prepared(
     tmp_path: Path,
@@ -118,17 +123,16 @@ def test_a_process_that_dies_is_named_by_its_signal(tmp_path: Path, command: Com
 
 
 @pytest.mark.parametrize(
-    ("module", "words"),
+    ("module", "words", "told", "code"),
     [
-        ("nl_lightning.cli.table", "status table2"),
-        ("rich.console", "status table2"),
-        ("yaml", "run table2"),
-        ("submitit", "run table2 --cluster local"),
-        ("pandas", "report table2"),
-        ("torch", "complexity table2"),
+        ("nl_lightning.cli.table", "status table2", "SIGINT", 130),
+        ("rich.console", "status table2", "SIGTERM", 143),
+        ("yaml", "run table2", "SIGINT", 130),
+        ("submitit", "run table2 --cluster local", "SIGTERM", 143),
+        ("pandas", "report table2", "SIGTERM", 143),
+        ("torch", "complexity table2", "SIGINT", 130),
     ],
 )
-@pytest.mark.parametrize(("told", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_told_to_stop_while_it_imports(command: Command, module: str, words: str, told: str, code: int) -> None:
     process = command(
         f"""
@@ -186,7 +190,7 @@ def test_a_forked_process_is_not_taken_for_the_command(command: Command) -> None
                 finally:
                     os._exit(0)
             os.waitpid(child, 0)
-            time.sleep(1)
+            time.sleep(0.3)  # longer than the command would have had to stop
             return 0
         cli.SECONDS_TO_STOP = 0.1
         table.COMMANDS["status"] = forks

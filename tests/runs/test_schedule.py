@@ -77,7 +77,7 @@ if variant in os.environ.get("FAIL", "").split():
     sys.exit(2)
 waits, line = os.environ.get("WAITS", ":").split(":")
 while variant in waits.split() and line not in (run.results / "order.log").read_text().splitlines():
-    time.sleep(0.05)
+    time.sleep(0.02)
 write_record(run.results, Record(
     study="small", recipe=run.base.name, variant=variant, seed=run.seed, config_hash=run.config_hash, config={},
     top1=50.0, top5=90.0, videos_expected=10, videos_scored=10, num_clips=1, num_crops=1, params=1, macs=1, steps=1,
@@ -97,6 +97,8 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Run]:
     (tmp_path / "results").mkdir()
     (tmp_path / "execution.py").write_text(EXECUTION)
     monkeypatch.setattr(runner, "WORKER", [sys.executable, str(tmp_path / "execution.py")])
+    monkeypatch.setattr(runner, "PAUSE", 0.02)
+    monkeypatch.setattr(runner, "LOOK_AGAIN", 0.1)
     return planned(tmp_path)
 
 
@@ -124,7 +126,7 @@ def wait_until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + LIMIT
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(0.02)
 
 
 def command(
@@ -205,12 +207,11 @@ def test_a_changed_recipe_moves_what_was_begun_aside(runs: list[Run], tmp_path: 
 def test_what_another_process_works_on_is_left_to_it(
     runs: list[Run], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(runner, "LOOK_AGAIN", 0.1)
     monkeypatch.setenv("WAITS", "parent:end big 1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with subprocess.Popen([*runner.WORKER, "run", *runs[0].identity()]) as other:
         while not order(runs):
-            time.sleep(0.05)
+            time.sleep(0.02)
         finished: list[str] = []
         failed = run_all(runs, 1, Console(), lambda run: finished.append(run.variant.name))
     assert failed == []
@@ -219,11 +220,10 @@ def test_what_another_process_works_on_is_left_to_it(
     assert f"parent seed 0 is left to process {other.pid}" in capsys.readouterr().out
 
 
-def test_what_another_process_left_is_taken_over(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "LOOK_AGAIN", 0.1)
+def test_what_another_process_left_is_taken_over(runs: list[Run]) -> None:
     held = acquire(runs[0].folder)
     assert held is not None
-    threading.Timer(1.0, held.release).start()
+    threading.Timer(0.3, held.release).start()
     assert go(runs[:1]) == (["parent"], [])
 
 
@@ -289,27 +289,29 @@ def test_a_folder_may_be_called_like_markup(runs: list[Run], tmp_path: Path) -> 
     assert f"parent seed 0 failed: [/] (log: {moved[0].log})\n" in printed.getvalue()
 
 
-@pytest.mark.parametrize(
-    "marker",
-    [
-        '{"state": "running", "phase": "train", "done": "x", "total": 2}',
-        '{"state": "running", "phase": "train", "done": NaN, "total": 2}',
-        '{"state": "running", "phase": "train", "done": 1e999, "total": -5}',
-        '{"state": "running", "phase": "train", "done": 1' + "0" * 400 + ', "total": 0}',
-        '{"state": "running", "phase": ["train"], "done": [1], "total": {}}',
-        '{"state": "running", "phase": {}, "done": null}',
-        '{"state": "running", "phase": "train", "done": -1, "total": 2}',
-        '{"state": ["running"]}', '{"state": {}, "error": [1, {}]}', "[1, 2]", '"running"', "", "\0",
-        '{"state": "failed", "config_hash": ["x"]}', '{"state": "failed", "config_hash": "../../../elsewhere"}',
-        "[" * 100_000,
-    ],
-)  # fmt: skip
-def test_any_marker_is_survived(runs: list[Run], marker: str) -> None:
+MARKERS = [
+    '{"state": "running", "phase": "train", "done": "x", "total": 2}',
+    '{"state": "running", "phase": "train", "done": NaN, "total": 2}',
+    '{"state": "running", "phase": "train", "done": 1e999, "total": -5}',
+    '{"state": "running", "phase": "train", "done": 1' + "0" * 400 + ', "total": 0}',
+    '{"state": "running", "phase": ["train"], "done": [1], "total": {}}',
+    '{"state": "running", "phase": {}, "done": null}',
+    '{"state": "running", "phase": "train", "done": -1, "total": 2}',
+    '{"state": ["running"]}', '{"state": {}, "error": [1, {}]}', "[1, 2]", '"running"', "", "\0",
+    '{"state": "failed", "config_hash": ["x"]}', '{"state": "failed", "config_hash": "../../../elsewhere"}',
+    "[" * 100_000,
+]  # fmt: skip
+
+
+def test_any_marker_is_survived(runs: list[Run]) -> None:
     run = runs[0]
     run.folder.mkdir(parents=True)
-    run.marker.write_text(marker)
-    assert 0 <= run.said().share_done <= 1
-    assert run.state().name == "interrupted"
+    for marker in MARKERS:
+        run.marker.write_text(marker)
+        assert 0 <= run.said().share_done <= 1, marker
+        assert run.state().name == "interrupted", marker
+        run.prepare_folder()
+        assert run.folder.is_dir(), marker
     assert go([run]) == (["parent"], [])
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from tiny_study import write_tiny_study
 
+from nl_lightning.cli import main
+from nl_lightning.runs import schedule
 from nl_lightning.runs import slurm as cluster
 from nl_lightning.runs.processes import HELD
 from nl_lightning.runs.slurm import Job, states
@@ -71,7 +73,7 @@ if variant in os.environ.get("FAIL", "").split():
     run.say("failed", error="the dog ate it")
     sys.exit(2)
 while not os.path.exists(os.environ.get("UNTIL", "/")):
-    time.sleep(0.05)
+    time.sleep(0.02)
 log.write(f"end {variant} {os.environ['OMP_NUM_THREADS']}\\n")
 write_record(run.results, Record(
     study="small", recipe=run.base.name, variant=variant, seed=run.seed, config_hash=run.config_hash, config={},
@@ -112,6 +114,10 @@ class Home:
         path = self.results / "order.log"
         return path.read_text().splitlines() if path.exists() else []
 
+    def words(self, verb: str, *arguments: str) -> list[str]:
+        where = ("--recipe", str(self.folder / "tiny.yaml"), "--results", str(self.results))
+        return [verb, str(self.folder / "study.yaml"), *where, *arguments]
+
     def command(self, verb: str, *arguments: str, code: int = 0, **environment: str) -> str:
         """What a command prints, in a process of its own, with the stand-in for the process of a run."""
         script = textwrap.dedent(f"""
@@ -122,8 +128,7 @@ class Home:
             schedule.prepare = lambda recipe: 0
             sys.exit(cli.main(sys.argv[1:]))
         """)
-        where = ("--recipe", str(self.folder / "tiny.yaml"), "--results", str(self.results))
-        command = [sys.executable, "-c", script, verb, str(self.folder / "study.yaml"), *where, *arguments]
+        command = [sys.executable, "-c", script, *self.words(verb, *arguments)]
         environment = {**os.environ, "OMP_NUM_THREADS": "3", **environment}
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT)
         assert ended.returncode == code, ended.stderr
@@ -140,7 +145,7 @@ def wait_until(condition: Callable[[], object], home: Home) -> None:
     deadline = time.monotonic() + LIMIT
     while not condition():
         assert time.monotonic() < deadline, (home.order(), home.states(), logs(home))
-        time.sleep(0.1)
+        time.sleep(0.02)
 
 
 def logs(home: Home) -> str:
@@ -228,7 +233,19 @@ def test_a_job_waits_until_a_dead_machine_s_claim_is_stale(home: Home, monkeypat
 
 
 @pytest.fixture
-def asked(home: Home, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+def run_here(home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """What ``run`` prints, in this process; nothing but sbatch is started."""
+    monkeypatch.setattr(schedule, "prepare", lambda recipe: 0)
+
+    def run(*arguments: str, code: int = 0) -> str:
+        assert main(home.words("run", *arguments)) == code
+        return "".join(capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def asked(home: Home, run_here: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     """The options that sbatch is given for a run, by a stand-in for it."""
     programs = home.folder / "bin"
     programs.mkdir()
@@ -238,7 +255,7 @@ def asked(home: Home, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
 
     def ask(*arguments: str) -> list[str]:
-        home.command("run", "--cluster", "slurm", "--variant", "other", *arguments)
+        run_here("--cluster", "slurm", "--variant", "other", *arguments)
         lines = (home.folder / "sbatch.sh").read_text().splitlines()
         ours = ("account", "cpus", "constraint", "dep", "exclusive", "gpus", "job", "kill", "mem", "nodes", "ntasks",
                 "partition", "requeue", "signal", "time")  # fmt: skip
@@ -280,22 +297,25 @@ def test_a_user_s_options_go_first(home: Home, asked: Callable[..., list[str]]) 
     ],
 )
 def test_a_mistake_is_one_line(
-    home: Home, asked: Callable[..., list[str]], arguments: tuple[str, ...], message: str
+    run_here: Callable[..., str], asked: Callable[..., list[str]], arguments: tuple[str, ...], message: str
 ) -> None:
-    said = home.command("run", *arguments, code=2)
+    said = run_here(*arguments, code=2)
     assert said.startswith("nl-lightning: ")
     assert said.count("\n") == 1
     assert message in said
 
 
-def test_a_job_needs_a_number_of_devices(home: Home, asked: Callable[..., list[str]]) -> None:
+def test_a_job_needs_a_number_of_devices(
+    home: Home, run_here: Callable[..., str], asked: Callable[..., list[str]]
+) -> None:
     home.recipe("{data: {num_frames: 8}, trainer: {devices: auto}}")
-    said = home.command("run", "--cluster", "slurm", code=2)
+    said = run_here("--cluster", "slurm", code=2)
     assert said == "nl-lightning: recipe tiny: trainer.devices: a job needs a number, not 'auto'\n"
 
 
-def test_without_slurm_it_says_so(home: Home) -> None:
-    said = home.command("run", "--cluster", "slurm", code=2, PATH="/nowhere")
+def test_without_slurm_it_says_so(run_here: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    said = run_here("--cluster", "slurm", code=2)
     assert said == "nl-lightning: --cluster slurm: no sbatch here; call this where jobs are submitted\n"
 
 

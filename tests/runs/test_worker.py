@@ -42,7 +42,7 @@ def torchrun(folder: Path, run: Run, stop_after: int | None = None) -> list[int]
         give_up = time.monotonic() + LIMIT
         while stop_after is not None and run.said().done < stop_after and time.monotonic() < give_up:
             assert all(one.poll() is None for one in agents), "a process ended before it was told to stop"
-            time.sleep(0.05)
+            time.sleep(0.02)
         if stop_after is not None:
             for one in agents:
                 one.send_signal(signal.SIGTERM)

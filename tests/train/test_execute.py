@@ -3,7 +3,6 @@
 import platform
 import re
 import shlex
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -28,16 +27,52 @@ from nl_lightning.train.lightning_cli import lightning_command
 from nl_lightning.train.predictions import read_predictions, read_protocol
 from nl_lightning.train.scores import mean_softmax
 
+PRECISE = {"  optimizer:": "  precise_bn: 2\n  optimizer:"}
+ONE_EPOCH = {"max_epochs: 3, check_val_every_n_epoch: 2": "max_epochs: 1"}
+
+
+def change(folder: Path, changes: dict[str, str]) -> None:
+    """Change the recipe's text."""
+    recipe = folder / "tiny.yaml"
+    text = recipe.read_text()
+    for there, instead in changes.items():
+        assert there in text
+        text = text.replace(there, instead)
+    recipe.write_text(text)
+
+
+def offline(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W&B as it is for somebody who has no account."""
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(folder / "no.netrc"))
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    wandb.teardown()  # what it took from the environment of earlier tests, such as that it is disabled
+
 
 @pytest.fixture
 def folder(tmp_path: Path, small_videos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A study, its recipe and its own copy of the videos."""
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "no.netrc"))
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    wandb.teardown()  # what it took from the environment of earlier tests, such as that it is disabled
+    offline(tmp_path, monkeypatch)
     write_tiny_study(tmp_path, small_videos)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, small_videos: Path) -> Path:
+    """The same for several tests, which leave everything in it but their own results as it is."""
+    home = tmp_path_factory.mktemp("home")
+    write_tiny_study(home, small_videos)
+    return home
+
+
+@pytest.fixture(scope="module")
+def finished(home: Path) -> Run:
+    """A run with non-local blocks that has its record."""
+    run = planned(home, "nl")
+    with pytest.MonkeyPatch.context() as patch:
+        offline(home, patch)
+        assert execute(run) == 0
+    return run
 
 
 def weights(run: Run) -> dict[str, Any]:
@@ -45,9 +80,8 @@ def weights(run: Run) -> dict[str, Any]:
     return state
 
 
-def test_a_run_ends_in_a_record_and_predictions(folder: Path) -> None:
-    run = planned(folder, "nl")
-    assert execute(run) == 0
+def test_a_run_ends_in_a_record_and_predictions(home: Path, finished: Run) -> None:
+    run = finished
     state = run.state()
     assert state.name == "done"
     record = state.record
@@ -68,7 +102,7 @@ def test_a_run_ends_in_a_record_and_predictions(folder: Path) -> None:
     scores = np.array([mean_softmax(p.views) for p in predictions if p.views is not None])
     assert scores.shape == (22, 11)
     np.testing.assert_allclose(scores.sum(axis=1), 1, atol=0.01)
-    listed = [line.rsplit(" ", 1) for line in (folder / "videos" / "test.txt").read_text().splitlines()]
+    listed = [line.rsplit(" ", 1) for line in (home / "videos" / "test.txt").read_text().splitlines()]
     assert [p.video for p in predictions] == [path for path, _ in listed]
     assert [p.label for p in predictions] == [int(label) for _, label in listed]
     assert record.right(1) == [bool(right) for right in scores.argmax(axis=1) == [p.label for p in predictions]]
@@ -82,13 +116,12 @@ def _buffer(key: str) -> bool:
     return key.endswith(("running_mean", "running_var", "num_batches_tracked"))
 
 
-def test_wandb_stays_offline_and_has_flat_columns(folder: Path) -> None:
-    run = planned(folder, "nl")
-    assert execute(run) == 0
+def test_wandb_stays_offline_and_has_flat_columns(finished: Run) -> None:
+    run = finished
     written = lambda: b"".join(file.read_bytes() for file in run.folder.glob("wandb/offline-run-*/*.wandb"))  # noqa: E731
     deadline = time.monotonic() + 900
     while b"test/top1" not in written() and time.monotonic() < deadline:
-        time.sleep(0.2)  # W&B's own process writes it, in its own time
+        time.sleep(0.02)  # W&B's own process writes it, in its own time
     content = written()
     assert content, f"nothing from W&B but {[str(path) for path in run.folder.rglob('*wandb*')]}"
     for text in ("dot_product", "spacetime", run.config_hash, "val/top1", "test/top1", "c2d"):
@@ -96,10 +129,11 @@ def test_wandb_stays_offline_and_has_flat_columns(folder: Path) -> None:
     assert platform.node().encode() not in content or len(platform.node()) < 4
 
 
-def test_a_killed_run_goes_on_and_ends_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, killed = planned(folder, "nl", "whole"), planned(folder, "nl", "killed")
-    assert execute(whole) == 0
-
+def test_a_killed_run_goes_on_and_ends_the_same(
+    home: Path, finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offline(tmp_path, monkeypatch)
+    whole, killed = finished, planned(home, "nl", "killed")
     plain = execution.Curve.on_train_epoch_end
 
     def pull_the_plug(self: execution.Curve, trainer: Any, module: Any) -> None:
@@ -123,6 +157,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(folder: Path, monkeypatch: pytes
 
 
 def test_long_clips_start_from_the_short_ones_weights(folder: Path) -> None:
+    change(folder, ONE_EPOCH)
     short, long = planned(folder, "c2d"), planned(folder, "long")
     assert execute(long) == 2
     assert "train that run first" in long.state().note
@@ -139,9 +174,7 @@ def test_long_clips_start_from_the_short_ones_weights(folder: Path) -> None:
 
 
 def test_an_unreadable_file_is_named_and_counts_as_wrong(folder: Path) -> None:
-    (folder / "tiny.yaml").write_text(
-        (folder / "tiny.yaml").read_text().replace("  crop: 32", "  max_unreadable: 0.1\n  crop: 32")
-    )
+    change(folder, {"  crop: 32": "  max_unreadable: 0.1\n  crop: 32", **ONE_EPOCH})
     run = planned(folder, "c2d")
     broken = [sorted((folder / "videos" / split).glob("*/*.mp4"))[0] for split in ("train", "test")]
     broken[0].write_bytes(b"")
@@ -167,61 +200,57 @@ def test_too_many_unreadable_files_stop_the_run(folder: Path) -> None:
     assert "of 33 train videos can't be read, more than 1%" in run.state().note
 
 
-def test_the_commands_that_a_dry_run_prints_do_the_same(folder: Path) -> None:
-    run = planned(folder, "nl")
+def test_the_commands_that_a_dry_run_prints_do_the_same(home: Path, finished: Run) -> None:
+    run = planned(home, "nl", "typed")
     for command in run.commands():
         words = shlex.split(command)[1:]
         assert lightning_command([*words, "--trainer.logger=false"]) == 0
-    typed = pq.read_table(run.predictions)
-    shutil.rmtree(run.results)
-    assert execute(run) == 0
-    assert pq.read_table(run.predictions).equals(typed)
+    assert pq.read_table(finished.predictions).equals(pq.read_table(run.predictions))
 
 
-def test_a_checkpoint_of_another_network_is_refused(folder: Path) -> None:
-    run = planned(folder, "nl")
-    fit, test = run.commands()
-    assert lightning_command([*shlex.split(fit)[1:], "--trainer.max_epochs=1", "--trainer.logger=false"]) == 0
+def test_a_checkpoint_of_another_network_is_refused(finished: Run) -> None:
+    _, test = finished.commands()
     with pytest.raises(UserError, match="ckpt_path: the checkpoint is of another network"):
         lightning_command([*shlex.split(test)[1:], "--model.net.width=0.03125", "--trainer.logger=false"])
 
 
-PRECISE = {"  optimizer:": "  precise_bn: 2\n  optimizer:"}
-
-
-def change(folder: Path, changes: dict[str, str]) -> None:
-    """Change the recipe's text."""
-    recipe = folder / "tiny.yaml"
-    text = recipe.read_text()
-    for there, instead in changes.items():
-        assert there in text
-        text = text.replace(there, instead)
-    recipe.write_text(text)
-
-
-def test_what_was_tested_is_what_is_kept(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Precise BN: the last checkpoint has the statistics that the record's numbers were measured with."""
-    change(folder, PRECISE)
+@pytest.fixture(scope="module")
+def precise(tmp_path_factory: pytest.TempPathFactory, small_videos: Path) -> Run:
+    """A run with precise BN that has its record."""
+    folder = tmp_path_factory.mktemp("precise")
+    write_tiny_study(folder, small_videos, PRECISE)
     (folder / "tiny_128f.yaml").write_text(
         "model: {freeze_bn: true, precise_bn: 0}\ndata: {num_frames: 16}\ntrainer: {max_epochs: 1}\n"
     )
-    run, long = planned(folder, "c2d"), planned(folder, "long")
-    assert execute(run) == 0
+    run = planned(folder, "c2d")
+    with pytest.MonkeyPatch.context() as patch:
+        offline(folder, patch)
+        assert execute(run) == 0
+    return run
+
+
+def test_what_was_tested_is_what_is_kept(
+    precise: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Precise BN: the last checkpoint has the statistics that the record's numbers were measured with."""
+    offline(tmp_path, monkeypatch)
+    folder, run = precise.study.path.parent, precise
     record = run.state().record
     assert record is not None
-    kept = folder / "w.safetensors"
+    kept = tmp_path / "w.safetensors"
     assert main(["weights", "import", str(run.checkpoint), "--out", str(kept)]) == 0
     recipe = f"--config={folder / 'tiny.yaml'}"
     for name, arguments in {
-        "imported": ["test", f"--weights={kept}", recipe],
         "as a checkpoint": ["test", recipe, "--model.net.depth=50", f"--ckpt_path={run.checkpoint}"],
-        "without another estimate": ["test", f"--weights={kept}", recipe, "--model.precise_bn=0"],
+        "imported, without another estimate": ["test", f"--weights={kept}", recipe, "--model.precise_bn=0"],
+        "imported": ["test", f"--weights={kept}", recipe],
     }.items():
         capsys.readouterr()
-        again = folder / f"{name}.parquet"
+        again = tmp_path / f"{name}.parquet"
         assert main([*arguments, f"--model.predictions={again}"]) == 0
         assert f"test/top1 {record.top1:.2f} %, test/top5 {record.top5:.2f} %" in capsys.readouterr().out, name
         assert pq.read_table(again).equals(pq.read_table(run.predictions)), name
+    long = planned(folder, "long")
     assert execute(long) == 0
     frozen = [key for key in weights(run) if "running" in key]
     assert frozen
@@ -229,11 +258,10 @@ def test_what_was_tested_is_what_is_kept(folder: Path, capsys: pytest.CaptureFix
 
 
 def test_statistics_are_kept_also_where_the_run_was_killed_before_its_test(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    precise: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change(folder, PRECISE)
-    whole, killed = planned(folder, "nl", "whole"), planned(folder, "nl", "killed")
-    assert execute(whole) == 0
+    offline(tmp_path, monkeypatch)
+    whole, killed = precise, planned(precise.study.path.parent, "c2d", "killed")
     plain = VideoClassifier.on_test_start
 
     def pull_the_plug(self: VideoClassifier) -> None:
@@ -286,6 +314,7 @@ def test_one_video_whose_logits_overflow_takes_the_accuracy_with_it(
         return logs
 
     monkeypatch.setattr(VideoClassifier, "log_probabilities", overflow)
+    change(folder, ONE_EPOCH)
     run = planned(folder, "c2d")
     assert execute(run) == 0
     record = run.state().record
