@@ -5,17 +5,13 @@ Training minimises the cross-entropy of one clip a video, over classes or, where
 and ``test/top1`` (all views of a video) are different quantities and never mixed.
 """
 
-import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
-import torch.distributed
 from jaxtyping import Float
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -29,27 +25,16 @@ from nl_lightning.models.fast import channels_last, for_testing, use_kernels
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.train import start
 from nl_lightning.train.objectives import Objective, OneLabel, SeveralLabels
-from nl_lightning.train.optimization import Schedule, norms, optimize, paper_sgd, parameter_groups
-from nl_lightning.train.precise_bn import estimate_statistics
-from nl_lightning.train.predictions import PartWriter, VideoViews, ViewProtocol, merge, stored
-from nl_lightning.train.scores import VideoScores, contributions, in_order, mean_softmax, topk_accuracy
-from nl_lightning.weights.file import (
-    HEADER,
-    Colour,
-    InputSettings,
-    WeightsHeader,
-    check_classes,
-    check_parts,
-    classes_in,
-)
+from nl_lightning.train.optimization import Schedule, in_range, norms, optimize, paper_sgd, parameter_groups
+from nl_lightning.train.precise_bn import estimate_statistics, training_clips
+from nl_lightning.train.predictions import PartWriter, VideoViews, ViewProtocol, merge, part_of, stored
+from nl_lightning.train.scores import VideoScores, in_order, mean_softmax, measured, not_finite
+from nl_lightning.weights import file as weight_file
+from nl_lightning.weights.file import HEADER, Colour, InputSettings, WeightsHeader
 from nl_lightning.weights.imagenet import load_imagenet
 
-TRAINED = "trained"
-"""The key of a checkpoint that holds what the means of its epoch are made of so far, by process."""
-
-
-STATE = "classifier"
-"""The key of a checkpoint that holds what else the classifier keeps."""
+TRAINED, STATE = "trained", "classifier"
+"""Keys of a checkpoint: what the means of its epoch are made of so far, by process; what else the classifier keeps."""
 
 
 class VideoClassifier(L.LightningModule):
@@ -59,32 +44,28 @@ class VideoClassifier(L.LightningModule):
         net: the network.
         multi_label: videos have several classes at once (Charades), not one.
         optimizer: any optimiser of torch, made from parameter groups.
-        schedule: how its learning rate changes.
-        lr_batch: the clips of an iteration that the optimiser's learning rate is for; with others, over all processes
-            and accumulated batches, it is scaled in proportion (paper: 0.01 for 64, 0.0025 for 16). None: as it is.
-        mean, std: of the input, in units of 0 to 255: one number for all colours (the released code's), or one each
-            for red, green and blue.
+        schedule: how the learning rate changes.
+        lr_batch: clips of an iteration, over all processes and accumulated batches, that the optimiser's learning rate
+            is for; it is scaled in proportion (paper: 0.01 for 64, 0.0025 for 16). None: as it is.
+        mean, std: of the input, 0 to 255: one number (the released code's), or one each for red, green and blue.
         freeze_bn: keep all BN as it is, statistics and scales (paper, 128-frame networks).
         decay_one_dimensional: whether weight decay acts on biases and `w_f`. (On BN it is a convention.)
-        imagenet: a file of torchvision's ImageNet weights to inflate (Sec. 4), or none; ``{depth}`` in it stands
-            for the network's depth.
-        init_from: what training starts from, or nothing: a checkpoint of the same network on shorter clips (paper,
-            128 frames), or a weight file. ``{depth}`` in it stands for the network's depth, ``{blocks}`` for how many
+        imagenet: a file of torchvision's ImageNet weights to inflate (Sec. 4).
+        init_from: what training starts from: a checkpoint of the same network on shorter clips (paper, 128 frames), or
+            a weight file. Here and in `imagenet`, ``{depth}`` stands for the network's depth, ``{blocks}`` for how many
             non-local blocks it has.
         init_new: parts of the network that stay as they are initialised where `init_from` lacks them. ``[non_local]``
             starts a network with blocks from one without.
         weights: a weight file that holds this network, to test; ``nl-lightning test --weights`` sets it.
         test_pool: side of the window that testing slides over res5, for a softmax at every place and their mean: the
             side of res5 in training (7 in the paper, which tests fully convolutionally); none for one global pool.
-        precise_bn: how many training batches the statistics of BN are estimated on anew before testing (released code:
-            200), or 0 to test with those that training left.
+        precise_bn: training batches on which the statistics of BN are estimated anew before testing (released code:
+            200); 0: test with those that training left.
         views_per_forward: how many views of the test batch go through the network at a time.
-        recompute: compute the activations of residual blocks again for the backward pass instead of keeping them, for
-            long clips on small GPUs: a third more work, memory of a few blocks.
-        compile: let torch.compile make kernels for the network; pays on GPUs in runs of hours, as it starts slowly and
-            needs a C++ compiler.
-        kernels: ``fast``, or ``definition``: Eq. (1) and the layers of Table 1 as the paper writes them, in more time
-            and memory. Both give the same numbers, but for the last bits.
+        recompute: compute activations again for the backward pass: a third more work, memory of a few residual blocks.
+        compile: let torch.compile make kernels; it starts slowly and needs a C++ compiler.
+        kernels: ``fast``, or ``definition``: Eq. (1) and Table 1 as the paper writes them, slower. Both give the same
+            numbers, but for the last bits.
         predictions: where testing writes its table of videos (Parquet), or nowhere.
     """
 
@@ -130,22 +111,19 @@ class VideoClassifier(L.LightningModule):
         self.test_pool, self.precise_bn = test_pool, precise_bn
         self.views_per_forward, self.predictions = views_per_forward, predictions
         self.configure_models(net, recompute, compile, kernels)
-        self.configure_losses()
+        self.objective: Objective = SeveralLabels() if multi_label else OneLabel()
         self.configure_metrics()
         self.train()  # nobody calls it before the first iteration
 
     def configure_models(self, net: ResNetConfig, recompute: bool, compile: bool, kernels: Kernels) -> None:
         self.net = use_kernels(VideoResNet(net), kernels)
         self.net.recompute(recompute)
-        check_parts(self.net, self.init_new, "model.init_new")
+        weight_file.check_parts(self.net, self.init_new, "model.init_new")
         self.compiled, self.kernels = compile, kernels
         self.as_tested: tuple[VideoResNet, ...] = ()  # no module of ours: its tensors are in no checkpoint
         if self.freeze_bn:
             for norm in norms(self.net):
                 norm.requires_grad_(False)
-
-    def configure_losses(self) -> None:
-        self.objective: Objective = SeveralLabels() if self.multi_label else OneLabel()
 
     def configure_metrics(self) -> None:
         self.val_loss = MeanMetric(nan_strategy="disable")  # the others would leave out what is to be seen
@@ -180,7 +158,7 @@ class VideoClassifier(L.LightningModule):
         if differ:
             raise UserError(f"ckpt_path: the checkpoint is of another network: {len(differ)} tensors, as {differ[0]}")
         classes = self._classes("fit" if self.trainer.state.fn == "fit" else "test")
-        check_classes(classes_in(checkpoint, "ckpt_path"), classes, "ckpt_path")
+        weight_file.check_classes(weight_file.classes_in(checkpoint, "ckpt_path"), classes, "ckpt_path")
         trained = checkpoint.get(TRAINED, [{}])
         self.trained = trained[self.global_rank % len(trained)]
         said = checkpoint.get(STATE, {})
@@ -194,13 +172,8 @@ class VideoClassifier(L.LightningModule):
         checkpoint[STATE] = {"statistics_estimated": self.statistics_estimated, "broken_since": since}
         data = self._data
         clip: dict[str, Any] = {"num_frames": 32, "frame_stride": 2} if data is None else data.test_settings()
-        settings = InputSettings(
-            **clip,
-            mean=_colours(self.mean),
-            std=_colours(self.std),
-            test_pool=self.test_pool,
-            multi_label=self.multi_label,
-        )
+        clip |= {"test_pool": self.test_pool, "multi_label": self.multi_label}
+        settings = InputSettings(mean=_colours(self.mean), std=_colours(self.std), **clip)
         header = WeightsHeader(self.net.config, settings, "nl-lightning", "", classes=self._classes("fit"))
         checkpoint[HEADER] = header.to_json()
 
@@ -236,14 +209,14 @@ class VideoClassifier(L.LightningModule):
         return self.as_tested[0] if self.as_tested and not self.training else self.net
 
     def copy_for_testing(self) -> None:
-        """Test by a copy of the network as it is now, which is faster, until :meth:`drop_copy`."""
+        """Test by a copy of the network as it is now, which is faster, until `as_tested` is empty again."""
         self.as_tested = () if self.compiled or self.kernels == "definition" else (for_testing(self.net),)
 
-    def drop_copy(self) -> None:
-        self.as_tested = ()
-
     def _normalised(self, clips: Tensor) -> Tensor:
-        mean, std = (_per_channel(value, clips.device) for value in (self.mean, self.std))
+        mean, std = (
+            value if isinstance(value, int | float) else torch.tensor(value, device=clips.device).view(-1, 1, 1, 1)
+            for value in (self.mean, self.std)
+        )
         return channels_last((clips.float() - mean) / std)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
@@ -290,22 +263,15 @@ class VideoClassifier(L.LightningModule):
         if self.precise_bn and not self.statistics_estimated:
             mode = self.net.training
             self.net.eval()  # without dropout
-            estimate_statistics(self.net, self._training_clips(self.precise_bn))
+            clips = training_clips(self._data, self.device, self.precise_bn)
+            estimate_statistics(self.net, map(self._normalised, clips))
             self.net.train(mode)
             self.statistics_estimated = True
-
-    def _training_clips(self, batches: int) -> Iterator[Float[Tensor, "N 3 T H W"]]:
-        """Normalised clips of so many training batches, of each process its own."""
-        data = self._data
-        for batch in itertools.islice(data.train_dataloader(), batches):
-            moved = data.on_after_batch_transfer(data.transfer_batch_to_device(batch, self.device, 0), 0)
-            if moved.readable.any():
-                yield self._normalised(moved.views[moved.readable].flatten(0, 1))
 
     def _what_diverged(self) -> str:
         """What is no finite number in training, and since when; empty if the weights are all finite."""
         since = min(from_all(float(self.broken_since)))
-        if all_finite(self.net.parameters()):
+        if all(bool(value.isfinite().all()) for value in self.net.parameters()):
             return ""
         return f"the loss from step {since:.0f} on" if since < math.inf else "the weights"
 
@@ -322,12 +288,12 @@ class VideoClassifier(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         groups = parameter_groups(self.net, self.decay_one_dimensional)
-        scale = 1.0 if self.lr_batch is None else self._clips_an_iteration() / self.lr_batch
+        scale = 1.0
+        if self.lr_batch is not None:
+            clips = self._data.batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
+            scale = clips / self.lr_batch
         iterations = int(self.trainer.estimated_stepping_batches)
         return optimize(self.optimizer, groups, self.schedule, iterations, scale)
-
-    def _clips_an_iteration(self) -> int:
-        return int(self._data.batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches)
 
     # ------------------------------------------------------------------------------------------------------- validation
 
@@ -335,7 +301,7 @@ class VideoClassifier(L.LightningModule):
         self.copy_for_testing()
 
     def on_validation_end(self) -> None:
-        self.drop_copy()
+        self.as_tested = ()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         views, labels = batch.views[batch.readable], batch.label[batch.readable]
@@ -347,7 +313,7 @@ class VideoClassifier(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         found = {"val/loss": self.val_loss.compute(), **self.val_metrics.compute()}
         self.log_dict(found, prog_bar=True)
-        if not all_finite(found.values()) and self.trainer.is_global_zero:
+        if not all(math.isfinite(value) for value in found.values()) and self.trainer.is_global_zero:
             say(f"validation after step {self.global_step}: logits are no finite numbers: the network has diverged")
         self.val_loss.reset()
         self.val_metrics.reset()
@@ -362,13 +328,13 @@ class VideoClassifier(L.LightningModule):
         self.copy_for_testing()
 
     def on_test_end(self) -> None:
-        self.drop_copy()
+        self.as_tested = ()
 
     def on_test_epoch_start(self) -> None:
         self.tested = {}
         self.video_names = None if self._data is None else [path for path, _ in self._data.listed("test")]
         if self.predictions is not None:
-            self.part = PartWriter(self._part(self.global_rank), self.multi_label)
+            self.part = PartWriter(part_of(Path(self.predictions), self.global_rank), self.multi_label)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         views = stored(self.log_probabilities(batch.views).cpu().numpy())  # (N, V, classes)
@@ -404,31 +370,16 @@ class VideoClassifier(L.LightningModule):
             self.part.close()
         tested = from_all(self.tested)  # after every part has been closed
         self.tested = {video: scores for part in tested for video, scores in part.items()}
-        self.diverged = self._what_diverged() or self._broken_scores()
-        for name, score in self._scores().items():
+        videos = in_order(self.tested)
+        self.diverged = self._what_diverged() or not_finite(videos)
+        for name, score in measured(videos, self.net.config.num_classes if self.multi_label else None).items():
             self.log(f"test/{name}", math.nan if self.diverged else score, rank_zero_only=True)
         if self.predictions is not None and self.trainer.is_global_zero:
-            parts = [self._part(process) for process in range(self.trainer.world_size)]
-            merge(parts, Path(self.predictions), self._protocol())
+            whole = Path(self.predictions)
+            parts = [part_of(whole, process) for process in range(self.trainer.world_size)]
+            merge(parts, whole, self._protocol())
             for part in parts:
                 part.unlink()
-
-    def _broken_scores(self) -> str:
-        """Of how many tested videos the scores are no finite numbers; empty if of none."""
-        broken = sum(not np.isfinite(video.scores).all() for video in self.tested.values() if video.scores is not None)
-        return f"the scores of {broken} of {len(self.tested)} test videos" if broken else ""
-
-    def _scores(self) -> dict[str, float]:
-        """What testing gave, in percent."""
-        videos = in_order(self.tested)
-        if self.multi_label:
-            return {"mAP": float(contributions(videos, self.net.config.num_classes).mean())}
-        return {f"top{k}": topk_accuracy(videos, k) for k in (1, 5)}
-
-    def _part(self, process: int) -> Path:
-        """Where a process writes what it tests, until all have."""
-        path = Path(str(self.predictions))
-        return path.with_name(f".{path.name}.part{process}")
 
     def _protocol(self) -> ViewProtocol:
         said: dict[str, Any] = {} if self._data is None else self._data.test_settings()
@@ -444,21 +395,5 @@ def _ends(trainer: Any) -> bool:
     return bool(steps or epochs or trainer.should_stop)
 
 
-def in_range(name: str, value: float | None, least: float, most: float) -> None:
-    """UserError if a setting is outside of what can be meant; None is no setting."""
-    if value is not None and not least <= value <= most:  # NaN is neither
-        raise UserError(f"{name} is {value}: expected {least:g} to {most:g}")
-
-
-def all_finite(values: Iterable[Tensor]) -> bool:
-    """Whether there is no NaN and no infinity among the numbers."""
-    return all(bool(value.isfinite().all()) for value in values)
-
-
 def _colours(value: float | Colour) -> Colour:
     return (value, value, value) if isinstance(value, int | float) else value
-
-
-def _per_channel(value: float | Colour, device: torch.device) -> float | Tensor:
-    """One number, or one for each channel of (N, 3, T, H, W)."""
-    return value if isinstance(value, int | float) else torch.tensor(value, device=device).view(-1, 1, 1, 1)

@@ -17,6 +17,12 @@ from nl_lightning.errors import UserError
 from nl_lightning.models.resnet import VideoResNet
 
 
+def in_range(name: str, value: float | None, least: float, most: float) -> None:
+    """UserError if a setting is outside of what can be meant; None is no setting."""
+    if value is not None and not least <= value <= most:  # NaN is neither
+        raise UserError(f"{name} is {value}: expected {least:g} to {most:g}")
+
+
 @dataclass(frozen=True)
 class Schedule:
     """The learning rate of an iteration, as a factor of the optimiser's own.
@@ -34,10 +40,8 @@ class Schedule:
     warmup: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.warmup < 1:
-            raise UserError(f"schedule.warmup is {self.warmup}: expected a share of all iterations, from 0 up to 1")
-        if not 0 < self.gamma <= 1:
-            raise UserError(f"schedule.gamma is {self.gamma}: expected more than 0, at most 1")
+        in_range("schedule.warmup", self.warmup, 0, 0.9999)
+        in_range("schedule.gamma", self.gamma, 1e-9, 1)
         if any(milestone < 0 for milestone in self.milestones):
             raise UserError(f"schedule.milestones are {list(self.milestones)}: expected iterations, from 0")
 

@@ -4,10 +4,12 @@ A running mean follows the weights as they change and so belongs to none of them
 training batches through the network as it is, and takes the mean of the batches' means and of their mean squares.
 """
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
-import torch.distributed
+from jaxtyping import UInt8
 from torch import Tensor, nn
 
 
@@ -64,3 +66,11 @@ def estimate_statistics(net: nn.Module, batches: Iterable[Tensor]) -> None:
     for moment in moments:
         if moment.batches:
             moment.write(device)
+
+
+def training_clips(data: Any, device: torch.device, batches: int) -> Iterator[UInt8[Tensor, "N 3 T H W"]]:
+    """The readable clips of so many training batches of a data module, of each process its own."""
+    for batch in itertools.islice(data.train_dataloader(), batches):
+        moved = data.on_after_batch_transfer(data.transfer_batch_to_device(batch, device, 0), 0)
+        if moved.readable.any():
+            yield moved.views[moved.readable].flatten(0, 1)

@@ -66,6 +66,11 @@ def stored(log_probabilities: npt.NDArray[np.float32]) -> Views:
     return np.maximum(log_probabilities, np.finfo(np.float16).min).astype(np.float16)
 
 
+def part_of(path: Path, process: int) -> Path:
+    """Where a process writes what it tests, until all have."""
+    return path.with_name(f".{path.name}.part{process}")
+
+
 class PartWriter:
     """Writes what one process tests, as it goes, to a file of its own; :func:`merge` makes the whole of all parts."""
 

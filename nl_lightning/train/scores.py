@@ -62,6 +62,19 @@ def topk_accuracy(videos: Sequence[VideoScores], k: int) -> float:
     return 100 * sum(right(videos, k)) / max(1, len(videos))
 
 
+def measured(videos: Sequence[VideoScores], classes: int | None) -> dict[str, float]:
+    """What testing gave, in percent, by the metrics' keys: mAP over so many classes, or, for None, top-1 and top-5."""
+    if classes is not None:
+        return {"mAP": float(contributions(videos, classes).mean())}
+    return {f"top{k}": topk_accuracy(videos, k) for k in (1, 5)}
+
+
+def not_finite(videos: Sequence[VideoScores]) -> str:
+    """Of how many tested videos the scores are no finite numbers; empty if of none."""
+    broken = sum(video.scores is not None and not np.isfinite(video.scores).all() for video in videos)
+    return f"the scores of {broken} of {len(videos)} test videos" if broken else ""
+
+
 def top1_by(videos: Iterable[VideoScores], groups: Sequence[str]) -> dict[str, float]:
     """Top-1 in percent by group, `groups` naming the group of each class. A group without videos is left out."""
     members: dict[str, list[VideoScores]] = {group: [] for group in groups}
