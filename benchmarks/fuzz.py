@@ -94,7 +94,7 @@ FILES: dict[str, tuple[list[str], Callable[[Random, bytes], bytes]]] = {
     "checkpoint": (["c.ckpt"], mutations.spoiled_pickle),
     "predictions": (["p.parquet"], mutations.spoiled_parquet),
     "list": (["videos/train.txt", "videos/val.txt"], mutations.spoiled_lines),
-    "video": (["v.mp4", "videos/train/look_0/train_00000.mp4"], mutations.damage),
+    "video": (["v.mp4", "videos/train/look_0/*.mp4"], mutations.damage),
     "census": (["videos/census.parquet"], mutations.spoiled_parquet),
     "shards": (["shards/index.parquet"], mutations.spoiled_parquet),
 }
@@ -153,7 +153,7 @@ def files(random: Random) -> Iterator[Case]:
         path, seed = random.choice(paths), random.random()
 
         def spoil(folder: Path, path: str = path, seed: float = seed, spoiled: Callable[..., bytes] = spoiled) -> None:
-            file = folder / path
+            file = min(folder.glob(path))
             content = file.read_bytes()
             file.write_bytes(spoiled(Random(seed), content))
 
