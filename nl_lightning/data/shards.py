@@ -54,7 +54,7 @@ def write_shards(splits: Mapping[str, VideoList], root: Path, folder: Path, shar
     index, half = folder / INDEX, folder / UNFINISHED
     with alone(index):
         if index.exists():
-            raise UserError(f"{folder}: holds a packed data set already; name another folder, or delete this one")
+            raise UserError(f"{index}: the folder holds a packed data set already; name another folder")
         if not (half / INDEX).exists():
             if foreign := sorted(folder.glob("*.tar")):
                 raise UserError(f"{foreign[0]} is there already, and isn't of this data set: name another folder")
