@@ -1,7 +1,6 @@
 """Bad values and damaged files, made from good ones: what a careless or a hostile person would hand over.
 
-Each function takes a ``random.Random`` and returns something spoiled. The fuzzer (:mod:`benchmarks.fuzz`) gives these
-to commands, the tests give them to the loaders.
+Each function takes a ``random.Random`` and returns something spoiled, for commands that :mod:`benchmarks.fuzz` runs.
 """
 
 import copy

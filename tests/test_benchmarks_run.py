@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import floors, machine, networks, operations, ratios, run, store
-from benchmarks.targets import targets
+from benchmarks import machine, networks, operations, ratios, run, store
+from benchmarks.targets import products, targets
 
 MACHINE = "tiny"
 
@@ -162,7 +162,7 @@ def test_the_share_of_memory_is_of_the_peer_that_it_is_missed_against() -> None:
 def test_products_of_a_training_step(instantiation: str, subsample: bool, expected: int) -> None:
     """theta, phi, g, W_z and two products of pairs; once forward and twice backward."""
     case = {"channels": 1024, "frames": 4, "side": 14, "subsample": subsample, "phase": "training"}
-    assert floors.products({**case, "instantiation": instantiation}, "before") == expected
+    assert products({**case, "instantiation": instantiation}, "before") == expected
 
 
 def test_figures_make_no_code_dirty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

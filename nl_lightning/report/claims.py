@@ -15,7 +15,7 @@ all numbers of a report, once; :mod:`~nl_lightning.report.words` chooses words f
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -84,11 +84,18 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Part:
-    """What is decided as one: comparisons that all have to agree. Today a claim is a single part."""
+class Verdict:
+    """What the evidence says of a claim, all of whose comparisons have to agree.
+
+    Attributes:
+        corrected: the p-value of `word`, among the `family` claims of the sub-table that anything is known of.
+    """
 
     claim: Claim
     comparisons: tuple[Comparison, ...]
+    word: Word = "undecided"
+    corrected: float = 1.0
+    family: int = 0
 
     @property
     def known(self) -> bool:
@@ -120,15 +127,6 @@ class Part:
     def paired(self) -> bool:
         """False if some comparison had to do with scores alone."""
         return all(c.difference is None or c.difference.paired for c in self.comparisons)
-
-
-@dataclass(frozen=True)
-class Verdict(Part):
-    """What the evidence says: a word, and its p-value among the `family` claims of the sub-table that are known of."""
-
-    word: Word
-    corrected: float
-    family: int
 
     @property
     def telling(self) -> Comparison:
@@ -206,26 +204,20 @@ def _reported_share(study: Study, check: Check) -> float | None:
 
 
 def judge(study: Study, comparisons: Sequence[Comparison]) -> list[Verdict]:
-    """A verdict on each claim that has comparisons, in the study's order."""
-    parts = [Part(claim, tuple(c for c in comparisons if c.claim == claim)) for claim in study.claims if claim.checks]
-    tables = dict.fromkeys(part.claim.table for part in parts)
-    families = [_judge_family([part for part in parts if part.claim.table == table]) for table in tables]
-    verdicts = {verdict.claim.name: verdict for family in families for verdict in family}
-    return [verdicts[part.claim.name] for part in parts]
-
-
-def _judge_family(parts: Sequence[Part]) -> list[Verdict]:
-    """Verdicts on what a sub-table claims, corrected for its being several claims."""
-    tested = [part.claim.name for part in parts if part.known]
-    corrected = dict(zip(tested, holm([part.p for part in parts if part.known]), strict=True))
-    found = []
-    for part in parts:
-        word: Word = "undecided"
-        p = corrected.get(part.claim.name, 1.0)
-        if p <= 1 - LEVEL:
-            word = "holds" if part.p_for < part.p_against else "fails"
-        found.append(Verdict(part.claim, part.comparisons, word, p, len(tested)))
-    return found
+    """A verdict on each claim that has comparisons, in the study's order, corrected within its sub-table."""
+    claims = [claim for claim in study.claims if claim.checks]
+    found = {claim.name: Verdict(claim, tuple(c for c in comparisons if c.claim == claim)) for claim in claims}
+    for table in dict.fromkeys(claim.table for claim in claims):
+        family = [one for one in found.values() if one.claim.table == table]
+        known = [one for one in family if one.known]
+        corrected = dict(zip([one.claim.name for one in known], holm([one.p for one in known]), strict=True))
+        for one in family:
+            p = corrected.get(one.claim.name, 1.0)
+            word: Word = "holds" if one.p_for < one.p_against else "fails"
+            if p > 1 - LEVEL:
+                word = "undecided"
+            found[one.claim.name] = replace(one, word=word, corrected=p, family=len(known))
+    return list(found.values())
 
 
 # ---------------------------------------------------------------------------------------------- the whole report
