@@ -4,6 +4,7 @@ The data are the generated recipe's, through the project's own datamodule. Rates
 after the other, as that recipe has it.
 """
 
+import itertools
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -71,7 +72,7 @@ class Held:
 
     def __init__(self, module: VideoDataModule) -> None:
         paths = module.videos("train").paths
-        self.some = [_decoded(path) for path in paths[: 2 * module.batch_size]]
+        self.some = [_decoded(path) for path in itertools.islice(paths, 2 * module.batch_size)]
         self.row = {path: index % len(self.some) for index, path in enumerate(paths)}
 
     def num_frames(self, path: Path) -> int:
