@@ -2,7 +2,9 @@
 
 import base64
 import json
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -20,7 +22,7 @@ class Browser:
     """One Chromium with one page. ``errors`` has what its console complained of."""
 
     def __init__(self) -> None:
-        self.profile = tempfile.TemporaryDirectory(prefix="chromium")
+        self.profile = tempfile.TemporaryDirectory(prefix="chromium", ignore_cleanup_errors=True)
         assert CHROMIUM is not None
         quiet = ["--disable-background-networking", "--disable-sync", "--disable-component-update", "--no-first-run"]
         self.process = subprocess.Popen(
@@ -30,6 +32,7 @@ class Browser:
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         self.errors: list[str] = []
         self.count = 0
@@ -63,7 +66,7 @@ class Browser:
     def close(self) -> None:
         if self.socket is not None:
             self.socket.close()
-        self.process.kill()
+        os.killpg(self.process.pid, signal.SIGKILL)  # its helpers write into the profile, too
         self.process.wait(PATIENCE)
         self.profile.cleanup()
 
