@@ -230,8 +230,14 @@ class Reference:
         return x + (y if self.folded else self._normed(y, names[4]))
 
 
+@pytest.fixture(scope="session")
+def make_reference() -> Callable[..., Reference]:
+    """Makes the reference network of a code base by name: ``make_reference("caffe2", depth=101)``."""
+    return lambda name, **kwargs: Reference(SPELLINGS[name], **kwargs)
+
+
 @pytest.fixture
-def reference() -> Iterator[Any]:
-    """Makes the reference network of a code base by name: ``reference("caffe2", depth=101)``."""
+def reference(make_reference: Any) -> Iterator[Any]:
+    """The same, for a test without gradients."""
     with torch.no_grad():
-        yield lambda name, **kwargs: Reference(SPELLINGS[name], **kwargs)
+        yield make_reference
