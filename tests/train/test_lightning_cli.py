@@ -5,6 +5,7 @@ import os
 import pickle
 import platform
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from tiny_study import write_tiny_study
 from nl_lightning.cli import main
 from nl_lightning.data.datamodule import VideoDataModule
 from nl_lightning.train.lightning_cli import lightning_command
+from nl_lightning.weights import safe
 
 FAULTS = """
 import resource
@@ -121,12 +123,19 @@ def test_no_address_is_fetched(home: Path, address: tuple[str, list[str]], capsy
             assert named in line, words
 
 
-def fitted(home: Path, *words: str) -> dict[str, Any]:
-    """The content of the checkpoint that a training of one epoch leaves."""
-    fit = ["fit", "--config=tiny.yaml", "--model.net.depth=50", "--trainer.max_epochs=1", *words]
-    assert lightning_command([*fit, "--trainer.default_root_dir=fitted"]) == 0
-    content: dict[str, Any] = torch.load(home / "fitted" / "checkpoints" / "last.ckpt", weights_only=True)
-    return content
+def fit(home: Path, *words: str) -> Path:
+    """The checkpoint that a training of one epoch leaves."""
+    command = ["fit", f"--config={home}/tiny.yaml", "--model.net.depth=50", "--trainer.max_epochs=1", *words]
+    assert lightning_command([*command, f"--trainer.default_root_dir={home}/fitted"]) == 0
+    return home / "fitted" / "checkpoints" / "last.ckpt"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, small_videos: Path) -> Path:
+    """The checkpoint of one training, to be read."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_tiny_study(folder, small_videos)
+    return fit(folder)
 
 
 def shared(levels: int) -> dict[str, Any]:
@@ -136,8 +145,11 @@ def shared(levels: int) -> dict[str, Any]:
     return bomb
 
 
-def test_every_bad_checkpoint_is_one_line(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    whole = fitted(home)
+def test_every_bad_checkpoint_is_one_line(
+    home: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(safe, "MOST_VALUES", 50_000)  # the bomb goes off sooner
+    whole = torch.load(checkpoint, weights_only=True)
     saver = whole["callbacks"]["Saver"]
     file = home / "x.ckpt"
     (home / "folder").mkdir()
@@ -192,12 +204,12 @@ def test_every_bad_checkpoint_is_one_line(home: Path, capsys: pytest.CaptureFixt
     assert not list((home / "my_results" / "fit").iterdir())  # nothing came of any of them
 
 
-def test_a_checkpoint_changes_no_argument(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_changes_no_argument(home: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Lightning takes arguments of the network from it, and imports the classes that it names."""
-    whole = fitted(home)
+    whole = torch.load(checkpoint, weights_only=True)
     torch.save({**whole, "hyper_parameters": {"_class_path": "os.mkdir", "mean": 0.0}}, home / "x.ckpt")
     said = []
-    for file in ("x.ckpt", "fitted/checkpoints/last.ckpt"):
+    for file in ("x.ckpt", checkpoint):
         capsys.readouterr()
         assert main(["test", "--config=tiny.yaml", "--model.net.depth=50", f"--ckpt_path={file}"]) == 0
         said.append([line for line in capsys.readouterr().out.splitlines() if line.startswith("test/top1")])
@@ -316,9 +328,11 @@ def test_a_fit_stopped_before_its_first_checkpoint_says_so(
     assert "stopped before the first checkpoint: the same command begins again" in capsys.readouterr().err
 
 
-def test_another_trainings_checkpoint_is_kept(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first = fitted(home)
-    fitted(home, "--seed_everything=1")
+def test_another_trainings_checkpoint_is_kept(home: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = torch.load(checkpoint, weights_only=True)
+    (home / "fitted" / "checkpoints").mkdir(parents=True)
+    shutil.copy(checkpoint, home / "fitted" / "checkpoints" / "last.ckpt")
+    fit(home, "--seed_everything=1")
     assert "last.ckpt is of another training: kept as before1.ckpt" in capsys.readouterr().err
     kept = torch.load(home / "fitted" / "checkpoints" / "before1.ckpt", weights_only=True)
     torch.testing.assert_close(kept["state_dict"], first["state_dict"], rtol=0, atol=0)

@@ -111,11 +111,9 @@ def test_weights_of_other_classes_are_refused_wherever_they_meet_data(
     first = f"class 3 is '{longrange.CLASSES[4]}' there, '{longrange.CLASSES[3]}' here"
     for command, at in (
         (["test", f"--weights={file}"], f"weights: {file}"),
-        (["validate", f"--weights={file}"], f"weights: {file}"),
         (["fit", net, f"--model.init_from={file}"], f"init_from: {file}"),
         (["fit", net, f"--model.init_from={checkpoint}"], f"init_from: {checkpoint}"),
         (["fit", net, f"--ckpt_path={checkpoint}"], "ckpt_path"),
-        (["test", net, f"--ckpt_path={checkpoint}"], "ckpt_path"),
     ):
         assert main([*command, *words]) == 2, command
         line = capsys.readouterr().err
