@@ -494,23 +494,19 @@ def pdflatex(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], str]:
     return compiled
 
 
-def test_latex_compiles_and_fits_its_page(latex_files: list[Path], pdflatex: Callable[[Path], str]) -> None:
+def test_latex_compiles_and_fits(latex_files: list[Path], pdflatex: Callable[[Path], str], tmp_path: Path) -> None:
+    """Its own page, and a paper of two columns."""
     for source in (*latex_files[:4], latex_files[7]):  # 2e is the widest of Table 2
         assert "Overfull \\hbox" not in pdflatex(source)
-
-
-@pytest.mark.parametrize("size", ["10pt", "12pt,draft"])
-def test_latex_fits_a_paper_of_two_columns(
-    latex_files: list[Path], pdflatex: Callable[[Path], str], tmp_path: Path, size: str
-) -> None:
     inputs = [rf"\begin{{table}}\caption{{{i}}}\input{{{path}}}\end{{table}}" for i, path in enumerate(latex_files)]
     inputs[2] = inputs[2].replace("{table}", "{table*}")  # the whole of Table 2
     own = tmp_path / "own.tex"
-    start = rf"\documentclass[twocolumn,{size}]{{article}}\usepackage{{booktabs,graphicx}}\begin{{document}}"
-    own.write_text("\n".join([start, *inputs[1:], r"\typeout{GOT HERE}\end{document}"]))
-    said = pdflatex(own)
-    assert "GOT HERE" in said
-    assert "Overfull \\hbox" not in said
+    for size in ("10pt", "12pt,draft"):
+        start = rf"\documentclass[twocolumn,{size}]{{article}}\usepackage{{booktabs,graphicx}}\begin{{document}}"
+        own.write_text("\n".join([start, *inputs[1:], r"\typeout{GOT HERE}\end{document}"]))
+        said = pdflatex(own)
+        assert "GOT HERE" in said
+        assert "Overfull \\hbox" not in said
 
 
 def test_columns_can_be_chosen(mixed: Report) -> None:
