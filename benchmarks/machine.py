@@ -1,9 +1,10 @@
 """The machine that figures were measured on: a short label, and the folder of its figures."""
 
-import os
 import platform
 import re
 from pathlib import Path
+
+from nl_lightning.runs.schedule import cores as cores
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -15,10 +16,6 @@ def processor() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def label() -> str:

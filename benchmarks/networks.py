@@ -53,7 +53,6 @@ SETTINGS = {  # of a peer: memory layout, precision
     "pytorchvideo, channels-last, bf16": (torch.channels_last_3d, "bf16"),
 }
 OURS = {"ours": "float32", "ours, bf16": "bf16"}
-CEILINGS = ("matrix product", "convolution")
 MATRIX = 2048  # side
 IMAGES, CHANNELS, SIDE = 8, 256, 56  # of the convolution, with as many channels in as out
 

@@ -242,9 +242,8 @@ def _costs(report: Report) -> list[dict[str, Any]]:
             if line["flops_ratio"] is not None
         ]
         if len(reported) > 1 and measured:
-            x = around(
-                [point[1] for point in (*measured, *reported)], 0.1, 0.3, 44, 374
-            )  # room for labels, to the right
+            costs = [point[1] for point in (*measured, *reported)]
+            x = around(costs, 0.1, 0.3, 44, 374)  # room for labels, to the right
             figures = []
             for word, points, look in (("measured", measured, "mean"), (words.REPORTED, reported, "reported")):
                 ends = [end for point in points for end in (point[3] or (point[2], point[2]))]
