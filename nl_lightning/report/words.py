@@ -1,7 +1,6 @@
 """The words of a report, chosen from its numbers: cells of tables, sentences, names. All of it is plain text.
 
-Nothing here is markup, and nothing is escaped: that is the formats' business (:mod:`~nl_lightning.report.render`,
-:mod:`~nl_lightning.report.html`).
+Nothing here is escaped: that is for the formats (:mod:`~nl_lightning.report.render`, :mod:`~nl_lightning.report.html`).
 """
 
 from collections import Counter
@@ -106,7 +105,10 @@ def table_columns(report: Report, table: Table, beside: bool = True, costs: bool
     for shown in scores:
         cells = [_score(line, shown.key) if line["n"] or shown is metric else "" for line in lines]
         columns.append(Column(shown.name, cells))
-    columns.append(Column(_count(runs), [_seeds(line, len(runs.seeds)) for line in lines]))
+    over = "n"  # what a mean is over
+    if runs.recipe.folds > 1:
+        over = "splits" if len(runs.seeds) <= runs.recipe.folds else "splits x seeds"
+    columns.append(Column(over, [_seeds(line, len(runs.seeds)) for line in lines]))
     columns.append(Column("gain", [_gain(report, line) for line in lines]))
     columns.append(Column("gain", [number(line["reported_gain"], GAIN) for line in lines], REPORTED))
     for shown in scores:
@@ -117,11 +119,8 @@ def table_columns(report: Report, table: Table, beside: bool = True, costs: bool
             measured = [number(line[key], ".2f", "x") for line in lines]
             columns += [Column(name, measured), Column(name, reported, REPORTED)]
     has_baselines = any(row.baseline for row in table.rows)
-    return [
-        column
-        for column in columns
-        if (column.group != REPORTED or any(column.cells)) and (has_baselines or column.title != "gain")
-    ]
+    said = [column for column in columns if column.group != REPORTED or any(column.cells)]
+    return [column for column in said if has_baselines or column.title != "gain"]
 
 
 def _score(line: dict[str, Any], key: str) -> str:
@@ -144,13 +143,6 @@ def _seeds(line: dict[str, Any], expected: int) -> str:
     if line["state"] == REPORTED_ONLY:
         return ""
     return f"{line['n']}" if line["n"] == expected else f"{line['n']} of {expected}"
-
-
-def _count(runs: Runs) -> str:
-    """What a mean is over."""
-    if runs.recipe.folds == 1:
-        return "n"
-    return "splits" if len(runs.seeds) <= runs.recipe.folds else "splits x seeds"
 
 
 def legend(report: Report) -> str:
@@ -213,12 +205,11 @@ def note(line: dict[str, Any]) -> str:
     """Why seeds don't count, where anything is known; when and in which process doesn't belong in a table."""
     seeds: dict[str, list[str]] = {}
     for seed, name, why in line["holes"]:
+        what = f"{name}: {one_line(why)[:300]}" if why else ""
         if name in ("running", "queued", "interrupted", "preempted"):
             what = name
         elif name == "stale":
             what = "stale: made with another configuration"
-        else:
-            what = f"{name}: {one_line(why)[:300]}" if why else ""
         if what:
             seeds.setdefault(what, []).append(str(seed))
     return "; ".join(f"seed{'s' if len(which) > 1 else ''} {', '.join(which)} {what}" for what, which in seeds.items())
@@ -238,9 +229,10 @@ def group_columns(report: Report) -> list[Column]:
 
 def verdict_columns(report: Report) -> list[Column]:
     """A line a claim: the verdict, its p-value among the claims of its sub-table, and why."""
-    why = [reason(verdict, report.runs.study, report.broken) for verdict in report.verdicts]
-    each = zip(report.verdicts, why, strict=True)
-    rows = [[v.claim.name, v.word, because, p_value(v.p), p_value(v.corrected)] for v, because in each]
+    rows = [
+        [v.claim.name, v.word, reason(v, report.runs.study, report.broken), p_value(v.p), p_value(v.corrected)]
+        for v in report.verdicts
+    ]
     return of_rows(["claim", "verdict", "why", "p", "corrected"], rows, labels=3)
 
 
