@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nl_lightning.errors import UserError
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
-from nl_lightning.weights.file import check_classes, classes_in, differences, fill, read_weights
+from nl_lightning.weights.file import check_classes, classes_in, differences, fill, network_in, read_weights
 from nl_lightning.weights.safe import read_torch
 
 
@@ -72,12 +72,4 @@ def _of_checkpoint(path: Path, at: str) -> tuple[dict[str, Tensor], tuple[str, .
         content = read_torch(path)
     except UserError as error:
         raise UserError(f"{at} holds no weights of this network: {error}") from None
-    state = content.get("state_dict") if isinstance(content, dict) else None
-    if not isinstance(state, dict):
-        raise UserError(f"{at} holds no weights of this network: it has no state_dict")
-    tensors = {
-        name.removeprefix("net."): tensor
-        for name, tensor in state.items()
-        if isinstance(name, str) and name.startswith("net.") and isinstance(tensor, Tensor)
-    }
-    return tensors, classes_in(content, at)
+    return network_in(content, f"{at} holds no weights of this network"), classes_in(content, at)

@@ -73,13 +73,6 @@ class BlockSettings:
         )
 
 
-def save_block(path: Path, block: NonLocalBlock, settings: BlockSettings) -> None:
-    """Write a block's tensors and its settings, whole or not at all."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in block.state_dict().items()}
-    header = {"format": FORMAT, "nl_lightning": json.dumps(asdict(settings))}
-    write_output(path, safetensors.torch.save(tensors, header))
-
-
 def load_block(path: Path) -> NonLocalBlock:
     """The block of a file, in eval mode. UserError if the file isn't a block's, or is broken."""
     try:
@@ -182,7 +175,9 @@ def import_blocks(state: State, out: Path, instantiation: Instantiation | None) 
     if len(set(files.values())) < len(files):
         raise UserError(f"the blocks {some(sorted(files))} would be written to files of the same name")
     for prefix, (block, settings) in made.items():
-        save_block(files[prefix], block, settings)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in block.state_dict().items()}
+        header = {"format": FORMAT, "nl_lightning": json.dumps(asdict(settings))}
+        write_output(files[prefix], safetensors.torch.save(tensors, header))
     inside = {prefix + name for prefix, tensors in blocks.items() for name in tensors}
     told = instantiation is not None or all(each.instantiation != "embedded_gaussian" for _, each in made.values())
     return ImportedBlocks(

@@ -57,15 +57,12 @@ def export_weights(path: Path, out: Path, to: Target) -> int:
 
 
 def _renamed(tensors: Mapping[str, Tensor], kind: Source) -> dict[str, Tensor]:
-    named = {name: kind.names.theirs(name) for name in tensors if not _is_counter_of_caffe2(name, kind)}
+    # BN's count of batches, which nothing reads and Caffe2 doesn't have.
+    kept = [name for name in tensors if kind is not CAFFE2 or not name.endswith(".num_batches_tracked")]
+    named = {name: kind.names.theirs(name) for name in kept}
     if unknown := sorted(name for name, theirs in named.items() if theirs is None):
         raise UserError(f"{kind.name} has no name for {unknown[0]}")
     return {theirs: tensors[name] for name, theirs in named.items() if theirs is not None}
-
-
-def _is_counter_of_caffe2(name: str, kind: Source) -> bool:
-    """BN's count of batches, which nothing reads and Caffe2 doesn't have."""
-    return kind is CAFFE2 and name.endswith(".num_batches_tracked")
 
 
 def _rate(header: WeightsHeader) -> Tensor:

@@ -199,6 +199,18 @@ def check_parts(net: VideoResNet, parts: Collection[str], key: str) -> None:
             raise UserError(f"{key}: a network has no part {shown(part)}{nearest(part, known)}")
 
 
+def network_in(checkpoint: object, at: str) -> dict[str, Tensor]:
+    """The network's tensors in a training checkpoint of ours. UserError if it has none."""
+    state = checkpoint.get("state_dict") if isinstance(checkpoint, Mapping) else None
+    if not isinstance(state, Mapping):
+        raise UserError(f"{at}: it has no state_dict")
+    return {
+        name.removeprefix("net."): tensor
+        for name, tensor in state.items()
+        if isinstance(name, str) and name.startswith("net.") and isinstance(tensor, Tensor)
+    }
+
+
 def classes_in(checkpoint: Mapping[str, Any], at: str) -> tuple[str, ...]:
     """Names of the classes of a training checkpoint of ours, or nothing. UserError if it says something odd."""
     return header_from_json(checkpoint[HEADER], at).classes if HEADER in checkpoint else ()

@@ -25,6 +25,7 @@ from nl_lightning.weights.file import (
     check_finite,
     header_from_json,
     mismatches,
+    network_in,
     save_weights,
     some,
 )
@@ -126,14 +127,7 @@ def _is_of_blocks(state: State) -> bool:
 def _of_ours(content: Mapping[str, Any]) -> Imported:
     """The network of a training checkpoint, and the header that it holds."""
     header = header_from_json(content[HEADER], "the header of the checkpoint")
-    state = content.get("state_dict")
-    if not isinstance(state, Mapping):
-        raise UserError("a checkpoint of ours without its state_dict")
-    tensors = {
-        name.removeprefix("net."): tensor
-        for name, tensor in state.items()
-        if isinstance(name, str) and name.startswith("net.") and isinstance(tensor, Tensor)
-    }
+    tensors = network_in(content, "a checkpoint of ours")
     return Imported(fitted(tensors, header.net), header, len(tensors))
 
 
@@ -170,7 +164,8 @@ def translate(state: State, words: frozenset[str], source: str = "auto", classif
     if left := sorted(name for name, ours in named.items() if ours is None):
         hint = "; --without-classifier leaves them out" if all(n.startswith(kind.classifier) for n in left) else ""
         raise UserError(f"as a file of {kind.name}, {len(left)} of its tensors are left over: {some(left)}{hint}")
-    tensors = {ours: _as_float32(theirs[name]) for name, ours in named.items() if ours is not None}
+    floats = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in theirs.items()}
+    tensors = {ours: floats[name] for name, ours in named.items() if ours is not None}
     if len(tensors) < len(named):
         ours_of = list(named.values())
         twice = sorted(name for name, ours in named.items() if ours_of.count(ours) > 1)
@@ -234,10 +229,6 @@ def _recognised(state: State, kinds: Sequence[Source]) -> tuple[Source, str] | N
 def _known_to(kind: Source) -> Callable[[str], object]:
     ignored = re.compile(kind.ignored)
     return lambda name: kind.names.ours(name) or ignored.fullmatch(name)
-
-
-def _as_float32(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def fitted(tensors: Mapping[str, Tensor], config: ResNetConfig) -> dict[str, Tensor]:
