@@ -285,9 +285,8 @@ def reason(verdict: Verdict, study: Study, broken: Mapping[str, str] | None = No
     if verdict.telling.word == "fails":
         return f"Not clear as the worst of {len(comparisons)} comparisons (p = {verdict.p:.2g}): {telling}."
     open_ = sum(c.word == "undecided" for c in comparisons)
-    verb = "is" if open_ == 1 else "are"
-    which = f"{open_} of {len(comparisons)} comparisons {verb} open, such as: " if len(comparisons) > 1 else ""
-    return f"{which}{telling}."
+    which = f"{open_} of {len(comparisons)} comparisons {'is' if open_ == 1 else 'are'} open, such as: "
+    return f"{which if len(comparisons) > 1 else ''}{telling}."
 
 
 def statement(comparison: Comparison, study: Study) -> str:
@@ -324,8 +323,7 @@ def verdict_legend(report: Report) -> str:
         "p-values of a sub-table's claims are corrected by Holm's method, so that in 95 of 100 sub-tables at least no "
         "verdict is wrong. Variants are alike only if the intervals of their differences lie within the margin."
     )
-    unpaired = "" if all(v.paired for v in report.verdicts) else f" {UNPAIRED} from accuracies alone: too wide."
-    return f"{said}{unpaired}"
+    return said if all(v.paired for v in report.verdicts) else f"{said} {UNPAIRED} from accuracies alone: too wide."
 
 
 def reported_columns(report: Report) -> list[Column]:
