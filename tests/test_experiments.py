@@ -146,7 +146,8 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     net = ResNetConfig(inflate="3x1x1", width=1 / 64, conventions=Conventions("release"))
     weights = folder / "i3d_nl5.safetensors"
     save_weights(weights, VideoResNet(net).state_dict(), WeightsHeader(net, InputSettings(32, 2), "caffe2", ""))
-    export_weights(weights, folder / "i3d_nonlocal_32x2_IN_pretrain_400k.pkl", "caffe2")
+    for kind in ("nonlocal", "baseline"):
+        export_weights(weights, folder / f"i3d_{kind}_32x2_IN_pretrain_400k.pkl", "caffe2")
     part = PartWriter(folder / "part")
     part.add(0, VideoViews("a.mp4", 1, np.zeros((30, 400), np.float16)))
     part.close()
