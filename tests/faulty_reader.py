@@ -29,10 +29,10 @@ def num_frames(path: str | Path, facts: Any = None) -> int:
     return decoding.num_frames(path, facts)
 
 
-def frames(path: str | Path, indices: Any, decoder: Any, facts: Any, allocate: Callable[..., Any]) -> Any:
+def frames(path: str | Path, *arguments: Any, allocate: Callable[..., Any]) -> Any:
     """As the real one, with the same faults."""
     fault(path)
-    return decoding.frames(path, indices, decoder, facts, allocate=allocate)
+    return decoding.frames(path, *arguments, allocate=allocate)
 
 
 def all_frames(path: str | Path) -> Any:

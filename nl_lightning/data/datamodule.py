@@ -66,6 +66,8 @@ class VideoDataModule(L.LightningDataModule):
             Videos that it found bad are left out of training; in testing they count as wrong.
         decoder: who decodes, see :mod:`~nl_lightning.data.decoding`.
         decode_seconds: after which a file is given up, named and set aside.
+        square_pixels: scale the width of videos whose file says that its pixels aren't square, as a player does. By
+            default pictures are taken as they are stored, as the authors' code and the peers take them. PyAV only.
         decoded_copy: keep all frames decoded, for small sets of videos of one size and length.
         num_frames: T of a clip.
         frame_stride: frames from one to the next.
@@ -99,6 +101,7 @@ class VideoDataModule(L.LightningDataModule):
         manifest: str | None = None,
         decoder: Decoder = "auto",
         decode_seconds: float = 120.0,
+        square_pixels: bool = False,
         decoded_copy: bool = False,
         num_frames: int = 32,
         frame_stride: int = 2,
@@ -123,6 +126,8 @@ class VideoDataModule(L.LightningDataModule):
         whole = test_crop == "whole"
         if whole and test_batch_size > 1:
             raise UserError("data.test_crop is whole, and videos differ in size: set data.test_batch_size to 1")
+        if square_pixels and decoded_copy:
+            raise UserError("data.decoded_copy keeps pictures as they are stored: set data.square_pixels to false")
         if shards is not None and folds > 1:
             raise UserError(f"data.shards hold the lists of one official split, and data.folds is {folds}: set it to 1")
         self.root, self.longrange, self.decoded_copy = Path(root), longrange, decoded_copy
@@ -144,7 +149,7 @@ class VideoDataModule(L.LightningDataModule):
         self._videos: dict[str, VideoList] = {}
         self._place = {"epoch": 0, "batches": 0}  # where training begins
         self.allow_zero_length_dataloader_with_multiple_devices = True  # in testing, a process may have nothing to do
-        self._decoding = named(decoder), decode_seconds
+        self._decoding, self.square_pixels = (named(decoder, square_pixels), decode_seconds), square_pixels
         self._places = shards, manifest
 
     def state_dict(self) -> dict[str, int]:
@@ -187,7 +192,7 @@ class VideoDataModule(L.LightningDataModule):
     @functools.cached_property
     def files(self) -> Files:
         """The videos as they lie, and who decodes them."""
-        return Files(self.root, *self._decoding, self.manifest, self.shards)
+        return Files(self.root, *self._decoding, self.manifest, self.shards, square_pixels=self.square_pixels)
 
     @property
     def clip_shape(self) -> tuple[int, int, int]:

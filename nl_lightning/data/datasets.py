@@ -48,6 +48,7 @@ class Files:
         manifest: what a census found, if there was one.
         shards: what the files are packed in, if they are.
         module: whose `num_frames`, `frame_rate` and `frames` are called.
+        square_pixels: scale pictures whose pixels aren't square.
     """
 
     def __init__(
@@ -58,8 +59,10 @@ class Files:
         manifest: Manifest | None = None,
         shards: Shards | None = None,
         module: str = "nl_lightning.data.decoding",
+        square_pixels: bool = False,
     ) -> None:
         self.root, self.decoder, self.manifest, self.shards, self.module = root, decoder, manifest, shards, module
+        self.square_pixels = square_pixels
         self.helper = Helper(seconds)
         self.aside: dict[Path, str] = {}  # files that hung or crashed the helper, and what was said of them
 
@@ -75,7 +78,7 @@ class Files:
 
     def frames(self, path: Path, indices: npt.NDArray[np.int64]) -> Frames:
         """The frames `indices` of a file, valid until the next call."""
-        found: Frames = self._ask("frames", path, indices, self.decoder, self._facts(path))
+        found: Frames = self._ask("frames", path, indices, self.decoder, self._facts(path), self.square_pixels)
         return found
 
     def is_present(self, path: Path) -> bool:

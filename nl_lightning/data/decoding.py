@@ -61,11 +61,13 @@ def fresh(shape: Shape) -> Frames:
     return np.empty(shape, np.uint8)
 
 
-def named(decoder: Decoder) -> str:
+def named(decoder: Decoder, square_pixels: bool = False) -> str:
     """Return the decoder that reads, for ``auto`` too; UserError if there is none of this name, or not installed."""
     if decoder not in ("auto", *DECODERS):
         raise UserError(f"data.decoder is '{decoder}'" + nearest(decoder, ("auto", *DECODERS)))
     if decoder in ("decord", "torchcodec"):
+        if square_pixels:
+            raise UserError(f"data.square_pixels needs PyAV: set data.decoder to auto, not {decoder}")
         library(decoder)
     return "pyav" if decoder == "auto" else decoder
 
@@ -75,25 +77,26 @@ def frames(
     indices: Sequence[int] | npt.NDArray[Any],
     decoder: Decoder = "auto",
     facts: Facts | None = None,
+    square_pixels: bool = False,
     allocate: Callable[[Shape], Frames] = fresh,
 ) -> Frames:
     """Return the shown frames `indices` of a video, uint8 RGB (T, H, W, 3).
 
-    They are turned and mirrored as the file says. All have the size of the video's first frame. Pixels that the file
-    says aren't square are left as they are.
+    They are turned and mirrored as the file says. All have the size of the video's first frame.
 
     Args:
         path: video file, or a stretch of one.
         indices: 0-based in presentation order; in any order, repeats allowed.
         decoder: who reads; ``decord`` and ``torchcodec`` refuse files on which they would be wrong.
         facts: what a census found about the file.
+        square_pixels: scale the width where the file says that its pixels aren't square, as players do. PyAV only.
         allocate: gives the array to fill.
 
     Raises:
         DecodeError: the file cannot be read, or not by this decoder, or an index lies outside the video.
-        UserError: there is no such decoder.
+        UserError: there is no such decoder, or it can't scale.
     """
-    reads = named(decoder)
+    reads = named(decoder, square_pixels)
     index = index_of(path, facts)
     wanted, back = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)  # ascending, each once
     if len(wanted) == 0:
@@ -104,7 +107,7 @@ def frames(
     if refusal := objection(path, index, reads):
         raise DecodeError(f"{path}: {reads} would be wrong on this file: {refusal}")
     try:
-        for source in sources(path, wanted, index, Screen(path), reads):
+        for source in sources(path, wanted, index, Screen(path, square_pixels), reads):
             filled, left = fill(source, back, allocate)
             if left == 0:
                 return filled
@@ -257,8 +260,8 @@ class Screen:
     The other decoders turn pictures by themselves, but don't mirror them.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = path
+    def __init__(self, path: str | Path, square_pixels: bool = False) -> None:
+        self.path, self.square_pixels = path, square_pixels
         self._convert = VideoReformatter()
 
     def before(self, stream: av.VideoStream) -> av.VideoStream:
@@ -291,6 +294,11 @@ class Screen:
             with av.open(url(self.path)) as container:
                 first = next(container.decode(video_stream(container)))
                 self._size = first.width, first.height
+        if self.square_pixels and self._aspect:
+            width, height = self._size
+            self._size = (
+                (width, round(height / self._aspect)) if self._turned else (round(width * self._aspect), height)
+            )
 
     @property
     def pixel_aspect(self) -> Fraction | None:

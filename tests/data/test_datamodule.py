@@ -4,14 +4,18 @@ import math
 import os
 import shutil
 import signal
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_charades import write_tiny_charades
+from video_files import write
 
+from nl_lightning.data import decoding
 from nl_lightning.data.datamodule import VideoDataModule
 from nl_lightning.data.shards import write_shards
 from nl_lightning.data.tools.check import take_census
@@ -245,6 +249,11 @@ def test_shards_give_the_same_batches(root: Path, tmp_path: Path) -> None:
             assert one.path == two.path
 
 
+def test_pixels_are_made_square_if_that_is_asked_for(tmp_path: Path) -> None:
+    square = decoding.frames(write(tmp_path / "a.mp4", aspect=Fraction(3, 2)), [0], square_pixels=True)
+    assert np.array_equal(module(tmp_path, square_pixels=True).files.frames(tmp_path / "a.mp4", np.array([0])), square)
+
+
 def test_a_killed_decoder_is_not_noticed(root: Path) -> None:
     plain, killed = module(root), module(root)
     batches = []
@@ -260,6 +269,8 @@ def test_a_killed_decoder_is_not_noticed(root: Path) -> None:
     [
         ({"decoder": "pyva"}, "data.decoder is 'pyva'; did you mean 'pyav'"),
         ({"decode_seconds": 0}, "data.decode_seconds is 0: expected at least 0.01"),
+        ({"square_pixels": True, "decoder": "decord"}, "data.square_pixels needs PyAV"),
+        ({"square_pixels": True, "decoded_copy": True}, "data.decoded_copy keeps pictures as they are stored"),
         ({"shards": "none"}, "data.shards: no packed data set in none"),
         ({"manifest": "none"}, "none: not a manifest"),
     ],

@@ -207,9 +207,15 @@ def test_pictures_are_turned_and_mirrored_as_the_file_says(
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_pixels_that_are_not_square(turned: bool, tmp_path: Path) -> None:
-    """They are left alone, as by others."""
+    """They are left alone, as by others, or made square, as by players."""
     path = copy(write(tmp_path / "a.mp4", aspect=Fraction(3, 2)), tmp_path / "x.mp4", turn=(90 * turned, False, False))
     assert frames(path, [5]).shape == ((1, 128, 32, 3) if turned else (1, 32, 128, 3))
+    square = frames(path, [5, 37], square_pixels=True)
+    assert square.shape == ((2, 128, 21, 3) if turned else (2, 32, 192, 3))  # the width is scaled
+    bars = np.rot90(square, -1, axes=(1, 2)) if turned else square[:, :, 1::3].repeat(2, axis=2)
+    assert numbers(bars) == [5, 37]
+    with pytest.raises(UserError, match="data.square_pixels needs PyAV: set data.decoder to auto, not decord"):
+        frames(path, [5], "decord", square_pixels=True)
 
 
 @pytest.mark.parametrize("first", [(32, 128), (64, 256)])
