@@ -12,6 +12,7 @@ import errno
 import os
 import signal
 import sys
+import threading
 import unicodedata
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -175,6 +176,14 @@ def stop_on_signals() -> None:
 def _heard() -> list[signal.Signals]:
     """The stop signals, without SIGHUP under ``nohup``."""
     return [each for each in STOP if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
+
+
+def by_force(seconds: float, code: int) -> threading.Timer:
+    """End this process with an exit code if it is still there after so many seconds; ``cancel()`` calls it off."""
+    timer = threading.Timer(seconds, os._exit, [code])
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 def ignore_stops() -> None:

@@ -10,8 +10,11 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from nl_lightning.errors import Stopped, UserError, mistake, say, stop_on_signals
+from nl_lightning.errors import Stopped, UserError, by_force, mistake, say, stop_on_signals
 from nl_lightning.runs.processes import HELD, end_with_parent, leave_no_children
+
+LAST_SECONDS = 60
+"""That libraries have when everything is done. What they wait for may have been killed: W&B's own process was seen."""
 
 if TYPE_CHECKING:
     from nl_lightning.study.lock import Lock
@@ -108,4 +111,9 @@ def _prepare(files: list[str]) -> int:
 if __name__ == "__main__":
     leave_no_children()
     end_with_parent()
-    sys.exit(main(sys.argv[1:]))
+    status = 1
+    try:
+        status = main(sys.argv[1:])
+    finally:
+        by_force(LAST_SECONDS, status)
+    sys.exit(status)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import wandb
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
-from nl_lightning.errors import Stopped, UserError, say
+from nl_lightning.errors import Stopped, UserError, by_force, say
 from nl_lightning.study.border import shown
 from nl_lightning.study.records import Record, parse_record, portable
 from nl_lightning.study.run import Run
@@ -141,7 +141,7 @@ def end(record: Record) -> None:
     """File the record in the summary of the W&B run, and finish that."""
     if wandb.run is not None:
         wandb.run.summary.update(_summary(record))
-        wandb.finish()
+        _finish(0)
 
 
 def _summary(record: Record) -> dict[str, Any]:
@@ -156,7 +156,14 @@ def end_without_record(error: BaseException) -> None:
     with contextlib.suppress(OSError):  # a cluster may have ended W&B's own process first; that isn't why the run ends
         if isinstance(error, Stopped) and error.preempted:
             wandb.run.mark_preempting()
-        wandb.finish(exit_code=code)
+        _finish(code)
+
+
+def _finish(code: int) -> None:
+    """Finish the W&B run. The results are filed: where W&B waits for ever, as for its own killed process, this one ends."""
+    limit = by_force(PATIENCE["finish_timeout"] + 60, code)
+    wandb.finish(exit_code=code)
+    limit.cancel()
 
 
 def logged_in() -> bool:
