@@ -9,6 +9,7 @@ from wandb_standin import WandbServer
 
 from nl_lightning.cli import output
 from nl_lightning.data import longrange
+from nl_lightning.errors import STOP
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, here and in every process of a test
 
@@ -25,6 +26,16 @@ def small_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def no_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under load, a command takes long enough to say that it works; tests of what it prints don't expect that."""
     monkeypatch.setattr(output, "PATIENCE", 600.0)
+
+
+@pytest.fixture(autouse=True)
+def signals_stay_as_they_are() -> Iterator[None]:
+    """A command that is called in this process may leave stop signals ignored, and so would every process after it."""
+    before = {number: signal.getsignal(number) for number in STOP}
+    yield
+    for number, handler in before.items():
+        if signal.getsignal(number) != handler:
+            signal.signal(number, handler)
 
 
 @pytest.fixture

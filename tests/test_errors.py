@@ -116,7 +116,9 @@ def test_nohup_is_heeded() -> None:
 
 def test_a_process_that_hangs_at_its_exit_is_ended() -> None:
     """As where a library waits at exit for a process that was killed."""
-    hangs = "import atexit, sys, threading; from nl_lightning.errors import by_force; atexit.register(threading.Event().wait)"
-    assert subprocess.run([sys.executable, "-c", f"{hangs}; by_force(0.2, 3); sys.exit(0)"]).returncode == 3
+    hangs = (
+        "import atexit, threading; from nl_lightning.errors import by_force; atexit.register(threading.Event().wait)"
+    )
+    assert subprocess.run([sys.executable, "-c", f"{hangs}; by_force(0.2, 3)"]).returncode == 3
     ends = "from nl_lightning.errors import by_force; by_force(600, 3)"
     assert subprocess.run([sys.executable, "-c", ends]).returncode == 0

@@ -16,11 +16,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import submitit
+from pydantic import Field
 from submitit.core.utils import DelayedSubmission, FailedJobError
 
 from nl_lightning.errors import UserError
@@ -29,7 +30,7 @@ from nl_lightning.runs.processes import HELD, start
 from nl_lightning.runs.schedule import Slots
 from nl_lightning.study.files import write_atomically
 from nl_lightning.study.lock import BEAT, STALE
-from nl_lightning.study.run import Run, State, identified
+from nl_lightning.study.run import Run, State, identified, noted
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def _in_grace_time() -> bool:
 class Slurm:
     """Slurm: what a job needs is the recipe's, unless the settings' options say otherwise."""
 
-    name = "slurm"
+    name: Literal["slurm"] = "slurm"
 
     def __init__(self, settings: ClusterSettings) -> None:
         if shutil.which("sbatch") is None or shutil.which("srun") is None:
@@ -214,7 +215,7 @@ def _needs(run: Run) -> dict[str, Any]:
 class Local:
     """Background processes of this machine, some at a time, which share its cores and GPUs."""
 
-    name = "local"
+    name: Literal["local"] = "local"
 
     def __init__(self, settings: ClusterSettings) -> None:
         self.executor = submitit.LocalExecutor(settings.folder)
@@ -287,7 +288,14 @@ def submit_all(runs: Sequence[Run], cluster: Slurm | Local, say: Callable[[str],
 
 def _submit(run: Run, cluster: Slurm | Local, after: str | None) -> "_Submitted":
     run.prepare_folder()
-    job = _Submitted(cluster.name, cluster.submit(run, after), platform.node(), alive=True)
+    try:
+        number = cluster.submit(run, after)
+    except UserError:
+        with contextlib.suppress(OSError):  # nothing of the run is here, unless it was begun before
+            run.checkpoint.parent.rmdir()
+            run.folder.rmdir()
+        raise
+    job = _Submitted(cluster.name, number, platform.node(), alive=True)
     job.note(run)
     run.say("queued", job=str(job))  # at once: the run's process takes seconds to start
     return job
@@ -308,19 +316,19 @@ def states(runs: Sequence[Run]) -> list[State]:
 
 @dataclass(frozen=True)
 class _Submitted:
-    """A job that was submitted.
+    """A job that was submitted (``job.json`` in the run's folder).
 
     Attributes:
         cluster: ``slurm`` or ``local``.
         job: its number there.
         host: the machine that it was submitted on.
-        alive: whether it waits or runs; None if that can't be asked from here.
+        alive: whether it waits or runs; None if that can't be asked from here. Not in the file.
     """
 
-    cluster: str
-    job: str
+    cluster: Literal["slurm", "local"]
+    job: Annotated[str, Field(pattern="^[0-9]+$")]
     host: str
-    alive: bool | None
+    alive: bool | None = None
 
     def __str__(self) -> str:
         return f"{self.cluster} job {self.job}"
@@ -332,25 +340,14 @@ class _Submitted:
 
 def _newest_jobs(runs: Sequence[Run]) -> dict[str, _Submitted]:
     """The newest job of each run that has had one, by the run's name."""
-    notes = {run.name: _noted(run) for run in runs}
-    slurm = _alive_on_slurm([note["job"] for note in notes.values() if note.get("cluster") == Slurm.name])
-    here = _alive_here([note["job"] for note in notes.values() if note.get("cluster") == Local.name])
+    notes = {run.name: note for run in runs if (note := noted(_Submitted, run.folder / "job.json")) is not None}
+    slurm = _alive_on_slurm([note.job for note in notes.values() if note.cluster == Slurm.name])
+    here = _alive_here([note.job for note in notes.values() if note.cluster == Local.name])
     found = {}
     for name, note in notes.items():
-        known = slurm if note.get("cluster") == Slurm.name else here if note.get("host") == platform.node() else None
-        if note:
-            found[name] = _Submitted(**note, alive=None if known is None else note["job"] in known)
+        known = slurm if note.cluster == Slurm.name else here if note.host == platform.node() else None
+        found[name] = replace(note, alive=None if known is None else note.job in known)
     return found
-
-
-def _noted(run: Run) -> dict[str, str]:
-    """What :meth:`_Submitted.note` wrote of the run's newest job; nothing if there is none, or the file is damaged."""
-    try:
-        note = json.loads((run.folder / "job.json").read_text(encoding="utf-8"))
-        said = {key: str(note[key]) for key in ("cluster", "job", "host")}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return {}
-    return said if said["job"].isdecimal() else {}
 
 
 def _judged(state: State, job: _Submitted | None) -> State:

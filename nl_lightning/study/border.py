@@ -25,7 +25,7 @@ import pydantic
 import yaml
 from pydantic import AfterValidator, Field
 
-from nl_lightning.errors import UserError, nearest, visible
+from nl_lightning.errors import UserError, nearest
 from nl_lightning.study.files import MOST_BYTES, read_text, reason
 
 T = TypeVar("T")
@@ -86,7 +86,9 @@ _REPR.maxlong = _REPR.maxstring = _REPR.maxother = 61
 
 
 def _cut(text: str, most: int = 60) -> str:
-    return visible(text if len(text) <= most else f"{text[: most - 3]}...")
+    """Blanks other than the usual one are escaped: a key with one looks like the right key."""
+    short = text if len(text) <= most else f"{text[: most - 3]}..."
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in short)
 
 
 # ------------------------------------------------------------------------------------------------ checking by type

@@ -145,25 +145,17 @@ def _create(file: Path, content: str) -> bool:
     try:
         with os.fdopen(handle, "w") as whole:
             whole.write(content)
-        os.link(temporary, file)
+        try:
+            os.link(temporary, file)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+                raise
+            with file.open("x") as whole:  # a disk without links; who reads meanwhile finds it empty, see `_read`
+                whole.write(content)
     except FileExistsError:
         return False
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
-            raise
-        return _create_exclusively(file, content)
     finally:
         os.unlink(temporary)
-    return True
-
-
-def _create_exclusively(file: Path, content: str) -> bool:
-    """The same where a disk has no links; a reader that comes in between finds it empty, see `_read`."""
-    try:
-        with file.open("x") as whole:
-            whole.write(content)
-    except FileExistsError:
-        return False
     return True
 
 

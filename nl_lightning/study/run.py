@@ -192,7 +192,7 @@ class Run:
     @property
     def wandb(self) -> Begun:
         """The W&B run that it was begun as, or nothing."""
-        return _noted(Begun, self.folder / "wandb.json") or Begun()
+        return noted(Begun, self.folder / "wandb.json") or Begun()
 
     def note_wandb(self, run_id: str, sweep: str | None) -> None:
         write_atomically(self.folder / "wandb.json", json.dumps({"id": run_id, "sweep": sweep}))
@@ -224,7 +224,7 @@ class Run:
 
     def said(self) -> Marker:
         """What the run's marker says, or nothing."""
-        return _noted(Marker, self.marker) or Marker()
+        return noted(Marker, self.marker) or Marker()
 
     def prepare_folder(self) -> None:
         """Make the run's folder; one left by another configuration is moved aside, never overwritten."""
@@ -239,7 +239,7 @@ class Run:
 T = TypeVar("T")
 
 
-def _noted(type_: type[T], path: Path) -> T | None:
+def noted(type_: type[T], path: Path) -> T | None:
     """What a small file of a run says; None if it isn't there, or says what no version of this package writes."""
     try:
         return checked(type_, read_json(path, most=1 << 20), str(path), unknown="ignore")
@@ -306,7 +306,7 @@ def _recorded(record: Record | None, expected: str) -> State:
 def _marked(path: Path, expected: str) -> State | None:
     if not os.path.lexists(path):
         return None
-    marker = _noted(Marker, path)
+    marker = noted(Marker, path)
     if marker is None or marker.state is None:
         return State("interrupted", f"{path} can't be read")
     if marker.config_hash not in (None, expected):

@@ -140,12 +140,8 @@ def _init(**kwargs: Any) -> "wandb.Run":
 def end(record: Record) -> None:
     """File the record in the summary of the W&B run, and finish that."""
     if wandb.run is not None:
-        wandb.run.summary.update(_summary(record))
+        wandb.run.summary.update({"record": json.dumps(dataclasses.asdict(record)), **record.scores})
         _finish(0)
-
-
-def _summary(record: Record) -> dict[str, Any]:
-    return {"record": json.dumps(dataclasses.asdict(record)), **record.scores}
 
 
 def end_without_record(error: BaseException) -> None:
@@ -160,7 +156,7 @@ def end_without_record(error: BaseException) -> None:
 
 
 def _finish(code: int) -> None:
-    """Finish the W&B run. The results are filed: where W&B waits for ever, as for its own killed process, this one ends."""
+    """Finish the W&B run. The results are filed: if W&B waits for ever, as for its killed process, this one ends."""
     limit = by_force(PATIENCE["finish_timeout"] + 60, code)
     wandb.finish(exit_code=code)
     limit.cancel()

@@ -7,6 +7,7 @@ else refuses the point.
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -134,12 +135,13 @@ def _sweep(
     axes: Mapping[str, Sequence[str | int]],
     command: Sequence[str],
 ) -> str:
-    points = 1
-    for values in axes.values():
-        points *= len(values)
     lines = [f"# {visible(line)}" for line in head]
     lines += [f"name: {_scalar(name)}", f"description: {json.dumps(caption)}", f"project: {PROJECT}", "method: grid"]
-    lines += [f"metric: {{name: {study.metric.key}, goal: maximize}}", f"run_cap: {points}", "parameters:"]
+    lines += [
+        f"metric: {{name: {study.metric.key}, goal: maximize}}",
+        f"run_cap: {math.prod(map(len, axes.values()))}",
+        "parameters:",
+    ]
     for axis, values in axes.items():
         lines += [f"  {axis}:", "    values:", *(f"      - {_scalar(value)}" for value in values)]
     lines += ["command:", *(f"  - {_scalar(word)}" for word in command)]

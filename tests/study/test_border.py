@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import Field
 
@@ -140,6 +140,7 @@ def test_what_is_wrong_is_one_line(place: str, value: object, line: str) -> None
     assert str(caught.value) == line or (len(line) < len(str(caught.value)) and str(caught.value).startswith(line))
 
 
+@example({"\xa0": None}, "networks.deep")
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.dates(),
                     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text() | st.integers(), inner),
                     max_leaves=12), st.sampled_from(["name", "networks.deep", "networks.plain.after", "rows.0", "free",

@@ -130,13 +130,6 @@ def test_a_lock_of_odd_content_counts_until_it_is_old(what: Path, content: bytes
     assert acquire(what) is None
     os.utime(file, (1, 1))
     assert holder(what) is None
-
-
-def test_a_half_written_lock_counts_until_it_is_old(what: Path) -> None:
-    file = left_by(what)
-    file.write_text("")
-    assert acquire(what) is None
-    os.utime(file, (1, 1))
     assert acquire(what) is not None
 
 
