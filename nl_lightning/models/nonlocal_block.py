@@ -4,10 +4,11 @@
     z_i = W_z y_i + x_i                                                                        (6)
 
 i is a position (in space, time or spacetime) of a feature map, and j runs over all positions. The four
-instantiations of f are four functions below, each returning f(x_i, x_j) / C(x) for every pair.
+instantiations of f are four functions below, each returning f(x_i, x_j) / C(x) for every pair. g is one 1 x 1
+convolution for all of them.
 
-This file runs by itself (``kernels: definition``). By default :mod:`nl_lightning.models.fast` computes the same
-numbers in other orders. Checked in the tests against the double loop over i and j in float64.
+With ``kernels: definition`` a network is computed by this file. By default :mod:`nl_lightning.models.fast` computes
+the same numbers in other orders. Checked in the tests against the double loop over i and j in float64.
 """
 
 from dataclasses import dataclass
@@ -20,9 +21,10 @@ from nl_lightning.errors import UserError
 from nl_lightning.models.conventions import INSTANTIATIONS, SUM_OVER, Conventions, Instantiation, SumOver
 
 
-# Keys are pooled when they are subsampled, so there may be fewer of them (K) than queries (Q).
+# Subsampling (Sec. 3.3) pools the positions j, called keys (K), and not the positions i, called queries (Q).
+# theta and phi are theta(x_i) and phi(x_j) for all positions. C is the number of their channels, and C(x) the factor.
 def gaussian(x: Float[Tensor, "*B Q C"], keys: Float[Tensor, "*B K C"], scale: float) -> Float[Tensor, "*B Q K"]:
-    """f = exp(x_i . x_j), C = sum over j of f: Eq. (2). Together: a softmax over j."""
+    """f = exp(x_i . x_j), C = sum over j of f: Eq. (2). f / C is a softmax over j; scale is 1 in the paper."""
     return torch.softmax(scale * x @ keys.mT, dim=-1)
 
 
@@ -34,7 +36,7 @@ def embedded_gaussian(
 
 
 def dot_product(theta: Float[Tensor, "*B Q C"], phi: Float[Tensor, "*B K C"]) -> Float[Tensor, "*B Q K"]:
-    """f = theta_i . phi_j, C = N, the number of positions j: Eq. (4)."""
+    """f = theta_i . phi_j, C = N, the number of positions j (after subsampling): Eq. (4)."""
     return theta @ phi.mT / phi.shape[-2]
 
 
@@ -43,7 +45,7 @@ def concatenation(
 ) -> Float[Tensor, "*B Q K"]:
     """f = ReLU(w_f . [theta_i, phi_j]), C = N: Eq. (5).
 
-    w_f . [theta_i, phi_j] is a sum of one number for i and one for j, so the pairs of vectors are never built.
+    The product is a sum of one number for i and one for j, so no pair is ever concatenated.
     """
     w_theta, w_phi = w_f.chunk(2)
     a = theta @ w_theta  # (*B, Q)

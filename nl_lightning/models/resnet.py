@@ -1,11 +1,12 @@
 """C2D and I3D ResNets of "Non-local Neural Networks", Table 1 from top to bottom.
 
 C2D treats a clip's frames as a 2-D ResNet would: every kernel spans one frame, and only the pools cross time.
-I3D inflates kernels in time: conv1, and of every other residual block either the first 1 x 1 (to 3 x 1 x 1) or the
-3 x 3 (to 3 x 3 x 3), Sec. 4. This file is the only place that inserts non-local blocks.
+I3D inflates conv1 to 5 x 7 x 7 and, in every second residual block, either the first 1 x 1 (to 3 x 1 x 1) or the 3 x 3
+(to 3 x 3 x 3), Sec. 4. `Stage` inserts the non-local blocks: ``{res4: [4]}`` is right before the last of the six
+residual blocks of res4, as in Table 2a.
 
 It runs by itself (``kernels: definition``). By default :mod:`nl_lightning.models.fast` computes the same, faster.
-Checked against the output sizes of Table 1, the parameters of Sec. 4.1 and the cost ratios of Table 2e.
+Checked against the output sizes of Table 1, the parameters and cost ratios of Table 2e.
 """
 
 from collections.abc import Callable, Iterator
