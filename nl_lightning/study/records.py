@@ -291,7 +291,7 @@ def _sound(raw: object, at: str) -> Record:
     except UserError as error:
         newer = "; was it written by a newer version?" if "unknown key" in str(error) else ""
         raise UserError(f"{error}{newer}") from None
-    for wrong in (_metrics, _videos, _bits, _contributions, _groups, _hash):
+    for wrong in (_metrics, _videos, _bits, _contributions, _groups, _hash, _curve):
         said = wrong(record)
         if said:
             raise UserError(f"{at}: {said}")
@@ -364,6 +364,11 @@ def _groups(record: Record) -> str | None:
     if groups and record.top1 is not None and not min(groups) - 0.001 <= record.top1 <= max(groups) + 0.001:
         return f"top1_by_group: from {min(groups)} to {max(groups)}, but top1 is {record.top1}"
     return None
+
+
+def _curve(record: Record) -> str | None:
+    lacking = next((index for index, point in enumerate(record.curve) if "step" not in point), None)
+    return None if lacking is None else f"curve[{lacking}]: the key 'step' is missing"
 
 
 def _hash(record: Record) -> str | None:

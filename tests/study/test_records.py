@@ -57,7 +57,7 @@ RECORD = Record(
     finished="2026-01-02T03:04:05+00:00",
     unreadable=["time_same/test_00007.mp4"],
     top1_by_group={"space": 45.0, "look": 100},
-    curve=[{"epoch": 0, "train/loss": 2.4}, {"epoch": 1, "train/loss": 1.9}],
+    curve=[{"step": 0, "train/loss": 2.4}, {"step": 1, "train/loss": 1.9}],
     versions={"python": "3.11.7", "torch": "2.11.0"},
 )
 
@@ -234,6 +234,7 @@ def test_one_bad_file_hides_no_other_record(tmp_path: Path) -> None:
     ("fields", "said"),
     [
         ({"top1": 98.0}, "top1: 98.0 is more than top5, 97.0"),
+        ({"curve": [{"step": 1.0}, {"val/top1": 50.0}]}, "curve[1]: the key 'step' is missing"),
         ({"top1_by_group": {"space": 10.0, "look": 60.0}}, "top1_by_group: from 10.0 to 60.0, but top1 is 64.25"),
         ({"videos_present": 401}, "videos_present: expected 0 to 400 (videos_expected), got 401"),
         ({"right_top1": pack([True] * 257 + [False] * 143), "right_top5": pack([False] * 12 + [True] * 388)},
@@ -262,10 +263,10 @@ def test_the_hash_is_that_of_the_configuration(tmp_path: Path) -> None:
 
 
 def test_a_diverged_run_needs_no_metric(tmp_path: Path) -> None:
-    curve = finite([{"epoch": 0, "loss": 2.0}, {"epoch": 1, "loss": math.nan}])
+    curve = finite([{"step": 0, "loss": 2.0}, {"step": 1, "loss": math.nan}])
     record = replace(RECORD, top1=None, top5=None, top1_by_group={}, diverged="the loss from step 7 on", curve=curve)
     assert read_record(write_record(tmp_path, record)).diverged == "the loss from step 7 on"
-    assert curve == [{"epoch": 0, "loss": 2.0}, {"epoch": 1}]
+    assert curve == [{"step": 0, "loss": 2.0}, {"step": 1}]
 
 
 def test_every_committed_record_is_sound() -> None:
@@ -299,7 +300,7 @@ def test_every_committed_record_is_sound() -> None:
         ("unreadable", "a.mp4", "unreadable: expected a list, got 'a.mp4'"),
         ("unreadable", [1], r"unreadable\[0\]: expected a text, got 1"),
         ("top1_by_group", {"space": "x"}, "top1_by_group.space: expected percent, 0 to 100, got 'x'"),
-        ("curve", [{"epoch": "x"}], r"curve\[0\].epoch: expected a number, got 'x'"),
+        ("curve", [{"step": "x"}], r"curve\[0\].step: expected a number, got 'x'"),
         ("init_from", 3, "init_from: expected a text, got 3; write it in quotes"),
         ("top_1", 3, "unknown key 'top_1'; did you mean 'top1'.; was it written by a newer version"),
     ],
