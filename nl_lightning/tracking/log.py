@@ -158,8 +158,10 @@ def end_without_record(error: BaseException) -> None:
 def _finish(code: int) -> None:
     """Finish the W&B run. The results are filed: if W&B waits for ever, as for its killed process, this one ends."""
     limit = by_force(PATIENCE["finish_timeout"] + 60, code)
-    wandb.finish(exit_code=code)
-    limit.cancel()
+    try:
+        wandb.finish(exit_code=code)
+    finally:
+        limit.cancel()
 
 
 def logged_in() -> bool:
