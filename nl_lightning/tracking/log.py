@@ -87,7 +87,7 @@ def repeat(run: Run, record: Record, first: str) -> None:
 def refuse(line: str) -> None:
     """Finish the agent's W&B run as failed, with the line that says why: or it would stay pending for ever."""
     _init(project=_project()).summary["error"] = line
-    wandb.finish(exit_code=2)
+    _finish(2)
 
 
 def find_record(run: Run) -> tuple[Record, str] | None:
