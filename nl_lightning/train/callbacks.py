@@ -20,18 +20,21 @@ from nl_lightning.study.run import Run
 
 
 class Progress(Callback):
-    """Say in the run's marker how far it is, about once a second, for the runner's bars; stop if the claim is lost."""
+    """Say in the run's marker how far it is, for the runner's bars; stop if the claim is lost.
+
+    It says so about once a second, and at once when testing begins.
+    """
 
     def __init__(self, run: Run, held: Lock | None) -> None:
-        self.run, self.held, self.said = run, held, 0.0
+        self.run, self.held, self.said, self.phase = run, held, 0.0, ""
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
 
     def say(self, phase: str, done: int, total: int) -> None:
-        if self.held is None or time.monotonic() - self.said < 1:
+        if self.held is None or (phase == self.phase and time.monotonic() - self.said < 1):
             return
         if self.held.lost:
             raise UserError(f"{self.run.name}: another process took over, as this one gave no sign of life for long")
-        self.said = time.monotonic()
+        self.said, self.phase = time.monotonic(), phase
         self.run.say("running", started=self.started, phase=phase, done=done, total=total)
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:

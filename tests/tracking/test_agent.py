@@ -276,7 +276,7 @@ def test_a_server_that_is_gone_for_a_while_costs_nothing(place: Place) -> None:
     process = place.start(*command)
     wait_for(lambda: place.training("c2d"), "training")
     place.server.stop()
-    wait_for(lambda: place.said("c2d").get("phase") == "test", "testing")
+    wait_for(lambda: process.poll() is not None or place.said("c2d").get("phase") == "test", "testing")
     place.server.start()
     said, _ = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, said

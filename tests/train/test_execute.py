@@ -6,7 +6,8 @@ import shlex
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -22,6 +23,7 @@ from nl_lightning.study.records import record_path, unpack, videos_hash
 from nl_lightning.study.run import Run
 from nl_lightning.train import checkpoints
 from nl_lightning.train import execute as execution
+from nl_lightning.train.callbacks import Progress
 from nl_lightning.train.classifier import VideoClassifier
 from nl_lightning.train.lightning_cli import lightning_command
 from nl_lightning.train.predictions import read_predictions, read_protocol
@@ -349,3 +351,13 @@ def test_a_run_that_another_version_began_says_so(
     assert line.startswith("until step 6: commit aaaaaaaaaaaa (now ")
     assert line.endswith(f"torch 2.0.0 (now {now['versions']['torch']})")
     assert f"the record will say so: {line}" in capsys.readouterr().err
+
+
+def test_the_marker_says_at_once_that_testing_began() -> None:
+    """Also where testing takes less than the second for which the marker is left alone."""
+    said = []
+    run = SimpleNamespace(say=lambda state, **more: said.append(more["phase"]))
+    progress = Progress(cast(Any, run), cast(Any, SimpleNamespace(lost=False)))
+    for phase in ("train", "train", "test", "test"):
+        progress.say(phase, 1, 2)
+    assert said == ["train", "test"]
