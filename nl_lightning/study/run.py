@@ -65,7 +65,7 @@ class Marker:
         config_hash: the configuration that it is about: what became of another one says nothing about this one.
         error: why it failed.
         job: the cluster's job that it waits for.
-        phase, done, total: how far it is.
+        phase, done, total: how far it is; ``start`` until the first step.
     """
 
     state: Literal["running", "failed", "preempted", "queued"] | None = None
@@ -74,7 +74,7 @@ class Marker:
     host: str | None = None
     error: str = ""
     job: str = ""
-    phase: Literal["train", "test"] | None = None
+    phase: Literal["start", "train", "test"] | None = None
     done: Annotated[float, Field(ge=0)] = 0
     total: Annotated[float, Field(ge=0)] = 0
 

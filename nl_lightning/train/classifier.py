@@ -208,6 +208,12 @@ class VideoClassifier(L.LightningModule):
         """The network, or its copy with BN folded in where one has been made and there is nothing to learn."""
         return self.as_tested[0] if self.as_tested and not self.training else self.net
 
+    def share_statistics(self) -> None:
+        """Give the first process's statistics of BN to all: each follows its own clips, a checkpoint has those."""
+        if torch.distributed.is_initialized():
+            for statistics in self.net.buffers():
+                torch.distributed.broadcast(statistics, src=0)
+
     def copy_for_testing(self) -> None:
         """Test by a copy of the network as it is now, which is faster, until `as_tested` is empty again."""
         self.as_tested = () if self.compiled or self.kernels == "definition" else (for_testing(self.net),)
@@ -298,6 +304,7 @@ class VideoClassifier(L.LightningModule):
     # ------------------------------------------------------------------------------------------------------- validation
 
     def on_validation_start(self) -> None:
+        self.share_statistics()
         self.copy_for_testing()
 
     def on_validation_end(self) -> None:
@@ -321,9 +328,7 @@ class VideoClassifier(L.LightningModule):
     # ---------------------------------------------------------------------------------------------------------- testing
 
     def on_test_start(self) -> None:
-        if torch.distributed.is_initialized():  # BN follows each process's own clips; a checkpoint has the first one's
-            for statistics in self.net.buffers():
-                torch.distributed.broadcast(statistics, src=0)
+        self.share_statistics()
         self.estimate_statistics()
         self.copy_for_testing()
 

@@ -361,3 +361,9 @@ def test_the_marker_says_at_once_that_testing_began() -> None:
     for phase in ("train", "train", "test", "test"):
         progress.say(phase, 1, 2)
     assert said == ["train", "test"]
+
+
+def test_a_run_that_starts_is_told_from_one_of_which_nothing_is_known(folder: Path) -> None:
+    run = planned(folder, "c2d")
+    run.say("running", phase="start", done=0, total=1)
+    assert (run.said().phase, run.said().config_hash) == ("start", run.config_hash)
