@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks import accuracy
-from nl_lightning.study.records import Record, load_records, pack, write_record
+from nl_lightning.study.packing import pack
+from nl_lightning.study.records import Record, load_records, write_record
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -11,7 +11,8 @@ from tiny_charades import write_tiny_charades
 
 from nl_lightning.cli import main
 from nl_lightning.study.loading import find_study, load_study
-from nl_lightning.study.records import Record, predictions_path, read_record, record_path, unpack_numbers
+from nl_lightning.study.packing import unpack_numbers
+from nl_lightning.study.records import Record, predictions_path, read_record, record_path
 from nl_lightning.study.study import Study
 from nl_lightning.train.predictions import read_predictions, read_protocol
 from nl_lightning.train.scores import by_video, mean_softmax

@@ -375,9 +375,9 @@ def rescore(record: Path) -> int:
     else:
         rescored, of = rescore_record(record)
         print_lines(f"the stored views give the record's {of.top1} % and {of.top5} % again, video by video")
-    table = plain_table("views", "a video's score", "top-1 %", "top-5 %")
-    for views, rule, top1, top5 in lines(rescored):
-        table.add_row(views, rule, f"{top1:.2f}", f"{top5:.2f}" if top5 == top5 else "")
+    table = plain_table("views", "a video's score", "top-1 %", "top-5 %", "soft %")
+    for views, rule, *numbers in lines(rescored):
+        table.add_row(views, rule, *(f"{number:.2f}" if number == number else "" for number in numbers))
     terminal().print(table)
     videos, missing = len(rescored.labels), int((~rescored.read).sum())
     print_lines(f"{counted(videos, 'video')}, {missing} missing: wrong, unless a line says otherwise")

@@ -26,8 +26,9 @@ from nl_lightning.report.uncertainty import (
     wilson,
 )
 from nl_lightning.study.metrics import Metric
+from nl_lightning.study.packing import unpack, unpack_numbers
 from nl_lightning.study.recipe import Recipe
-from nl_lightning.study.records import Record, Unreadable, load_records, record_path, unpack, unpack_numbers
+from nl_lightning.study.records import Record, Unreadable, load_records, record_path
 from nl_lightning.study.run import State, state, state_by_record
 from nl_lightning.study.study import Row, Study
 

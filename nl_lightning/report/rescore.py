@@ -34,7 +34,9 @@ def votes(views: Views) -> Scores:
     return counted
 
 
-RULES: dict[str, Combine] = {"softmax mean": mean_softmax, "logit mean": mean_logits, "vote": votes}
+TESTED = "softmax mean"
+"""The rule of testing, the only one that gives probabilities."""
+RULES: dict[str, Combine] = {TESTED: mean_softmax, "logit mean": mean_logits, "vote": votes}
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,15 @@ class Rescored:
         labels: of each video, in the order of the test list: (V,).
         read: which videos could be read: (V,).
         ranks: of each video's label under each protocol; infinite for a video that could not be read: (V, protocols).
+        soft: the probability of each video's label, in percent, 0 for a video that could not be read; NaN under a rule
+            that gives no probabilities: (V, protocols).
     """
 
     protocols: list[tuple[str, str]]
     labels: npt.NDArray[np.int64]
     read: npt.NDArray[np.bool_]
     ranks: npt.NDArray[np.float64]
+    soft: npt.NDArray[np.float64]
 
     def right(self, k: int) -> list[bool]:
         """Whether each video's class is among the `k` best, as it was tested."""
@@ -60,6 +65,10 @@ class Rescored:
     def topk(self, k: int, protocol: int = 0, of: int | None = None) -> float:
         """Percent of the videos, or of so many, whose class is among the `k` best."""
         return 100 * int((self.ranks[:, protocol] <= k).sum()) / max(1, len(self.labels) if of is None else of)
+
+    def soft_score(self, protocol: int = 0, of: int | None = None) -> float:
+        """The soft score under a protocol, over the videos or over so many; NaN if it gives no probabilities."""
+        return float(self.soft[:, protocol].sum()) / max(1, len(self.labels) if of is None else of)
 
     def mean_class(self) -> float:
         """Top-1 of each class as it was tested, averaged over the classes that have videos, in percent."""
@@ -76,18 +85,18 @@ def rescore(path: Path) -> Rescored:
     if protocol.multi_label:
         raise UserError(f"{path}: its videos have several classes each; top-1 and top-5 are of videos with one")
     chosen = subsets(protocol)
-    labels, read, ranks, broken = [], [], [], 0
+    labels, read, found, broken = [], [], [], 0
     for prediction in read_predictions(path):
         assert isinstance(prediction.label, int)
         labels.append(prediction.label)
         read.append(prediction.views is not None)
         broken += prediction.views is not None and not np.isfinite(prediction.views).all()
-        ranks.append(_ranks(prediction.views, prediction.label, list(chosen.values())))
+        found.append([_scored(prediction.views, prediction.label, kept, r) for kept in chosen.values() for r in RULES])
     if broken:
         raise UserError(f"{path}: diverged: the scores of {broken} of {len(labels)} test videos are no finite numbers")
-    found = np.array(ranks, dtype=np.float64).reshape(len(labels), len(chosen) * len(RULES))
     protocols = [(views, rule) for views in chosen for rule in RULES]
-    return Rescored(protocols, np.array(labels, np.int64), np.array(read, np.bool_), found)
+    ranks, soft = np.moveaxis(np.array(found, dtype=np.float64).reshape(len(labels), len(protocols), 2), 2, 0)
+    return Rescored(protocols, np.array(labels, np.int64), np.array(read, np.bool_), ranks, soft)
 
 
 def subsets(protocol: ViewProtocol) -> dict[str, list[int]]:
@@ -105,21 +114,29 @@ def subsets(protocol: ViewProtocol) -> dict[str, list[int]]:
     return {name: list(kept) for kept, name in reversed(distinct.items())}
 
 
-def _ranks(views: Views | None, label: int, subsets: list[list[int]]) -> list[float]:
-    """The rank of a video's label under every protocol."""
+def _scored(views: Views | None, label: int, kept: list[int], rule: str) -> tuple[float, float]:
+    """The rank of a video's label under a protocol, and its probability in percent."""
     if views is None:
-        return [math.inf] * (len(RULES) * len(subsets))
-    return [rank(combine(views[kept]), label) for kept in subsets for combine in RULES.values()]
+        return math.inf, 0.0 if rule == TESTED else math.nan
+    scores = RULES[rule](views[kept])
+    return rank(scores, label), 100 * float(scores[label]) if rule == TESTED else math.nan
 
 
-def lines(rescored: Rescored) -> list[tuple[str, str, float, float]]:
-    """(views, rule, top-1, top-5) of every protocol, in percent; missing videos count as wrong unless it says not."""
+def lines(rescored: Rescored) -> list[tuple[str, str, float, float, float]]:
+    """(views, rule, top-1, top-5, soft score) of every protocol, in percent; NaN where a number makes no sense.
+
+    Missing videos count as wrong unless it says not.
+    """
     there, (views, rule) = int(rescored.read.sum()), rescored.protocols[0]
     missing = f"{rule}, {counted(len(rescored.labels) - there, 'missing video')} dropped"
+    numbers = [
+        (*name, rescored.topk(1, i), rescored.topk(5, i), rescored.soft_score(i))
+        for i, name in enumerate(rescored.protocols)
+    ]
     return [
-        *((*name, rescored.topk(1, i), rescored.topk(5, i)) for i, name in enumerate(rescored.protocols)),
-        (views, missing, rescored.topk(1, of=there), rescored.topk(5, of=there)),
-        (views, f"{rule}, mean of the classes", rescored.mean_class(), math.nan),
+        *numbers,
+        (views, missing, rescored.topk(1, of=there), rescored.topk(5, of=there), rescored.soft_score(of=there)),
+        (views, f"{rule}, mean of the classes", rescored.mean_class(), math.nan, math.nan),
     ]
 
 
@@ -149,4 +166,6 @@ def rescore_record(path: Path) -> tuple[Rescored, Record]:
             raise UserError(f"{other} other videos are right in top-{k}")
         if round(rescored.topk(k), 4) != said:
             raise UserError(f"{other} top-{k} is {said} there")
+    if record.soft is not None and abs(rescored.soft_score() - record.soft) > 0.001:
+        raise UserError(f"{other} the soft score is {record.soft} there, {rescored.soft_score():.4f} here")
     return rescored, record

@@ -5,16 +5,15 @@ itself: it is shown as such, is never used in a table, and is moved aside, not o
 file that can't be read as a record. Nothing here imports torch.
 """
 
-import base64
 import hashlib
 import json
 import math
 import os
 import re
-import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from itertools import compress
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -24,6 +23,7 @@ from nl_lightning.errors import UserError
 from nl_lightning.study.border import Count, Name, Percent, Positive, Seed, checked, parse_json
 from nl_lightning.study.files import read_text, write_atomically
 from nl_lightning.study.metrics import METRICS, Metric
+from nl_lightning.study.packing import unpack, unpack_numbers
 from nl_lightning.study.recipe import hash_of
 
 
@@ -57,13 +57,18 @@ class Record:
         params: all parameters of the network.
         macs: multiply-adds of one clip.
         steps: optimizer steps.
-        top1_by_group: top-1 of groups of classes, where the data set has groups.
+        top1_by_group: top-1 of groups of videos, where the data set has groups.
         videos_hash: of the test list (:func:`videos_hash`): runs with the same one were tested on the same videos.
-        right_top1, right_top5: which videos are right, in the order of the test list, see :func:`pack`. Differences
-            between runs are paired by video, so a record can be compared without the file of its predictions.
-            Empty: not kept.
+        right_top1, right_top5: which videos are right, in the order of the test list, packed
+            (:mod:`~nl_lightning.study.packing`). Differences between runs are paired by video, so a record can be
+            compared without the file of its predictions. Empty: not kept.
         mAP_by_video: what each video contributes to the mAP, for the same purpose
-            (:func:`~nl_lightning.train.scores.by_video`; :func:`pack_numbers`). Their mean is the mAP.
+            (:func:`~nl_lightning.train.scores.by_video`). Their mean is the mAP.
+        soft: the soft score of videos with one class: the mean over videos of the probability of the right class. It is
+            at chance, without noise, for a network that has learned nothing.
+        soft_by_video: that probability of each video, in percent; 0 for one that could not be read.
+        soft_by_group: the soft score of groups of videos, as `top1_by_group`.
+        videos_by_group: which videos are in each group, packed as `right_top1` is.
         read_videos: which videos could be decoded, in the same form. Empty: all of them, or not kept.
         curve: points of the training curve, in order, each with whatever was logged at it (Fig. 4).
         versions: of Python and of the packages that can change a number.
@@ -107,6 +112,10 @@ class Record:
     right_top1: str = ""
     right_top5: str = ""
     mAP_by_video: str = ""
+    soft: Percent | None = None
+    soft_by_video: str = ""
+    soft_by_group: dict[str, Percent] = field(default_factory=dict)
+    videos_by_group: dict[str, str] = field(default_factory=dict)
     read_videos: str = ""
     curve: list[dict[str, float]] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
@@ -158,34 +167,6 @@ def videos_hash(videos: Iterable[tuple[str, int | tuple[int, ...]]]) -> str:
     """12 hexadecimal digits of a test list: (path below the data set's folder, label or labels) of each, in order."""
     lines = "".join(f"{path} {label}\n" for path, label in videos)
     return hashlib.sha256(os.fsencode(lines)).hexdigest()[:12]
-
-
-def pack(right: Sequence[bool]) -> str:
-    """A bit a video, the first one highest, in base64: 3 kB for Kinetics' validation videos."""
-    bits = "".join("1" if one else "0" for one in right)
-    whole = bits.ljust(-(-len(bits) // 8) * 8, "0")
-    return base64.b64encode(int(whole or "0", 2).to_bytes(len(whole) // 8, "big")).decode()
-
-
-def unpack(packed: str, videos: int) -> list[bool]:
-    """What :func:`pack` packed. ValueError if it isn't of so many videos."""
-    content = base64.b64decode(packed, validate=True)
-    if len(content) != -(-videos // 8):
-        raise ValueError(f"expected {videos} videos, got {len(content)} bytes")
-    return [bit == "1" for bit in f"{int.from_bytes(content, 'big'):0{8 * len(content)}b}"[:videos]]
-
-
-def pack_numbers(numbers: Sequence[float]) -> str:
-    """Numbers as 4-byte floats, lowest byte first, in base64: 10 kB for Charades' validation videos."""
-    return base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
-
-
-def unpack_numbers(packed: str, videos: int) -> list[float]:
-    """What :func:`pack_numbers` packed. ValueError if it isn't of so many videos."""
-    content = base64.b64decode(packed, validate=True)
-    if len(content) != 4 * videos:
-        raise ValueError(f"expected {videos} videos, got {len(content)} bytes")
-    return list(struct.unpack(f"<{videos}f", content))
 
 
 def finite(curve: Iterable[Mapping[str, float]]) -> list[dict[str, float]]:
@@ -291,9 +272,8 @@ def _sound(raw: object, at: str) -> Record:
     except UserError as error:
         newer = "; was it written by a newer version?" if "unknown key" in str(error) else ""
         raise UserError(f"{error}{newer}") from None
-    for wrong in (_metrics, _videos, _bits, _contributions, _groups, _hash, _curve):
-        said = wrong(record)
-        if said:
+    for wrong in (_metrics, _videos, _bits, _numbers, _groups, _hash, _curve):
+        if said := wrong(record):
             raise UserError(f"{at}: {said}")
     return record
 
@@ -344,25 +324,46 @@ def _percent(right: Sequence[bool]) -> float:
     return 100 * sum(right) / len(right)
 
 
-def _contributions(record: Record) -> str | None:
-    """Contributions of videos have the mAP as their mean."""
-    if not record.mAP_by_video:
-        return None
-    try:
-        numbers = unpack_numbers(record.mAP_by_video, record.videos_expected)
-    except ValueError as error:
-        return f"mAP_by_video: not a number for each of {record.videos_expected} videos ({error})"
-    mean = sum(numbers) / len(numbers)
-    if record.mAP is None or not abs(mean - record.mAP) <= 0.001:
-        return f"mAP_by_video: the videos' mean is {mean:.3f}, but mAP is {record.mAP}"
+def _numbers(record: Record) -> str | None:
+    """A number of each video: contributions have the mAP as their mean, probabilities the soft score."""
+    for key, of in (("mAP_by_video", "mAP"), ("soft_by_video", "soft")):
+        packed, said = getattr(record, key), getattr(record, of)
+        if not packed:
+            continue
+        try:
+            numbers = unpack_numbers(packed, record.videos_expected)
+        except ValueError as error:
+            return f"{key}: not a number for each of {record.videos_expected} videos ({error})"
+        mean = sum(numbers) / len(numbers)
+        if said is None or not abs(mean - said) <= 0.001:
+            return f"{key}: the videos' mean is {mean:.3f}, but {of} is {said}"
+        if of == "soft" and not -0.001 <= min(numbers) <= max(numbers) <= 100.001:
+            return f"{key}: expected percent, 0 to 100, got {min(numbers):.3f} to {max(numbers):.3f}"
     return None
 
 
 def _groups(record: Record) -> str | None:
-    """Every class is in one group: top-1 is a mean of the groups' by videos, so it lies among them."""
-    groups = record.top1_by_group.values()
-    if groups and record.top1 is not None and not min(groups) - 0.001 <= record.top1 <= max(groups) + 0.001:
-        return f"top1_by_group: from {min(groups)} to {max(groups)}, but top1 is {record.top1}"
+    """A group's numbers are those of its videos. Where these aren't known, a mean of all lies among the groups'."""
+    for key, of in (("top1_by_group", "top1"), ("soft_by_group", "soft")):
+        groups, whole = getattr(record, key), getattr(record, of)
+        if groups and whole is not None and not min(groups.values()) - 0.001 <= whole <= max(groups.values()) + 0.001:
+            return f"{key}: from {min(groups.values())} to {max(groups.values())}, but {of} is {whole}"
+        if record.videos_by_group and groups and groups.keys() != record.videos_by_group.keys():
+            return f"{key}: of {', '.join(groups)}, but videos_by_group is of {', '.join(record.videos_by_group)}"
+    right = unpack(record.right_top1, record.videos_expected) if record.right_top1 else []
+    soft = unpack_numbers(record.soft_by_video, record.videos_expected) if record.soft_by_video else []
+    for name, packed in record.videos_by_group.items():
+        try:
+            there = unpack(packed, record.videos_expected)
+        except ValueError as error:
+            return f"videos_by_group.{name}: not a bit for each of {record.videos_expected} videos ({error})"
+        if not any(there):
+            return f"videos_by_group.{name}: expected at least one video"
+        for key, numbers, factor in (("top1_by_group", right, 100), ("soft_by_group", soft, 1)):
+            said = getattr(record, key).get(name)
+            mean = factor * sum(compress(numbers, there)) / sum(there)
+            if said is not None and numbers and not abs(mean - said) <= 0.001:
+                return f"{key}.{name}: its videos' mean is {mean:.3f}, but it says {said}"
     return None
 
 

@@ -21,13 +21,14 @@ from nl_lightning.data.datamodule import VideoDataModule
 from nl_lightning.data.videos import below
 from nl_lightning.models.complexity import complexity
 from nl_lightning.study.lock import Lock
-from nl_lightning.study.records import Record, pack, pack_numbers, portable, videos_hash, write_record
+from nl_lightning.study.packing import pack, pack_numbers
+from nl_lightning.study.records import Record, portable, videos_hash, write_record
 from nl_lightning.study.run import Run
 from nl_lightning.train.callbacks import Clock, Curve, Progress, UnreadableVideos
 from nl_lightning.train.checkpoints import Saver, commit, newest_whole, versions
 from nl_lightning.train.classifier import VideoClassifier
 from nl_lightning.train.lightning_cli import VideoCLI
-from nl_lightning.train.scores import contributions, in_order, right, top1_by
+from nl_lightning.train.scores import by_group, contributions, in_order, right, soft_scores
 
 C = TypeVar("C", bound=Callback)
 
@@ -108,7 +109,7 @@ def _record(
         data_wait=clock.data_wait,
         test_seconds=test_seconds,
         videos_hash=videos_hash(data.listed("test")),
-        **_measured(model, metrics, data.groups),
+        **_measured(model, metrics, _groups(data)),
         read_videos="" if all(read) else pack(read),
         curve=curve.points,
         device=_device(trainer),
@@ -123,7 +124,7 @@ def _record(
 
 
 def _measured(model: VideoClassifier, metrics: Mapping[str, float], groups: Sequence[str]) -> dict[str, Any]:
-    """Fields of a record that say what testing gave: of all videos, of each, and of groups of classes."""
+    """Fields of a record that say what testing gave: of all videos, of each, and of groups of videos."""
     if model.diverged:
         return {"diverged": model.diverged}
     scores = {name.removeprefix("test/"): round(score, 4) for name, score in metrics.items()}
@@ -131,12 +132,22 @@ def _measured(model: VideoClassifier, metrics: Mapping[str, float], groups: Sequ
     if model.multi_label:
         each = contributions(videos, model.net.config.num_classes)
         return {**scores, "mAP_by_video": pack_numbers(each.tolist())}
+    best, soft = right(videos, 1), soft_scores(videos)
     return {
         **scores,
-        "right_top1": pack(right(videos, 1)),
+        "right_top1": pack(best),
         "right_top5": pack(right(videos, 5)),
-        "top1_by_group": top1_by(videos, groups),
+        "soft": round(sum(soft) / len(soft), 4),
+        "soft_by_video": pack_numbers(soft),
+        "top1_by_group": by_group([100 * one for one in best], groups) if groups else {},
+        "soft_by_group": by_group(soft, groups) if groups else {},
+        "videos_by_group": {name: pack([name == of for of in groups]) for name in dict.fromkeys(groups)},
     }
+
+
+def _groups(data: VideoDataModule) -> list[str]:
+    """The group of each test video, where the data set has groups; else nothing."""
+    return [data.groups[label] for _, label in data.listed("test") if isinstance(label, int)] if data.groups else []
 
 
 def _videos(data: VideoDataModule, scored: int) -> dict[str, Any]:

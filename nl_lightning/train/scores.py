@@ -75,12 +75,19 @@ def not_finite(videos: Sequence[VideoScores]) -> str:
     return f"the scores of {broken} of {len(videos)} test videos" if broken else ""
 
 
-def top1_by(videos: Iterable[VideoScores], groups: Sequence[str]) -> dict[str, float]:
-    """Top-1 in percent by group, `groups` naming the group of each class. A group without videos is left out."""
-    members: dict[str, list[VideoScores]] = {group: [] for group in groups}
-    for video in videos if groups else ():
-        members[groups[only_label(video)]].append(video)
-    return {group: round(topk_accuracy(of, 1), 4) for group, of in members.items() if of}
+def soft_scores(videos: Iterable[VideoScores]) -> list[float]:
+    """The probability of each video's label, in percent; 0 if the video is unreadable. Their mean is the soft score."""
+    return [0.0 if video.scores is None else 100 * float(video.scores[only_label(video)]) for video in videos]
+
+
+def by_group(numbers: Sequence[float], groups: Sequence[str]) -> dict[str, float]:
+    """The mean of a number of each video by group, `groups` naming the group of each video."""
+    return {
+        name: round(
+            sum(number for number, of in zip(numbers, groups, strict=True) if of == name) / groups.count(name), 4
+        )
+        for name in dict.fromkeys(groups)
+    }
 
 
 def contributions(videos: Sequence[VideoScores], num_classes: int) -> Float[np.ndarray, " V"]:

@@ -13,8 +13,9 @@ from nl_lightning.report.collate import collate, collect
 from nl_lightning.report.render import table_markdown
 from nl_lightning.report.words import legend, note, provenance
 from nl_lightning.study.lock import acquire
+from nl_lightning.study.packing import pack
 from nl_lightning.study.recipe import Recipe, run_hash
-from nl_lightning.study.records import Record, pack, record_path
+from nl_lightning.study.records import Record, record_path
 from nl_lightning.study.run import State, marker_path
 from nl_lightning.study.study import Study
 

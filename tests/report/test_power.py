@@ -8,8 +8,9 @@ from nl_lightning.cli import main
 from nl_lightning.errors import UserError
 from nl_lightning.report.collate import collect
 from nl_lightning.report.power import plan_of, power_columns, seeds_needed, videos_needed
+from nl_lightning.study.packing import pack
 from nl_lightning.study.recipe import Recipe
-from nl_lightning.study.records import Record, pack
+from nl_lightning.study.records import Record
 from nl_lightning.study.study import Study
 
 Measure = Callable[..., Record]

@@ -30,8 +30,9 @@ from nl_lightning.report.render import (
 )
 from nl_lightning.report.words import Column, heading
 from nl_lightning.study.loading import find_study, load_study
+from nl_lightning.study.packing import pack
 from nl_lightning.study.recipe import Recipe, load_recipe
-from nl_lightning.study.records import Record, pack, record_path
+from nl_lightning.study.records import Record, record_path
 from nl_lightning.study.run import marker_path
 from nl_lightning.study.study import Study
 

@@ -15,7 +15,8 @@ import pytest
 from nl_lightning.cli import main
 from nl_lightning.errors import UserError
 from nl_lightning.report.rescore import lines, mean_logits, rescore, rescore_record, subsets, votes
-from nl_lightning.study.records import Record, pack, predictions_path, write_record
+from nl_lightning.study.packing import pack
+from nl_lightning.study.records import Record, predictions_path, write_record
 from nl_lightning.train.predictions import KEY, PartWriter, VideoViews, ViewProtocol, merge, stored
 
 # Two clips of one crop each, six classes; the softmax of every view.
@@ -40,7 +41,7 @@ def written(path: Path, more: Any = ()) -> Path:
 
 
 def found(path: Path) -> dict[tuple[str, str], tuple[float, float]]:
-    return {(views, rule): (top1, top5) for views, rule, top1, top5 in lines(rescore(path))}
+    return {(views, rule): (top1, top5) for views, rule, top1, top5, _ in lines(rescore(path))}
 
 
 def test_protocols_by_hand(tmp_path: Path) -> None:
@@ -55,6 +56,26 @@ def test_protocols_by_hand(tmp_path: Path) -> None:
     of_classes, none = scored[both, "softmax mean, mean of the classes"]
     assert of_classes == pytest.approx((100 + 50 + 0) / 3)
     assert math.isnan(none)
+
+
+def test_the_soft_score_by_hand(tmp_path: Path) -> None:
+    """Of the rule that gives probabilities: a video that could not be read has none of the right class."""
+    soft = {(views, rule): soft for views, rule, _, _, soft in lines(rescore(written(tmp_path / "p.parquet")))}
+    both, one = "2 clips x 1 crop", "1 clip in the middle, centre crop"
+    each = [(90 + 2) / 2, (2 + 30) / 2, 30, 0]
+    assert soft[both, "softmax mean"] == pytest.approx(sum(each) / 4, abs=0.01)
+    assert soft[both, "softmax mean, 1 missing video dropped"] == pytest.approx(sum(each) / 3, abs=0.01)
+    assert soft[one, "softmax mean"] == pytest.approx((2 + 30 + 30) / 4, abs=0.01)
+    assert math.isnan(soft[both, "vote"])
+    assert math.isnan(soft[both, "logit mean"])
+
+
+def test_a_record_of_another_soft_score_is_refused(tmp_path: Path) -> None:
+    written(predictions_path(tmp_path, "r", "v", 0, "00ff00ff00ff"))
+    rescore_record(write_record(tmp_path, record(soft=22.9987)))
+    written(predictions_path(tmp_path, "r", "w", 0, "00ff00ff00ff"))
+    with pytest.raises(UserError, match=r"the soft score is 24\.0 there, 22\.9987 here"):
+        rescore_record(write_record(tmp_path, record(variant="w", soft=24.0)))
 
 
 def test_the_mean_of_logits_is_the_mean_of_log_probabilities_up_to_a_constant() -> None:

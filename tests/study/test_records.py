@@ -15,20 +15,9 @@ from nl_lightning.study.files import write_atomically
 from nl_lightning.study.loading import load_study
 from nl_lightning.study.lock import Holder, acquire
 from nl_lightning.study.metrics import MAP, TOP1
+from nl_lightning.study.packing import pack, pack_numbers, unpack, unpack_numbers
 from nl_lightning.study.recipe import Recipe, hash_of, load_recipe, run_hash
-from nl_lightning.study.records import (
-    Record,
-    finite,
-    load_records,
-    pack,
-    pack_numbers,
-    read_record,
-    record_path,
-    unpack,
-    unpack_numbers,
-    videos_hash,
-    write_record,
-)
+from nl_lightning.study.records import Record, finite, load_records, read_record, record_path, videos_hash, write_record
 from nl_lightning.study.run import Marker, Run, begun, identified, marker_path, plan, state
 from nl_lightning.study.study import Study
 
@@ -132,6 +121,41 @@ def test_a_record_without_any_metric_is_refused(tmp_path: Path) -> None:
             write_record(tmp_path, nothing)
     with pytest.raises(UserError, match="the key 'top5' is missing"):
         write_record(tmp_path, replace(RECORD, top5=None))
+
+
+SOFT = replace(
+    RECORD, top1=50.0, top5=100.0, videos_expected=4, videos_scored=4, unreadable=[], curve=[],
+    right_top1=pack([True, False, True, False]), soft=50.0, soft_by_video=pack_numbers([80.0, 20.0, 60.0, 40.0]),
+    videos_by_group={"a": pack([True, True, False, False]), "b": pack([False, True, True, True])},
+    top1_by_group={"a": 50.0, "b": 33.3333}, soft_by_group={"a": 50.0, "b": 40.0},
+)  # fmt: skip
+
+
+def test_a_record_has_the_soft_score_of_each_video(tmp_path: Path) -> None:
+    read = read_record(write_record(tmp_path, SOFT))
+    assert unpack_numbers(read.soft_by_video, 4) == [80.0, 20.0, 60.0, 40.0]
+    assert read == SOFT
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"soft": 51.0}, "soft_by_video: the videos' mean is 50.000, but soft is 51.0"),
+        ({"soft": None}, "soft_by_video: the videos' mean is 50.000, but soft is None"),
+        ({"soft_by_video": pack_numbers([50.0] * 3)}, "soft_by_video: not a number for each of 4 videos"),
+        ({"soft_by_video": pack_numbers([180.0, -80.0, 60.0, 40.0])}, "expected percent, 0 to 100, got -80.000 to 180"),
+        ({"soft_by_group": {"a": 50.0, "b": 41.0}}, "soft_by_group.b: its videos' mean is 40.000, but it says 41.0"),
+        ({"top1_by_group": {"a": 50.0, "b": 50.0}}, "top1_by_group.b: its videos' mean is 33.333, but it says 50.0"),
+        ({"top1_by_group": {"a": 50.0}}, "top1_by_group: of a, but videos_by_group is of a, b"),
+        ({"videos_by_group": SOFT.videos_by_group | {"b": "a"}}, "videos_by_group.b: not a bit for each of 4 videos"),
+        ({"videos_by_group": {"a": pack([False] * 4), "b": pack([True] * 4)}}, "videos_by_group.a: expected at least"),
+    ],
+)  # fmt: skip
+def test_soft_scores_and_groups_that_say_something_else_are_refused(
+    tmp_path: Path, fields: dict[str, object], said: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        write_record(tmp_path, replace(SOFT, **fields))
 
 
 def test_a_record_of_an_older_version_is_read(tmp_path: Path) -> None:

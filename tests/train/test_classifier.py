@@ -23,13 +23,14 @@ from nl_lightning.train.optimization import Schedule, parameter_groups
 from nl_lightning.train.predictions import ViewProtocol, read_predictions, read_protocol
 from nl_lightning.train.scores import (
     VideoScores,
+    by_group,
     by_video,
     contributions,
     in_order,
     mean_softmax,
     rank,
     right,
-    top1_by,
+    soft_scores,
     topk_accuracy,
 )
 
@@ -241,11 +242,13 @@ def test_a_video_with_several_classes_has_a_sigmoid_each(tmp_path: Path) -> None
     assert contributions(in_order(model.tested), 3).mean() == pytest.approx(metrics["test/mAP"])
 
 
-def test_accuracy_by_group() -> None:
-    videos = [scored("a", 0, [1.0, 0, 0]), scored("b", 1, [1.0, 0, 0]), scored("c", 2, [0, 0, 1.0])]
-    assert top1_by(videos, ["x", "x", "y"]) == {"x": 50, "y": 100}
-    assert top1_by(videos, ["x", "x", "y", "z"]) == {"x": 50, "y": 100}  # no video of z
-    assert top1_by(videos, []) == {}
+def test_accuracy_and_soft_score_by_group() -> None:
+    videos = [scored("a", 0, [0.7, 0.3, 0]), scored("b", 1, [0.9, 0.1, 0]), scored("c", 2, [0, 0, 1.0])]
+    soft = soft_scores([*videos, VideoScores("d", 1, None)])
+    assert soft == pytest.approx([70, 10, 100, 0])
+    assert by_group([100 * one for one in right(videos, 1)], ["x", "x", "y"]) == {"x": 50, "y": 100}
+    assert by_group(soft, ["y", "x", "x", "x"]) == {"y": 70, "x": pytest.approx(110 / 3, abs=1e-4)}
+    assert by_group([], []) == {}
 
 
 def test_longer_clips_start_from_the_weights_of_shorter_ones(

@@ -19,7 +19,8 @@ from tiny_study import execute, planned, write_tiny_study
 from nl_lightning.cli import main
 from nl_lightning.errors import Stopped, UserError
 from nl_lightning.report.rescore import rescore_record
-from nl_lightning.study.records import record_path, unpack, videos_hash
+from nl_lightning.study.packing import unpack, unpack_numbers
+from nl_lightning.study.records import record_path, videos_hash
 from nl_lightning.study.run import Run
 from nl_lightning.train import checkpoints
 from nl_lightning.train import execute as execution
@@ -112,6 +113,10 @@ def test_a_run_ends_in_a_record_and_predictions(home: Path, finished: Run) -> No
     assert round(again.topk(1), 4) == record.top1
     assert round(again.topk(5), 4) == record.top5
     assert record.videos_hash == videos_hash([(path, int(label)) for path, label in listed])
+    of_label = scores[range(22), [p.label for p in predictions]]
+    np.testing.assert_allclose(unpack_numbers(record.soft_by_video, 22), 100 * of_label, rtol=1e-6)
+    assert record.soft == pytest.approx(100 * of_label.mean(), abs=1e-4)
+    assert record.soft == pytest.approx(again.soft_score(), abs=1e-4)
 
 
 def _buffer(key: str) -> bool:
