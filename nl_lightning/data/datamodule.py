@@ -75,7 +75,7 @@ class VideoDataModule(L.LightningDataModule):
         crop: side of the square that is trained on (pixels).
         flip: mirror half of the training clips.
         test_short_side, test_crop: the same for validation and testing. ``whole`` tests on whole frames (paper,
-            Sec. 4) and validates on centre crops of `crop`.
+            Sec. 4.1) and validates on centre crops of `crop`.
         num_clips, num_crops: views of a test video, in time and in space.
         clip_starts: where test clips and crops lie: the paper's or a code base's formula, see
             :func:`~nl_lightning.data.sampling.test_clips`.

@@ -1,6 +1,6 @@
 """Which frames, which crop and which videos: integers only, each function stating its formula. All count from 0.
 
-A clip of `num_frames` frames, one out of `stride`, spans ``num_frames * stride`` frames of its video (Sec. 3.3: 64
+A clip of `num_frames` frames, one out of `stride`, spans ``num_frames * stride`` frames of its video (Sec. 4.1: 64
 consecutive frames, every other one dropped). Where paper and released code choose otherwise, `Spread` names both.
 """
 

@@ -34,7 +34,7 @@ def crop_at(frames: Frames, top: int, left: int, crop: int) -> Frames:
 
 @dataclass(frozen=True)
 class TrainView:
-    """Scale jitter, random crop, random horizontal flip (paper, Sec. 4; the flip is the released code's)."""
+    """Scale jitter, random crop, random horizontal flip (paper, Sec. 4.1; the flip is the released code's)."""
 
     short_side: tuple[int, int]  # smallest and largest, in pixels
     crop: int  # side of the square, in pixels
@@ -66,7 +66,7 @@ class TestViews:
     """The crops that every test clip is seen in."""
 
     short_side: int  # in pixels (paper: 256)
-    crop: int | Literal["whole"]  # side of the square in pixels, or the whole frame (paper, Sec. 4, inference)
+    crop: int | Literal["whole"]  # side of the square in pixels, or the whole frame (paper, Sec. 4.1, inference)
     crops: int  # 1 (centre, or whole) or 3 (along the longer side; the released code's approximation of the whole)
     spread: Spread = "paper"  # whose rounding places the crops
 

@@ -56,7 +56,7 @@ class Rules:
         max_pool: ``"padded"``: Table 1's temporal kernel of 3, padded so that sizes are Table 1's;
             ``"unpadded"``: kernel 2 in time and no padding, which makes res2 55 x 55 (release); or
             ``"padded_in_space"``: pool1 of one frame, padded, and pool2 of two, unpadded (the ports of others).
-        nonlocal_init: ``"he"`` (paper, Sec. 4) or ``"gaussian"``, standard deviation 0.01 (release).
+        nonlocal_init: ``"he"`` (paper, Sec. 4.1) or ``"gaussian"``, standard deviation 0.01 (release).
         inflate_res2: which first kernels of res2 an I3D inflates: ``"alternate"``, one for every two blocks
             (paper, Sec. 4), or ``"all"`` three (release; only this gives the FLOPs of Table 2e).
         nonlocal_gamma: start value of the scale of the BN after W_z. 0 makes a new block the identity.

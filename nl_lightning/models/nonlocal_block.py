@@ -170,7 +170,7 @@ class NonLocalBlock(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """He initialisation (paper, Sec. 4) or a Gaussian of 0.01 (release); the block starts as the identity."""
+        """He initialisation (paper, Sec. 4.1) or a Gaussian of 0.01 (release); the block starts as the identity."""
         for name, parameter in self.named_parameters():
             if name.startswith("bn."):
                 continue

@@ -252,7 +252,7 @@ class VideoResNet(nn.Module):
     def logits_at_places(self, clip: Float[Tensor, "N 3 T H W"], side: int) -> Float[Tensor, "N places classes"]:
         """The logits of the `side` x `side` window of res5 at each of its places: the classifier as a convolution.
 
-        A window is pooled over all frames, at stride 1 (Sec. 4, inference: fully convolutional); `side` is that of
+        A window is pooled over all frames, at stride 1 (Sec. 4.1, inference: fully convolutional); `side` is that of
         res5 in training, 7 in Table 1. UserError if res5 is smaller.
         """
         x = self.features(clip).mean(dim=2)  # (N, D, h, w)

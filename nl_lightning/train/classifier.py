@@ -1,4 +1,4 @@
-"""VideoClassifier: how a network of Table 2 is trained and tested (paper, Sec. 4 and 5).
+"""VideoClassifier: how a network of Table 2 is trained and tested (paper, Sec. 4.1 and 5).
 
 Training minimises the cross-entropy of one clip a video, over classes or, where a video has several, of each class
 (:mod:`~nl_lightning.train.objectives`). Testing averages the scores of all views of a video. ``val/top1`` (one clip)

@@ -28,7 +28,7 @@ class Schedule:
     """The learning rate of an iteration, as a factor of the optimiser's own.
 
     Attributes:
-        kind: ``steps``: times `gamma` at each milestone (paper, Sec. 4); ``cosine``: half a cosine down to 0.
+        kind: ``steps``: times `gamma` at each milestone (paper, Sec. 4.1); ``cosine``: half a cosine down to 0.
         milestones: iterations, from 0. The paper's 150k and 300k of 400k.
         gamma: what a milestone multiplies by.
         warmup: share of all iterations over which the factor grows linearly to 1 (the paper has none).
@@ -56,7 +56,7 @@ class Schedule:
 
 
 def paper_sgd(params: Iterable[Any]) -> torch.optim.Optimizer:
-    """SGD as in Sec. 4: learning rate 0.01, momentum 0.9, weight decay 1e-4. (The released code's is Nesterov's.)"""
+    """SGD as in Sec. 4.1: learning rate 0.01, momentum 0.9, weight decay 1e-4. (The released code's is Nesterov's.)"""
     return torch.optim.SGD(params, lr=0.01, momentum=0.9, weight_decay=1e-4)
 
 

@@ -31,7 +31,7 @@ class VideoScores(NamedTuple):
 
 
 def mean_softmax(views: Views) -> Scores:
-    """The scores of a video: the softmax (or the sigmoids) of its views, averaged (paper, Sec. 4, inference)."""
+    """The scores of a video: the softmax (or the sigmoids) of its views, averaged (paper, Sec. 4.1, inference)."""
     mean: Scores = np.exp(views.astype(np.float64)).mean(axis=0)
     return mean
 
