@@ -189,7 +189,10 @@ def _seen(said: Mapping[str, Any], found: Found) -> InputSettings:
     """The clip, the colours, and the views of its own test."""
     colours: dict[str, Any] = {}
     for name, none in (("mean", (0.0, 0.0, 0.0)), ("std", (1.0, 1.0, 1.0))):
-        colours[name] = said[f"model.data_preprocessor.{name}"] or said[f"pipeline.Normalize.{name}"] or none
+        first, then = said[f"pipeline.Normalize.{name}"], said[f"model.data_preprocessor.{name}"]
+        if first and then:
+            KEYS.refuse(f"pipeline.Normalize.{name}", first, "model.data_preprocessor would do the same again")
+        colours[name] = first or then or none
     dense = said["pipeline.DenseSampleFrames.clip_len"] is not None
     step = "pipeline.DenseSampleFrames" if dense else "pipeline.SampleFrames"
     frames, stride = said[f"{step}.clip_len"], said[f"{step}.frame_interval"]

@@ -315,6 +315,12 @@ def test_what_mmaction2_sees_goes_into_the_header(i3d: Any) -> None:
     assert imported.header.net.spatial_strides == (2, 2, 1, 2, 2, 1)
 
 
+def test_colours_that_mmaction2_would_normalise_twice_are_refused(i3d: Any) -> None:
+    twice = configuration([*STEPS, "dict(type='Normalize', mean=[1., 2., 3.], std=[4., 5., 6.])"])
+    with pytest.raises(UserError, match=r"pipeline\.Normalize\.mean .*: model\.data_preprocessor would do the same"):
+        mmaction(i3d, twice)
+
+
 def test_class_names_of_mmaction2_are_kept(i3d: Any) -> None:
     names = [f"class {number}" for number in range(11)]
     assert mmaction(i3d, configuration(), dataset_meta={"classes": names}).header.classes == tuple(names)
