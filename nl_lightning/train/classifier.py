@@ -22,6 +22,7 @@ from nl_lightning.data.together import from_all
 from nl_lightning.errors import UserError, say
 from nl_lightning.models.conventions import Kernels
 from nl_lightning.models.fast import channels_last, for_testing, use_kernels
+from nl_lightning.models.initial import Init, network
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.train import start
 from nl_lightning.train.objectives import Objective, OneLabel, SeveralLabels
@@ -50,6 +51,8 @@ class VideoClassifier(L.LightningModule):
         mean, std: of the input, 0 to 255: one number (the released code's), or one each for red, green and blue.
         freeze_bn: keep all BN as it is, statistics and scales (paper, 128-frame networks).
         decay_one_dimensional: whether weight decay acts on biases and `w_f`. (On BN it is a convention.)
+        init: how new weights are drawn: ``in_order``, from one stream, or ``by_name``, each tensor from the seed and
+            its name, so that two networks of one seed share what they can (:mod:`~nl_lightning.models.initial`).
         imagenet: a file of torchvision's ImageNet weights to inflate (Sec. 4).
         init_from: what training starts from: a checkpoint of the same network on shorter clips (paper, 128 frames), or
             a weight file. Here and in `imagenet`, ``{depth}`` stands for the network's depth, ``{blocks}`` for how many
@@ -80,6 +83,7 @@ class VideoClassifier(L.LightningModule):
         std: float | Colour = 57.375,
         freeze_bn: bool = False,
         decay_one_dimensional: bool = True,
+        init: Init = "in_order",
         imagenet: str | None = None,
         init_from: str | None = None,
         init_new: tuple[str, ...] = (),
@@ -110,13 +114,13 @@ class VideoClassifier(L.LightningModule):
         self.imagenet, self.init_from, self.init_new, self.weights = imagenet, init_from, init_new, weights
         self.test_pool, self.precise_bn = test_pool, precise_bn
         self.views_per_forward, self.predictions = views_per_forward, predictions
-        self.configure_models(net, recompute, compile, kernels)
+        self.configure_models(network(net, init), recompute, compile, kernels)
         self.objective: Objective = SeveralLabels() if multi_label else OneLabel()
         self.configure_metrics()
         self.train()  # nobody calls it before the first iteration
 
-    def configure_models(self, net: ResNetConfig, recompute: bool, compile: bool, kernels: Kernels) -> None:
-        self.net = use_kernels(VideoResNet(net), kernels)
+    def configure_models(self, net: VideoResNet, recompute: bool, compile: bool, kernels: Kernels) -> None:
+        self.net = use_kernels(net, kernels)
         self.net.recompute(recompute)
         weight_file.check_parts(self.net, self.init_new, "model.init_new")
         self.compiled, self.kernels = compile, kernels
