@@ -385,7 +385,7 @@ def tables(results: Path) -> dict[str, str]:
 def prepare(folder: Path, epochs: int) -> None:
     """Write the study, its recipe and its videos, the first of which is broken."""
     videos = folder / "videos"
-    longrange.generate(videos, longrange.LongRange(train=33, val=11, test=22))
+    longrange.LongRange(train=33, val=11, test=22).generate(videos)
     sorted((videos / "train").glob("*/*.mp4"))[0].write_bytes(b"broken")
     (folder / "study.yaml").write_text(STUDY)
     (folder / "chaos.yaml").write_text(RECIPE.format(root=videos, epochs=epochs))

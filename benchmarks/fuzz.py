@@ -180,7 +180,7 @@ def make_folder(folder: Path) -> None:
     from nl_lightning.weights.file import read_weights
 
     made = folder / "made"
-    longrange.generate(made, longrange.LongRange(train=22, val=11, test=11))
+    longrange.LongRange(train=22, val=11, test=11).generate(made)
     write_tiny_study(folder, made)
     shutil.rmtree(made)
     recipe = (folder / "tiny.yaml").read_text().replace(str(folder / "videos"), "videos")

@@ -18,7 +18,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, here 
 def small_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A generated set of 33 training, 11 validation and 22 test videos; copy it before spoiling it."""
     root = tmp_path_factory.mktemp("videos")
-    longrange.generate(root, longrange.LongRange(train=33, val=11, test=22))
+    longrange.LongRange(train=33, val=11, test=22).generate(root)
     return root
 
 

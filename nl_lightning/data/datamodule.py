@@ -13,7 +13,6 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
-from nl_lightning.data import longrange
 from nl_lightning.data.annotations import read_annotation
 from nl_lightning.data.datasets import Files, Reader, Sample, TestVideos, TrainClips, check_room
 from nl_lightning.data.decoded_copy import DecodedCopy
@@ -130,10 +129,10 @@ class VideoDataModule(L.LightningDataModule):
             raise UserError("data.decoded_copy keeps pictures as they are stored: set data.square_pixels to false")
         if shards is not None and folds > 1:
             raise UserError(f"data.shards hold the lists of one official split, and data.folds is {folds}: set it to 1")
-        self.root, self.longrange, self.decoded_copy = Path(root), longrange, decoded_copy
+        self.root, self.generated, self.decoded_copy = Path(root), longrange, decoded_copy
         self.allow_outside = allow_outside
         lists = {"train": train_list, "val": val_list, "test": test_list}
-        if longrange is not None:
+        if self.generated is not None:
             lists = {split: f"{split}.txt" for split in lists}
         fold = str(seed % folds + 1)
         self.fold = f"_split{fold}" if folds > 1 else ""  # in the names of decoded copies
@@ -209,14 +208,16 @@ class VideoDataModule(L.LightningDataModule):
         }  # fmt: skip
 
     @property
-    def groups(self) -> tuple[str, ...]:
-        """The group of each class, where the data set has groups; else nothing."""
-        return tuple(map(longrange.group_of, longrange.CLASSES)) if self.longrange is not None else ()
+    def groups(self) -> list[str]:
+        """The group of each test video, where the data set has groups; else nothing."""
+        if self.generated is None:
+            return []
+        return list(map(self.generated.group, self.videos("test").paths.names()))
 
     def generate(self) -> None:
-        """Generate the benchmark that the recipe asks for, if it does."""
-        if self.longrange is not None and self.shards is None:
-            longrange.generate(self.root, self.longrange)
+        """Generate the set that the recipe asks for, if it does."""
+        if self.generated is not None and self.shards is None:
+            self.generated.generate(self.root)
 
     def prepare_data(self) -> None:
         """Generate and decode what the recipe asks for, with progress; nothing if that has been done."""

@@ -109,7 +109,7 @@ def _record(
         data_wait=clock.data_wait,
         test_seconds=test_seconds,
         videos_hash=videos_hash(data.listed("test")),
-        **_measured(model, metrics, _groups(data)),
+        **_measured(model, metrics, data.groups),
         read_videos="" if all(read) else pack(read),
         curve=curve.points,
         device=_device(trainer),
@@ -143,11 +143,6 @@ def _measured(model: VideoClassifier, metrics: Mapping[str, float], groups: Sequ
         "soft_by_group": by_group(soft, groups) if groups else {},
         "videos_by_group": {name: pack([name == of for of in groups]) for name in dict.fromkeys(groups)},
     }
-
-
-def _groups(data: VideoDataModule) -> list[str]:
-    """The group of each test video, where the data set has groups; else nothing."""
-    return [data.groups[label] for _, label in data.listed("test") if isinstance(label, int)] if data.groups else []
 
 
 def _videos(data: VideoDataModule, scored: int) -> dict[str, Any]:

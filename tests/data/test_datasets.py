@@ -147,7 +147,7 @@ def test_a_file_that_cannot_be_read_is_a_sample_that_says_so(broken: bool) -> No
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # PyTorch's advice on a machine of one core
 def test_real_files(tmp_path: Path) -> None:
     """From list file to batch, through the real decoder and two workers: the same as without workers."""
-    longrange.generate(tmp_path, longrange.LongRange(train=11, val=3, test=3))
+    longrange.LongRange(train=11, val=3, test=3).generate(tmp_path)
     listed = read_annotation("train.txt", tmp_path, "train")
     listed.paths[2].write_bytes(b"")
     assert listed.classes == longrange.CLASSES

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from nl_lightning.data import longrange
+from nl_lightning.data import generated, longrange
 from nl_lightning.data.longrange import CLASSES, GLYPH, LongRange, Scene, draw_scene, events, render_clip
 from nl_lightning.errors import UserError
 
@@ -51,7 +51,7 @@ def hashes(root: Path) -> dict[str, str]:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the root of a small generated set."""
     root = tmp_path_factory.mktemp("longrange")
-    longrange.generate(root, SMALL)
+    SMALL.generate(root)
     return root
 
 
@@ -59,7 +59,7 @@ def test_first_clips_are_the_published_ones() -> None:
     """The pixels of the first video of every class are pinned: another hash is another benchmark (raise VERSION)."""
     digest = hashlib.sha256()
     for split in longrange.SEEDS:
-        labels = longrange.labels_of(split, SPEC)
+        labels = SPEC.kinds(split)
         for label in range(len(CLASSES)):
             video = clip(split, labels.index(label), label)
             assert video.shape == (32, 36, 36, 3)
@@ -70,7 +70,7 @@ def test_first_clips_are_the_published_ones() -> None:
 
 def test_labels_are_balanced_and_shuffled() -> None:
     """Counts of the classes differ by one at most, splits are ordered differently."""
-    orders = [longrange.labels_of(split, SPEC) for split in longrange.SEEDS]
+    orders = [SPEC.kinds(split) for split in longrange.SEEDS]
     for labels, count in zip(orders, (2000, 600, 600), strict=True):
         counts = collections.Counter(labels)
         assert len(labels) == count
@@ -224,10 +224,10 @@ def test_layout(small: Path) -> None:
 
 def test_generating_again_gives_the_same_bytes(small: Path, tmp_path: Path) -> None:
     """Another run writes equal files, and a run on a finished set writes nothing."""
-    longrange.generate(tmp_path / "again", SMALL)
+    SMALL.generate(tmp_path / "again")
     assert hashes(tmp_path / "again") == hashes(small)
     before = {path: path.stat().st_mtime_ns for path in small.rglob("*")}
-    longrange.generate(small, SMALL)
+    SMALL.generate(small)
     assert {path: path.stat().st_mtime_ns for path in small.rglob("*")} == before
 
 
@@ -238,14 +238,14 @@ def test_an_interrupted_run_goes_on(small: Path, tmp_path: Path, monkeypatch: py
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(longrange, "as_completed", stop)
+        patch.setattr(generated, "as_completed", stop)
         with pytest.raises(KeyboardInterrupt):
-            longrange.generate(tmp_path, SMALL)
+            SMALL.generate(tmp_path)
     assert not (tmp_path / "spec.json").exists()
-    longrange.write_clips(tmp_path, "train", list(enumerate(longrange.labels_of("train", SMALL)))[:5], SMALL)
-    kept = tmp_path / longrange.clip_path("train", 0, longrange.labels_of("train", SMALL)[0])
+    generated.write_clips(tmp_path, "train", list(enumerate(SMALL.kinds("train")))[:5], SMALL)
+    kept = tmp_path / SMALL.path("train", 0, SMALL.kinds("train")[0])
     written = kept.stat().st_mtime_ns
-    longrange.generate(tmp_path, SMALL)
+    SMALL.generate(tmp_path)
     assert kept.stat().st_mtime_ns == written
     assert hashes(tmp_path) == hashes(small)
 
@@ -253,19 +253,19 @@ def test_an_interrupted_run_goes_on(small: Path, tmp_path: Path, monkeypatch: py
 def test_another_specification_is_refused(small: Path, tmp_path: Path) -> None:
     """Neither a finished or begun set of other sizes nor somebody's files are touched."""
     with pytest.raises(UserError, match=r"spec\.json is of another longrange set"):
-        longrange.generate(small, LongRange(train=24, val=12, test=11))
+        LongRange(train=24, val=12, test=11).generate(small)
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "spec.unfinished.json").write_text("{}")
     with pytest.raises(UserError, match=r"spec\.unfinished\.json is of another"):
-        longrange.generate(tmp_path / "begun", SMALL)
+        SMALL.generate(tmp_path / "begun")
     for name in ("train", "thesis"):
         (tmp_path / f"my {name}" / name).mkdir(parents=True)
         with pytest.raises(UserError, match=f"already holds '{name}', which is not of a longrange set"):
-            longrange.generate(tmp_path / f"my {name}", SMALL)
+            SMALL.generate(tmp_path / f"my {name}")
         assert [path.name for path in (tmp_path / f"my {name}").rglob("*")] == [name]
     (tmp_path / "odd" / "spec.json").mkdir(parents=True)
     with pytest.raises(UserError, match=r"spec\.json is of another longrange set"):
-        longrange.generate(tmp_path / "odd", SMALL)
+        SMALL.generate(tmp_path / "odd")
 
 
 @pytest.mark.parametrize("lost", ["train.txt", "val/look_0", "test"])
@@ -274,7 +274,7 @@ def test_a_set_that_lost_files_is_completed(lost: str, small: Path, tmp_path: Pa
     root = tmp_path / "[/copy"
     shutil.copytree(small, root)
     shutil.rmtree(root / lost) if (root / lost).is_dir() else (root / lost).unlink()
-    longrange.generate(root, SMALL)
+    SMALL.generate(root)
     assert hashes(root) == hashes(small)
 
 
@@ -284,9 +284,9 @@ def kill(*_: object) -> int:
 
 
 def test_a_killed_process_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(longrange, "write_clips", kill)
+    monkeypatch.setattr(generated, "write_clips", kill)
     with pytest.raises(UserError, match="a process that generates videos was killed, .*; call again to go on"):
-        longrange.generate(tmp_path / "set", SMALL)
+        SMALL.generate(tmp_path / "set")
 
 
 @pytest.mark.parametrize(
