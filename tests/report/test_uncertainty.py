@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.coverage import bootstrap, covered, networks, verdicts
 from nl_lightning.report.uncertainty import (
     Difference,
     alone,
@@ -17,7 +16,6 @@ from nl_lightning.report.uncertainty import (
     wilson,
 )
 from nl_lightning.report.words import interval_of
-from nl_lightning.study.study import Check
 
 
 def rights(*rows: str) -> np.ndarray:
@@ -179,47 +177,3 @@ def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.9]) == [1.0, 1.0]
     assert holm([]) == []
-
-
-def test_the_bootstrap_is_reproducible_and_like_the_formula_for_one_seed() -> None:
-    first, second = discordant(60, 30, 600)
-    once = bootstrap(first, second, np.random.default_rng(3), draws=4000)
-    assert once == bootstrap(first, second, np.random.default_rng(3), draws=4000)
-    assert once == pytest.approx(paired(first, second).interval(), abs=0.25)
-
-
-# ------------------------------------------------------------------------------- small editions of the simulation
-
-
-@pytest.mark.parametrize(("seeds", "luck"), [(1, 0.0), (1, 0.2), (2, 0.05), (3, 0.0), (3, 0.2), (5, 0.05)])
-def test_intervals_cover(seeds: int, luck: float) -> None:
-    """95 %, within what 600 studies can tell; ``python -m benchmarks.coverage`` has it closer."""
-
-    def ours(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
-        return paired(first, second).interval()
-
-    world = networks([2.0], luck=luck)
-    assert 92.0 <= covered(ours, world, seeds, 600, 600, np.random.default_rng(seeds)) <= 98.2
-
-
-def test_verdicts_err_as_rarely_as_they_say() -> None:
-    generator = np.random.default_rng(0)
-    equal = networks([0.0] * 4, luck=0.05)
-    checks = [Check("better", (str(i), "0")) for i in range(1, 5)]
-    found = verdicts(equal, checks, 3, 600, 150, generator)
-    assert sum(set(words) != {"undecided"} for words in found) <= 15  # 5 % of 150, and three standard deviations
-    apart = networks([4.0], luck=0.0)
-    found = verdicts(apart, [Check("alike", ("0", "1"), within=4.0)], 1, 2000, 150, generator)
-    assert sum(words == ["holds"] for words in found) <= 10
-
-
-def test_verdicts_come_when_they_are_due() -> None:
-    generator = np.random.default_rng(0)
-    apart = networks([8.0], luck=0.02)
-    better, worse = Check("better", ("1", "0")), Check("better", ("0", "1"))
-    alike = Check("alike", ("0", "1"), within=3.0)
-    found = verdicts(apart, [better, worse, alike], 3, 2000, 20, generator)
-    assert sum(words == ["holds", "fails", "fails"] for words in found) >= 18
-    same = networks([0.0], luck=0.0)
-    found = verdicts(same, [alike], 5, 2000, 20, generator)
-    assert sum(words == ["holds"] for words in found) >= 18
