@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.special import bdtr, ndtri, stdtrit
+from scipy.special import bdtr, betaincinv, ndtri, stdtrit
 
 LEVEL = 0.95
 
@@ -106,6 +106,14 @@ def wilson(right: int, videos: int, level: float = LEVEL) -> Interval:
     centre = (share + z2 / (2 * videos)) / (1 + z2 / videos)
     half = np.sqrt(z2 * (share * (1 - share) / videos + z2 / (4 * videos**2))) / (1 + z2 / videos)
     return Interval(100 * max(float(centre - half), 0.0), 100 * min(float(centre + half), 1.0))
+
+
+def clopper_pearson(times: int, of: int, level: float = LEVEL) -> Interval:
+    """The exact interval of how often something happens, in percent, from so many times of so many trainings."""
+    tail = (1 - level) / 2
+    low = float(betaincinv(times, of - times + 1, tail)) if times else 0.0
+    high = float(betaincinv(times + 1, of - times, 1 - tail)) if times < of else 1.0
+    return Interval(100 * low, 100 * high)
 
 
 def paired(

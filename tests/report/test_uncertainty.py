@@ -6,6 +6,7 @@ from nl_lightning.report.uncertainty import (
     Difference,
     alone,
     assumed,
+    clopper_pearson,
     holm,
     mcnemar,
     mean_of_videos,
@@ -171,6 +172,16 @@ def test_p_values_are_the_intervals_turned_round(bound: float) -> None:
         reached = found.interval(1 - 2 * tail)[side if p < 0.5 else 1 - side]
         assert reached == pytest.approx(bound, abs=1e-6)
     assert found.p_above(bound) + found.p_below(bound) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("times", "of"), [(0, 5), (1, 3), (3, 3), (5, 10), (10, 10), (0, 0)])
+def test_the_exact_interval_of_a_share_is_scipys(times: int, of: int) -> None:
+    found = clopper_pearson(times, of)
+    if of == 0:
+        assert found == (0.0, 100.0)
+    else:
+        peer = stats.binomtest(times, of).proportion_ci(method="exact")
+        assert found == pytest.approx((100 * peer.low, 100 * peer.high))
 
 
 def test_holm_by_hand() -> None:
