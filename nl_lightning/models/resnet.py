@@ -52,6 +52,7 @@ class ResNetConfig:
         spatial_strides: of conv1, pool1, res2, res3, res4 and res5.
         dropout: after global pooling, in training.
         conventions: where the paper and the released code differ.
+        min_channels: no layer has fewer, however small `width` is.
     """
 
     depth: Literal[50, 101] = 50
@@ -63,6 +64,7 @@ class ResNetConfig:
     spatial_strides: tuple[int, int, int, int, int, int] = (2, 2, 1, 2, 2, 2)
     dropout: float = 0.5
     conventions: Conventions = Conventions()  # noqa: RUF009 - frozen
+    min_channels: int = 1
 
     def __post_init__(self) -> None:
         if self.depth not in BLOCKS:
@@ -199,7 +201,7 @@ class VideoResNet(nn.Module):
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
         self.config = config
-        mids = [max(1, round(config.width * mid)) for mid in (64, 128, 256, 512)]
+        mids = [max(1, config.min_channels, round(config.width * mid)) for mid in (64, 128, 256, 512)]
         t_conv1, t_pool1, t_pool2 = config.temporal_strides
         s_conv1, s_pool1, *s_stages = config.spatial_strides
         max_pool = config.conventions.rules.max_pool

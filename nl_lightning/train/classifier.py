@@ -32,7 +32,6 @@ from nl_lightning.train.predictions import PartWriter, VideoViews, ViewProtocol,
 from nl_lightning.train.scores import VideoScores, in_order, mean_softmax, measured, not_finite
 from nl_lightning.weights import file as weight_file
 from nl_lightning.weights.file import HEADER, Colour, InputSettings, WeightsHeader
-from nl_lightning.weights.imagenet import load_imagenet
 
 TRAINED, STATE = "trained", "classifier"
 """Keys of a checkpoint: what the means of its epoch are made of so far, by process; what else the classifier keeps."""
@@ -59,6 +58,7 @@ class VideoClassifier(L.LightningModule):
             non-local blocks it has.
         init_new: parts of the network that stay as they are initialised where `init_from` lacks them. ``[non_local]``
             starts a network with blocks from one without.
+        loaded_lr: what the learning rate is multiplied by for weights that `imagenet` or `init_from` gave.
         weights: a weight file that holds this network, to test; ``nl-lightning test --weights`` sets it.
         test_pool: side of the window that testing slides over res5, for a softmax at every place and their mean: the
             side of res5 in training (7 in the paper, which tests fully convolutionally); none for one global pool.
@@ -87,6 +87,7 @@ class VideoClassifier(L.LightningModule):
         imagenet: str | None = None,
         init_from: str | None = None,
         init_new: tuple[str, ...] = (),
+        loaded_lr: float = 1.0,
         weights: str | None = None,
         test_pool: int | None = None,
         precise_bn: int = 0,
@@ -102,6 +103,8 @@ class VideoClassifier(L.LightningModule):
             in_range(f"model.{name}", count, 1, 2**31 - 1)
         in_range("model.net.width", net.width, 0, 16)
         in_range("model.net.num_classes", net.num_classes, 1, 1_000_000)
+        in_range("model.net.min_channels", net.min_channels, 1, 4096)
+        in_range("model.loaded_lr", loaded_lr, 0, 1e6)
         for name, values, least in (("mean", mean, -1e6), ("std", std, 1e-6)):
             for value in _colours(values):
                 in_range(f"model.{name}", value, least, 1e6)
@@ -112,6 +115,7 @@ class VideoClassifier(L.LightningModule):
         self.mean, self.std = mean, std
         self.freeze_bn, self.decay_one_dimensional = freeze_bn, decay_one_dimensional
         self.imagenet, self.init_from, self.init_new, self.weights = imagenet, init_from, init_new, weights
+        self.loaded_lr, self.loaded = loaded_lr, frozenset[str]()
         self.test_pool, self.precise_bn = test_pool, precise_bn
         self.views_per_forward, self.predictions = views_per_forward, predictions
         self.configure_models(network(net, init), recompute, compile, kernels)
@@ -147,13 +151,9 @@ class VideoClassifier(L.LightningModule):
         if self.weights is not None:
             start.load_tested_weights(self.net, Path(self.weights), stage, self._classes(stage))
             self.statistics_estimated = True  # they are the file's
-        if stage == "fit" and self.imagenet is not None:
-            load_imagenet(self.net, start.file_of(self.imagenet, self.net.config))
-        if stage == "fit" and self.init_from is not None:
-            file = start.file_of(self.init_from, self.net.config)
-            new = start.init_from(self.net, file, self.init_new, self._classes(stage))
-            if new and self.trainer.is_global_zero:
-                say(f"init_from: {file} lacks {', '.join(new)}: new, as initialised")
+        if stage == "fit":
+            speaks, classes = getattr(self._trainer, "is_global_zero", True), self._classes(stage)
+            self.loaded = start.load(self.net, self.imagenet, self.init_from, self.init_new, classes, speaks)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """UserError if a checkpoint is of another network, or of other classes than the data."""
@@ -297,7 +297,7 @@ class VideoClassifier(L.LightningModule):
         return {name: float(value) for name, value in self.trained.items()}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        groups = parameter_groups(self.net, self.decay_one_dimensional)
+        groups = parameter_groups(self.net, self.decay_one_dimensional, self.loaded, self.loaded_lr)
         scale = 1.0
         if self.lr_batch is not None:
             clips = self._data.batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches

@@ -5,7 +5,7 @@ such groups. Another recipe adds its own groups and its own kind of schedule her
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +15,9 @@ from torch import nn
 
 from nl_lightning.errors import UserError
 from nl_lightning.models.resnet import VideoResNet
+
+RATE = "times_lr"
+"""Key of a group of parameters: what the optimiser's learning rate is multiplied by for it."""
 
 
 def in_range(name: str, value: float | None, least: float, most: float) -> None:
@@ -29,19 +32,23 @@ class Schedule:
 
     Attributes:
         kind: ``steps``: times `gamma` at each milestone (paper, Sec. 4.1); ``cosine``: half a cosine down to 0.
+            ``linear``: 1, then a straight line down to 0.
         milestones: iterations, from 0. The paper's 150k and 300k of 400k.
         gamma: what a milestone multiplies by.
         warmup: share of all iterations over which the factor grows linearly to 1 (the paper has none).
+        decay: of ``linear``: share of all iterations over which the line falls; all after the warm-up if not given.
     """
 
-    kind: Literal["steps", "cosine"] = "steps"
+    kind: Literal["steps", "cosine", "linear"] = "steps"
     milestones: tuple[int, ...] = (150_000, 300_000)
     gamma: float = 0.1
     warmup: float = 0.0
+    decay: float | None = None
 
     def __post_init__(self) -> None:
         in_range("schedule.warmup", self.warmup, 0, 0.9999)
         in_range("schedule.gamma", self.gamma, 1e-9, 1)
+        in_range("schedule.decay", self.decay, 1e-9, 1 - self.warmup)
         if any(milestone < 0 for milestone in self.milestones):
             raise UserError(f"schedule.milestones are {list(self.milestones)}: expected iterations, from 0")
 
@@ -52,6 +59,8 @@ class Schedule:
             return (iteration + 1) / (warm + 1)
         if self.kind == "cosine":
             return 0.5 * (1 + math.cos(math.pi * (iteration - warm) / (iterations - warm)))
+        if self.kind == "linear":
+            return min(1.0, (iterations - iteration) / (iterations * self.decay if self.decay else iterations - warm))
         return self.gamma ** sum(iteration >= milestone for milestone in self.milestones)
 
 
@@ -65,20 +74,26 @@ def norms(net: nn.Module) -> Iterable[nn.Module]:
     return (module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
 
 
-def parameter_groups(net: VideoResNet, decay_one_dimensional: bool) -> list[dict[str, Any]]:
+def parameter_groups(
+    net: VideoResNet, decay_one_dimensional: bool, loaded: Collection[str] = (), loaded_lr: float = 1.0
+) -> list[dict[str, Any]]:
     """The parameters that take the optimiser's weight decay, then those that take none.
 
     Whether BN is decayed is a convention of the network; `decay_one_dimensional` says it of biases and `w_f`.
+    If the parameters named in `loaded` learn at another rate (`loaded_lr`), they are groups of their own.
     """
     of_norms = {id(p) for norm in norms(net) for p in norm.parameters()}
     decay_bn = net.config.conventions.rules.decay_bn
-    decayed: list[nn.Parameter] = []
-    spared: list[nn.Parameter] = []
-    for p in net.parameters():
+    rates = {False: 1.0} if loaded_lr == 1 else {False: 1.0, True: loaded_lr}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {(old, yes): [] for old in rates for yes in (True, False)}
+    for name, p in net.named_parameters():
         if p.requires_grad:
             decays = decay_bn if id(p) in of_norms else decay_one_dimensional or p.ndim > 1
-            (decayed if decays else spared).append(p)
-    return [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
+            groups[loaded_lr != 1 and name in loaded, decays].append(p)
+    return [
+        {"params": params, **({} if decays else {"weight_decay": 0.0}), **({RATE: rates[old]} if old else {})}
+        for (old, decays), params in groups.items()
+    ]
 
 
 def optimize(
@@ -94,6 +109,6 @@ def optimize(
     except (ValueError, TypeError) as error:
         raise UserError(f"model.optimizer: {' '.join(str(error).split())[:300]}") from error
     for group in made.param_groups:
-        group["lr"] *= lr_scale
+        group["lr"] *= lr_scale * group.get(RATE, 1.0)
     factors = torch.optim.lr_scheduler.LambdaLR(made, lambda iteration: schedule.factor(iteration, iterations))
     return {"optimizer": made, "lr_scheduler": {"scheduler": factors, "interval": "step"}}

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from nl_lightning.errors import UserError
+from nl_lightning.errors import UserError, say
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.weights.file import check_classes, classes_in, differences, fill, network_in, read_weights
+from nl_lightning.weights.imagenet import load_imagenet
 from nl_lightning.weights.safe import read_torch
 
 
@@ -33,32 +34,73 @@ def load_tested_weights(net: VideoResNet, path: Path, stage: str, classes: Seque
     fill(net, tensors, f"weights: {path}")
 
 
+def load(
+    net: VideoResNet,
+    imagenet: str | None,
+    named: str | None,
+    new: Collection[str],
+    classes: Sequence[str],
+    speaks: bool,
+) -> frozenset[str]:
+    """Load what a training starts from; return the names of the tensors that are not as initialised any more.
+
+    Args:
+        net: the network.
+        imagenet, named: files as a recipe names them, or None.
+        new, classes: see :func:`init_from`.
+        speaks: whether to say which parts stay new.
+    """
+    loaded: set[str] = set()
+    if imagenet is not None:
+        loaded |= net.state_dict().keys() - load_imagenet(net, file_of(imagenet, net.config))
+    if named is not None:
+        file = file_of(named, net.config)
+        parts = init_from(net, file, new, classes)
+        lacking = [part for part in parts if part != "fc"]
+        if lacking and speaks:
+            say(f"init_from: {file} lacks {', '.join(lacking)}: new, as initialised")
+        loaded |= {name for name in net.state_dict() if not name.startswith(tuple(f"{part}." for part in parts))}
+    return frozenset(loaded)
+
+
 def init_from(net: VideoResNet, path: Path, new: Collection[str] = (), classes: Sequence[str] = ()) -> list[str]:
-    """Load the network of a checkpoint or of a weight file; return what stays new, as ``res3.non_local.1``.
+    """Load the network of a checkpoint or of a weight file; return what stays new, as ``res3.non_local.1`` or ``fc``.
+
+    Kernels of a 2-D network are inflated into an I3D as ImageNet's are (paper, Sec. 4): t copies, each divided by t.
 
     Args:
         net: the network.
         path: a checkpoint of ours, or a weight file. Without a classifier in it, the network's own stays.
         new: parts of the network that may stay new where the file lacks them, see
-            :func:`~nl_lightning.weights.file.fill`.
+            :func:`~nl_lightning.weights.file.fill`. ``fc`` also stays new where the file's classes are others.
         classes: names of the data's classes, or nothing. Where the classifier is kept, the file's have to be the same.
 
     Raises:
         UserError: the file is missing, or holds another network or other classes.
     """
-    at = f"init_from: {path}"
+    at, ours = f"init_from: {path}", net.state_dict()
     if path.suffix == ".safetensors":
         tensors, header = read_weights(path)
         named, new = header.classes, new if header.classifier else {*new, "fc"}
     else:
         tensors, named = _of_checkpoint(path, at)
     kept = tensors.get("fc.weight")
-    if kept is not None:
+    if kept is not None and "fc" in new and (len(kept) != net.config.num_classes or named != tuple(classes)):
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}
+    elif kept is not None:
         again = "nl-lightning weights import --without-classifier leaves its classifier out"
         if kept.ndim and len(kept) != net.config.num_classes:
             raise UserError(f"{at} has {len(kept)} classes, and this network {net.config.num_classes}: {again}")
         check_classes(named, classes, f"{at} ({again})")
-    return [part for part in fill(net, tensors, at, new) if part != "fc"]
+    return fill(net, {name: _inflated(tensor, ours.get(name)) for name, tensor in tensors.items()}, at, new)
+
+
+def _inflated(kernel: Tensor, ours: Tensor | None) -> Tensor:
+    """A kernel that spans one frame, as one that spans as many as `ours`; any other tensor as it is."""
+    if ours is None or kernel.ndim != 5 or kernel.shape == ours.shape or kernel.shape[2] != 1:
+        return kernel
+    frames = ours.shape[2]
+    return kernel.expand(-1, -1, frames, -1, -1) / frames
 
 
 def _of_checkpoint(path: Path, at: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:

@@ -333,3 +333,16 @@ def test_a_compiled_network_is_the_same() -> None:
     compiled.compile(backend="aot_eager", fullgraph=True)
     assert compiled.state_dict().keys() == net.state_dict().keys()
     torch.testing.assert_close(trained(compiled, clip), trained(net, clip))
+
+
+def test_no_layer_is_narrower_than_the_fewest_channels() -> None:
+    """conv1 and res2 of a sixteenth have 4 channels; nothing else differs."""
+    narrow, wider = (ResNetConfig(width=1 / 16, min_channels=least) for least in (1, 8))
+    shapes = [{name: t.shape for name, t in VideoResNet(config).state_dict().items()} for config in (narrow, wider)]
+    assert shapes[0]["res2.blocks.0.conv2.weight"][:2] == (4, 4)
+    assert shapes[1]["res2.blocks.0.conv2.weight"][:2] == (8, 8)
+    assert shapes[1]["res2.blocks.2.conv3.weight"][:2] == (32, 8)
+    differ = {name.split(".")[0] for name in shapes[0] if shapes[0][name] != shapes[1][name]}
+    assert differ == {"conv1", "bn1", "res2", "res3"}  # res3 takes what res2 gives
+    assert all(min(shape[:1]) >= 8 for name, shape in shapes[1].items() if name.endswith("conv1.weight"))
+    assert VideoResNet(ResNetConfig(min_channels=8)).conv1.weight.shape[0] == 64
