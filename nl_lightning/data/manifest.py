@@ -122,6 +122,7 @@ class Manifest:
         bad = table.filter(pc.not_equal(table["error"], ""))
         self._errors = dict(zip(bad["path"].to_pylist(), bad["error"].to_pylist(), strict=True))
         self._table = table.select(["bytes", "mtime_ns", "frames", "objection", "counted", "times", "keys"])
+        self._hashes = pc.utf8_slice_codeunits(table["sha256"], 0, 16)
 
     def facts(self, name: str) -> Facts | None:
         """What is known of the file that lies here, below the data set's folder; None if it wasn't looked at."""
@@ -153,6 +154,12 @@ class Manifest:
         rows = [row for row in map(self._names.row, map(portable, paths.names())) if row is not None]
         bad = sum(portable(name) in self._errors for name in paths.names())
         return int((self._table["mtime_ns"].to_numpy()[rows] != 0).sum()), len(rows) - bad
+
+    def content(self, paths: Paths) -> str:
+        """What is known of the content of these files: of each its hash, where one was asked for, and its size."""
+        rows = [row for row in map(self._names.row, map(portable, paths.names())) if row is not None]
+        columns = self._hashes.take(rows).to_pylist(), self._table["bytes"].take(rows).to_pylist()
+        return "".join(f"{hash_} {size}\n" for hash_, size in zip(*columns, strict=True))
 
 
 def version_or_absent(path: Path) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from pydantic import AfterValidator, Field
 
 from nl_lightning.errors import UserError
 from nl_lightning.study.border import Count, Name, Percent, Positive, Seed, checked, parse_json
+from nl_lightning.study.evidence import Evidence, Machine
 from nl_lightning.study.files import read_text, write_atomically
 from nl_lightning.study.metrics import METRICS, Metric
 from nl_lightning.study.packing import unpack, unpack_numbers
@@ -81,6 +82,7 @@ class Record:
             record needs no metric. Its curve has only finite numbers (:func:`finite`). Empty: nothing.
         earlier_code: a line for each other version of the code that did a part of the training before this one:
             ``until step 120: commit 402bae4 (now c9bd86e)``.
+        machine, evidence: where it was measured, and what of. None: not kept.
     """
 
     study: Name
@@ -126,6 +128,8 @@ class Record:
     train_videos: dict[Literal["expected", "present", "decodable"], Count] = field(default_factory=dict)
     diverged: str = ""
     earlier_code: list[str] = field(default_factory=list)
+    machine: Machine | None = None
+    evidence: Evidence | None = None
 
     def right(self, k: Literal[1, 5]) -> list[bool] | None:
         """Whether each test video's class is among the `k` best, in the order of the test list; None if not kept."""

@@ -20,6 +20,7 @@ from lightning.pytorch.loggers import WandbLogger
 from nl_lightning.data.datamodule import VideoDataModule
 from nl_lightning.data.videos import below
 from nl_lightning.models.complexity import complexity
+from nl_lightning.study.evidence import Evidence
 from nl_lightning.study.lock import Lock
 from nl_lightning.study.packing import pack, pack_numbers
 from nl_lightning.study.records import Record, portable, videos_hash, write_record
@@ -27,10 +28,13 @@ from nl_lightning.study.run import Run
 from nl_lightning.train.callbacks import Clock, Curve, Progress, UnreadableVideos
 from nl_lightning.train.checkpoints import Saver, commit, newest_whole, versions
 from nl_lightning.train.classifier import VideoClassifier
+from nl_lightning.train.evidence import Meter, command, content, machine, weights
 from nl_lightning.train.lightning_cli import VideoCLI
-from nl_lightning.train.scores import by_group, contributions, in_order, right, soft_scores
+from nl_lightning.train.scores import by_class, by_group, contributions, in_order, mean_loss, right, soft_scores
 
 C = TypeVar("C", bound=Callback)
+MOST_CLASSES = 1000
+"""Of which a record says how each was recognised."""
 
 
 class Tracker(Protocol):
@@ -51,13 +55,13 @@ def execute(run: Run, held: Lock | None, tracker: Tracker) -> Record | None:
     Raises:
         UserError: what the user can mend, in one line.
     """
-    progress, curve, clock = Progress(run, held), Curve(), Clock()
+    progress, curve, clock, meter = Progress(run, held), Curve(), Clock(), Meter()
     progress.say("start", 0, 1)
     quiet = {"logger": False, "enable_progress_bar": False}
     cli = VideoCLI(run.checkpoint_minutes, args=run.arguments(), run=False, trainer_defaults=quiet)
     trainer, model, data = cli.trainer, cli.model, cli.datamodule
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    callbacks[:] = [progress, curve, *callbacks, clock]  # the saver, which keeps the curve, comes after it
+    callbacks[:] = [progress, curve, *callbacks, clock, meter]  # the saver, which keeps the curve, comes after it
     if held is not None:
         (run.folder / "resolved.yaml").write_text(cli.parser.dump(cli.config, skip_none=False))
         trainer.loggers = [WandbLogger(experiment=tracker.begin(run), save_dir=run.folder, log_model=False)]
@@ -118,6 +122,8 @@ def _record(
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         init_from=run.variant.init_from,
         earlier_code=_callback(trainer, Saver).earlier,
+        machine=machine(trainer, _callback(trainer, Meter)),
+        evidence=_evidence(run, cli),
         **_videos(data, scored=sum(read)),
         **commit(),
     )
@@ -143,6 +149,20 @@ def _measured(model: VideoClassifier, metrics: Mapping[str, float], groups: Sequ
         "soft_by_group": by_group(soft, groups) if groups else {},
         "videos_by_group": {name: pack([name == of for of in groups]) for name in dict.fromkeys(groups)},
     }
+
+
+def _evidence(run: Run, cli: VideoCLI) -> Evidence:
+    """What the record of a run that has just been tested was made by and made of."""
+    model, videos = cli.model, [] if cli.model.diverged else in_order(cli.model.tested)
+    classes = model.net.config.num_classes
+    return Evidence(
+        command=command(run),
+        started=_callback(cli.trainer, Meter).started,
+        content={split: content(cli.datamodule, split) for split in ("train", "val", "test")},
+        weights=weights(model.net.state_dict()),
+        loss=mean_loss(videos, classes if model.multi_label else None),
+        by_class=by_class(videos, classes, model.multi_label) if videos and classes <= MOST_CLASSES else [],
+    )
 
 
 def _videos(data: VideoDataModule, scored: int) -> dict[str, Any]:

@@ -80,25 +80,52 @@ def soft_scores(videos: Iterable[VideoScores]) -> list[float]:
     return [0.0 if video.scores is None else 100 * float(video.scores[only_label(video)]) for video in videos]
 
 
+def mean_loss(videos: Sequence[VideoScores], classes: int | None) -> float | None:
+    """The cross-entropy of the readable videos' scores, or, of several labels, its mean over so many classes.
+
+    A probability too small for a number counts as the smallest one. None: no video is readable.
+    """
+    readable = [video for video in videos if video.scores is not None]
+    if classes is None:
+        right = np.array(soft_scores(readable)) / 100
+    else:
+        scores, labels = as_arrays(readable, classes)
+        right = np.where(labels, scores, 1 - scores)
+    return round(float(-np.log(np.maximum(right, np.finfo(np.float64).tiny)).mean()), 6) if readable else None
+
+
+def by_class(videos: Sequence[VideoScores], classes: int, multi_label: bool) -> list[float | None]:
+    """Top-1 of each class in percent, or its average precision where videos have several; None without test videos."""
+    if multi_label:
+        scores, labels = as_arrays(videos, classes)
+        columns = ((scores[:, [k]], labels[:, [k]]) for k in range(classes))
+        return [round(float(by_video(*column).mean()), 2) if column[1].any() else None for column in columns]
+    found = by_group([100 * one for one in right(videos, 1)], [str(only_label(video)) for video in videos])
+    return [round(found[str(label)], 2) if str(label) in found else None for label in range(classes)]
+
+
 def by_group(numbers: Sequence[float], groups: Sequence[str]) -> dict[str, float]:
     """The mean of a number of each video by group, `groups` naming the group of each video."""
-    return {
-        name: round(
-            sum(number for number, of in zip(numbers, groups, strict=True) if of == name) / groups.count(name), 4
-        )
-        for name in dict.fromkeys(groups)
-    }
+    members: dict[str, list[float]] = {group: [] for group in groups}
+    for number, group in zip(numbers, groups, strict=True):
+        members[group].append(number)
+    return {group: round(sum(of) / len(of), 4) for group, of in members.items()}
 
 
 def contributions(videos: Sequence[VideoScores], num_classes: int) -> Float[np.ndarray, " V"]:
     """What each video contributes to the mAP; an unreadable one scores 0 in every class."""
-    scores = np.zeros((len(videos), num_classes))
+    return by_video(*as_arrays(videos, num_classes))
+
+
+def as_arrays(videos: Sequence[VideoScores], classes: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Scores of the videos, and whether each has each label: (V, classes) both."""
+    scores = np.zeros((len(videos), classes))
     labels = np.zeros(scores.shape, bool)
     for row, video in enumerate(videos):
         labels[row, video.label] = True
         if video.scores is not None:
             scores[row] = video.scores
-    return by_video(scores, labels)
+    return scores, labels
 
 
 def in_order(tested: Mapping[int, VideoScores]) -> list[VideoScores]:

@@ -26,6 +26,7 @@ from nl_lightning.train import checkpoints
 from nl_lightning.train import execute as execution
 from nl_lightning.train.callbacks import Progress
 from nl_lightning.train.classifier import VideoClassifier
+from nl_lightning.train.evidence import weights as digest
 from nl_lightning.train.lightning_cli import lightning_command
 from nl_lightning.train.predictions import read_predictions, read_protocol
 from nl_lightning.train.scores import mean_softmax
@@ -117,6 +118,17 @@ def test_a_run_ends_in_a_record_and_predictions(home: Path, finished: Run) -> No
     np.testing.assert_allclose(unpack_numbers(record.soft_by_video, 22), 100 * of_label, rtol=1e-6)
     assert record.soft == pytest.approx(100 * of_label.mean(), abs=1e-4)
     assert record.soft == pytest.approx(again.soft_score(), abs=1e-4)
+    assert record.machine is not None
+    assert record.machine.precision == "32-true"
+    assert 0 < (record.machine.peak_memory or 0) <= (record.machine.memory or 0)
+    said = record.evidence
+    assert said is not None
+    assert said.command == "nl-lightning run .../study.yaml --recipe .../tiny.yaml --variant nl --seed 0"
+    assert said.started <= record.finished
+    assert set(said.content) == {"train", "val", "test"}
+    assert said.weights == digest({k.removeprefix("net."): v for k, v in weights(run).items() if k.startswith("net.")})
+    assert said.loss == pytest.approx(-np.log(of_label).mean(), abs=1e-5)
+    assert np.mean(np.array(said.by_class, float)) == pytest.approx(record.top1, abs=0.01)  # two videos of each
 
 
 def _buffer(key: str) -> bool:

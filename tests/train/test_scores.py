@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchmetrics.classification import MultilabelAveragePrecision
 
-from nl_lightning.train.scores import by_video
+from nl_lightning.train.scores import VideoScores, by_class, by_video, mean_loss
 
 
 def made_up(videos: int, classes: int, seed: int = 0, ties: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -77,3 +77,19 @@ def test_the_noise_is_that_of_resampled_videos() -> None:
     ]
     error = differences.std(ddof=1) / math.sqrt(400)
     assert error == pytest.approx(np.std(drawn), rel=0.15)
+
+
+def test_loss_and_classes_by_hand() -> None:
+    videos = [
+        VideoScores("a", 0, np.array([0.5, 0.25, 0.25])),
+        VideoScores("b", 0, np.array([0.0, 0.5, 0.5])),
+        VideoScores("c", 2, None),  # unreadable: wrong, and not in the loss
+    ]
+    assert by_class(videos, 3, multi_label=False) == [50, None, 0]
+    assert mean_loss(videos[:1], None) == pytest.approx(math.log(2), abs=1e-6)
+    assert 300 < (mean_loss(videos, None) or 0) < 400  # a probability of 0 is a large loss, and a number
+    assert mean_loss(videos[2:], None) is None
+    several = [VideoScores("a", (0, 1), np.array([0.5, 0.8, 0.1])), VideoScores("b", (1,), np.array([0.5, 0.9, 0.1]))]
+    assert by_class(several, 3, multi_label=True) == [50, 100, None]  # a constant is at chance
+    expected = -np.log([0.5, 0.8, 0.9, 0.5, 0.9, 0.9]).mean()
+    assert mean_loss(several, 3) == pytest.approx(expected, abs=1e-6)
