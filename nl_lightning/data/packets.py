@@ -111,7 +111,9 @@ def _read_packets(path: str, size: int) -> Index:
     with av.open(url(path)) as container:
         stream = video_stream(container)
         kind, brand = container.format.name, container.metadata.get("major_brand", "")
-        subsampled, is_shown = "420" in str(stream.pix_fmt), _Shown(stream.codec_context.name)
+        codec = stream.codec_context.name
+        # A picture of Motion JPEG needs no other one, whatever its colours.
+        subsampled, is_shown = "420" in str(stream.pix_fmt) or codec == "mjpeg", _Shown(codec)
         for packet in container.demux(stream):
             if packet.size:
                 if is_shown(packet):
