@@ -15,6 +15,7 @@ right and wrong. scipy.stats and statsmodels have Wilson's interval and Holm's m
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -79,16 +80,22 @@ class Difference:
 
     def _tail(self, distance: float) -> float:
         """The tail at which the interval just reaches a bound that lies so far from the centre."""
-        if distance < 0:
-            return 1 - self._tail(-distance)
-        low, high = -700.0, float(np.log(0.5))  # logarithms: from as good as sure to no idea
-        for _ in range(60):
-            middle = (low + high) / 2
-            if half_width(float(np.exp(middle)), self.seed_se, self.video_se, self.seeds) > distance:
-                low = middle
-            else:
-                high = middle
-        return float(np.exp(high))
+        tail = _tail_beyond(abs(distance), self.seed_se, self.video_se, self.seeds)
+        return tail if distance >= 0 else 1 - tail
+
+
+@lru_cache(4096)  # a verdict asks for both sides of each bound, several times
+def _tail_beyond(distance: float, seed_se: float, video_se: float, seeds: int) -> float:
+    if distance == float("inf"):
+        return 0.0
+    low, high = -700.0, float(np.log(0.5))  # logarithms: from as good as sure to no idea
+    for _ in range(60):
+        middle = (low + high) / 2
+        if half_width(float(np.exp(middle)), seed_se, video_se, seeds) > distance:
+            low = middle
+        else:
+            high = middle
+    return float(np.exp(high))
 
 
 def half_width(tail: float, seed_se: float, video_se: float, seeds: int) -> float:
