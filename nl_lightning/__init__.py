@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 if TYPE_CHECKING:
     from nl_lightning.errors import UserError as UserError
+    from nl_lightning.models.conventions import ControlConfig as ControlConfig
     from nl_lightning.models.conventions import Conventions as Conventions
     from nl_lightning.models.conventions import Inflate, Instantiation, SumOver
     from nl_lightning.models.fast import FastNonLocalBlock as NonLocalBlock  # noqa: F401
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ControlConfig": "models.conventions.ControlConfig",
     "Conventions": "models.conventions.Conventions",
     "NonLocalBlock": "models.fast.FastNonLocalBlock",
     "NonLocalConfig": "models.nonlocal_block.NonLocalConfig",
@@ -70,6 +72,7 @@ class _Options(TypedDict, total=False):
     spatial_strides: tuple[int, int, int, int, int, int]
     dropout: float
     conventions: "Conventions"
+    control: "ControlConfig"
 
 
 def c2d_r50(non_local: "Blocks" = 0, **options: Unpack[_Options]) -> "VideoResNet":
@@ -81,7 +84,7 @@ def c2d_r50(non_local: "Blocks" = 0, **options: Unpack[_Options]) -> "VideoResNe
         sum_over: ``spacetime`` (default), ``space`` or ``time``.
         subsample: whether phi and g are max-pooled by 2 x 2 in space (default: yes).
         stage: where a single block is: before the last residual block of this stage (default: ``res4``).
-        num_classes, width, temporal_strides, spatial_strides, dropout, conventions: see :class:`ResNetConfig`.
+        num_classes, width, temporal_strides, spatial_strides, dropout, conventions, control: see :class:`ResNetConfig`.
 
     Raises:
         UserError: Table 2 has no such number of blocks, or a setting is out of range.

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from nl_lightning.models.conventions import Conventions
+from nl_lightning.models.conventions import ControlConfig, Conventions
 from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig
 from nl_lightning.study.loading import load_study
@@ -26,4 +26,6 @@ def network(variant: Variant, **conventions: Any) -> ResNetConfig:
     net: dict[str, Any] = dict(variant.net)
     if "non_local" in net:
         net["non_local"] = NonLocalConfig(**net["non_local"])
+    if "control" in net:
+        net["control"] = ControlConfig(**net["control"])
     return ResNetConfig(**net, conventions=Conventions(**conventions))

@@ -79,6 +79,10 @@ def test_every_variant_is_understood_under_every_recipe(name: str, recipe: str) 
         assert (built is None) == (asked is None)
         if asked is not None:
             assert {key: built[key] for key in asked} == asked
+        stated, control = run.variant.net.get("control"), config.model.net.control
+        assert (control is None) == (stated is None)
+        if stated is not None:
+            assert {key: control[key] for key in stated} == stated
         if run.variant.clip == "128f":
             short = plain.config["data"]
             assert config.data.num_frames * config.data.frame_stride > short["num_frames"] * short["frame_stride"]

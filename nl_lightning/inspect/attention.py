@@ -41,7 +41,10 @@ Scope = tuple[int | slice | EllipsisType, ...]
 def block_named(net: VideoResNet, name: str) -> NonLocalBlock:
     """The non-local block after a residual block, such as ``res3.1``. UserError naming those that there are."""
     blocks: dict[str, NonLocalBlock] = {
-        f"{stage}.{after}": block for stage in STAGES for after, block in getattr(net, stage).non_local.items()
+        f"{stage}.{after}": block
+        for stage in STAGES
+        for after, block in getattr(net, stage).non_local.items()
+        if isinstance(block, NonLocalBlock)  # a control has no pairs
     }
     if not blocks:
         raise UserError("block: this network has no non-local block")

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from nl_lightning.errors import UserError
+from nl_lightning.models.controls import Context
 from nl_lightning.models.conventions import Triple
 from nl_lightning.models.forms import Form, form_of
 from nl_lightning.models.nonlocal_block import NonLocalBlock
@@ -117,6 +118,8 @@ def _count(net: VideoResNet, clip: Triple) -> dict[str, int]:
             macs[name] = module.weight.numel() * places
         elif isinstance(module, NonLocalBlock):
             macs[name] = _products(module, inputs[0])
+        elif isinstance(module, Context):
+            macs[name] = module.products(inputs[0])
 
     for name, module in net.named_modules():
         module.register_forward_hook(partial(record, name=name))

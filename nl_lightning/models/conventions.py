@@ -8,7 +8,7 @@ known; re-runs of the released code land within 0.3 points of it. ``Conventions(
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal, get_args, get_type_hints
 
 from nl_lightning.errors import UserError
@@ -16,6 +16,7 @@ from nl_lightning.errors import UserError
 Instantiation = Literal["gaussian", "embedded_gaussian", "dot_product", "concatenation"]
 SumOver = Literal["space", "time", "spacetime"]
 Inflate = Literal["none", "3x1x1", "3x3x3"]
+Control = Literal["hidden", "average", "query_independent", "residual", "pixel"]
 Kernels = Literal["fast", "definition"]
 """How Eq. (1) and the layers of Table 1 are computed: in fewer passes over memory, or as the paper writes them."""
 Triple = tuple[int, int, int]
@@ -23,6 +24,10 @@ Triple = tuple[int, int, int]
 INSTANTIATIONS: tuple[Instantiation, ...] = get_args(Instantiation)
 SUM_OVER: tuple[SumOver, ...] = get_args(SumOver)
 INFLATE: tuple[Inflate, ...] = get_args(Inflate)
+CONTROLS: dict[Control, float] = {
+    "hidden": 0.25, "average": 0.5, "query_independent": 0.5, "residual": 0.25, "pixel": 0.25,
+}  # fmt: skip
+"""The kinds of control, with the usual `hidden` of each."""
 
 STAGES = ("res2", "res3", "res4", "res5")
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -43,6 +48,51 @@ def check_placement(depth: int, placement: Mapping[str, Sequence[object]], at: s
                 raise UserError(f"{at}.{stage}: {known}, not {block!r}")
             if list(after).count(block) > 1:
                 raise UserError(f"{at}.{stage}: residual block {block} is named twice")
+
+
+@dataclass(frozen=True)
+class ControlConfig:
+    """What a network has in place of non-local blocks, to see what these buy. None of it is in the paper.
+
+    Attributes:
+        kind: ``hidden``: one hidden layer between global pooling and the classifier.
+            ``average``: in the place of a block, the average of g(x_j) over all positions j, added at every position.
+            ``query_independent``: the same with a softmax over j that is one for all positions i (as in GCNet).
+            ``residual``: in the place of a block, a plain residual block.
+            ``pixel``: no ResNet at all: one 1 x 1 convolution, global average, one hidden layer, classifier.
+        placement: where ``average``, ``query_independent`` and ``residual`` stand, as that of non-local blocks.
+        hidden: channels of the hidden layer, as a share of the channels of the map that it sees (``pixel``: of res5).
+            None is the usual share, see :data:`CONTROLS`.
+    """
+
+    kind: Control
+    placement: dict[str, list[int]] = field(default_factory=dict)
+    hidden: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in CONTROLS:
+            raise UserError(f"kind: expected one of {', '.join(CONTROLS)}, not {self.kind!r}")
+        if self.hidden is not None and not 0 < self.hidden <= 8:
+            raise UserError(f"hidden: expected a share of the channels, above 0 and up to 8, not {self.hidden!r}")
+        if self.placed and not self.placement:
+            raise UserError(f"placement: {self.kind} stands in the place of blocks: name stages and residual blocks")
+        if self.placement and not self.placed:
+            raise UserError(f"placement: {self.kind} has no place in a stage; leave it out")
+
+    @property
+    def placed(self) -> bool:
+        """Whether it stands in the place of blocks."""
+        return self.kind not in ("hidden", "pixel")
+
+    def check(self, depth: int, blocks: bool, at: str = "control") -> None:
+        """UserError if a ResNet of this depth, with or without non-local blocks, can't have it."""
+        check_placement(depth, self.placement, f"{at}.placement")
+        if blocks and self.kind != "hidden":
+            raise UserError(f"{at}: {self.kind} stands in the place of non-local blocks: leave non_local out")
+
+    def channels(self, of: int) -> int:
+        """Channels of the hidden layer for a map of so many."""
+        return max(1, round(of * (self.hidden or CONTROLS[self.kind])))
 
 
 @dataclass(frozen=True)

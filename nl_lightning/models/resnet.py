@@ -22,10 +22,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nl_lightning.errors import UserError
+from nl_lightning.models.controls import put_control
 from nl_lightning.models.conventions import (
     BLOCKS,
     INFLATE,
     STAGES,
+    ControlConfig,
     Conventions,
     Inflate,
     Rules,
@@ -53,6 +55,7 @@ class ResNetConfig:
         dropout: after global pooling, in training.
         conventions: where the paper and the released code differ.
         min_channels: no layer has fewer, however small `width` is.
+        control: what is there in place of non-local blocks, for comparison; not in the paper.
     """
 
     depth: Literal[50, 101] = 50
@@ -65,6 +68,7 @@ class ResNetConfig:
     dropout: float = 0.5
     conventions: Conventions = Conventions()  # noqa: RUF009 - frozen
     min_channels: int = 1
+    control: ControlConfig | None = None
 
     def __post_init__(self) -> None:
         if self.depth not in BLOCKS:
@@ -78,6 +82,8 @@ class ResNetConfig:
             )
         if self.non_local is not None:  # jsonargparse doesn't check the keys of a dict
             check_placement(self.depth, self.non_local.placement)
+        if self.control is not None:
+            self.control.check(self.depth, self.non_local is not None)
 
     def inflated(self, stage: str) -> list[bool]:
         """Which residual blocks of `stage` hold a kernel inflated in time."""
@@ -103,9 +109,8 @@ def half(kernel: Triple) -> Triple:
 class Bottleneck(nn.Module):
     """A residual block 1x1, 3x3, 1x1; the spatial stride is on the 3x3, as in the released code."""
 
-    def __init__(self, channels: int, mid: int, stride: int, inflate: str, rules: Rules) -> None:
+    def __init__(self, channels: int, mid: int, out: int, stride: int, inflate: str, rules: Rules) -> None:
         super().__init__()
-        out = EXPANSION * mid
         norm = NORMS[rules.norm]
         time1 = 3 if inflate == "3x1x1" else 1
         time2 = 3 if inflate == "3x3x3" else 1
@@ -133,10 +138,11 @@ class Stage(nn.Module):
     def __init__(self, config: ResNetConfig, name: str, channels: int, mid: int, stride: int) -> None:
         super().__init__()
         self.blocks = nn.ModuleList()
+        out = EXPANSION * mid
         for inflated in config.inflated(name):
             inflate = config.inflate if inflated else "none"
-            self.blocks.append(Bottleneck(channels, mid, stride, inflate, config.conventions.rules))
-            channels, stride = EXPANSION * mid, 1
+            self.blocks.append(Bottleneck(channels, mid, out, stride, inflate, config.conventions.rules))
+            channels, stride = out, 1
         self.recompute = False
         self.group = config.conventions.rules.res3_group if name == "res3" else 0
         self.non_local = nn.ModuleDict()
@@ -217,6 +223,8 @@ class VideoResNet(nn.Module):
             channels = EXPANSION * mid
         self.dropout = nn.Dropout(config.dropout)
         self.fc = nn.Linear(channels, config.num_classes)
+        if config.control is not None:
+            put_control(self, config.control, Bottleneck)
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv3d) and ".non_local." not in name:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")

@@ -17,6 +17,7 @@ from nl_lightning.errors import UserError, nearest
 from nl_lightning.models.conventions import (
     BLOCKS,
     STAGES,
+    ControlConfig,
     Conventions,
     Inflate,
     Instantiation,
@@ -70,6 +71,7 @@ class _Net:
     depth: Literal[50, 101]
     inflate: Inflate = "none"
     non_local: _NonLocal | None = None
+    control: ControlConfig | None = None
     width: Annotated[float, Field(gt=0, le=64)] | None = None
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     conventions: Annotated[dict[str, Any], AfterValidator(_conventions)] | None = None
@@ -84,6 +86,9 @@ class _Net:
                 self.depth, cast(Mapping[str, list[int]], self.non_local.placement), f"{at}.non_local.placement"
             )
             net["non_local"] = {key: value for key, value in vars(self.non_local).items() if value is not None}
+        if self.control is not None:
+            self.control.check(self.depth, self.non_local is not None, f"{at}.control")
+            net["control"] = {key: value for key, value in vars(self.control).items() if value}
         rest = {"width": self.width, "dropout": self.dropout, "conventions": self.conventions}
         return net | {key: value for key, value in rest.items() if value is not None}
 

@@ -128,7 +128,7 @@ def _recipe_config(path: Path) -> dict[str, Any]:
     config = load_yaml(path)
     known = checked(_Known, config, str(path), unknown="ignore")
     # A network in a recipe would slip into every variant that leaves the key out, baselines above all.
-    for key in ("depth", "inflate", "non_local"):
+    for key in ("depth", "inflate", "non_local", "control"):
         if key in known.model.net:
             raise UserError(f"{path}: model.net.{key} belongs to the variants of a study, not to a recipe")
     assert isinstance(config, dict)

@@ -45,9 +45,13 @@ class Variant:
         ]
 
     def columns(self) -> dict[str, str | int]:
-        """The variant as flat columns for a table of runs, such as W&B's; ``blocks``: non-local blocks."""
+        """The variant as flat columns for a table of runs, such as W&B's.
+
+        ``blocks``: non-local blocks, or what stands in their place.
+        """
         non_local: Mapping[str, Any] = self.net.get("non_local") or {}
-        placement: Mapping[str, list[int]] = non_local.get("placement", {})
+        control: Mapping[str, Any] = self.net.get("control") or {}
+        placement: Mapping[str, list[int]] = (non_local or control).get("placement", {})
         inflate = self.net.get("inflate", "none")
         return {
             "variant": self.name,
@@ -59,6 +63,7 @@ class Variant:
             "blocks": sum(len(after) for after in placement.values()),
             "placement": "+".join(placement_name(stage, len(after)) for stage, after in placement.items()) or "none",
             "sum_over": non_local.get("sum_over", "none"),
+            "control": control.get("kind", "none"),
             "clip": self.clip or "default",
         }
 

@@ -37,6 +37,8 @@ def export_weights(path: Path, out: Path, to: Target) -> int:
     """
     tensors, header = read_weights(path)
     kind = CAFFE2 if to == "caffe2" else SLOWFAST
+    if header.net.control is not None:
+        raise UserError(f"{kind.name} has no control networks, such as this one with {header.net.control.kind}")
     theirs = _renamed(tensors, kind)
     beside: dict[str, Any] = (
         {"lr": _rate(header)} if to == "caffe2" else {"cfg": yaml.safe_dump(_configuration(header))}

@@ -86,6 +86,12 @@ class WeightsHeader:
         """One line of JSON; the inverse of :func:`header_from_json`."""
         raw = asdict(self)
         conventions = self.net.conventions
+        for name, usual in {
+            "min_channels": 1,
+            "control": None,
+        }.items():  # these came later: old headers stay as they were
+            if raw["net"][name] == usual:
+                del raw["net"][name]
         raw["net"]["conventions"] = {"profile": conventions.profile, **asdict(conventions.rules)}
         return json.dumps(raw)
 

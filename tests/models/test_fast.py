@@ -10,6 +10,7 @@ from networks import every_variant, network
 from torch import Tensor, nn
 
 from nl_lightning.models import fast
+from nl_lightning.models.controls import Context
 from nl_lightning.models.conventions import Conventions, Triple
 from nl_lightning.models.fast import (
     FRAMES,
@@ -235,7 +236,7 @@ def random_net(config: ResNetConfig, seed: int = 0) -> VideoResNet:
         if isinstance(module, nn.BatchNorm3d):
             nn.init.normal_(module.running_mean, std=0.1)  # type: ignore[arg-type]
             nn.init.uniform_(module.running_var, 0.5, 2)  # type: ignore[arg-type]
-        if isinstance(module, NonLocalBlock) and not module.W_z.weight.any():
+        if isinstance(module, NonLocalBlock | Context) and not module.W_z.weight.any():
             nn.init.kaiming_normal_(module.W_z.weight)
     return net
 
@@ -258,6 +259,7 @@ def test_every_variant_is_its_definition(name: str, profile: Any) -> None:
         (1, 1, 2),
         dropout=0.0,
         conventions=config.conventions,
+        control=config.control,
     )
     plain = random_net(config).double()
     quick = use_kernels(copy.deepcopy(plain))

@@ -68,7 +68,7 @@ def test_recipes_that_are_refused(recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no recipe 'quik' in .*recipes; did you mean 'quick'"):
         load_recipe("quik", root=tmp_path)
     path = tmp_path / "own.yaml"
-    for key in ("depth: 50", "inflate: 3x1x1", "non_local: {sum_over: time}"):
+    for key in ("depth: 50", "inflate: 3x1x1", "non_local: {sum_over: time}", "control: {kind: pixel}"):
         path.write_text(f"model: {{net: {{{key}}}}}")
         with pytest.raises(UserError, match=f"model.net.{key.split(':')[0]} belongs to the variants"):
             load_recipe(path)

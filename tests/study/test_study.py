@@ -122,6 +122,7 @@ def test_the_names_of_variants_say_what_they_are(table2: Study) -> None:
         "blocks": 5,
         "placement": "res3x2+res4x3",
         "sum_over": "time",
+        "control": "none",
         "clip": "default",
     }
 
@@ -181,6 +182,20 @@ def test_arguments(table2: Study) -> None:
         '--model.net.non_local={"placement": {"res3": [1, 3], "res4": [1, 3, 5]}, '
         '"instantiation": "embedded_gaussian", "sum_over": "spacetime"}',
     ]
+
+
+def test_controls_are_settings_like_blocks() -> None:
+    controls = load_study(EXPERIMENTS / "controls.yaml")
+    assert controls.variants["one_pixel"].arguments() == [
+        "--model.net.depth=50",
+        '--model.net.control={"kind": "pixel"}',
+    ]
+    residual = controls.variants["c2d_r50_residual5"]
+    assert residual.arguments()[1:] == [
+        '--model.net.control={"kind": "residual", "placement": {"res3": [1, 3], "res4": [1, 3, 5]}, "hidden": 0.49}'
+    ]
+    shown = {key: residual.columns()[key] for key in ("control", "instantiation", "blocks", "placement")}
+    assert shown == {"control": "residual", "instantiation": "none", "blocks": 5, "placement": "res3x2+res4x3"}
 
 
 def test_absolute_numbers_compare_on_the_papers_data_only(table2: Study, tmp_path: Path) -> None:
@@ -264,6 +279,14 @@ DEEP = "{net: {depth: 101}}"
         ("dot_product", "dotproduct", "instantiation: expected one of gaussian, embedded_gaussian, dot_product"),
         ("sum_over: time}", "sum_over: when}", "sum_over: expected one of space, time, spacetime, got 'when'"),
         (", sum_over: time}", "}", "non_local: the key 'sum_over' is missing"),
+        (DEEP, "{net: {depth: 101, control: {}}}", "deep.net.control: the key 'kind' is missing"),
+        (DEEP, "{net: {depth: 101, control: {kind: averages}}}", "kind: expected one of .*did you mean 'average'"),
+        (DEEP, "{net: {depth: 101, control: {kind: pixel, hiden: 1}}}", "unknown key 'hiden'; did you mean 'hidden'"),
+        (DEEP, "{net: {depth: 101, control: {kind: average}}}", "control: placement: average stands in the place of"),
+        (DEEP, "{net: {depth: 101, control: {kind: residual, placement: {res4: [23]}}}}",
+         "deep.net.control.placement.res4: res4 of ResNet-101 has the residual blocks 0 to 22, not 23"),
+        ("{depth: 50, non_local", "{depth: 50, control: {kind: pixel}, non_local",
+         "block.net.control: pixel stands in the place of non-local blocks: leave non_local out"),
         ("sum_over: time}", "sum_over: time, subsample: 2}", "subsample: expected true or false, got 2"),
         ("init_from: plain", "init_from: plane", "variants.long.init_from: unknown 'plane'; did you mean 'plain'"),
         ("init_from: plain", "init_from: long", "goes round in a circle: long -> long"),
