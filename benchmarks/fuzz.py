@@ -103,7 +103,7 @@ SETTINGS = {
     "data": """root train_list num_frames frame_stride crop short_side batch_size num_workers num_clips num_crops
         decoder manifest shards max_unreadable decode_seconds test_crop folds clip_starts""",
     "model": """net.depth net.width net.num_classes net.inflate net.dropout net.non_local net.temporal_strides mean
-        std schedule lr_batch init_from init_new imagenet weights test_pool precise_bn
+        std schedule lr_batch init_from init_new loaded_lr imagenet weights test_pool precise_bn
         views_per_forward predictions""",
     "trainer": "devices max_epochs precision accelerator default_root_dir limit_val_batches accumulate_grad_batches",
 }

@@ -17,7 +17,7 @@ from nl_lightning.cli.parsing import KEY_VALUE, OPTION, SEED, SEVERAL, number, w
 from nl_lightning.errors import UserError, mistake, terminal, visible
 from nl_lightning.study.files import overwriting
 from nl_lightning.study.loading import find_study, load_study
-from nl_lightning.study.recipe import Recipe, load_recipe
+from nl_lightning.study.recipe import Recipe, load_recipe, with_stills
 from nl_lightning.study.run import CHECKPOINT_MINUTES, Run, plan, to_run_again
 from nl_lightning.study.study import Study
 
@@ -51,7 +51,7 @@ class OfStudy:
         study = load_study(find_study(self.study))
         recipe = load_recipe(self.recipe or study.recipe)
         recipe.check_measures(study)
-        return study, recipe
+        return with_stills(study, recipe), recipe
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def status(which: Selected) -> int:
     table = plain_table("variant", "seed", "state", f"{metric.name} %", "")
     for one, state in zip(runs, found, strict=True):
         record = state.record
-        score = f"{record.score(metric):.1f}" if record and not record.diverged else ""
+        score = f"{record.score(metric):.1f}" if record and metric.key in record.scores else ""
         note = visible(record.outcome(metric) if record and record.diverged else state.note)
         table.add_row(one.variant.name, str(one.seed), state.name, score, note[: room - 3] + "..." * (len(note) > room))
     out.print(table)

@@ -62,8 +62,8 @@ class Runs:
         return None if record is None or record.diverged else record
 
     def records(self, variants: Iterable[str] | None = None) -> list[Record]:
-        """The records that count, of these variants (default: of all), by variant and seed."""
-        names = self.study.variants if variants is None else dict.fromkeys(variants)
+        """The records that count, of these variants (default: of all but stills), by variant and seed."""
+        names = list(dict.fromkeys(self.study.compared if variants is None else variants))
         found = (self.record(name, seed) for name in names for seed in self.seeds)
         return [record for record in found if record is not None]
 

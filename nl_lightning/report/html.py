@@ -142,7 +142,7 @@ def _interval(line: dict[str, Any], key: str) -> Interval | None:
 def _census(report: Report) -> list[dict[str, Any]]:
     """A line a record: what it is, what it says, and what it was measured with."""
     found, metric = [], report.runs.study.metric
-    for name in report.runs.study.variants:
+    for name in report.runs.study.compared:
         for i, record in enumerate(report.runs.records([name])):
             ends = over_videos(record, metric)
             kept = record.right_top1 if metric.counts_videos else record.mAP_by_video

@@ -368,7 +368,9 @@ def provenance(runs: Runs) -> list[tuple[str, str]]:
     if unreadable:
         more = f" and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
         scored += f"; unreadable, counted as wrong: {', '.join(unreadable[:5])}{more}"
+    stills = runs.records(runs.study.variants.keys() - set(runs.study.compared))
     hours = [_hours(sum(getattr(r, f"{phase}_seconds") for r in records)) for phase in ("train", "test")]
+    before = _hours(sum(r.train_seconds + r.test_seconds for r in stills))
     return [
         *lines,
         ("test videos", ", ".join([*videos, scored])),
@@ -377,7 +379,10 @@ def provenance(runs: Runs) -> list[tuple[str, str]]:
         ("versions", _several(", ".join(map(" ".join, sorted(r.versions.items()))) for r in records)),
         ("code", _several(r.commit[:12] + (" with uncommitted changes" if r.dirty else "") for r in records)),
         ("device", _several(r.device for r in records)),
-        ("time in all", f"{hours[0]} of training, {hours[1]} of testing"),
+        (
+            "time in all",
+            f"{hours[0]} of training, {hours[1]} of testing" + (f", {before} for stills before" if stills else ""),
+        ),
     ]
 
 

@@ -25,6 +25,7 @@ from nl_lightning.errors import UserError, bars, mistake, say, visible
 from nl_lightning.runs.processes import HELD, Process, how_it_ended, kill_session, start, stopping
 from nl_lightning.study.recipe import Recipe
 from nl_lightning.study.run import Run, State
+from nl_lightning.study.study import STILLS
 
 WORKER = [sys.executable, "-m", "nl_lightning.runs.worker"]
 """Command of a process that executes a run or prepares data."""
@@ -39,7 +40,12 @@ ENOUGH_DISK = 200 << 20
 
 
 def prepare(recipe: Recipe) -> int:
-    """Make or check the recipe's data in a process of its own, before any run starts; return an exit code."""
+    """Make or check the recipe's data in processes of their own, before any run starts; return an exit code."""
+    parts = [recipe, recipe.with_clip(STILLS)] if recipe.stills else [recipe]
+    return next((code for part in parts if (code := _prepare(part))), 0)
+
+
+def _prepare(recipe: Recipe) -> int:
     process = start([*WORKER, "prepare", *(f"--config={file}" for file in recipe.files)], os.environ, None)
     with stopping(lambda: [process]):
         code = process.wait()

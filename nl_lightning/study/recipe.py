@@ -4,6 +4,7 @@ A *recipe* is data, clips, schedule and trainer, as configuration files of ``nl-
 that a study has to know are checked here; the rest is the training's to check. Nothing that a recipe names is imported.
 """
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -17,7 +18,7 @@ from nl_lightning.errors import UserError
 from nl_lightning.study.border import Name, Positive, checked, load_yaml
 from nl_lightning.study.files import read_text
 from nl_lightning.study.loading import experiments_folders, find
-from nl_lightning.study.study import Study, Variant
+from nl_lightning.study.study import STILLS, Study, Variant
 
 # Settings that can't change a number: where things lie, how fast they go, what is shown. Not in a run's hash.
 NEUTRAL = {
@@ -34,6 +35,8 @@ NEUTRAL_IF_ONE = {"trainer.devices", "trainer.num_nodes"}
 class _Model:
     multi_label: bool = False
     net: dict[str, Any] = field(default_factory=dict)
+    init_from: str | None = None
+    imagenet: str | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class _Data:
 class _Known:
     """What a study has to know of a recipe."""
 
+    stills: bool = False
     model: _Model = field(default_factory=_Model)
     data: _Data = field(default_factory=_Data)
     trainer: dict[str, Any] = field(default_factory=dict)
@@ -67,6 +71,11 @@ class Recipe:
     def multi_label(self) -> bool:
         """Whether a video has several classes at once."""
         return self._known.model.multi_label
+
+    @property
+    def stills(self) -> bool:
+        """Whether networks start from 2-D networks that are trained on single frames (:func:`with_stills`)."""
+        return self._known.stills
 
     @property
     def folds(self) -> int:
@@ -133,6 +142,43 @@ def _recipe_config(path: Path) -> dict[str, Any]:
             raise UserError(f"{path}: model.net.{key} belongs to the variants of a study, not to a recipe")
     assert isinstance(config, dict)
     return config
+
+
+def with_stills(study: Study, recipe: Recipe) -> Study:
+    """The study as `recipe` trains it.
+
+    If the recipe says ``stills: true``, there is a plain 2-D network more for each depth and width, as ``stills_r50``,
+    of the clip ``stills``: so it is trained under ``<recipe>_stills.yaml``, on single frames. Every variant that starts
+    from no other one starts from the network of its depth and width, as the paper's start from ImageNet weights.
+
+    Raises:
+        UserError: the file is missing, says something else than single frames, or the recipe names other weights.
+    """
+    if not recipe.stills:
+        return study
+    at, own = recipe.files[0], recipe._known.model
+    for key in ("init_from", "imagenet"):
+        if getattr(own, key) is not None:
+            raise UserError(f"{at}: networks start from stills, or from model.{key}: leave one of them out")
+    overlay = recipe.overlay(STILLS)
+    if not overlay.is_file():
+        raise UserError(
+            f"{at}: stills: there is no {overlay}, which says how the networks of single frames are trained"
+        )
+    if (frames := recipe.with_clip(STILLS).frames) != 1:
+        raise UserError(f"{overlay}: data.num_frames: expected 1, as networks of stills are 2-D, got {frames}")
+    variants, added = dict(study.variants), {}
+    for name, variant in study.variants.items():
+        pixel = variant.net.get("control", {}).get("kind") == "pixel"  # no ResNet that could start from another
+        if variant.init_from is None and variant.clip != STILLS and not pixel:
+            net = {key: variant.net[key] for key in ("depth", "width") if key in variant.net}
+            plain = Variant(f"{STILLS}_r{'_w'.join(f'{value:g}' for value in net.values())}", net, STILLS)
+            added[plain.name] = plain
+            variants[name] = dataclasses.replace(variant, init_from=plain.name)
+    for name in added:
+        if name in study.variants and study.variants[name] != added[name]:
+            raise UserError(f"{study.path}: variants.{name}: recipe {recipe.name} has a network of stills of this name")
+    return dataclasses.replace(study, variants=variants | added)
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

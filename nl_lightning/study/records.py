@@ -145,7 +145,10 @@ class Record:
 
     def outcome(self, metric: Metric) -> str:
         """What came of the run, in a few words: ``top-1 45.4 %``, or that it diverged."""
-        return f"diverged: {self.diverged}" if self.diverged else f"{metric.name} {self.score(metric):.1f} %"
+        if self.diverged:
+            return f"diverged: {self.diverged}"
+        metric = next(one for one in (metric, *METRICS.values()) if one.key in self.scores)  # stills have their own
+        return f"{metric.name} {self.score(metric):.1f} %"
 
     @property
     def scores(self) -> dict[str, float]:

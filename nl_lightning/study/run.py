@@ -23,9 +23,9 @@ from nl_lightning.study.border import Seed, checked, read_json
 from nl_lightning.study.files import write_atomically
 from nl_lightning.study.loading import load_study
 from nl_lightning.study.lock import holder
-from nl_lightning.study.recipe import Recipe, load_recipe, run_hash
+from nl_lightning.study.recipe import Recipe, load_recipe, run_hash, with_stills
 from nl_lightning.study.records import Hash, Record, predictions_path, record_in_place, record_path
-from nl_lightning.study.study import Study, Variant
+from nl_lightning.study.study import STILLS, Study, Variant
 
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 """Where a run's newest weights lie, below its folder."""
@@ -159,6 +159,8 @@ class Run:
         arguments += [f"--seed_everything={self.seed}", *self.variant.arguments()]
         if self.parent is not None:
             arguments.append(f"--model.init_from={self.parent.checkpoint}")
+            if self.parent.variant.clip == STILLS:  # without blocks, and with other classes
+                arguments.append("--model.init_new=[non_local, fc]")
         return [
             *arguments,
             f"--model.predictions={self.predictions}",
@@ -332,6 +334,7 @@ def plan(
 
     With `parents`, the runs that a selected one starts from are selected too.
     """
+    study = with_stills(study, recipe)
     selected = study.select(tables, variants, parents)
     return [
         Run(study, study.variant(name), recipe, seed, results) for seed in dict.fromkeys(seeds) for name in selected
@@ -342,12 +345,13 @@ def identified(
     study: str, variant: str, recipe: str, seed: str, results: str, checkpoint_minutes: str = str(CHECKPOINT_MINUTES)
 ) -> Run:
     """The run of this :meth:`Run.identity`, as its files are now. UserError if it names none."""
-    of = load_study(Path(study))
     try:
         numbers = int(seed), float(checkpoint_minutes)
     except ValueError:
         raise UserError(f"{seed}, {checkpoint_minutes}: expected a seed and minutes between checkpoints") from None
-    return Run(of, of.variant(variant), load_recipe(recipe), numbers[0], Path(results), numbers[1])
+    under = load_recipe(recipe)
+    of = with_stills(load_study(Path(study)), under)
+    return Run(of, of.variant(variant), under, numbers[0], Path(results), numbers[1])
 
 
 def begun(study: Study, base: Recipe, results: Path) -> list[Run]:

@@ -18,6 +18,8 @@ from nl_lightning.errors import UserError, nearest
 from nl_lightning.study.border import Line, Percent
 from nl_lightning.study.metrics import TOP1, Metric
 
+STILLS = "stills"
+"""The clip of networks that are trained on single frames, for others to start from."""
 Ratio = Annotated[float, Field(gt=0, le=1e6)]
 
 
@@ -179,6 +181,11 @@ class Study:
     reported_on: str | None = None
     reported_videos: int | None = None
     grid: Grid | None = None
+
+    @property
+    def compared(self) -> list[str]:
+        """The variants, but for networks of stills, which others start from and nothing is compared with."""
+        return [name for name, variant in self.variants.items() if variant.clip != STILLS]
 
     def comparable(self, recipe: str) -> bool:
         """Whether accuracies under `recipe` can stand beside the reported ones, and not only gains."""

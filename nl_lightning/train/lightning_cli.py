@@ -101,6 +101,8 @@ class VideoCLI(LightningCLI):
         }
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        said = "nl-lightning run starts networks from 2-D ones that it trains on single frames; fit takes no notice"
+        parser.add_argument("--stills", type=bool, default=False, help=said)
         self.keys = [action.dest for action in parser._actions]
         parser.link_arguments("seed_everything", "data.seed")
         parser.link_arguments("model.net.num_classes", "data.num_classes")

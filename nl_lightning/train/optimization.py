@@ -31,7 +31,7 @@ class Schedule:
     """The learning rate of an iteration, as a factor of the optimiser's own.
 
     Attributes:
-        kind: ``steps``: times `gamma` at each milestone (paper, Sec. 4.1); ``cosine``: half a cosine down to 0.
+        kind: ``steps``: times `gamma` at each milestone (paper, Sec. 4.1); ``cosine``: half a cosine down to 0;
             ``linear``: 1, then a straight line down to 0.
         milestones: iterations, from 0. The paper's 150k and 300k of 400k.
         gamma: what a milestone multiplies by.

@@ -11,8 +11,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tiny_study import execute, planned, write_tiny_study
+from tiny_charades import write_tiny_charades
+from tiny_study import STUDY, execute, planned, write_tiny_study
 
+from nl_lightning.cli import main
 from nl_lightning.data.datamodule import VideoDataModule
 from nl_lightning.study.records import Record
 from nl_lightning.study.run import PREVIOUS, Run
@@ -164,3 +166,76 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert (tmp_path / "last.damaged.ckpt").read_bytes() == spoilt
     before.unlink()
     assert newest_whole(newest, speaks=True) is None
+
+
+INFLATED = "  nl: {net: {depth: 50, inflate: 3x1x1, "
+MUON = {
+    "model:": "stills: true\nmodel:\n  loaded_lr: 0.1\n  schedule: {kind: linear, warmup: 0.1}",
+    "class_path: torch.optim.AdamW, init_args: {lr: 0.003}": "class_path: nl_lightning.train.muon.MuonAdamW",
+    "num_classes: 11": "num_classes: 11, min_channels: 2",
+    "max_epochs: 3, check_val_every_n_epoch: 2": "max_epochs: 1",
+    "num_clips: 2\n  num_crops: 3": "num_clips: 1\n  num_crops: 1",
+}
+
+
+@pytest.fixture
+def with_stills(tmp_path: Path, small_videos: Path) -> Path:
+    """A study of which one variant is inflated, under a recipe with stills of several classes each."""
+    write_tiny_study(tmp_path, small_videos, MUON)
+    (tmp_path / "study.yaml").write_text(STUDY.replace("  nl: {net: {depth: 50, ", INFLATED))
+    videos = write_tiny_charades(tmp_path / "stills").parent / "charades"
+    (tmp_path / "tiny_stills.yaml").write_text(
+        "model: {multi_label: true, net: {num_classes: 4, temporal_strides: [1, 1, 1]}}\n"
+        f"data: {{root: {videos}, train_list: Charades_v1_train.csv, val_list: Charades_v1_test.csv,\n"
+        "  test_list: Charades_v1_test.csv, num_frames: 1, batch_size: 8}\n"
+        "trainer: {max_epochs: 1}\n"
+    )
+    return tmp_path
+
+
+def checkpoint(run: Run) -> dict[str, Any]:
+    found: dict[str, Any] = torch.load(run.checkpoint, weights_only=True)
+    return found
+
+
+def test_a_run_starts_from_its_stills_and_goes_on_after_being_killed(
+    with_stills: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Inflated, and at their own rates. The tables say what the stills took, and have no row of them."""
+    folder = with_stills
+    assert execute(planned(folder, "nl")) == 2
+    assert "train that run first" in planned(folder, "nl").state().note
+    assert execute(planned(folder, "stills_r50")) == 0
+    shutil.copytree(folder / "results", folder / "killed")
+    stills, whole, killed = planned(folder, "stills_r50"), planned(folder, "nl"), often(planned(folder, "nl", "killed"))
+    record = stills.state().record
+    assert record is not None
+    assert (record.mAP is None, record.top1, record.init_from) == (False, None, None)
+    assert finish(whole, monkeypatch, iter([0])) == 0
+    assert finish(killed, monkeypatch, iter([4, 0])) == 1
+    assert_same_outcome(whole, killed)
+
+    record = whole.state().record
+    assert record is not None
+    assert record.init_from == "stills_r50"
+    trained = checkpoint(whole)
+    rates = {
+        (group["muon"], group.get("times_lr", 1.0), group["initial_lr"])
+        for group in trained["optimizer_states"][0]["param_groups"]
+    }
+    assert {(muon, round(times, 9), round(rate, 9)) for muon, times, rate in rates} == {
+        (True, 0.1, 0.002), (False, 0.1, 0.001), (True, 1.0, 0.02), (False, 1.0, 0.01),
+    }  # fmt: skip
+    before, after = checkpoint(stills)["state_dict"], trained["state_dict"]
+    assert after["net.conv1.weight"].shape == (2, 3, 5, 7, 7)
+    torch.testing.assert_close(after["net.conv1.weight"].sum(2), before["net.conv1.weight"][:, :, 0], rtol=0, atol=0.05)
+
+    place = [str(folder / "study.yaml"), "--recipe", str(folder / "tiny.yaml"), "--results", str(folder / "results")]
+    capsys.readouterr()
+    assert main(["status", *place]) == 0
+    said = capsys.readouterr().out
+    assert "stills_r50  0     done" in said
+    assert main(["report", *place]) == 0
+    tables = "".join(path.read_text() for path in (folder / "results" / "tables").rglob("*.md"))
+    assert "for stills before" in tables
+    assert "stills_r50" not in tables
