@@ -23,6 +23,7 @@ from nl_lightning.data.manifest import NAME, Manifest
 from nl_lightning.data.match import Match
 from nl_lightning.data.sampling import EpochShuffle, Spread, Turns
 from nl_lightning.data.shards import Shards
+from nl_lightning.data.stills import Stills
 from nl_lightning.data.transforms import TestViews, TrainView
 from nl_lightning.data.videos import Labels, VideoList, every_fifth, refuse_outside, same_classes
 from nl_lightning.errors import UserError, ignore_stops
@@ -60,7 +61,7 @@ class VideoDataModule(L.LightningDataModule):
             :mod:`~nl_lightning.data.annotations` knows. ``{fold}`` in them is the number of the official split.
         folds: official splits of the data set; with 3, the seeds 0, 1, 2, 3 ... take the splits 1, 2, 3, 1 ...
         allow_outside: take videos that lie outside of `root`, be it by a path or a symbolic link.
-        longrange, match: generate this set at `root` if it isn't there.
+        longrange, match, stills: generate this set at `root` if it isn't there.
         shards: the folder of the same data set, packed (``nl-lightning data shards``); lists come from there as well.
         manifest: what ``nl-lightning data check`` found; if not given, ``census.parquet`` in `root`, if it is there.
             Videos that it found bad are left out of training; in testing they count as wrong.
@@ -98,6 +99,7 @@ class VideoDataModule(L.LightningDataModule):
         allow_outside: bool = False,
         longrange: LongRange | None = None,
         match: Match | None = None,
+        stills: Stills | None = None,
         shards: str | None = None,
         manifest: str | None = None,
         decoder: Decoder = "auto",
@@ -131,9 +133,11 @@ class VideoDataModule(L.LightningDataModule):
             raise UserError("data.decoded_copy keeps pictures as they are stored: set data.square_pixels to false")
         if shards is not None and folds > 1:
             raise UserError(f"data.shards hold the lists of one official split, and data.folds is {folds}: set it to 1")
-        if longrange is not None and match is not None:
-            raise UserError("data.longrange and data.match are both given: leave one out, or set it to null")
-        self.root, self.generated, self.decoded_copy = Path(root), longrange or match, decoded_copy
+        generated = [spec for spec in (longrange, match, stills) if spec is not None]
+        if len(generated) > 1:
+            both = " and ".join(f"data.{spec.name}" for spec in generated)
+            raise UserError(f"{both} are both given: set all but one to null")
+        self.root, self.generated, self.decoded_copy = Path(root), next(iter(generated), None), decoded_copy
         self.allow_outside = allow_outside
         lists = {"train": train_list, "val": val_list, "test": test_list}
         if self.generated is not None:
@@ -214,7 +218,7 @@ class VideoDataModule(L.LightningDataModule):
     @property
     def groups(self) -> list[str]:
         """The group of each test video, where the data set has groups; else nothing."""
-        if self.generated is None:
+        if self.generated is None or self.multi_label:
             return []
         return list(map(self.generated.group, self.videos("test").paths.names()))
 

@@ -209,7 +209,7 @@ def mp4(video: Clip, fps: int, codec: str, pix_fmt: str, options: dict[str, str]
     return file.getvalue()
 
 
-def background(rng: np.random.Generator, tint: tuple[int, int, int], spec: GeneratedSet) -> Picture:
+def background(rng: np.random.Generator, tint: tuple[float, float, float], spec: GeneratedSet) -> Picture:
     """Return a clip's background (H, W, 3): tint * (1 + 0.18 * smooth field) + colour offset.
 
     Order of draws: the (5, 5) field, the colour offset (3,).

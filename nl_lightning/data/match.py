@@ -165,14 +165,14 @@ def draw_colours(rng: np.random.Generator, distance: float) -> tuple[Colour, Col
     """
     angle = 2 * math.asin(distance / 2 / RADIUS)
     while True:
-        one, decoy, side = (direction(rng) for _ in range(3))
+        one, decoy, side = (draw_direction(rng) for _ in range(3))
         side -= (side * decoy).sum() * decoy
         other = math.cos(angle) * decoy + math.sin(angle) * side / math.sqrt((side**2).sum())
         if min(((one - decoy) ** 2).sum(), ((one - other) ** 2).sum()) >= (APART / RADIUS) ** 2:
             return colour_of(one), colour_of(decoy), colour_of(other)
 
 
-def direction(rng: np.random.Generator) -> Vector:
+def draw_direction(rng: np.random.Generator) -> Vector:
     """Draw a direction, uniformly: a unit vector (3,)."""
     drawn: Vector = rng.standard_normal(3)
     return drawn / math.sqrt((drawn**2).sum())
@@ -205,12 +205,12 @@ def draw_places(rng: np.random.Generator, count: int, spec: GeneratedSet, glyph:
 
 @functools.cache
 def glyph_mask(shape: int, side: int = GLYPH) -> npt.NDArray[np.float64]:
-    """Return the coverage in [0, 1] of a disc, a square ring or a plus, all of about one area, (side, side)."""
+    """Return the coverage in [0, 1] of a disc, a square ring of the same area, or a plus, (side, side)."""
     half, samples = side / 2, 16
     s = np.abs((np.arange(samples * side) + 0.5) / samples - half)  # pixels from the centre
     y, x = s[:, None], s[None, :]
     hole = math.sqrt(1 - math.pi / 4) * half  # so that the areas are equal
-    inside = (y**2 + x**2 < half**2, np.maximum(y, x) > hole, np.minimum(y, x) < half - hole)[shape]
+    inside = (y**2 + x**2 < half**2, np.maximum(y, x) > hole, np.minimum(y, x) < 0.2 * side)[shape]
     mask: npt.NDArray[np.float64] = inside.reshape(side, samples, side, samples).mean(axis=(1, 3))
     mask.setflags(write=False)  # it is cached
     return mask
