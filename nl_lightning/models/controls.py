@@ -30,25 +30,25 @@ class Context(nn.Module):
     def __init__(self, channels: int, hidden: int, attends: bool) -> None:
         super().__init__()
         self.w = nn.Conv3d(channels, 1, 1, bias=False) if attends else None
-        self.g = nn.Linear(channels, hidden)
+        self.g = nn.Conv3d(channels, hidden, 1)  # a kernel, as that of a block, and trained as such
         self.norm = nn.LayerNorm(hidden)
-        self.W_z = nn.Linear(hidden, channels)
+        self.W_z = nn.Conv3d(hidden, channels, 1)
         nn.init.kaiming_normal_(self.g.weight)
-        for zero in (self.g.bias, self.W_z.weight, self.W_z.bias):
-            nn.init.zeros_(zero)
+        for zero in ("g.bias", "W_z.weight", "W_z.bias"):
+            nn.init.zeros_(self.get_parameter(zero))
 
     def forward(self, x: Float[Tensor, "N C T H W"]) -> Float[Tensor, "N C T H W"]:
-        y = self.g(self.mean(x))  # (N, D)
-        y = self.W_z(F.relu(self.norm(y)))  # (N, C)
-        z: Tensor = x + y[:, :, None, None, None]
+        y = self.g(self.mean(x))  # (N, D, 1, 1, 1)
+        y = F.relu(self.norm(y.flatten(1)))  # (N, D)
+        z: Tensor = self.W_z(y[:, :, None, None, None]) + x
         return z
 
-    def mean(self, x: Float[Tensor, "N C T H W"]) -> Float[Tensor, "N C"]:
+    def mean(self, x: Float[Tensor, "N C T H W"]) -> Float[Tensor, "N C 1 1 1"]:
         """The sum of f(x_j) x_j over all positions j."""
         if self.w is None:
-            return x.mean(dim=(2, 3, 4))
+            return x.mean(dim=(2, 3, 4), keepdim=True)
         f = torch.softmax(self.w(x).flatten(1), dim=1)  # (N, T H W)
-        return (f[:, None] @ x.movedim(1, -1).flatten(1, 3))[:, 0]  # (N, C)
+        return (f[:, None] @ x.movedim(1, -1).flatten(1, 3)).mT[..., None, None]
 
     def products(self, x: Tensor) -> int:
         """Multiply-accumulates of the sum for maps x; an average is not counted, as global pooling isn't."""

@@ -64,11 +64,11 @@ def test_a_context_is_a_loop_over_positions(attends: bool) -> None:
     for parameter in block.parameters():
         nn.init.normal_(parameter)
     x = torch.randn(2, 6, 3, 4, 5, dtype=torch.float64)
-    p = {name: tensor.numpy() for name, tensor in block.state_dict().items()}
+    p = {name: tensor.numpy().squeeze() for name, tensor in block.state_dict().items()}
     expected = np.empty(x.shape)
     for n, video in enumerate(x.numpy()):
         positions = list(np.ndindex(3, 4, 5))
-        f = {j: np.exp(p["w.weight"].ravel() @ video[:, *j]) if attends else 1.0 for j in positions}
+        f = {j: np.exp(p["w.weight"] @ video[:, *j]) if attends else 1.0 for j in positions}
         y = sum(f[j] * (p["g.weight"] @ video[:, *j] + p["g.bias"]) for j in positions) / sum(f.values())
         y = (y - y.mean()) / np.sqrt(y.var() + 1e-5) * p["norm.weight"] + p["norm.bias"]
         z = p["W_z.weight"] @ np.maximum(y, 0) + p["W_z.bias"]
