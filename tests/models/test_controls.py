@@ -21,6 +21,7 @@ from nl_lightning.models.conventions import CONTROLS, ControlConfig, Conventions
 from nl_lightning.models.fast import FastVideoResNet, for_testing, use_kernels
 from nl_lightning.models.nonlocal_block import NonLocalBlock, NonLocalConfig
 from nl_lightning.models.resnet import Bottleneck, ResNetConfig, VideoResNet
+from nl_lightning.train.start import init_from
 from nl_lightning.weights.exporting import export_weights
 from nl_lightning.weights.file import InputSettings, WeightsHeader, header_from_json, load_weights, save_weights
 
@@ -258,6 +259,17 @@ def test_weight_files_hold_controls(kind: Any, tmp_path: Path) -> None:
         export_weights(path, tmp_path / "caffe2.pkl", "caffe2")
     with pytest.raises(UserError, match="block: this network has no non-local block"):
         block_named(net, "res4.4")
+
+
+@pytest.mark.parametrize(("kind", "new"), [("hidden", ["fc"]), ("average", ["res3.non_local.1", "res4.non_local.4"])])
+def test_controls_start_from_weights_without(kind: Any, new: list[str], tmp_path: Path) -> None:
+    """As non-local blocks do: what the file lacks stays new, all else is the file's."""
+    plain, path = trained(VideoResNet(small(None))), tmp_path / "plain.safetensors"
+    tensors = {name: tensor for name, tensor in plain.state_dict().items() if not name.startswith("fc.")}
+    save_weights(path, tensors, WeightsHeader(plain.config, InputSettings(8, 2), "nl-lightning", "", classifier=False))
+    net = VideoResNet(small(control(kind), inflate="3x1x1"))
+    assert init_from(net, path, ["non_local"]) == [*(part for part in new if part != "fc"), "fc"]
+    torch.testing.assert_close(net.res4.blocks[4].conv2.weight, plain.res4.blocks[4].conv2.weight)
 
 
 def test_headers_of_other_networks_are_as_before() -> None:
