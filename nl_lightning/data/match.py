@@ -47,8 +47,8 @@ NEAREST, FARTHEST = 60.0, 190.0  # RGB distance of the decoys' colours
 APART = 90.0  # least RGB distance of colours of different pairs
 GLYPH = 9  # side of a glyph in pixels
 GAP = 10  # least distance of two glyphs' corners in height or in width (pixels): they never touch
-EVENT = 2  # raw frames that an event lasts
-FAST, SLOW = 8, 16  # raw frames of a period
+PERIOD = 16  # raw frames; of every other one, eight
+EVENT = 4  # raw frames that a glyph is seen in a period
 
 Colour = tuple[float, float, float]
 Vector = npt.NDArray[np.float64]  # (3,)
@@ -64,11 +64,10 @@ class Match(GeneratedSet):
         size: height and width of a frame; `crop` is the crop that no glyph is ever cut by.
         fps: frames a second, written to the file.
         versions: which versions; each has two classes.
-        slow: share of the videos with a period of 16 frames in place of 8.
     """
 
     name: ClassVar[str] = "match"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     seeds: ClassVar[dict[str, int]] = {"train": 11, "val": 12, "test": 14}
 
     train: int = 8000
@@ -76,7 +75,6 @@ class Match(GeneratedSet):
     test: int = 3000
     num_frames: int = 16
     versions: tuple[Version, ...] = ("spacetime",)
-    slow: float = 0.0
 
     def __post_init__(self) -> None:
         """Raise UserError for numbers beyond reason, unknown versions, and frames without room for four glyphs."""
@@ -84,8 +82,6 @@ class Match(GeneratedSet):
         if not self.versions or len({*self.versions}) < len(self.versions) or not {*self.versions} <= TINTS.keys():
             said = f"expected some of {', '.join(TINTS)}, each once"
             raise UserError(f"match: versions are {', '.join(self.versions) or 'none'}, {said}")
-        if not 0 <= self.slow <= 1:
-            raise UserError(f"match: slow is {self.slow}, expected a share from 0 to 1")
         check_room(self)
 
     def classes(self) -> tuple[str, ...]:
@@ -129,22 +125,20 @@ class Scene:
 
     version: Version
     glyphs: tuple[Glyph, ...]
-    period: int  # raw frames
-    phase: int
+    phase: int  # raw frames
 
 
 def draw_scene(rng: np.random.Generator, label: int, spec: Match, hard: bool = False) -> Scene:
     """Draw a scene of class `label`; nothing but which pair gets which colours depends on the class.
 
-    Order of draws: shape of the equal pair; shape of the first of the mixed pair; the colours; slow or fast; phase; the
-    four places; which pair comes first in ``time``.
+    Order of draws: shape of the equal pair; shape of the first of the mixed pair; the colours; phase; the four places;
+    which pair comes first in ``time``.
     """
     version, matched = spec.versions[label // 2], label % 2
     equal, mixed = (int(shape) for shape in rng.integers(2, size=2))
     one, *decoys = draw_colours(rng, NEAREST if hard else float(rng.uniform(NEAREST, FARTHEST)))
     colours = [one, one, *decoys] if matched == 0 else [*decoys, one, one]
-    period = SLOW if rng.random() < spec.slow else FAST
-    phase = int(rng.integers(period))
+    phase = int(rng.integers(PERIOD))
     places = draw_places(rng, 4, spec, GLYPH)
     mixed_first = int(rng.integers(2))
     moments: tuple[int | None, ...] = (None,) * 4
@@ -154,7 +148,7 @@ def draw_scene(rng: np.random.Generator, label: int, spec: Match, hard: bool = F
         moments = (mixed_first, 2 + mixed_first, 1 - mixed_first, 3 - mixed_first)
         places = places[:1] * 4
     shapes = (equal, equal, mixed, 1 - mixed)
-    return Scene(version, tuple(map(Glyph, shapes, colours, places, moments)), period, phase)
+    return Scene(version, tuple(map(Glyph, shapes, colours, places, moments)), phase)
 
 
 def draw_colours(rng: np.random.Generator, distance: float) -> tuple[Colour, Colour, Colour]:
@@ -220,8 +214,8 @@ def shown(glyph: Glyph, scene: Scene, num_frames: int) -> npt.NDArray[np.bool_]:
     """Return in which of the (T,) frames a glyph is seen."""
     if glyph.moment is None:
         return np.ones(num_frames, bool)
-    begin = scene.phase + glyph.moment * scene.period // 4
-    seen: npt.NDArray[np.bool_] = (np.arange(num_frames) - begin) % scene.period < EVENT
+    begin = scene.phase + glyph.moment * PERIOD // 4
+    seen: npt.NDArray[np.bool_] = (np.arange(num_frames) - begin) % PERIOD < EVENT
     return seen
 
 
