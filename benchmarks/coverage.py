@@ -17,12 +17,13 @@ import numpy as np
 
 from benchmarks.machine import RESULTS
 from benchmarks.worlds import WORLDS, Luck, Tested, World, networks
-from nl_lightning.report.claims import Comparison, judge
+from nl_lightning.report.claims import judge
+from nl_lightning.report.comparisons import Comparison
 from nl_lightning.report.power import seeds_needed
 from nl_lightning.report.render import markdown_table
 from nl_lightning.report.uncertainty import LEVEL, Difference, paired, paired_numbers, unpaired, wilson
 from nl_lightning.report.words import of_rows
-from nl_lightning.study.study import Check, Claim, Study
+from nl_lightning.study.study import Check, Claim, Part, Study
 
 PAGE = Path(__file__).parent.parent / "docs" / "uncertainty.md"
 START, END = "<!-- coverage:start -->", "<!-- coverage:end -->"
@@ -48,7 +49,10 @@ def judged(checks: Sequence[Check], right: np.ndarray, table: str | None = "fami
 
     `table`: whose claims they are, one family; None: each claim is alone.
     """
-    claims = tuple(Claim(f"c{i}", f"Claim {i}.", table or f"t{i}", (check,)) for i, check in enumerate(checks))
+    if table is None:
+        return [word for check in checks for word in judged([check], right)]
+    parts = [Part("direction", f"Part {i}.", (check,)) for i, check in enumerate(checks)]
+    claims = tuple(Claim(f"c{i}", f"Claim {i}.", table, (part,)) for i, part in enumerate(parts))
     study = Study("simulated", "Simulated", Path(), "none", {}, {}, claims)
     known: dict[tuple[str, str], Difference] = {}
     comparisons = []
@@ -56,7 +60,7 @@ def judged(checks: Sequence[Check], right: np.ndarray, table: str | None = "fami
         for pair in claim.checks[0].pairs():
             if pair not in known:
                 known[pair] = paired(*(right[int(name)] for name in pair))
-            comparisons.append(Comparison(claim, claim.checks[0], *pair, None, known[pair]))
+            comparisons.append(Comparison(claim, claim.parts[0], claim.checks[0], *pair, None, known[pair]))
     return [verdict.word for verdict in judge(study, comparisons)]
 
 
@@ -98,16 +102,16 @@ def count_pairs(first: Luck, others: Luck, studies: int, generator: np.random.Ge
         for seeds in SEEDS:
             some = Tested(*(part[:, :seeds] for part in tested))
             found = paired(right[2, :seeds], right[0, :seeds]).interval()
-            found_soft = paired_numbers(soft[2, :seeds], soft[0, :seeds]).interval()
+            found_soft = paired_numbers(soft[2, :seeds] - soft[0, :seeds]).interval()
             count("covers", seeds, found.low <= truth[False] <= found.high)
             count("covers soft", seeds, found_soft.low <= truth[True] <= found_soft.high)
             count("covers trained", seeds, found.low <= world.gain_of(some, 2, 0) <= found.high)
             zero, gained, alike, apart = judged([BETTER, GAINED, ALIKE, APART], right[:, :seeds], table=None)
-            count("zero wrong", seeds, zero != "undecided")
+            count("zero wrong", seeds, zero in ("holds", "fails"))
             count("gain denied", seeds, gained == "fails")
-            count("gain undecided", seeds, gained == "undecided")
+            count("gain undecided", seeds, gained not in ("holds", "fails"))
             count("alike denied", seeds, alike == "fails")
-            count("alike undecided", seeds, alike == "undecided")
+            count("alike undecided", seeds, alike not in ("holds", "fails"))
             count("apart wrong", seeds, apart == "holds")
     return {what: dict(by_seeds) for what, by_seeds in counts.items()}
 
@@ -120,7 +124,7 @@ def count_families(first: Luck, others: Luck, studies: int, generator: np.random
     for _ in range(studies):
         right = world.test(max(SEEDS), VIDEOS // 2, generator).right()
         for seeds in SEEDS:
-            wrong[f"{seeds}"] += set(judged(checks, right[:, :seeds])) != {"undecided"}
+            wrong[f"{seeds}"] += not {"holds", "fails"}.isdisjoint(judged(checks, right[:, :seeds]))
     return {"family wrong": dict(wrong)}
 
 

@@ -78,7 +78,7 @@ def test_verdicts_err_as_rarely_as_they_say() -> None:
     found = verdicts(equal, checks, 3, 600, 150, generator)
     assert sum(set(words) != {"undecided"} for words in found) <= 15  # 5 % of 150, and three standard deviations
     apart = networks([4.0], Luck(0.0))
-    found = verdicts(apart, [Check("alike", ("0", "1"), within=4.0)], 1, 2000, 150, generator)
+    found = verdicts(apart, [Check("alike", ("0", "1"), within=4.0)], 3, 2000, 150, generator)
     assert sum(words == ["holds"] for words in found) <= 10
 
 

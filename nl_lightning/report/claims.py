@@ -1,101 +1,54 @@
-"""The paper's claims, judged: each *holds*, *fails* or is *undecided*, from intervals. No words are made here.
+"""The paper's claims, judged part by part: *holds*, *fails*, *undecided*, *seen once*, *not testable*. No words here.
 
 A comparison is decided when its 95 % interval (:mod:`~nl_lightning.report.uncertainty`) lies on one side of what is
-claimed. From comparisons to a claim, and to the claims of a sub-table:
+claimed. From comparisons to a part of a claim, and to the parts of a study:
 
-- A claim holds if every comparison says so. The weakest one's p-value is the claim's: no correction is needed where
+- One seed decides nothing: the word is *seen once*. Two seeds decide nothing either. From three on a part is judged.
+- A part holds if every comparison says so. The weakest one's p-value is the part's: no correction is needed where
   all have to agree. It fails if any comparison speaks against it: the strongest one's p-value, times their number.
-- p-values are two-sided. Those of the claims of a sub-table are corrected by Holm's method: in 95 of 100 sub-tables
-  at least, no verdict is wrong.
+- p-values are two-sided. Those of all parts of a study are corrected together by Holm's method: in 95 of 100 studies
+  at least, no verdict is wrong. With planned looks each look has its share of the 5 %.
 - Equivalence is shown, never assumed: variants are alike if the interval of each difference lies within the margin,
   which is two one-sided tests. A difference that wasn't found decides nothing.
+- A margin that is a share of an effect is tested together with the effect, so the effect's noise counts. As long as
+  the effect isn't surely above zero, nothing is decided.
+- Costs have no noise. They are the paper's own networks', where the study has counted them.
 
-The reported numbers are judged by the same rules (:func:`compare_reported`), as one run a row. :func:`report` makes
-all numbers of a report, once; :mod:`~nl_lightning.report.words` chooses words from them.
+The reported numbers are judged by the same rules, as one run a row. :func:`report` makes all numbers of a report, once;
+:mod:`~nl_lightning.report.words` and :mod:`~nl_lightning.report.claim_words` choose words from them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from nl_lightning.report.collate import DIVERGED, UNREADABLE, Runs, by_group, collate, standing
-from nl_lightning.report.uncertainty import LEVEL, Difference, assumed, holm, unpaired
-from nl_lightning.study.study import Check, Claim, Study
-
-ASSUMED_DISAGREEMENT = 10.0  # percent of videos; networks of one family on Kinetics split on 10 to 15
-
-Word = Literal["holds", "fails", "undecided"]
+from nl_lightning.report.comparisons import ASSUMED_DISAGREEMENT, Comparison, Word, compare, compare_reported
+from nl_lightning.report.uncertainty import LEVEL, holm
+from nl_lightning.study.study import Claim, Part, Study
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Two variants under a claim.
+class PartVerdict:
+    """What the evidence says of a part of a claim, all of whose comparisons have to agree.
 
     Attributes:
-        reported: score of `variant` minus that of `than`, in points; ``cheaper``: the cost of `variant` as a share of
-            `than`'s. None: not reported.
-        difference: of the study's metric, with its noise; None for ``cheaper``, or if no seed has both.
-        share: the measured cost, for ``cheaper``; None if it isn't measured.
-        missing: those of the two variants that nothing is known of.
+        untestable: why these data can't test it, if they can't.
+        corrected: the p-value of `word`, among the `family` judged parts of the study.
+        within: the same among those of its sub-table.
+        level: which p-value decides: 0.05, or a planned look's share of it.
     """
 
-    claim: Claim
-    check: Check
-    variant: str
-    than: str
-    reported: float | None
-    difference: Difference | None = None
-    share: float | None = None
-    missing: tuple[str, ...] = ()
-
-    @property
-    def measured(self) -> float | None:
-        """The measured difference, in points, or cost, as a share."""
-        return self.difference.mean if self.difference else self.share
-
-    @cached_property
-    def p_for(self) -> float:
-        """One-sided p-value against what is claimed being untrue: small if the claim is surely right here."""
-        if self.difference is None:
-            return 0.0 if self.share is not None and self.share < 1 else 1.0  # costs have no noise
-        if self.check.within is not None:  # two one-sided tests
-            return max(self.difference.p_above(-self.check.within), self.difference.p_below(self.check.within))
-        return self.difference.p_above(self.check.by)
-
-    @cached_property
-    def p_against(self) -> float:
-        """The same for the opposite: small if the claim is surely wrong here."""
-        if self.difference is None:
-            return 0.0 if self.share is not None and self.share >= 1 else 1.0
-        if self.check.within is not None:
-            return min(self.difference.p_above(self.check.within), self.difference.p_below(-self.check.within))
-        return self.difference.p_below(self.check.by)
-
-    @property
-    def word(self) -> Word:
-        """What this comparison says by itself, before any correction."""
-        if 2 * self.p_for <= 1 - LEVEL:
-            return "holds"
-        return "fails" if 2 * self.p_against <= 1 - LEVEL else "undecided"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the evidence says of a claim, all of whose comparisons have to agree.
-
-    Attributes:
-        corrected: the p-value of `word`, among the `family` claims of the sub-table that anything is known of.
-    """
-
-    claim: Claim
+    part: Part
     comparisons: tuple[Comparison, ...]
+    untestable: str | None = None
     word: Word = "undecided"
     corrected: float = 1.0
+    within: float = 1.0
     family: int = 0
+    level: float = 1 - LEVEL
 
     @property
     def known(self) -> bool:
@@ -103,15 +56,20 @@ class Verdict:
         return any(c.measured is not None for c in self.comparisons)
 
     @property
+    def judged(self) -> bool:
+        """Whether it has p-values: something noisy was measured under enough seeds."""
+        return self.untestable is None and any(c.difference is not None and c.decides for c in self.comparisons)
+
+    @property
     def p_for(self) -> float:
         """One-sided p-value that it holds: the weakest comparison's."""
-        return max(c.p_for for c in self.comparisons)
+        return max(c.p_for if c.decides else 1.0 for c in self.comparisons)
 
     @property
     def p_against(self) -> float:
         """One-sided p-value that it fails: the strongest comparison's, times how many have noise."""
         noisy = sum(c.difference is not None for c in self.comparisons)
-        return min(1.0, max(1, noisy) * min(c.p_against for c in self.comparisons))
+        return min(1.0, max(1, noisy) * min(c.p_against if c.decides else 1.0 for c in self.comparisons))
 
     @property
     def p(self) -> float:
@@ -119,105 +77,96 @@ class Verdict:
         return min(1.0, 2 * min(self.p_for, self.p_against))
 
     @property
-    def videos_only(self) -> bool:
-        """Whether some comparison has one seed: what is said is of the trained networks, and others may differ."""
-        return any(c.difference is not None and c.difference.seeds == 1 for c in self.comparisons)
+    def seeds(self) -> int:
+        """The fewest seeds behind any of its differences; 0 if one is missing."""
+        return min((c.seeds for c in self.comparisons if not c.check.cost), default=0)
+
+    @property
+    def leaning(self) -> Word:
+        """What the comparisons say together of the networks that were trained, before any correction."""
+        words = [c.leaning for c in self.comparisons]
+        return "fails" if "fails" in words else "undecided" if "undecided" in words else "holds"
+
+    @property
+    def telling(self) -> Comparison:
+        """The comparison that decides the part, or keeps it open."""
+        against = min(self.comparisons, key=lambda c: c.p_against)
+        if self.word == "fails" or against.leaning == "fails":
+            return against
+        return max(self.comparisons, key=lambda c: c.p_for)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The verdicts on the parts of a claim."""
+
+    claim: Claim
+    parts: tuple[PartVerdict, ...]
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        return tuple(comparison for part in self.parts for comparison in part.comparisons)
+
+    @property
+    def word(self) -> Word:
+        """One word for all of its parts that can be tested: the worst of theirs."""
+        order: tuple[Word, ...] = ("fails", "undecided", "seen once", "holds")
+        return next((word for word in order if any(part.word == word for part in self.parts)), "not testable")
 
     @property
     def paired(self) -> bool:
         """False if some comparison had to do with scores alone."""
         return all(c.difference is None or c.difference.paired for c in self.comparisons)
 
-    @property
-    def telling(self) -> Comparison:
-        """The comparison that decides the claim, or keeps it open."""
-        against = min(self.comparisons, key=lambda c: c.p_against)
-        if self.word == "fails" or (self.word == "undecided" and against.word == "fails"):
-            return against
-        return max(self.comparisons, key=lambda c: c.p_for)
-
-
-# -------------------------------------------------------------------------------------------------- comparisons
-
-
-def compare(runs: Runs) -> list[Comparison]:
-    """Every comparison of every claim of the study, in its order. Claims with a note only have none."""
-    return _compare(runs.study, runs.difference, runs.ratio, lambda name: bool(runs.records([name])))
-
-
-def compare_reported(study: Study, disagreement: float | None = None) -> list[Comparison]:
-    """The same from the reported numbers alone: one run a row, on `reported_videos` videos.
-
-    Unpaired, which is all that two accuracies allow; or as if they were paired by video, and two networks disagreed on
-    `disagreement` percent of the videos. Another metric says nothing of its own noise.
-    """
-    videos = study.reported_videos
-
-    def difference(variant: str, than: str) -> Difference | None:
-        first, second = study.reported_score(variant), study.reported_score(than)
-        if first is None or second is None or videos is None or not study.metric.counts_videos:
-            return None
-        gain = study.reported_gain(variant, than)
-        if disagreement is not None and gain is not None:
-            return assumed(gain, videos, disagreement)
-        return unpaired(np.array([first]), np.array([second]), videos)
-
-    return _compare(study, difference, None, lambda name: study.reported_score(name) is not None)
-
-
-def _compare(
-    study: Study,
-    difference: Callable[[str, str], Difference | None],
-    ratio: Callable[[str, str, str], float | None] | None,
-    known: Callable[[str], bool],
-) -> list[Comparison]:
-    """`ratio` gives the measured cost of a variant as a share of another's; without it, the reported one counts."""
-    found = []
-    for claim in study.claims:
-        for check in claim.checks:
-            for variant, than in check.pairs():
-                missing = tuple(name for name in (variant, than) if not known(name))
-                if check.cost:
-                    reported = _reported_share(study, check)
-                    share = ratio(variant, than, check.cost) if ratio else reported
-                    found.append(Comparison(claim, check, variant, than, reported, None, share, missing))
-                else:
-                    reported = study.reported_gain(variant, than)
-                    measured = difference(variant, than)
-                    found.append(Comparison(claim, check, variant, than, reported, measured, None, missing))
-    return found
-
-
-def _reported_share(study: Study, check: Check) -> float | None:
-    """What the claim says, or else the quotient of two cost ratios of one table (they have one baseline)."""
-    if check.reported is not None:
-        return check.reported
-    for table in study.tables.values():
-        costs = {row.variant: getattr(row.reported, f"{check.cost}_ratio") for row in table.rows}
-        first, second = (costs.get(name) for name in check.variants)
-        if first is not None and second:
-            return float(first / second)
-    return None
-
 
 # ----------------------------------------------------------------------------------------------------- verdicts
 
 
-def judge(study: Study, comparisons: Sequence[Comparison]) -> list[Verdict]:
-    """A verdict on each claim that has comparisons, in the study's order, corrected within its sub-table."""
-    claims = [claim for claim in study.claims if claim.checks]
-    found = {claim.name: Verdict(claim, tuple(c for c in comparisons if c.claim == claim)) for claim in claims}
-    for table in dict.fromkeys(claim.table for claim in claims):
-        family = [one for one in found.values() if one.claim.table == table]
-        known = [one for one in family if one.known]
-        corrected = dict(zip([one.claim.name for one in known], holm([one.p for one in known]), strict=True))
-        for one in family:
-            p = corrected.get(one.claim.name, 1.0)
-            word: Word = "holds" if one.p_for < one.p_against else "fails"
-            if p > 1 - LEVEL:
-                word = "undecided"
-            found[one.claim.name] = replace(one, word=word, corrected=p, family=len(known))
-    return list(found.values())
+def judge(study: Study, comparisons: Sequence[Comparison], recipe: str = "") -> list[Verdict]:
+    """A verdict on each part of each claim, in the study's order, corrected among all parts that are judged.
+
+    `recipe`: under which the comparisons were measured; it says what its data can't test.
+    """
+    level = (1 - LEVEL) / max(1, len(study.looks))
+    found = {
+        (claim.name, i): PartVerdict(
+            part,
+            tuple(c for c in comparisons if c.claim.name == claim.name and c.part is part),
+            part.untestable(recipe),
+            level=level,
+        )
+        for claim in study.claims
+        for i, part in enumerate(claim.parts)
+    }
+    judged = {key: verdict for key, verdict in found.items() if verdict.judged}
+    corrected = _holm(judged)
+    tables = {claim.name: claim.table for claim in study.claims}
+    within: dict[tuple[str, int], float] = {}
+    for table in dict.fromkeys(tables[name] for name, _ in judged):
+        within |= _holm({key: one for key, one in judged.items() if tables[key[0]] == table})
+    for key, one in found.items():
+        p = corrected.get(key, 1.0)
+        found[key] = replace(
+            one, word=_word(one, p, level), corrected=p, within=within.get(key, 1.0), family=len(judged)
+        )
+    return [Verdict(claim, tuple(found[claim.name, i] for i in range(len(claim.parts)))) for claim in study.claims]
+
+
+def _holm(verdicts: Mapping[tuple[str, int], PartVerdict]) -> dict[tuple[str, int], float]:
+    return dict(zip(verdicts, holm([one.p for one in verdicts.values()]), strict=True))
+
+
+def _word(one: PartVerdict, p: float, level: float) -> Word:
+    if one.untestable is not None or not one.comparisons:
+        return "not testable"
+    costs = [c for c in one.comparisons if c.check.cost]
+    if any(c.leaning == "fails" for c in costs):
+        return "fails"
+    if len(costs) == len(one.comparisons):
+        return "holds" if all(c.leaning == "holds" for c in costs) else "undecided"
+    if p <= level:
+        return "holds" if one.p_for < one.p_against else "fails"
+    return "seen once" if one.seeds == 1 else "undecided"
 
 
 # ---------------------------------------------------------------------------------------------- the whole report
@@ -232,6 +181,7 @@ class Report:
         lines: the same by table, a dict each, where what isn't known is None.
         groups: top-1 by group of classes, a line a variant; empty if no record has groups.
         broken: variants of which nothing counts, since their runs have diverged or their records can't be read: which.
+        spread: standard deviation of one network's score over seeds, in points, from all variants that have several.
         verdicts: on the study's claims.
         reported: verdicts on the reported numbers by themselves: unpaired, and as if they were paired by video. Empty
             if nothing says on how many videos they were measured.
@@ -242,8 +192,14 @@ class Report:
     lines: dict[str, list[dict[str, Any]]]
     groups: pd.DataFrame
     broken: dict[str, str]
+    spread: float | None
     verdicts: list[Verdict]
     reported: tuple[list[Verdict], list[Verdict]] | tuple[()] = ()
+
+    @property
+    def parts(self) -> list[PartVerdict]:
+        """The verdicts on all parts of all claims."""
+        return [part for verdict in self.verdicts for part in verdict.parts]
 
 
 def report(runs: Runs) -> Report:
@@ -251,7 +207,7 @@ def report(runs: Runs) -> Report:
     study = runs.study
     reported = [compare_reported(study), compare_reported(study, ASSUMED_DISAGREEMENT)]
     known = any(comparison.difference for comparison in reported[0])
-    rows = collate(runs)
+    on, rows = study.reported_on or "", collate(runs)
     lines: dict[str, list[dict[str, Any]]] = {table: [] for table in study.tables}
     for line in rows.astype(object).where(rows.notna(), None).to_dict("records"):
         lines[line["table"]].append({str(key): value for key, value in line.items()})
@@ -261,6 +217,12 @@ def report(runs: Runs) -> Report:
         lines,
         by_group(runs),
         {name: state for name in study.variants if (state := standing(runs, name)) in (DIVERGED, UNREADABLE)},
-        judge(study, compare(runs)),
-        (judge(study, reported[0]), judge(study, reported[1])) if known else (),
+        _spread(rows, study.metric.key),
+        judge(study, compare(runs), runs.recipe.name),
+        (judge(study, reported[0], on), judge(study, reported[1], on)) if known else (),
     )
+
+
+def _spread(rows: pd.DataFrame, key: str) -> float | None:
+    variances = rows.drop_duplicates("variant")[f"{key}_std"].dropna() ** 2
+    return float(variances.mean() ** 0.5) if len(variances) else None

@@ -5,9 +5,9 @@ Only records whose hash matches today's configuration count. Missing, stale and 
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -18,11 +18,11 @@ from nl_lightning.report.uncertainty import (
     Difference,
     Interval,
     alone,
+    combined,
+    combined_unpaired,
     mean_of_videos,
     over_folds,
-    paired,
     paired_numbers,
-    unpaired,
     wilson,
 )
 from nl_lightning.study.metrics import Metric
@@ -72,20 +72,33 @@ class Runs:
         found = self.states[variant, seed]
         return DIVERGED if found.record is not None and self.record(variant, seed) is None else found.name
 
-    def pairs(self, variant: str, than: str) -> list[tuple[Record, Record]]:
-        """The records of two variants, of the seeds that both have."""
-        both = ((self.record(variant, seed), self.record(than, seed)) for seed in self.seeds)
-        return [(mine, other) for mine, other in both if mine is not None and other is not None]
+    def together(self, variants: Iterable[str]) -> list[tuple[Record, ...]]:
+        """The records of several variants, of the seeds that all of them have."""
+        names = tuple(variants)
+        found = (tuple(self.record(name, seed) for name in names) for seed in self.seeds)
+        return [cast(tuple[Record, ...], records) for records in found if None not in records]
 
     def difference(self, variant: str, than: str) -> Difference | None:
-        """Score of a variant minus that of another, from the seeds that both have; None if there is none.
+        """Score of a variant minus that of another, from the seeds that both have; None if there is none."""
+        return self.combination({variant: 1, than: -1})
+
+    def combination(self, weights: Mapping[str, float], soft: bool = False) -> Difference | None:
+        """A weighted sum of scores whose weights add up to zero, from the seeds that all of these variants have.
 
         Paired by video where the records say which videos are right, or what each contributes to the mAP, and that they
-        are of the same test list; else from the scores alone. Videos that one of the two couldn't read are left out
-        where the records say which, and the score is of right videos.
+        are of the same test list; else from the scores alone. Videos that one of them couldn't read are left out
+        where the records say which, and the score is of right videos. `soft`: the mean probability of the right class
+        in place of the metric; every record has to have it.
         """
-        folds = _by_fold(self.pairs(variant, than), self.recipe.folds, lambda pair: pair[0].seed)
-        return over_folds([_difference(fold, self.study.metric) for fold in folds]) if folds else None
+        factors = list(weights.values())
+        folds = _by_fold(self.together(weights), self.recipe.folds, lambda records: records[0].seed)
+        parts = [_combined(list(zip(*fold, strict=True)), factors, self.study.metric, soft) for fold in folds]
+        return over_folds(parts) if parts else None
+
+    @cached_property
+    def soft(self) -> bool:
+        """Whether every record that counts has the probability of the right class, video by video."""
+        return bool(self.records()) and all(soft_by_video(record) for record in self.records())
 
     def ratio(self, variant: str, than: str, cost: str) -> float | None:
         """``params`` or ``flops`` of a variant as a multiple of another's; None if one isn't measured."""
@@ -103,24 +116,34 @@ def _by_fold(items: Sequence[Item], folds: int, seed: Callable[[Item], int]) -> 
     return [fold for fold in by_fold if fold]
 
 
-def _difference(pairs: Sequence[tuple[Record, Record]], metric: Metric) -> Difference:
-    first, second = zip(*pairs, strict=True)
-    both = [*first, *second]
-    lists = {record.videos_hash for record in both}
-    kept = all(record.right_top1 if metric.counts_videos else record.mAP_by_video for record in both)
+def soft_by_video(record: Record) -> str:
+    return record.soft_by_video
+
+
+def _combined(
+    records: Sequence[tuple[Record, ...]], weights: Sequence[float], metric: Metric, soft: bool
+) -> Difference:
+    """The weighted sum from the records of each variant, all of the same seeds."""
+    every = [record for of in records for record in of]
+    lists = {record.videos_hash for record in every}
+    if soft or not metric.counts_videos:
+        kept = all(soft_by_video(record) if soft else record.mAP_by_video for record in every)
+    else:
+        kept = all(record.right_top1 for record in every)
     if "" in lists or len(lists) > 1 or not kept:
-        one, two = (np.array([record.score(metric) for record in records]) for records in (first, second))
-        return (unpaired if metric.counts_videos else alone)(one, two, both[0].videos_expected)
-    if not metric.counts_videos:
-        return paired_numbers(*(np.stack([_contributions(record) for record in of]) for of in (first, second)))
-    won, theirs = (
-        np.stack([_bits(record.right_top1, record.videos_expected) for record in of]) for of in (first, second)
-    )
-    return paired(won, theirs, np.all([_read(record) for record in both], axis=0))
+        scores = [np.array([record.score(metric) for record in of]) for of in records]
+        if metric.counts_videos:
+            return combined_unpaired(scores, weights, every[0].videos_expected)
+        return alone(np.array(weights) @ np.stack(scores), every[0].videos_expected)
+    if soft or not metric.counts_videos:
+        numbers = [np.stack([_contributions(record, soft) for record in of]) for of in records]
+        return paired_numbers(np.tensordot(np.array(weights), np.stack(numbers), 1))
+    rights = [np.stack([_bits(record.right_top1, record.videos_expected) for record in of]) for of in records]
+    return combined(rights, weights, np.all([_read(record) for record in every], axis=0))
 
 
-def _contributions(record: Record) -> Float[np.ndarray, " V"]:
-    return np.array(unpack_numbers(record.mAP_by_video, record.videos_expected))
+def _contributions(record: Record, soft: bool = False) -> Float[np.ndarray, " V"]:
+    return np.array(unpack_numbers(soft_by_video(record) if soft else record.mAP_by_video, record.videos_expected))
 
 
 def _read(record: Record) -> Bool[np.ndarray, " V"]:
@@ -180,7 +203,7 @@ def _comparable(runs: Runs, place: Place) -> Runs:
         _same(runs.records(rows), VIEWS, f"table {table.name}", place)
         _same_protocol(runs, [*rows, *baselines], f"table {table.name}", place)
     for claim in runs.study.claims:
-        variants = [name for check in claim.checks for name in check.variants]
+        variants = list(dict.fromkeys(name for check in claim.checks for name in check.named))
         _same_protocol(runs, variants, f"claim {claim.name}", place)
     return runs
 
@@ -249,7 +272,7 @@ def _line(runs: Runs, table: str, row: Row) -> dict[str, object]:
         "gain": gain.mean if gain else None,
         "gain_std": gain.std if gain else None,
         **_ends("gain", gain.interval() if gain and gain.bounded else None),
-        "gain_n": (len(runs.pairs(variant, baseline)) if variant else 0) if baseline else None,
+        "gain_n": (len(runs.together([variant, baseline])) if variant else 0) if baseline else None,
         "gain_paired": gain.paired if gain else None,
         "gain_dropped": gain.dropped if gain else None,
         "params": records[0].params if records else None,

@@ -14,15 +14,17 @@ from typing import Any, NamedTuple
 import jinja2
 from markupsafe import Markup
 
-from nl_lightning.report import words
-from nl_lightning.report.claims import Comparison, Report, Verdict
+from nl_lightning.report import claim_words, words
+from nl_lightning.report.claims import Report, Verdict
 from nl_lightning.report.collate import one_line, over_videos
+from nl_lightning.report.comparisons import Comparison
 from nl_lightning.report.uncertainty import Interval
 from nl_lightning.study.files import write_output
 from nl_lightning.study.records import Record, record_path
 from nl_lightning.study.study import Table
 
-SIGNS = {"holds": "✓", "fails": "✗", "undecided": "?"}  # beside the word, for eyes that don't tell red from green
+# Beside the word, for eyes that don't tell red from green.
+SIGNS = {"holds": "✓", "fails": "✗", "undecided": "?", "seen once": "1", "not testable": "-"}
 
 # Where a line must not break: before a unit, after a sign of comparison, within an interval.
 _TIGHT = re.compile(r"(?<=\d) (?=%)|(?<=\bp) (?=[<=])|(?<=[<=±]) (?=\d)|(?<=\d) (?=[±[])|(?<=\d,) (?=-?\d+\.\d+\])")
@@ -95,6 +97,7 @@ def page(report: Report) -> str:
         study=report.runs.study,
         metric=report.runs.study.metric,
         words=words,
+        claims=claim_words,
         signs=SIGNS,
         style=Markup((Path(__file__).parent / "report.css").read_text(encoding="utf-8")),
         verdicts=[_verdict(report, verdict) for verdict in report.verdicts],
@@ -161,17 +164,26 @@ def _census(report: Report) -> list[dict[str, Any]]:
 
 
 def _verdict(report: Report, verdict: Verdict) -> dict[str, Any]:
-    """A claim with its comparisons, and these as a figure that follows what was measured."""
+    """A claim with its parts and its comparisons, and these as a figure that follows what was measured."""
     comparisons = verdict.comparisons
     bounded = [c.difference for c in comparisons if c.difference is not None and c.difference.bounded]
     reported = [c.reported for c in comparisons if c.reported is not None and not c.check.cost]
     axis = axis_for([*(end for difference in bounded for end in difference.interval()), *reported])
-    columns = words.comparison_columns(report, comparisons)
-    columns = [column for column in columns if column.title not in ("claim", "n") and any(column.cells)]
+    columns = claim_words.comparison_columns(report, comparisons) if comparisons else []
+    left_out = ("claim", "n") if len(verdict.parts) > 1 else ("claim", "part", "n")
+    columns = [column for column in columns if column.title not in left_out and any(column.cells)]
     return {
         "verdict": verdict,
-        "reason": words.reason(verdict, report.runs.study, report.broken),
-        "p": words.p_value(verdict.corrected),
+        "parts": [
+            {
+                "verdict": part,
+                "name": name,
+                "said": claim_words.said(part),
+                "reason": claim_words.reason(part, verdict.claim, report),
+                "p": words.p_value(part.corrected) if part.judged else "",
+            }
+            for name, part in zip(claim_words.part_names(verdict.claim), verdict.parts, strict=True)
+        ],
         "columns": columns,
         "axis": axis,
         "marks": [_mark(comparison, axis) for comparison in comparisons],
@@ -180,11 +192,11 @@ def _verdict(report: Report, verdict: Verdict) -> dict[str, Any]:
 
 
 def _mark(comparison: Comparison, axis: Axis) -> Mark | None:
-    difference, check = comparison.difference, comparison.check
+    difference, claimed = comparison.difference, comparison.claimed
     if difference is None or not difference.bounded:
         return None
-    claimed = Interval(check.by, axis.high) if check.within is None else Interval(-check.within, check.within)
-    return Mark(difference.mean, difference.interval(), comparison.reported, claimed)
+    shaded = None if claimed is None else Interval(claimed.low, min(claimed.high, axis.high))
+    return Mark(difference.mean, difference.interval(), comparison.reported, shaded)
 
 
 # ------------------------------------------------------------------------------------------------------ figures

@@ -1,4 +1,6 @@
-"""How many videos and seeds it takes to decide a claim, if the difference is the reported one.
+"""How many videos and seeds it takes to decide a part of a claim, if the difference is the one that was measured.
+
+Where nothing was measured, the difference is taken to be the reported one, and it is said whose that is.
 
 The interval of :mod:`~nl_lightning.report.uncertainty`, foreseen: with `S` seeds and `V` videos its variance is the
 seed noise over `S`, plus the share of videos that two networks split on over `V`. More seeds don't replace videos:
@@ -11,11 +13,12 @@ from dataclasses import dataclass
 from statistics import median
 
 from nl_lightning.errors import UserError
-from nl_lightning.report.claims import ASSUMED_DISAGREEMENT, Comparison, compare
+from nl_lightning.report.claim_words import pair_names, part_name
 from nl_lightning.report.collate import Runs
-from nl_lightning.report.uncertainty import LEVEL, half_width
-from nl_lightning.report.words import GAIN, Column, called, number, of_rows
-from nl_lightning.study.study import Check, Study
+from nl_lightning.report.comparisons import ASSUMED_DISAGREEMENT, ENOUGH_SEEDS, Comparison, compare
+from nl_lightning.report.uncertainty import LEVEL, half_width, noise_size
+from nl_lightning.report.words import GAIN, Column, number, of_rows
+from nl_lightning.study.study import Check, Share, Study
 
 POWER = 0.8  # of a claim as a whole: the usual promise
 MOST_SEEDS = 100
@@ -42,19 +45,23 @@ class Need:
     """What it takes to decide one comparison.
 
     Attributes:
-        slack: how far the reported difference is from the edge of what is claimed, in points; None: not reported.
+        effect: the difference that is assumed, in points; None: neither measured nor reported.
+        measured: whether it was measured under this recipe; otherwise it is the reported one.
+        slack: how far the effect is from the edge of what is claimed, in points.
         videos: to decide it for two networks that are trained, one seed; None: no number does.
         seeds: to decide it for such networks, on the videos that there are; None: no number of seeds up to 100 does.
     """
 
     comparison: Comparison
-    slack: float | None
+    effect: float | None = None
+    measured: bool = True
+    slack: float | None = None
     videos: int | None = None
     seeds: int | None = None
 
     @property
     def hardness(self) -> float:
-        """An unreported difference is hardest, then one that no number of videos decides."""
+        """An unknown difference is hardest, then one that no number of videos decides."""
         return math.inf if self.slack is None else self.videos or 1e300
 
 
@@ -64,6 +71,7 @@ class Plan:
 
     noise: Noise
     videos: int
+    reported_on: str
     needs: tuple[Need, ...]
 
     @property
@@ -71,10 +79,11 @@ class Plan:
         """The assumptions, for people."""
         noise = self.noise
         return (
-            f"To decide a claim in {POWER:.0%} of studies, if the differences are the reported ones. Two networks "
-            f"split on {noise.disagreement:.1f} % of the videos ({noise.disagreement_from}); a difference varies by "
-            f"{noise.seed:.2f} points from seed to seed ({noise.seed_from}). Videos: for networks that are trained, "
-            f"with one seed. Seeds: for such networks in general, on {self.videos:,} videos."
+            f"To decide a part of a claim in {POWER:.0%} of studies, if the effects are those shown: measured here or, "
+            f"marked *, reported on {self.reported_on}. Two networks split on {noise.disagreement:.1f} % of the "
+            f"videos ({noise.disagreement_from}); a difference varies by {noise.seed:.2f} points from seed to seed "
+            f"({noise.seed_from}). Videos: for networks that are trained, with one seed. Seeds: for such networks in "
+            f"general, on {self.videos:,} videos."
         )
 
 
@@ -89,9 +98,9 @@ def videos_needed(slack: float, disagreement: float, alpha: float = 1 - LEVEL, p
 def seeds_needed(
     slack: float, seed_noise: float, disagreement: float, videos: int, alpha: float = 1 - LEVEL, power: float = POWER
 ) -> int | None:
-    """Seeds, two at least, for the same on so many videos, if the difference varies by `seed_noise` over seeds."""
+    """Seeds, three at least, for the same on so many videos, if the difference varies by `seed_noise` over seeds."""
     video_se = math.sqrt(100 * disagreement / videos)
-    for seeds in range(2, MOST_SEEDS + 1):
+    for seeds in range(ENOUGH_SEEDS, MOST_SEEDS + 1):
         seed_se = seed_noise / math.sqrt(seeds)
         if sum(half_width(tail, seed_se, video_se, seeds) for tail in (alpha / 2, 1 - power)) <= slack:
             return seeds
@@ -107,7 +116,7 @@ def plan_of(runs: Runs, videos: int | None, disagreement: float | None, seed_noi
     study = runs.study
     if not study.metric.counts_videos:
         raise UserError(f"{study.path}: networks are compared by {study.metric.name}, whose noise can't be foreseen")
-    comparisons = [comparison for comparison in compare(runs) if not comparison.check.cost]
+    comparisons = [one for one in compare(runs) if not one.check.cost and not one.check.curve]
     if not comparisons:
         raise UserError(f"{study.path}: no claim compares accuracies: there is nothing to decide")
     known = [c.difference for c in comparisons if c.difference is not None]
@@ -116,33 +125,48 @@ def plan_of(runs: Runs, videos: int | None, disagreement: float | None, seed_noi
         raise UserError(f"{study.path}: how many test videos? Say --videos N: neither records nor reported_videos do")
     noise = Noise(
         *_first(disagreement, [d.disagreement for d in known], ASSUMED_DISAGREEMENT),
-        *_first(seed_noise, [d.std for d in known], SEED_NOISE),
+        *_first(seed_noise, [c.difference.std for c in comparisons if c.difference and not c.check.over], SEED_NOISE),
     )
-    return Plan(noise, tested, tuple(_need(study, comparison, noise, tested) for comparison in comparisons))
+    family = len({(one.claim.name, id(one.part)) for one in comparisons})
+    return Plan(
+        noise,
+        tested,
+        study.reported_on or "other data",
+        tuple(_need(runs, one, noise, tested, family) for one in comparisons),
+    )
 
 
 def _first(given: float | None, recorded: Sequence[float | None], assumed: float) -> tuple[float, str]:
     found = [value for value in recorded if value is not None]
     if given is not None:
         return given, "given"
-    return (float(median(found)), "median of the records") if found else (assumed, "assumed")
+    return (float(median(found)), "median of the records") if found else (assumed, "assumed, as on Kinetics")
 
 
-def _need(study: Study, comparison: Comparison, noise: Noise, videos: int) -> Need:
-    """What a comparison takes, such that its claim as a whole is decided in 80 % of studies.
+def _need(runs: Runs, comparison: Comparison, noise: Noise, videos: int, family: int) -> Need:
+    """What a comparison takes, such that its part as a whole is decided in 80 % of studies.
 
-    That is a stricter level for each claim of a sub-table (Holm's first step), and a higher power for each comparison
-    of a claim.
+    That is a stricter level for each part of the study (Holm's first step), and a higher power for each comparison of
+    a part. A margin that is a share of an effect brings the effect's noise with it.
     """
-    check, claim = comparison.check, comparison.claim
-    if comparison.reported is None:
-        return Need(comparison, None)
-    alpha = (1 - LEVEL) / sum(other.table == claim.table and bool(other.checks) for other in study.claims)
-    power = 1 - (1 - POWER) / sum(_tests(one) for one in claim.checks)
-    gained = comparison.reported - check.by if check.within is None else check.within - abs(comparison.reported)
-    slack = round(gained, 6)
-    enough = videos_needed(slack, noise.disagreement, alpha, power)
-    return Need(comparison, slack, enough, seeds_needed(slack, noise.seed, noise.disagreement, videos, alpha, power))
+    check, study, margin = comparison.check, runs.study, comparison.check.margin
+    effect, measured = comparison.measured, comparison.measured is not None
+    bounds: Sequence[float] | None = comparison.claimed
+    if effect is None:
+        effect = comparison.reported
+        if isinstance(margin, Share):
+            of = study.reported_gain(*margin.of)
+            edge = None if of is None else margin.share * of
+            bounds = None if edge is None else (edge, math.inf) if check.within is None else (-edge, edge)
+    if effect is None or bounds is None:
+        return Need(comparison)
+    alpha = (1 - LEVEL) / max(1, len(study.looks)) / family
+    power = 1 - (1 - POWER) / sum(_tests(one) for one in comparison.part.checks)
+    slack = round(min(effect - bounds[0], bounds[1] - effect), 6)
+    size = max(noise_size(list(weights.values())) for weights in comparison.edge_weights)
+    split, seed = noise.disagreement * size**2, noise.seed * size
+    enough = videos_needed(slack, split, alpha, power)
+    return Need(comparison, effect, measured, slack, enough, seeds_needed(slack, seed, split, videos, alpha, power))
 
 
 def _tests(check: Check) -> int:
@@ -151,15 +175,15 @@ def _tests(check: Check) -> int:
 
 
 def power_columns(study: Study, plan: Plan) -> list[Column]:
-    """A line a claim: its hardest comparison, and what that takes."""
-    hardest: dict[str, Need] = {}
+    """A line a part of a claim: its hardest comparison, and what that takes."""
+    hardest: dict[tuple[str, str], Need] = {}
     for need in plan.needs:
-        name = need.comparison.claim.name
+        name = need.comparison.claim.name, part_name(need.comparison)
         hardest[name] = max(hardest.get(name, need), need, key=lambda one: one.hardness)
     rows = []
     for name, need in hardest.items():
-        of = need.comparison
-        pair = " - ".join(called(study, variant, of.claim.table) for variant in (of.variant, of.than))
         amounts = [f"{need.videos:,}" if need.videos else "never", str(need.seeds or f"> {MOST_SEEDS}")]
-        rows.append([name, pair, number(of.reported, GAIN), *(amounts if need.slack is not None else ["", ""])])
-    return of_rows(["claim", "hardest comparison", "reported", "videos", "seeds"], rows, labels=2)
+        effect = number(need.effect, GAIN) + ("" if need.measured else "*")
+        known = [effect, *amounts] if need.slack is not None else [""] * 3
+        rows.append([" ".join(name), pair_names(need.comparison, study), *known])
+    return of_rows(["part", "hardest comparison", "effect", "videos", "seeds"], rows, labels=2)

@@ -12,13 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nl_lightning.errors import UserError, nearest
-from nl_lightning.report.claims import Report
+from nl_lightning.report.claim_words import (
+    comparison_columns,
+    reported_columns,
+    reported_legend,
+    summary,
+    verdict_columns,
+    verdict_legend,
+)
+from nl_lightning.report.claims import Report, Verdict
 from nl_lightning.report.collate import one_line
 from nl_lightning.report.words import (
     HOLES,
     REPORTED,
     Column,
-    comparison_columns,
     group_columns,
     heading,
     legend,
@@ -26,13 +33,8 @@ from nl_lightning.report.words import (
     progress,
     provenance,
     remarks,
-    reported_columns,
-    reported_legend,
-    summary,
     table_columns,
     title,
-    verdict_columns,
-    verdict_legend,
 )
 from nl_lightning.study.files import refuse_foreign, write_atomically, write_output
 from nl_lightning.study.study import Table
@@ -83,10 +85,8 @@ def _bullets(lines: Iterable[str]) -> str:
 
 def claims_markdown(report: Report) -> str:
     """The claims, the verdicts with their reasons, every comparison, and what the reported numbers could decide."""
-    claims, verdicts = report.runs.study.claims, report.verdicts
-    notes = [f" (Not compared: {claim.note}.)" if claim.note else "" for claim in claims]
-    texts = [f"- **{c.name}** {markdown(f'{c.text}{said}')}" for c, said in zip(claims, notes, strict=True)]
-    parts = ["\n".join(texts)]
+    verdicts = report.verdicts
+    parts = ["\n".join(f"- **{v.claim.name}** {markdown(v.claim.text)}{_parts(v)}" for v in verdicts)]
     if verdicts:
         comparisons = [comparison for verdict in verdicts for comparison in verdict.comparisons]
         parts += [markdown(summary(report)), markdown_table(verdict_columns(report)), markdown(verdict_legend(report))]
@@ -95,6 +95,12 @@ def claims_markdown(report: Report) -> str:
         parts += ["### What the reported numbers could decide", markdown(reported_legend(report))]
         parts.append(markdown_table(reported_columns(report)))
     return "\n\n".join(part for part in parts if part)
+
+
+def _parts(verdict: Verdict) -> str:
+    """The parts of a claim below it, if it has several."""
+    several = verdict.parts if len(verdict.parts) > 1 else ()
+    return "".join(f"\n  - *{one.part.kind}*: {markdown(one.part.text)}" for one in several)
 
 
 def table_markdown(report: Report, table: Table, beside: bool = True) -> str:
@@ -355,7 +361,7 @@ def print_columns(console: "Console", columns: Sequence[Column], name: str = "")
     shown = RichTable(title=Text(one_line(name)) if name else None, title_justify="left", box=None)
     for column in columns:
         head = Text(column.title.replace(" ", "\n"))
-        shown.add_column(head, justify="left" if column.words else "right", no_wrap=True)
+        shown.add_column(head, justify="left" if column.words else "right", no_wrap=not column.words)
     for row in zip(*(column.cells for column in columns), strict=True):
         shown.add_row(*(Text(one_line(cell), "yellow" if cell in HOLES else "") for cell in row))
     console.print(shown)

@@ -134,30 +134,50 @@ def paired(
 
     `read`: the videos that both could read under every seed; the others are left out.
     """
-    videos = first.shape[1]
-    if read is not None:
-        first, second = first[:, read], second[:, read]
-    seeds, kept = first.shape
-    signs = first.astype(np.int8) - second
-    padded = np.hstack([signs, np.ones((seeds, 1), np.int8), -np.ones((seeds, 1), np.int8)])
+    return combined([first, second], PAIR, read)
+
+
+PAIR = (1, -1)
+
+
+def combined(
+    rights: Sequence[Bool[np.ndarray, "S V"]], weights: Sequence[float], read: Bool[np.ndarray, " V"] | None = None
+) -> Difference:
+    """The same of a weighted sum of accuracies, whose weights add up to zero, such as a difference of differences.
+
+    The made-up videos grow with the weights, as the noise of a sum does.
+    """
+    videos = rights[0].shape[1]
+    kept = [right if read is None else right[:, read] for right in rights]
+    each = [weight * right.astype(np.int8) for weight, right in zip(weights, kept, strict=True)]
+    sums = np.sum(each, axis=0, dtype=np.result_type(*each))  # small integers stay such
+    seeds, count = sums.shape
+    size = noise_size(weights)
+    made_up = np.array([[size, -size]]).astype(sums.dtype).repeat(seeds, axis=0)
+    padded = np.hstack([sums, made_up])
     seed_var, video_var = _variances(padded)
+    pair = tuple(weights) == PAIR
     return Difference(
-        mean=100 * float(signs.mean()) if kept else 0.0,
+        mean=100 * float(sums.mean()) if count else 0.0,
         centre=100 * float(padded.mean()),
         seed_se=100 * float(np.sqrt(seed_var)),
         video_se=100 * float(np.sqrt(video_var)),
         seeds=seeds,
-        videos=kept,
-        dropped=videos - kept,
-        disagreement=100 * float(np.abs(signs).mean()) if kept else None,
-        std=_std(100 * signs.mean(axis=1)) if kept else None,
-        mcnemar=mcnemar(int((signs == 1).sum()), int((signs == -1).sum())) if seeds == 1 else None,
+        videos=count,
+        dropped=videos - count,
+        disagreement=100 * float(np.abs(sums).mean()) if count and pair else None,
+        std=_std(100 * sums.mean(axis=1)) if count else None,
+        mcnemar=mcnemar(int((sums == 1).sum()), int((sums == -1).sum())) if seeds == 1 and pair else None,
     )
 
 
-def paired_numbers(first: Float[np.ndarray, "S V"], second: Float[np.ndarray, "S V"]) -> Difference:
-    """The same from what each of V videos contributes to the two scores under each of S seeds, in percent."""
-    differences = first - second
+def noise_size(weights: Sequence[float]) -> float:
+    """How much larger the noise of a weighted sum is than that of a difference, if all networks are as alike."""
+    return float(np.sqrt(np.square(weights).sum() / 2))
+
+
+def paired_numbers(differences: Float[np.ndarray, "S V"]) -> Difference:
+    """The same from what each of V videos contributes to a difference of scores under each of S seeds, in points."""
     seeds, videos = differences.shape
     seed_var, video_var = _variances(differences)
     mean = float(differences.mean())
@@ -202,15 +222,21 @@ def unpaired(first: Float[np.ndarray, " S"], second: Float[np.ndarray, " S"], vi
 
     With one seed this is Agresti and Caffo's interval (2000): a made-up video right and one wrong on either side.
     """
-    shares = np.stack([first, second]) / 100
+    return combined_unpaired([first, second], PAIR, videos)
+
+
+def combined_unpaired(scores: Sequence[Float[np.ndarray, " S"]], weights: Sequence[float], videos: int) -> Difference:
+    """The same of a weighted sum of accuracies, in percent, one a seed."""
+    shares, factors = np.stack(scores) / 100, np.array(weights, dtype=float)
     seeds = shares.shape[1]
     means = (shares.mean(axis=1) * videos + 1) / (videos + 2)
-    std = _std(first - second)
+    by_seed = factors @ np.stack(scores)
+    std = _std(by_seed)
     return Difference(
-        mean=float((first - second).mean()),
-        centre=100 * float(means[0] - means[1]),
+        mean=float(by_seed.mean()),
+        centre=100 * float(factors @ means),
         seed_se=std / float(np.sqrt(seeds)) if std is not None else 0.0,
-        video_se=100 * float(np.sqrt((means * (1 - means)).sum() / (videos + 2))),
+        video_se=100 * float(np.sqrt((factors**2 * means * (1 - means)).sum() / (videos + 2))),
         seeds=seeds,
         videos=videos,
         paired=False,
@@ -218,10 +244,18 @@ def unpaired(first: Float[np.ndarray, " S"], second: Float[np.ndarray, " S"], vi
     )
 
 
-def alone(first: Float[np.ndarray, " S"], second: Float[np.ndarray, " S"], videos: int) -> Difference:
-    """The same from two scores of which nothing says how noisy they are, in percent, one a seed."""
-    mean = float((first - second).mean())
-    return Difference(mean, mean, 0.0, float("inf"), len(first), videos, paired=False, std=_std(first - second))
+def alone(by_seed: Float[np.ndarray, " S"], videos: int) -> Difference:
+    """A difference of which nothing says how noisy it is, in points, one a seed."""
+    mean = float(by_seed.mean())
+    return Difference(mean, mean, 0.0, float("inf"), len(by_seed), videos, paired=False, std=_std(by_seed))
+
+
+def over_seeds(by_seed: Float[np.ndarray, " S"], videos: int) -> Difference:
+    """A difference whose only known noise is what it does from seed to seed; with one seed, nothing is known of it."""
+    if len(by_seed) == 1:
+        return alone(by_seed, videos)
+    mean, std = float(by_seed.mean()), float(by_seed.std(ddof=1))
+    return Difference(mean, mean, std / float(np.sqrt(len(by_seed))), 0.0, len(by_seed), videos, std=std)
 
 
 def over_folds(parts: Sequence[Difference]) -> Difference:
@@ -252,13 +286,15 @@ def _std(by_seed: Float[np.ndarray, " S"]) -> float | None:
     return float(by_seed.std(ddof=1)) if len(by_seed) > 1 else None
 
 
-def assumed(difference: float, videos: int, disagreement: float) -> Difference:
+def assumed(difference: float, videos: int, disagreement: float, weights: Sequence[float] = PAIR) -> Difference:
     """A paired difference of which only the size is known, in points, if the two disagree on so many percent of videos.
 
-    Two networks that differ by d points disagree on d percent of the videos at least.
+    Two networks that differ by d points disagree on d percent of the videos at least. `weights`: of a weighted sum of
+    networks any two of which disagree as much.
     """
-    share = max(disagreement, abs(difference)) / 100
-    video_se = 100 * float(np.sqrt((share - (difference / 100) ** 2) / videos))
+    size = noise_size(weights)
+    share = max(disagreement, abs(difference) / size) / 100
+    video_se = 100 * float(np.sqrt((size**2 * share - (difference / 100) ** 2) / videos))
     return Difference(difference, difference, 0.0, video_se, seeds=1, videos=videos)
 
 

@@ -4,14 +4,14 @@ Nothing here is escaped: that is for the formats (:mod:`~nl_lightning.report.ren
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nl_lightning.report.claims import ASSUMED_DISAGREEMENT, Comparison, Report, Verdict
+from nl_lightning.report.claims import Report
 from nl_lightning.report.collate import DIVERGED, REPORTED_ONLY, UNREADABLE, Runs, one_line
-from nl_lightning.report.uncertainty import LEVEL, Difference
-from nl_lightning.study.study import Check, Study, Table
+from nl_lightning.report.uncertainty import Difference
+from nl_lightning.study.study import Study, Table
 
 # Words in the place of numbers; set in italics, so that a hole in a table isn't overlooked.
 MISSING = "missing"
@@ -21,7 +21,6 @@ NOT_RUN = "-"  # in rows that are only reported
 GAIN = "+z.1f"  # points, signed; z: never -0.0
 UNPAIRED = "†"  # beside an interval that had to do with accuracies alone
 NO_INTERVAL = "(no interval)"
-VERBS = {"holds": ("holds", "hold"), "fails": ("fails", "fail"), "undecided": ("stays undecided", "stay undecided")}
 MEASURED, REPORTED = "measured", "reported"
 
 
@@ -222,127 +221,6 @@ def group_columns(report: Report) -> list[Column]:
         return []
     labels = Column("", list(groups.index), "", words=True)
     return [labels, *(Column(str(name), ["" if x != x else number(x, ".1f") for x in groups[name]]) for name in groups)]
-
-
-# ------------------------------------------------------------------------------------------------------- claims
-
-
-def verdict_columns(report: Report) -> list[Column]:
-    """A line a claim: the verdict, its p-value among the claims of its sub-table, and why."""
-    rows = [
-        [v.claim.name, v.word, reason(v, report.runs.study, report.broken), p_value(v.p), p_value(v.corrected)]
-        for v in report.verdicts
-    ]
-    return of_rows(["claim", "verdict", "why", "p", "corrected"], rows, labels=3)
-
-
-def comparison_columns(report: Report, comparisons: Sequence[Comparison]) -> list[Column]:
-    """A line a comparison: what is reported and what was measured, with its interval."""
-    header = ["claim", "comparison", "claimed", REPORTED, MEASURED, "n", "McNemar p", "by itself"]
-    return of_rows(header, [_comparison(report, comparison) for comparison in comparisons], labels=3)
-
-
-def _comparison(report: Report, comparison: Comparison) -> list[str]:
-    check, difference = comparison.check, comparison.difference
-    cost = {"flops": ", FLOPs", "params": ", params", None: ""}[check.cost]
-    form = (".2f", "x") if check.cost else (GAIN, "")
-    n, exact, measured = "" if check.cost else "0", "", number(comparison.measured, *form)
-    if difference is not None:
-        n, exact = str(difference.seeds), "" if difference.mcnemar is None else p_value(difference.mcnemar)
-        measured += f" {interval_of(difference)}{UNPAIRED if difference.bounded and not difference.paired else ''}"
-    hole = next((report.broken[name] for name in comparison.missing if name in report.broken), MISSING)
-    names, reported = f"{_names(comparison, report.runs.study)}{cost}", number(comparison.reported, *form)
-    return [comparison.claim.name, names, expected(check), reported, measured or hole, n, exact, comparison.word]
-
-
-def _names(comparison: Comparison, study: Study) -> str:
-    first, second = (called(study, name, comparison.claim.table) for name in (comparison.variant, comparison.than))
-    return f"{first} {'/' if comparison.check.cost else '-'} {second}"
-
-
-def expected(check: Check) -> str:
-    """Where the difference, in points, or the cost has to lie if what is claimed is right."""
-    if check.cost is not None:
-        return "below 1x"
-    return f"above {check.by:g}" if check.within is None else f"within ±{check.within:g}"
-
-
-def reason(verdict: Verdict, study: Study, broken: Mapping[str, str] | None = None) -> str:
-    """Why a claim has its verdict, in one sentence, with figures. It says which variants are `broken`, and how."""
-    comparisons, telling = verdict.comparisons, statement(verdict.telling, study)
-    if verdict.word == "fails":
-        return f"{telling}."
-    if verdict.word == "holds":
-        alone = {1: "", 2: "Both comparisons agree; the weaker: "}
-        return f"{alone.get(len(comparisons), f'All {len(comparisons)} comparisons agree; the weakest: ')}{telling}."
-    unknown = dict.fromkeys(name for c in comparisons for name in c.missing)
-    if unknown:
-        marks = {name: f" ({broken[name]})" if broken and name in broken else "" for name in unknown}
-        names = [called(study, name, verdict.claim.table) + mark for name, mark in marks.items()]
-        return f"Nothing is known of {', '.join(names)}."
-    if verdict.p <= 1 - LEVEL:
-        return f"Clear by itself (p = {verdict.p:.2g}), but not as one of {verdict.family} claims: {telling}."
-    if verdict.telling.word == "fails":
-        return f"Not clear as the worst of {len(comparisons)} comparisons (p = {verdict.p:.2g}): {telling}."
-    open_ = sum(c.word == "undecided" for c in comparisons)
-    which = f"{open_} of {len(comparisons)} comparisons {'is' if open_ == 1 else 'are'} open, such as: "
-    return f"{which if len(comparisons) > 1 else ''}{telling}."
-
-
-def statement(comparison: Comparison, study: Study) -> str:
-    """A comparison in words and figures, beside what is claimed of it."""
-    pair, difference = _names(comparison, study), comparison.difference
-    if comparison.check.cost is not None:
-        cost = "FLOPs" if comparison.check.cost == "flops" else "parameters"
-        return f"{pair} is {number(comparison.share, '.2f', 'x')} in {cost}; claimed: below 1"
-    if difference is None:
-        return f"{pair}: no seed has both"
-    return f"{pair} is {difference.mean:{GAIN}} {interval_of(difference)}; claimed: {expected(comparison.check)}"
-
-
-def summary(report: Report) -> str:
-    """How many claims hold, fail and are open, in two sentences; empty if nothing is known of any."""
-    known = [v for v in report.verdicts if v.known]
-    if not known:
-        return ""
-    named = {word: [v.claim.name for v in known if v.word == word] for word in VERBS}
-    parts = [(names, VERBS[word][len(names) > 1]) for word, names in named.items() if names]
-    only = ""
-    if any(v.videos_only for v in known):
-        only = " With one seed that is said of these trained networks: the intervals are over videos only."
-    if len(known) == 1:
-        return f"The one claim that the rows can check {parts[0][1]} ({known[0].claim.name}).{only}"
-    counts = ", ".join(f"{len(names)} {verb} ({', '.join(names)})" for names, verb in parts)
-    return f"Of {len(known)} claims that the rows can check, {counts}.{only}"
-
-
-def verdict_legend(report: Report) -> str:
-    """By which rules the verdicts came about."""
-    said = (
-        "A claim holds if each of its comparisons does, and fails if one surely does; otherwise it is undecided. The "
-        "p-values of a sub-table's claims are corrected by Holm's method, so that in 95 of 100 sub-tables at least no "
-        "verdict is wrong. Variants are alike only if the intervals of their differences lie within the margin."
-    )
-    return said if all(v.paired for v in report.verdicts) else f"{said} {UNPAIRED} from accuracies alone: too wide."
-
-
-def reported_columns(report: Report) -> list[Column]:
-    """A line a claim: the verdicts on the reported numbers by themselves, beside the one here."""
-    header = ["claim", "table", "reported, unpaired", "reported, if paired", "here"]
-    each = zip(*report.reported, report.verdicts, strict=True)
-    return of_rows(header, [[v.claim.name, v.claim.table or "", one.word, two.word, v.word] for one, two, v in each], 5)
-
-
-def reported_legend(report: Report) -> str:
-    """What the reported numbers could decide, and under which assumptions."""
-    ends = (next(c.difference for v in of for c in v.comparisons if c.difference).interval() for of in report.reported)
-    first, second = ((high - low) / 2 for low, high in ends)
-    return (
-        f"The reported numbers judged by the same rules, as one run a row on {report.runs.study.reported_videos:,} "
-        f"videos. From the accuracies alone a difference is known to ±{first:.2f} points. With the predictions, paired "
-        f"by video, it would be ±{second:.2f} if two networks split on {ASSUMED_DISAGREEMENT:g} % of the videos. "
-        "Neither covers the luck of a training: one run doesn't show it. (Reported numbers are rounded to 0.1.)"
-    )
 
 
 # --------------------------------------------------------------------------------------------------- provenance

@@ -24,16 +24,15 @@ from nl_lightning.models.conventions import (
     SumOver,
     check_placement,
 )
-from nl_lightning.study.border import Line, Name, Positive, checked, load_yaml
+from nl_lightning.study.border import Line, Name, Positive, checked, load_yaml, read_json
+from nl_lightning.study.claims import StatedClaim, check_claims
 from nl_lightning.study.files import reason
 from nl_lightning.study.metrics import METRICS, Metric
-from nl_lightning.study.study import Check, Claim, Grid, Ratio, Row, Study, Table, Variant, placement_name
+from nl_lightning.study.study import Grid, Row, Study, Table, Variant, placement_name
 
 # --------------------------------------------------------------------------------------------- as a file states it
 
 Stage = Literal["res2", "res3", "res4", "res5"]
-Points = Annotated[float, Field(ge=-100, le=100)]
-Margin = Annotated[float, Field(gt=0, le=100), "a margin above 0, in points"]
 
 
 def _conventions(given: dict[str, Any]) -> dict[str, Any]:
@@ -47,10 +46,10 @@ def _different(values: list[Any]) -> list[Any]:
     return values
 
 
-def _compared(names: list[str]) -> list[str]:
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise ValueError("expected two or more different variants")
-    return names
+def _in_order(looks: list[int]) -> list[int]:
+    if looks != sorted(set(looks)):
+        raise ValueError("expected numbers of seeds, each larger than the one before it")
+    return looks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,77 +115,6 @@ class _Table:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Pair:
-    variant: str
-    than: str
-
-    def __post_init__(self) -> None:
-        if self.variant == self.than:
-            raise ValueError(f"'{self.variant}' is compared with itself")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Better(_Pair):
-    by: Points = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Cheaper(_Pair):
-    cost: Annotated[Literal["params", "flops"], Field(alias="in")]
-    reported: Ratio | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Ordered:
-    variants: Annotated[list[str], AfterValidator(_compared)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Alike:
-    variants: Annotated[list[str], AfterValidator(_compared)]
-    within: Margin
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Check:
-    better: _Better | None = None
-    ordered: _Ordered | None = None
-    alike: _Alike | None = None
-    cheaper: _Cheaper | None = None
-
-    def __post_init__(self) -> None:
-        if sum(value is not None for value in vars(self).values()) != 1:
-            raise ValueError("expected exactly one of better, ordered, alike, cheaper")
-
-    def check(self) -> Check:
-        if self.better is not None:
-            return Check("better", (self.better.variant, self.better.than), by=self.better.by)
-        if self.cheaper is not None:
-            pair = (self.cheaper.variant, self.cheaper.than)
-            return Check("cheaper", pair, cost=self.cheaper.cost, reported=self.cheaper.reported)
-        if self.alike is not None:
-            return Check("alike", tuple(self.alike.variants), within=self.alike.within)
-        assert self.ordered is not None
-        return Check("ordered", tuple(self.ordered.variants))
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Claim:
-    id: Name
-    text: Line
-    table: str | None = None
-    checks: Annotated[list[_Check], Field(min_length=1), "checks, or else a 'note'"] | None = None
-    note: Line | None = None
-
-    def __post_init__(self) -> None:
-        if (self.checks is None) == (self.note is None):
-            raise ValueError("a claim has either 'checks', or a 'note' that says why nothing checks it")
-
-    def claim(self) -> Claim:
-        return Claim(self.id, self.text, self.table, tuple(each.check() for each in self.checks or ()), self.note)
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Study:
     name: Name
     title: Line
@@ -196,8 +124,11 @@ class _Study:
     metric: Literal["top1", "mAP"] = "top1"
     reported_on: Line | None = None
     reported_videos: Positive | None = None
-    claims: list[_Claim] = field(default_factory=list)
+    claims: list[StatedClaim] = field(default_factory=list)
     grid: _Grid | None = None
+    looks: Annotated[list[Annotated[int, Field(ge=3, le=1000)]], AfterValidator(_in_order)] = field(
+        default_factory=list
+    )
 
 
 # --------------------------------------------------------------------------------------------------------- loading
@@ -229,6 +160,8 @@ def load_study(path: Path) -> Study:
         reported_on=stated.reported_on,
         reported_videos=stated.reported_videos,
         grid=grid,
+        costs=_costs(path.with_suffix(".costs.json")),
+        looks=tuple(stated.looks),
     )
     for key, there in (("variants", variants), ("tables", stated.tables)):
         if not there:
@@ -237,8 +170,13 @@ def load_study(path: Path) -> Study:
     for table in study.tables.values():
         _check_table(table, study, f"{at}: tables.{table.name}")
     _check_reported(study.tables, at)
-    _check_claims(study, at)
+    check_claims(study, at)
     return study
+
+
+def _costs(path: Path) -> dict[str, tuple[int, int]]:
+    """What the paper's own networks cost, counted beforehand: counting needs torch."""
+    return checked(dict[str, tuple[Positive, Positive]], read_json(path), str(path)) if path.exists() else {}
 
 
 def _known(value: str, at: str, names: Collection[str]) -> None:
@@ -298,23 +236,6 @@ def _check_reported(tables: Mapping[str, Table], at: str) -> None:
                         f"{at}: tables.{table.name}: {row.variant} is reported with {key} {value:g}, "
                         f"but with {before:g} in table {where}"
                     )
-
-
-def _check_claims(study: Study, at: str) -> None:
-    """A claim is about rows: what no table shows can't be judged in the open."""
-    shown = {name for table in study.tables.values() for name in table.variants}
-    for i, claim in enumerate(study.claims):
-        if claim.table is not None:
-            _known(claim.table, f"{at}: claims[{i}].table", study.tables)
-        for j, check in enumerate(claim.checks):
-            for name in check.variants:
-                _known(name, f"{at}: claims[{i}].checks[{j}].{check.kind}", study.variants)
-                if name not in shown:
-                    raise UserError(
-                        f"{at}: claims: {claim.name} compares '{name}', which is in no row; add a row for it"
-                    )
-    for name in _repeated([claim.name for claim in study.claims]):
-        raise UserError(f"{at}: claims: two claims have the id '{name}'")
 
 
 # ------------------------------------------------------------------------------------------- a product of settings

@@ -2,11 +2,13 @@
 
 A *study* (``experiments/table2.yaml`` is the first) has *variants* (networks, as the arguments by which they
 differ), tables of *rows* (a label, a variant, the reported numbers, the baseline of the gain) and *claims*
-(sentences of the paper as comparisons of variants). :func:`~nl_lightning.study.loading.load_study` reads one.
+(sentences of the paper, in parts that are comparisons of variants).
+:func:`~nl_lightning.study.loading.load_study` reads one.
 """
 
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,21 +111,36 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Share:
+    """A margin as a share of what a variant gains over another on the same data; `of`: (variant, than)."""
+
+    share: float
+    of: tuple[str, str]
+
+
+@dataclass(frozen=True)
 class Check:
     """One comparison of a claim, in the study's metric except for ``cheaper``.
 
     Attributes:
-        kind: ``better``: the first variant beats the second, by at least `by` points. ``ordered``: each
-            variant beats the one before it. ``alike``: no two differ by more than `within` points.
-            ``cheaper``: the first costs less than the second, in `cost`.
-        variants: two for ``better`` and ``cheaper``, two or more otherwise.
-        reported: for ``cheaper``: the reported cost of the first, as a share of the second's.
+        kind: ``better``: the first variant beats the second, by more than `by`. ``ordered``: each variant beats the
+            one before it. ``alike``: no two differ by more than `within`. ``about``: the first beats the second by
+            `points`, give or take `within`. ``contrast``: what the first gains over the second, minus what `over`'s
+            first gains over its second, is more than `by`. ``ahead``: at every validated epoch of training the first is
+            ahead of the second, on the data of `curve`. ``cheaper``: the first costs less than the second, in `cost`.
+        variants: two or more for ``ordered`` and ``alike``, otherwise two.
+        by, within: points, or a share of what a block brings on the same data.
+        reported: for ``cheaper``: the reported cost of the first, as a share of the second's. With `within`, the cost
+            of the networks has to be as close to it.
     """
 
-    kind: Literal["better", "ordered", "alike", "cheaper"]
+    kind: Literal["better", "ordered", "alike", "about", "contrast", "ahead", "cheaper"]
     variants: tuple[str, ...]
-    by: float = 0.0
-    within: float | None = None
+    by: float | Share = 0.0
+    within: float | Share | None = None
+    points: float = 0.0
+    over: tuple[str, str] | None = None
+    curve: Literal["val", "train"] | None = None
     cost: Literal["params", "flops"] | None = None
     reported: float | None = None
 
@@ -135,16 +152,68 @@ class Check:
             return [(second, first) for first, second in itertools.combinations(self.variants, 2)]
         return [(self.variants[0], self.variants[1])]
 
+    @property
+    def margin(self) -> float | Share:
+        """What `by` or `within` says."""
+        return self.by if self.within is None else self.within
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Between which numbers the difference or the cost is claimed to lie; None: shares of an effect."""
+        margin = self.margin
+        if isinstance(margin, Share):
+            return None
+        if self.cost is not None:
+            return (0.0, 1.0) if not margin else ((self.reported or 0) - margin, (self.reported or 0) + margin)
+        return (margin, math.inf) if self.within is None else (self.points - margin, self.points + margin)
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """The variants that each of its comparisons needs beside the two that it compares."""
+        return (*(self.over or ()), *(self.margin.of if isinstance(self.margin, Share) else ()))
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Every variant that it needs."""
+        return (*self.variants, *self.beside)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One statement of a claim, which is judged by itself.
+
+    Attributes:
+        kind: the direction of an effect, its size, what the sentence presupposes, or how far it is said to reach.
+        not_testable: why data can't test it, by how the names of recipes on these data begin ("": on any data).
+        data: the data whose points its numbers are: it is judged under recipes whose names start so. None: any.
+    """
+
+    kind: Literal["direction", "size", "premise", "scope"]
+    text: str
+    checks: tuple[Check, ...] = ()
+    not_testable: Mapping[str, str] = field(default_factory=dict)
+    data: str | None = None
+
+    def untestable(self, recipe: str) -> str | None:
+        """Why nothing under a recipe can test it; None if something can."""
+        if self.data is not None and not recipe.startswith(self.data):
+            return f"its points are those of {self.data}"
+        return next((why for these, why in self.not_testable.items() if recipe.startswith(these)), None)
+
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence of the paper, with comparisons that say the same; or a `note` why no row can check it."""
+    """A sentence of the paper, as parts that are judged one by one."""
 
     name: str
     text: str
     table: str | None = None
-    checks: tuple[Check, ...] = ()
-    note: str | None = None
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """The comparisons of all its parts."""
+        return tuple(check for part in self.parts for check in part.checks)
 
 
 @dataclass(frozen=True)
@@ -167,7 +236,8 @@ class Study:
     """Variants, tables and claims. Recipes on the paper's data have names that start with `reported_on`.
 
     Networks are compared by `metric`. `reported_videos` are the test videos behind a reported accuracy; None if they
-    aren't known. The variants of `grid`, if there is one, are among `variants`.
+    aren't known. The variants of `grid`, if there is one, are among `variants`. `costs`: (parameters, multiply-adds) of
+    the paper's own networks, as far as they are counted. `looks`: numbers of seeds at which the claims are judged.
     """
 
     name: str
@@ -181,6 +251,8 @@ class Study:
     reported_on: str | None = None
     reported_videos: int | None = None
     grid: Grid | None = None
+    costs: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    looks: tuple[int, ...] = ()
 
     @property
     def compared(self) -> list[str]:

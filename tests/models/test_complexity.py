@@ -219,9 +219,24 @@ def test_forms_of_the_blocks_of_a_network() -> None:
     ]
 
 
+COSTS = ROOT / "experiments" / "table2.costs.json"  # what reports compare without torch
+
+
+def costs_of_table2(counts: Counts) -> str:
+    """Parameters and MACs of the variants, as the released code builds them: its counts are the paper's."""
+    found = {name: counts["release"][name] for name in table2().variants}
+    return "{\n" + ",\n".join(f' "{name}": [{c.params}, {c.macs}]' for name, c in found.items()) + "\n}\n"
+
+
+def test_the_costs_in_claims_are_the_papers_networks(counts: Counts) -> None:
+    assert COSTS.read_text() == costs_of_table2(counts)
+
+
 if __name__ == "__main__":
     golden = {
         profile: {name: asdict(count(variant, profile)) for name, variant in every_variant().items()}
         for profile in PROFILES
     }
     GOLDEN.write_text(json.dumps(golden, indent=1) + "\n")
+    of = {profile: {name: Complexity(**c) for name, c in each.items()} for profile, each in golden.items()}
+    COSTS.write_text(costs_of_table2(of))

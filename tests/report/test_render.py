@@ -34,7 +34,7 @@ from nl_lightning.study.packing import pack
 from nl_lightning.study.recipe import Recipe, load_recipe
 from nl_lightning.study.records import Record, record_path
 from nl_lightning.study.run import marker_path
-from nl_lightning.study.study import Study
+from nl_lightning.study.study import Part, Study
 
 Measure = Callable[..., Record]
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -100,28 +100,30 @@ accuracies alone, since the records don't say which videos were right: too wide.
 - **helps** A block helps, and costs less than 3D convolution.
 - **alike** Blocks and 3D convolution help about as much.
 - **more** More is better.
-- **why** It looks further. (Not compared: an interpretation.)
+- **why** It looks further.
 
-| claim | verdict   | why                                  |     p | corrected |
-| ----- | --------- | ------------------------------------ | ----: | --------: |
-| helps | undecided | Nothing is known of NL, I3D.         | 1.000 |     1.000 |
-| alike | undecided | Nothing is known of I3D (a), NL (a). | 1.000 |     1.000 |
-| more  | undecided | Nothing is known of I3D (a).         | 1.000 |     1.000 |
+| claim | part      | verdict      | why                                  |
+| ----- | --------- | ------------ | ------------------------------------ |
+| helps | direction | undecided    | Nothing is known of NL, I3D.         |
+| alike | direction | undecided    | Nothing is known of I3D (a), NL (a). |
+| more  | direction | undecided    | Nothing is known of I3D (a).         |
+| why   | direction | not testable | An interpretation.                   |
 
-A claim holds if each of its comparisons does, and fails if one surely does; otherwise it is undecided. The p-values \
-of a sub-table's claims are corrected by Holm's method, so that in 95 of 100 sub-tables at least no verdict is wrong. \
-Variants are alike only if the intervals of their differences lie within the margin.
+Claims are judged part by part, by top-1. One seed decides nothing, nor do two. From 3 seeds on a part holds if each \
+of its comparisons does, and fails if one surely does; otherwise it is undecided. The p-values of all parts of the \
+study are corrected together by Holm's method, so that in 95 of 100 studies at least no verdict is wrong. Variants are \
+alike only if the intervals of their differences lie within the margin.
 
 ### The comparisons behind them
 
-| claim | comparison           | claimed     | reported |  measured |   n | McNemar p | by itself |
-| ----- | -------------------- | ----------- | -------: | --------: | --: | --------: | --------: |
-| helps | NL - C2D             | above 0.5   |     +1.1 | *missing* |   0 |           | undecided |
-| helps | NL / I3D, FLOPs      | below 1x    |    0.80x | *missing* |     |           | undecided |
-| helps | NL / I3D, params     | below 1x    |    0.90x | *missing* |     |           | undecided |
-| alike | I3D (a) - NL (a)     | within ±0.5 |     +0.4 | *missing* |   0 |           | undecided |
-| more  | I3D (a) - C2D (a)    | above 0     |     +1.5 | *missing* |   0 |           | undecided |
-| more  | NL_I3D (a) - I3D (a) | above 0     |          | *missing* |   0 |           | undecided |
+| claim | part      | comparison           | claimed     | reported |  measured |   n | McNemar p | by itself |
+| ----- | --------- | -------------------- | ----------- | -------: | --------: | --: | --------: | --------: |
+| helps | direction | NL - C2D             | above 0.5   |     +1.1 | *missing* |   0 |           | undecided |
+| helps | direction | NL / I3D, FLOPs      | below 1x    |    0.80x | *missing* |     |           | undecided |
+| helps | direction | NL / I3D, parameters | below 1x    |    0.90x | *missing* |     |           | undecided |
+| alike | direction | I3D (a) - NL (a)     | within ±0.5 |     +0.4 | *missing* |   0 |           | undecided |
+| more  | direction | I3D (a) - C2D (a)    | above 0     |     +1.5 | *missing* |   0 |           | undecided |
+| more  | direction | NL_I3D (a) - I3D (a) | above 0     |          | *missing* |   0 |           | undecided |
 
 ## Where the numbers come from
 
@@ -146,18 +148,18 @@ def test_claims_and_long_clips_of_one_seed(study: Study, recipe: Recipe, results
     text = study_markdown(report(collect(study, recipe, results)))
     assert "With one seed an interval is over videos only: another training may differ by more." in text
     assert (
-        "Of 3 claims that the rows can check, 3 stay undecided (helps, alike, more). With one seed that is said of "
-        "these trained networks: the intervals are over videos only.\n"
+        "The 4 claims have 4 parts: 3 were seen once (helps, alike, more), 1 is not testable on these data (why). One "
+        "seed decides nothing: its intervals are over videos only, and another training may differ.\n"
     ) in text
     assert (
         """\
-| helps | NL - C2D             | above 0.5   |     +1.1 |  +6.5 [0.0, 12.9]† |   1 |           | undecided |
-| helps | NL / I3D, FLOPs      | below 1x    |    0.80x |              0.73x |     |           |     holds |
-| helps | NL / I3D, params     | below 1x    |    0.90x |              0.92x |     |           |     holds |
-| alike | I3D (a) - NL (a)     | within ±0.5 |     +0.4 |  -0.2 [-6.6, 6.1]† |   1 |           | undecided |
-| more  | I3D (a) - C2D (a)    | above 0     |     +1.5 | +6.2 [-0.3, 12.7]† |   1 |           | undecided |
-| more  | NL_I3D (a) - I3D (a) | above 0     |          | +4.8 [-1.4, 10.9]† |   1 |           | undecided |
-"""
+| helps | direction | NL - C2D             | above 0.5   |     +1.1 |  +6.5 [0.0, 12.9]† |   1 |           | seen once, open |
+| helps | direction | NL / I3D, FLOPs      | below 1x    |    0.80x |              0.73x |     |           |           holds |
+| helps | direction | NL / I3D, parameters | below 1x    |    0.90x |              0.92x |     |           |           holds |
+| alike | direction | I3D (a) - NL (a)     | within ±0.5 |     +0.4 |  -0.2 [-6.6, 6.1]† |   1 |           | seen once, open |
+| more  | direction | I3D (a) - C2D (a)    | above 0     |     +1.5 | +6.2 [-0.3, 12.7]† |   1 |           | seen once, open |
+| more  | direction | NL_I3D (a) - I3D (a) | above 0     |          | +4.8 [-1.4, 10.9]† |   1 |           | seen once, open |
+"""  # noqa: E501
         in text
     )
     assert "- views of a video (clips x crops): 2 x 1 (4 runs); 1 x 1 (1 run)\n" in text
@@ -172,11 +174,12 @@ def test_what_the_reported_numbers_could_decide(study: Study, recipe: Recipe, re
     assert "it would be ±0.44 if two networks split on 10 % of the videos." in text
     assert (
         """\
-| claim | table | reported, unpaired | reported, if paired | here      |
-| ----- | ----- | ------------------ | ------------------- | --------- |
-| helps | a     | undecided          | holds               | undecided |
-| alike |       | undecided          | undecided           | undecided |
-| more  |       | undecided          | undecided           | undecided |
+| claim | part      | reported, unpaired | reported, if paired   | here            |
+| ----- | --------- | ------------------ | --------------------- | --------------- |
+| helps | direction | seen once, open    | seen once, as claimed | seen once, open |
+| alike | direction | seen once, open    | seen once, open       | seen once, open |
+| more  | direction | undecided          | undecided             | seen once, open |
+| why   | direction | not testable       | not testable          | not testable    |
 """
         in text
     )
@@ -257,7 +260,7 @@ def test_broken_records_are_holes_with_their_reasons(broken: Report, results: Pa
     assert "Nothing is known of NL (unreadable), C2D (diverged), I3D (unreadable)." in text
     assert "- runs: 1 of 5 done, 1 diverged, 1 missing, 2 unreadable" in text
     assert broken.rows["gain"].isna().all()
-    assert all(verdict.word == "undecided" for verdict in broken.verdicts)
+    assert [verdict.word for verdict in broken.verdicts] == ["undecided"] * 3 + ["not testable"]
     shown = printed(broken)
     assert re.search(r" C2D +diverged +0 of 1", shown), shown
     assert "C2D: seed 0 diverged: the loss from step 120 on" in shown
@@ -327,7 +330,8 @@ def outside(study: Study, recipe: Recipe, results: Path, measure: Measure) -> Re
     marker.write_text(json.dumps({"state": "failed", "error": OUTSIDE}))
     table = study.tables["a"]
     rows = tuple(replace(row, label=OUTSIDE) for row in table.rows)
-    claims = tuple(replace(c, text=OUTSIDE, note=OUTSIDE if c.note else None) for c in study.claims)
+    part = Part("size", OUTSIDE, not_testable={"": OUTSIDE})
+    claims = tuple(replace(c, text=OUTSIDE, parts=(*c.parts, part)) for c in study.claims)
     tables = {**study.tables, "a": replace(table, caption=OUTSIDE, rows=rows)}
     shown = replace(study, title=OUTSIDE, tables=tables, claims=claims, reported_on=OUTSIDE, reported_videos=1000)
     return report(collect(shown, recipe, results))
@@ -361,9 +365,9 @@ def test_counts_of_one_are_english(study: Study, recipe: Recipe, results: Path, 
         read = {"read_videos": pack([i > 0 for i in range(400)]), "videos_scored": 399} if variant == "plain" else {}
         bits = pack([0 < i <= right for i in range(400)])
         measure(variant, 0, right / 4, right_top1=bits, videos_hash="0123456789ab", **read)
-    claim = replace(study.claims[0], checks=study.claims[0].checks[:1])
+    claim = replace(study.claims[0], parts=(Part("direction", "It helps.", study.claims[0].checks[:1]),))
     text = study_markdown(report(collect(replace(study, claims=(claim,)), recipe, results)))
-    assert "The one claim that the rows can check holds (helps)." in text
+    assert "The one claim has 1 part: 1 was seen once (helps)." in text
     assert "- NL: gain without 1 video that one of the two couldn't read" in text
     assert "- recipe: quick; seed: 0\n" in text
 
@@ -574,7 +578,7 @@ def test_the_readme_block(mixed: Report, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("one_seed")
 def test_the_readme_counts_verdicts(study: Study, recipe: Recipe, results: Path) -> None:
     block = readme_block(report(collect(study, recipe, results)))
-    assert "Of 3 claims that the rows can check, 3 stay undecided (helps, alike, more)." in block
+    assert "The 4 claims have 4 parts: 3 were seen once (helps, alike, more), 1 is not testable on these data" in block
 
 
 @pytest.mark.parametrize(

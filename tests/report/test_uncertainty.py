@@ -97,18 +97,18 @@ def test_contributions_count_as_right_and_wrong_do() -> None:
     """100 for a right video and 0 for a wrong one: the same, but for the two made-up videos of right and wrong."""
     generator = np.random.default_rng(0)
     first, second = generator.random((2, 3, 5000)) < np.array([[[0.7]], [[0.65]]])
-    theirs, found = paired(first, second), paired_numbers(100.0 * first, 100.0 * second)
+    theirs, found = paired(first, second), paired_numbers(100.0 * first - 100.0 * second)
     assert (found.mean, found.seeds, found.videos, found.paired) == (pytest.approx(theirs.mean), 3, 5000, True)
     assert found.interval() == pytest.approx(theirs.interval(), abs=0.05)
     assert found.std == pytest.approx(theirs.std)
-    one = paired_numbers(100.0 * first[:1], 100.0 * second[:1])
+    one = paired_numbers(100.0 * first[:1] - 100.0 * second[:1])
     assert one.video_se == pytest.approx(100 * (first[0].astype(float) - second[0]).std(ddof=1) / np.sqrt(5000))
     low, high = mean_of_videos(100.0 * first[0])
     assert (low, high) == pytest.approx(wilson(int(first[0].sum()), 5000), abs=0.05)
 
 
 def test_scores_of_which_nothing_is_known_decide_nothing() -> None:
-    found = alone(np.array([90.0]), np.array([10.0]), 600)
+    found = alone(np.array([80.0]), 600)
     assert (found.mean, found.bounded, found.paired) == (80.0, False, False)
     assert found.interval() == (-100.0, 100.0)
     assert interval_of(found) == "(no interval)"

@@ -1,0 +1,262 @@
+"""The words of claims: verdicts part by part, their reasons, and what is claimed. Plain text, as in
+:mod:`~nl_lightning.report.words`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from nl_lightning.report.claims import PartVerdict, Report, Verdict
+from nl_lightning.report.comparisons import ASSUMED_DISAGREEMENT, ENOUGH_SEEDS, Comparison
+from nl_lightning.report.words import (
+    GAIN,
+    MEASURED,
+    MISSING,
+    REPORTED,
+    UNPAIRED,
+    Column,
+    called,
+    counted,
+    interval_of,
+    number,
+    of_rows,
+    p_value,
+)
+from nl_lightning.study.study import Check, Claim, Share, Study
+
+VERBS = {
+    "holds": ("holds", "hold"),
+    "fails": ("fails", "fail"),
+    "undecided": ("stays undecided", "stay undecided"),
+    "seen once": ("was seen once", "were seen once"),
+    "not testable": ("is not testable on these data", "are not testable on these data"),
+}
+LEANING = {"holds": "as claimed", "fails": "not as claimed", "undecided": "open"}
+COSTS = {"flops": "FLOPs", "params": "parameters"}
+
+
+def verdict_columns(report: Report) -> list[Column]:
+    """A line a part of a claim: the verdict, why, and its p-value by itself, in its sub-table and in the study."""
+    rows = []
+    for v in report.verdicts:
+        for name, part in zip(part_names(v.claim), v.parts, strict=True):
+            p = [p_value(each) for each in (part.p, part.within, part.corrected)] if part.judged else [""] * 3
+            rows.append([v.claim.name, name, said(part), reason(part, v.claim, report), *p])
+    columns = of_rows(["claim", "part", "verdict", "why", "p", "in its table", "in the study"], rows, labels=4)
+    return [column for column in columns if column.words or any(column.cells)]
+
+
+def part_names(claim: Claim) -> list[str]:
+    """The parts by their kinds, numbered where several have one kind."""
+    kinds = [part.kind for part in claim.parts]
+    return [f"{kind} {kinds[: i + 1].count(kind)}" if kinds.count(kind) > 1 else kind for i, kind in enumerate(kinds)]
+
+
+def part_name(comparison: Comparison) -> str:
+    """The part that a comparison is of."""
+    return part_names(comparison.claim)[[part is comparison.part for part in comparison.claim.parts].index(True)]
+
+
+def said(one: PartVerdict | Comparison) -> str:
+    """The verdict as it is shown: of one seed also what it looks like."""
+    return f"{one.word}, {LEANING[one.leaning]}" if one.word == "seen once" else one.word
+
+
+def by_part(verdict: Verdict) -> str:
+    """``direction holds; size not testable on these data``."""
+    found = []
+    for name, part in zip(part_names(verdict.claim), verdict.parts, strict=True):
+        found.append(f"{name} {said(part)}{' on these data' if part.word == 'not testable' else ''}")
+    return "; ".join(found)
+
+
+def comparison_columns(report: Report, comparisons: Sequence[Comparison]) -> list[Column]:
+    """A line a comparison: what is reported and what was measured, with its interval."""
+    header = ["claim", "part", "comparison", "claimed", REPORTED, MEASURED, "n", "McNemar p", "by itself"]
+    return of_rows(header, [_comparison(report, comparison) for comparison in comparisons], labels=4)
+
+
+def _comparison(report: Report, comparison: Comparison) -> list[str]:
+    check, difference, study = comparison.check, comparison.difference, report.runs.study
+    form = (".2f", "x") if check.cost else (GAIN, "")
+    n, exact, measured = "" if check.cost else "0", "", number(comparison.measured, *form)
+    if difference is not None:
+        n, exact = str(difference.seeds), "" if difference.mcnemar is None else p_value(difference.mcnemar)
+        measured += f" {interval_of(difference)}{UNPAIRED if difference.bounded and not difference.paired else ''}"
+    hole = next((report.broken[name] for name in comparison.missing if name in report.broken), MISSING)
+    return [
+        comparison.claim.name,
+        part_name(comparison),
+        pair_names(comparison, study),
+        expected(check, study, comparison.claim.table),
+        number(comparison.reported, *form),
+        measured or hole,
+        n,
+        exact,
+        said(comparison),
+    ]
+
+
+def pair_names(comparison: Comparison, study: Study) -> str:
+    """What is compared, by the labels of rows."""
+    check, table = comparison.check, comparison.claim.table
+    first, second = (called(study, name, table) for name in (comparison.variant, comparison.than))
+    if check.cost is not None:
+        return f"{first} / {second}, {COSTS[check.cost]}"
+    if check.curve is not None:
+        return f"{first} - {second}, least lead in {'validation' if check.curve == 'val' else 'training'}"
+    pair = f"{first} - {second}"
+    return pair if check.over is None else f"({pair}) - ({pair_called(study, check.over, table)})"
+
+
+def pair_called(study: Study, pair: tuple[str, str], table: str | None) -> str:
+    """A difference of two variants by their labels."""
+    return " - ".join(called(study, name, table) for name in pair)
+
+
+def expected(check: Check, study: Study, table: str | None = None) -> str:
+    """Where the difference, in points, or the cost has to lie if what is claimed is right."""
+    margin = check.margin
+    if isinstance(margin, Share):
+        what = f"{abs(margin.share):.0%} of {pair_called(study, margin.of, table)}".replace("%", " %")
+        if check.within is not None:
+            return f"within ±{what}"
+        return f"above {'minus ' if margin.share < 0 else ''}{what}"
+    low, high = check.bounds or (0.0, 0.0)
+    if check.cost is not None:
+        return "below 1x" if not margin else f"{low:.2f}x to {high:.2f}x"
+    if check.kind == "alike":
+        return f"within ±{high:g}"
+    return f"above {low:g}" if math.isinf(high) else f"{low:g} to {high:g}"
+
+
+def reason(part: PartVerdict, claim: Claim, report: Report) -> str:
+    """Why a part has its verdict, in a sentence or two, with figures."""
+    study = report.runs.study
+    if part.word == "not testable":
+        why = (part.untestable or "no comparison is there").rstrip(".")
+        return f"{why[0].upper() if why.split()[0].isalpha() else why[0]}{why[1:]}."
+    telling, count = statement(part.telling, study), len(part.comparisons)
+    weakest = {1: "", 2: "Both comparisons agree; the weaker: "}.get(
+        count, f"All {count} comparisons agree; the weakest: "
+    )
+    if part.word == "fails":
+        return f"{telling}."
+    if part.word == "holds":
+        return f"{weakest}{telling}."
+    unknown = dict.fromkeys(name for c in part.comparisons for name in c.missing)
+    if unknown:
+        return f"Nothing is known of {', '.join(_unknown(unknown, claim, report))}."
+    if part.word == "seen once":
+        spread = "" if report.spread is None else f" (seeds of one network spread by ± {report.spread:.1f})"
+        one = "seed" if report.runs.recipe.folds == 1 else "split"
+        return f"{weakest if part.leaning == 'holds' else ''}{telling}. One {one} decides nothing{spread}."
+    if part.telling.without_effect and part.telling.difference is not None:
+        return f"The margin is a share of an effect that isn't surely there: {telling}."
+    if part.seeds < ENOUGH_SEEDS:
+        return f"{telling}. It takes {ENOUGH_SEEDS} seeds to decide."
+    if part.within <= part.level:
+        p = f"p = {part.within:.2g}"
+        return f"Clear among the claims of its table ({p}), but not as one of {part.family} parts: {telling}."
+    if part.p <= part.level:
+        return f"Clear by itself (p = {part.p:.2g}), but not as one of {part.family} parts: {telling}."
+    if part.telling.word == "fails":
+        return f"Not clear as the worst of {count} comparisons (p = {part.p:.2g}): {telling}."
+    open_ = sum(c.word == "undecided" for c in part.comparisons)
+    which = f"{open_} of {count} comparisons {'is' if open_ == 1 else 'are'} open, such as: "
+    return f"{which if count > 1 else ''}{telling}."
+
+
+def _unknown(names: Mapping[str, None], claim: Claim, report: Report) -> list[str]:
+    marks = {name: f" ({report.broken[name]})" if name in report.broken else "" for name in names}
+    return [called(report.runs.study, name, claim.table) + mark for name, mark in marks.items()]
+
+
+def statement(comparison: Comparison, study: Study) -> str:
+    """A comparison in words and figures, beside what is claimed of it."""
+    pair, difference, check = pair_names(comparison, study), comparison.difference, comparison.check
+    claimed = expected(check, study, comparison.claim.table)
+    if check.cost is not None:
+        return f"{pair}, is {number(comparison.share, '.2f', 'x')}; claimed: {claimed}"
+    if difference is None:
+        return f"{pair}: no seed has both"
+    share = comparison.effect and f" ({comparison.effect.mean:{GAIN}} {interval_of(comparison.effect)})"
+    return f"{pair} is {difference.mean:{GAIN}} {interval_of(difference)}; claimed: {claimed}{share or ''}"
+
+
+def summary(report: Report) -> str:
+    """How many parts of claims hold, fail, are open and so on; empty if nothing is known of any."""
+    parts = [
+        (f"{v.claim.name} {name}" if len(v.parts) > 1 else v.claim.name, part)
+        for v in report.verdicts
+        for name, part in zip(part_names(v.claim), v.parts, strict=True)
+    ]
+    if not any(part.known for _, part in parts):
+        return ""
+    known = [(name, part) for name, part in parts if part.known or part.word == "not testable"]
+    named = {word: [name for name, part in known if part.word == word] for word in VERBS}
+    counts = [
+        f"{len(names)} {VERBS[word][len(names) > 1]} ({', '.join(names)})" for word, names in named.items() if names
+    ]
+    claims = f"The {len(report.verdicts)} claims have" if len(report.verdicts) > 1 else "The one claim has"
+    found = [f"{claims} {counted(len(known), 'part')}: {', '.join(counts)}."]
+    if named["seen once"]:
+        found.append("One seed decides nothing: its intervals are over videos only, and another training may differ.")
+    return " ".join([*found, *unplanned(report)])
+
+
+def unplanned(report: Report) -> list[str]:
+    """What is to be said of looks at the data that the study didn't plan."""
+    looks = report.runs.study.looks
+    seen = {c.seeds for v in report.verdicts for part in v.parts if part.judged for c in part.comparisons if c.seeds}
+    extra = sorted(seeds for seeds in seen if seeds >= ENOUGH_SEEDS and seeds not in looks)
+    if not looks or not extra:
+        return []
+    return [
+        f"A look after {' and '.join(map(str, extra))} seeds was not planned (planned: {', '.join(map(str, looks))}): "
+        "the promise on wrong verdicts does not cover it."
+    ]
+
+
+def verdict_legend(report: Report) -> str:
+    """By which rules the verdicts came about."""
+    study = report.runs.study
+    judged = "soft score (the mean probability of the right class)" if report.runs.soft else study.metric.name
+    found = [
+        f"Claims are judged part by part, by {judged}. One seed decides nothing, nor do two. From {ENOUGH_SEEDS} seeds "
+        "on a part holds if each of its comparisons does, and fails if one surely does; otherwise it is undecided. The "
+        "p-values of all parts of the study are corrected together by Holm's method, so that in 95 of 100 studies at "
+        "least no verdict is wrong. Variants are alike only if the intervals of their differences lie within the "
+        "margin."
+    ]
+    if study.looks:
+        each = (1 - 0.95) / len(study.looks)
+        found.append(f"Looks are planned after {', '.join(map(str, study.looks))} seeds, each at p = {each:.3f}.")
+    if study.costs and any(check.cost for claim in study.claims for check in claim.checks):
+        found.append("Costs are those of the paper's own networks, counted exactly.")
+    if not all(v.paired for v in report.verdicts):
+        found.append(f"{UNPAIRED} from accuracies alone: too wide.")
+    return " ".join(found)
+
+
+def reported_columns(report: Report) -> list[Column]:
+    """A line a part: the verdicts on the reported numbers by themselves, beside the one here."""
+    header = ["claim", "part", "reported, unpaired", "reported, if paired", "here"]
+    rows = [
+        [v.claim.name, name, said(one), said(two), said(here)]
+        for *each, v in zip(*report.reported, report.verdicts, strict=True)
+        for name, one, two, here in zip(part_names(v.claim), *(of.parts for of in (*each, v)), strict=True)
+    ]
+    return of_rows(header, rows, 5)
+
+
+def reported_legend(report: Report) -> str:
+    """What the reported numbers could decide, and under which assumptions."""
+    ends = (next(c.difference for v in of for c in v.comparisons if c.difference).interval() for of in report.reported)
+    first, second = ((high - low) / 2 for low, high in ends)
+    return (
+        f"The reported numbers judged by the same rules, as one run a row on {report.runs.study.reported_videos:,} "
+        f"videos: all but costs is seen once. From the accuracies alone a difference is known to ±{first:.2f} points. "
+        f"With the predictions, paired by video, it would be ±{second:.2f} if two networks split on "
+        f"{ASSUMED_DISAGREEMENT:g} % of the videos. Neither covers the luck of a training: one run doesn't show it. "
+        "(Reported numbers are rounded to 0.1.)"
+    )

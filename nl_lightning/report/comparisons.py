@@ -1,0 +1,263 @@
+"""The comparisons behind the parts of claims: what was measured, what is claimed of it, and how sure that is.
+
+Each is a weighted sum of scores, two networks' as a rule, with its noise (:mod:`~nl_lightning.report.uncertainty`).
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from nl_lightning.report.collate import Runs
+from nl_lightning.report.uncertainty import LEVEL, Difference, Interval, assumed, combined_unpaired, over_seeds
+from nl_lightning.study.study import Check, Claim, Part, Share, Study
+
+ASSUMED_DISAGREEMENT = 10.0  # percent of videos; networks of one family on Kinetics split on 10 to 15
+ENOUGH_SEEDS = 3  # Student's t of two reaches 13 standard errors, and a plateau may be hit twice
+
+Word = Literal["holds", "fails", "undecided", "seen once", "not testable"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two variants under a part of a claim.
+
+    Attributes:
+        reported: score of `variant` minus that of `than`, in points; ``cheaper``: the cost of `variant` as a share of
+            `than`'s. None: not reported.
+        difference: of what is judged, with its noise; None for ``cheaper``, or if no seed has both. ``contrast``: the
+            difference of two gains. ``ahead``: the smallest lead of all epochs.
+        share: the cost, for ``cheaper``; None if it isn't known.
+        missing: those of its variants that nothing is known of.
+        effect: what the margin is a share of.
+        edges: the difference minus the lower and the upper edge of what is claimed, if these are shares of the effect.
+    """
+
+    claim: Claim
+    part: Part
+    check: Check
+    variant: str
+    than: str
+    reported: float | None
+    difference: Difference | None = None
+    share: float | None = None
+    missing: tuple[str, ...] = ()
+    effect: Difference | None = None
+    edges: tuple[Difference, ...] = ()
+
+    @property
+    def measured(self) -> float | None:
+        """The measured difference, in points, or cost, as a share."""
+        return self.difference.mean if self.difference else self.share
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The difference, as a weighted sum of scores."""
+        pair: dict[str, float] = {self.variant: 1, self.than: -1}
+        return pair if self.check.over is None else _plus(pair, self.check.over, -1)
+
+    @property
+    def edge_weights(self) -> list[dict[str, float]]:
+        """What is compared with zero, or with a bound in points, for each edge of what is claimed."""
+        margin = self.check.margin
+        if not isinstance(margin, Share):
+            return [self.weights]
+        shares = [margin.share] if self.check.within is None else [-margin.share, margin.share]
+        return [_plus(self.weights, margin.of, -share) for share in shares]
+
+    @property
+    def seeds(self) -> int:
+        """Seeds behind the difference."""
+        return self.difference.seeds if self.difference else 0
+
+    @property
+    def decides(self) -> bool:
+        """Whether there is enough to decide anything."""
+        return self.share is not None or self.seeds >= ENOUGH_SEEDS
+
+    @property
+    def claimed(self) -> Interval | None:
+        """Where the difference or the cost is claimed to lie; None if it is a share of an effect that isn't known."""
+        bounds, margin = self.check.bounds, self.check.margin
+        if bounds is None and isinstance(margin, Share) and self.effect is not None:
+            edge = margin.share * self.effect.mean
+            bounds = (edge, math.inf) if self.check.within is None else (-edge, edge)
+        return None if bounds is None else Interval(*bounds)
+
+    @cached_property
+    def _sides(self) -> list[tuple[float, float]]:
+        """For each edge of what is claimed, the p-values of lying on the right side of it and on the wrong one."""
+        found, claimed, edges = self.difference, self.claimed, self.edges
+        if claimed is None or self.measured is None:
+            return [(1.0, 1.0)]
+        low, high = claimed
+        if found is None:  # costs have no noise
+            return [(0.0, 1.0) if low <= self.measured < high else (1.0, 0.0)]
+        if self.check.bounds is not None:
+            return [(found.p_above(low), found.p_below(low)), (found.p_below(high), found.p_above(high))]
+        if not edges:
+            return [(1.0, 1.0)]
+        return [
+            (edge.p_above(0), edge.p_below(0)) if i == 0 else (edge.p_below(0), edge.p_above(0))
+            for i, edge in enumerate(edges)
+        ]
+
+    @cached_property
+    def p_for(self) -> float:
+        """One-sided p-value against what is claimed being untrue: small if the claim is surely right here."""
+        return max([*(right for right, _ in self._sides), *self._no_effect])
+
+    @cached_property
+    def p_against(self) -> float:
+        """The same for the opposite: small if the claim is surely wrong here."""
+        return max([min(wrong for _, wrong in self._sides), *self._no_effect])
+
+    @property
+    def _no_effect(self) -> list[float]:
+        """A share of nothing is no margin: the p-value of the effect not being there."""
+        return [] if self.effect is None else [self.effect.p_above(0)]
+
+    @property
+    def without_effect(self) -> bool:
+        """Whether its margin is a share of something that isn't surely above zero."""
+        return isinstance(self.check.margin, Share) and (self.effect is None or 2 * self.effect.p_above(0) > 1 - LEVEL)
+
+    @property
+    def leaning(self) -> Word:
+        """What its interval says, before any correction, of the networks that were trained."""
+        if 2 * self.p_for <= 1 - LEVEL:
+            return "holds"
+        return "fails" if 2 * self.p_against <= 1 - LEVEL else "undecided"
+
+    @property
+    def word(self) -> Word:
+        """What this comparison says by itself, before any correction."""
+        return self.leaning if self.decides else "seen once" if self.seeds == 1 else "undecided"
+
+
+Combination = Callable[[Mapping[str, float], bool], Difference | None]
+"""The weighted sum of scores of variants; True: in points of the metric, whatever else would be judged."""
+
+
+def compare(runs: Runs) -> list[Comparison]:
+    """Every comparison of every claim of the study, in its order, as far as data of this recipe can test it."""
+
+    def combination(weights: Mapping[str, float], points: bool) -> Difference | None:
+        return runs.combination(weights, runs.soft and not points)
+
+    def cost(one: Comparison) -> float | None:
+        return _own_cost(runs.study, one) or runs.ratio(one.variant, one.than, one.check.cost or "")
+
+    known = {name for name in runs.study.variants if runs.records([name])}
+    return _compare(runs.study, runs.recipe.name, combination, cost, known, lambda check: _least_lead(runs, check))
+
+
+def compare_reported(study: Study, disagreement: float | None = None) -> list[Comparison]:
+    """The same from the reported numbers alone: one run a row, on `reported_videos` videos.
+
+    Unpaired, which is all that two accuracies allow; or as if they were paired by video, and two networks disagreed on
+    `disagreement` percent of the videos. Another metric says nothing of its own noise.
+    """
+    videos = study.reported_videos
+
+    def combination(weights: Mapping[str, float], points: bool) -> Difference | None:
+        scores = {name: study.reported_score(name) for name in weights}
+        if None in scores.values() or videos is None or not study.metric.counts_videos:
+            return None
+        known = np.array(list(scores.values()), dtype=float)
+        if disagreement is not None:
+            # Rounded, because 75.1 - 73.8 isn't 1.3 in binary, and a claim's margin may be met exactly.
+            mean = round(float(known @ np.array(list(weights.values()))), 6)
+            return assumed(mean, videos, disagreement, list(weights.values()))
+        return combined_unpaired(list(known[:, None]), list(weights.values()), videos)
+
+    def cost(one: Comparison) -> float | None:
+        return _own_cost(study, one) or one.reported
+
+    known = {name for name in study.variants if study.reported_score(name) is not None}
+    return _compare(study, study.reported_on or "", combination, cost, known)
+
+
+def _compare(
+    study: Study,
+    recipe: str,
+    combination: Combination,
+    cost: Callable[[Comparison], float | None],
+    known: set[str],
+    lead: Callable[[Check], Difference | None] | None = None,
+) -> list[Comparison]:
+    found = []
+    for claim in study.claims:
+        for part, check in ((of, check) for of in claim.parts for check in of.checks):
+            if part.untestable(recipe) is not None or (check.curve and lead is None):  # no curve is reported
+                continue
+            for variant, than in check.pairs():
+                needed = dict.fromkeys((variant, than, *check.beside))
+                missing = tuple(name for name in needed if name not in known)
+                one = Comparison(claim, part, check, variant, than, _reported(study, check, variant, than))
+                if check.cost is not None:
+                    share = cost(one)
+                    found.append(replace(one, share=share, missing=missing if share is None else ()))
+                elif check.curve is not None and lead is not None:
+                    found.append(replace(one, difference=lead(check), missing=missing))
+                else:
+                    found.append(replace(_measured(one, combination), missing=missing))
+    return found
+
+
+def _measured(one: Comparison, combination: Combination) -> Comparison:
+    """A comparison with its difference, and where its margin is a share of an effect, with that and the edges."""
+    points, margin = one.check.kind == "about", one.check.margin
+    found = replace(one, difference=combination(one.weights, points))
+    if not isinstance(margin, Share):
+        return found
+    edges = [combination(weights, points) for weights in one.edge_weights]
+    known = tuple(edge for edge in edges if edge is not None)
+    return replace(found, effect=combination({margin.of[0]: 1, margin.of[1]: -1}, points), edges=known)
+
+
+def _plus(weights: Mapping[str, float], pair: tuple[str, str], times: float) -> dict[str, float]:
+    """The weights of a sum to which so many times the difference of a pair is added."""
+    first, second = pair
+    summed = dict(weights) | {first: weights.get(first, 0) + times}
+    summed[second] = summed.get(second, 0) - times
+    return {name: weight for name, weight in summed.items() if weight}
+
+
+def _least_lead(runs: Runs, check: Check) -> Difference | None:
+    """The smallest lead over the validated epochs that both have, a number a seed."""
+    key, leads = f"{check.curve}/{runs.study.metric.key}", []
+    for mine, other in runs.together(check.variants):
+        first, second = ({p["step"]: p[key] for p in record.curve if key in p} for record in (mine, other))
+        both = [first[step] - second[step] for step in first if step in second]
+        if both:
+            leads.append(min(both))
+    return over_seeds(np.array(leads), runs.together(check.variants)[0][0].videos_expected) if leads else None
+
+
+def _own_cost(study: Study, one: Comparison) -> float | None:
+    """The cost of the paper's own network as a share of another's; None if it isn't counted."""
+    index = 0 if one.check.cost == "params" else 1
+    found = [study.costs[name][index] for name in (one.variant, one.than) if name in study.costs]
+    return found[0] / found[1] if len(found) == 2 else None
+
+
+def _reported(study: Study, check: Check, variant: str, than: str) -> float | None:
+    """The reported difference, in points. Of a cost: what the claim says, or else the quotient of two cost ratios of
+    one table (they have one baseline)."""
+    if check.curve is not None:
+        return None
+    if check.cost is None:
+        gain, less = study.reported_gain(variant, than), study.reported_gain(*check.over) if check.over else 0.0
+        return None if gain is None or less is None else round(gain - less, 6)
+    if check.reported is not None:
+        return check.reported
+    for table in study.tables.values():
+        costs = {row.variant: getattr(row.reported, f"{check.cost}_ratio") for row in table.rows}
+        first, second = (costs.get(name) for name in check.variants)
+        if first is not None and second:
+            return float(first / second)
+    return None
