@@ -88,9 +88,7 @@ def test_what_a_glyph_is_does_not_depend_on_the_class(label: int) -> None:
             one, other = c[early[0]], c[early[-1]]
             alike = one @ other if scene.version == "spacetime" else c.sum(axis=0) @ c.sum(axis=0)
             bag = [ring.sum(), *c.sum(axis=0), *(c**2).sum(axis=0), *(ring @ c), *(ring @ c**2), alike]
-            rows.append(
-                [*bag, *(when @ c), when @ ring, *(when @ place), *place.sum(axis=0), scene.phase, scene.period]
-            )
+            rows.append([*bag, *(when @ c), when @ ring, *(when @ place), *place.sum(axis=0), scene.phase])
         return np.array(rows)
 
     a, b = moments(equal), moments(mixed)
