@@ -33,7 +33,9 @@ from nl_lightning.weights.file import HEADER, InputSettings, WeightsHeader, save
 
 REPOSITORY = Path(__file__).parent.parent
 RECIPES = sorted(
-    path.stem for path in (REPOSITORY / "experiments" / "recipes").glob("*.yaml") if not path.stem.endswith("_128f")
+    path.stem
+    for path in (REPOSITORY / "experiments" / "recipes").glob("*.yaml")
+    if not path.stem.endswith(("_128f", "_stills"))
 )
 
 
