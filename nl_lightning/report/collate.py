@@ -29,7 +29,7 @@ from nl_lightning.study.metrics import Metric
 from nl_lightning.study.packing import unpack, unpack_numbers
 from nl_lightning.study.recipe import Recipe
 from nl_lightning.study.records import Record, Unreadable, load_records, record_path
-from nl_lightning.study.run import State, state, state_by_record
+from nl_lightning.study.run import State, agreeing, state, state_by_record
 from nl_lightning.study.study import Row, Study
 
 VIEWS = {"num_clips": "clips a video", "num_crops": "crops a frame"}
@@ -174,7 +174,7 @@ def collect(study: Study, recipe: Recipe, results: Path, seeds: Sequence[int] | 
         seeds = _seeds(study, recipe, [*records, *unreadable])
     states = {(name, seed): state(results, study, recipe, name, seed) for name in study.variants for seed in seeds}
     return _comparable(
-        Runs(study, recipe, tuple(seeds), states),
+        Runs(study, recipe, tuple(seeds), agreeing(states)),
         lambda record: str(record_path(results, record.recipe, record.variant, record.seed)),
     )
 
@@ -187,7 +187,7 @@ def collect_records(study: Study, recipe: Recipe, records: Mapping[tuple[str, in
     seeds = _seeds(study, recipe, records.values())
     keys = [(name, seed) for name in study.variants for seed in seeds]
     states = {key: state_by_record(study, recipe, *key, records.get(key)) for key in keys}
-    return _comparable(Runs(study, recipe, tuple(seeds), states), place)
+    return _comparable(Runs(study, recipe, tuple(seeds), agreeing(states)), place)
 
 
 def _seeds(study: Study, recipe: Recipe, records: Iterable[Record | Unreadable]) -> list[int]:

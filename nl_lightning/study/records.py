@@ -10,10 +10,9 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from itertools import compress
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -21,11 +20,11 @@ from pydantic import AfterValidator, Field
 
 from nl_lightning.errors import UserError
 from nl_lightning.study.border import Count, Name, Percent, Positive, Seed, checked, parse_json
+from nl_lightning.study.contradictions import contradiction
 from nl_lightning.study.evidence import Evidence, Machine
 from nl_lightning.study.files import read_text, write_atomically
 from nl_lightning.study.metrics import METRICS, Metric
-from nl_lightning.study.packing import unpack, unpack_numbers
-from nl_lightning.study.recipe import hash_of
+from nl_lightning.study.packing import unpack
 
 
 def _a_time(text: str) -> str:
@@ -269,9 +268,6 @@ def record_in_place(results: Path, recipe: str, variant: str, seed: int) -> Reco
     return record
 
 
-# ------------------------------------------------------------------------------------- numbers that fit each other
-
-
 def _sound(raw: object, at: str) -> Record:
     """The record in plain data, if every field is there, of its type and in its bounds, and none contradicts others."""
     try:
@@ -279,115 +275,6 @@ def _sound(raw: object, at: str) -> Record:
     except UserError as error:
         newer = "; was it written by a newer version?" if "unknown key" in str(error) else ""
         raise UserError(f"{error}{newer}") from None
-    for wrong in (_metrics, _videos, _bits, _numbers, _groups, _hash, _curve):
-        if said := wrong(record):
-            raise UserError(f"{at}: {said}")
+    if said := contradiction(vars(record)):
+        raise UserError(f"{at}: {said}")
     return record
-
-
-def _metrics(record: Record) -> str | None:
-    """What is wrong with a record's metrics, if anything. (The functions below likewise.)"""
-    if not any(metric.key in record.scores for metric in METRICS.values()) and not record.diverged:
-        return f"the key '{next(iter(METRICS))}' is missing"
-    for metric in METRICS.values():
-        lacking = [shown.key for shown in metric.shown if shown.key not in record.scores]
-        if lacking and metric.key in record.scores:
-            return f"the key '{lacking[0]}' is missing"
-    if record.top1 is not None and record.top5 is not None and record.top1 > record.top5 + 0.001:
-        return f"top1: {record.top1} is more than top5, {record.top5}"
-    return None
-
-
-def _videos(record: Record) -> str | None:
-    for key in ("videos_scored", "videos_present", "videos_decodable"):
-        count = getattr(record, key)
-        if count is not None and count > record.videos_expected:
-            return f"{key}: expected 0 to {record.videos_expected} (videos_expected), got {count}"
-    return None
-
-
-def _bits(record: Record) -> str | None:
-    """Bits say which videos are right and were read; the numbers beside them say how many."""
-    bits = {}
-    for key in ("right_top1", "right_top5", "read_videos"):
-        try:
-            bits[key] = unpack(getattr(record, key), record.videos_expected) if getattr(record, key) else None
-        except ValueError as error:
-            return f"{key}: not a bit for each of {record.videos_expected} videos ({error})"
-    for key in ("top1", "top5"):
-        right, said = bits[f"right_{key}"], getattr(record, key)
-        if right is not None and (said is None or abs(_percent(right) - said) > 0.001):
-            return f"right_{key}: {_percent(right):.3f} % of its videos are right, but {key} is {said}"
-    read = bits["read_videos"]
-    if read is not None and sum(read) != record.videos_scored:
-        return f"read_videos: {sum(read)} of them, but videos_scored is {record.videos_scored}"
-    for inner, outer in (("right_top1", "right_top5"), ("right_top1", "read_videos"), ("right_top5", "read_videos")):
-        if (few := bits[inner]) and (many := bits[outer]) and any(a and not b for a, b in zip(few, many, strict=True)):
-            return f"{inner}: a video is right by it, but isn't in {outer}"
-    return None
-
-
-def _percent(right: Sequence[bool]) -> float:
-    return 100 * sum(right) / len(right)
-
-
-def _numbers(record: Record) -> str | None:
-    """A number of each video: contributions have the mAP as their mean, probabilities the soft score."""
-    for key, of in (("mAP_by_video", "mAP"), ("soft_by_video", "soft")):
-        packed, said = getattr(record, key), getattr(record, of)
-        if not packed:
-            continue
-        try:
-            numbers = unpack_numbers(packed, record.videos_expected)
-        except ValueError as error:
-            return f"{key}: not a number for each of {record.videos_expected} videos ({error})"
-        mean = sum(numbers) / len(numbers)
-        if said is None or not abs(mean - said) <= 0.001:
-            return f"{key}: the videos' mean is {mean:.3f}, but {of} is {said}"
-        if of == "soft" and not -0.001 <= min(numbers) <= max(numbers) <= 100.001:
-            return f"{key}: expected percent, 0 to 100, got {min(numbers):.3f} to {max(numbers):.3f}"
-    return None
-
-
-def _groups(record: Record) -> str | None:
-    """A group's numbers are those of its videos. Where these aren't known, a mean of all lies among the groups'."""
-    for key, of in (("top1_by_group", "top1"), ("soft_by_group", "soft")):
-        groups, whole = getattr(record, key), getattr(record, of)
-        if groups and whole is not None and not min(groups.values()) - 0.001 <= whole <= max(groups.values()) + 0.001:
-            return f"{key}: from {min(groups.values())} to {max(groups.values())}, but {of} is {whole}"
-        if record.videos_by_group and groups and groups.keys() != record.videos_by_group.keys():
-            return f"{key}: of {', '.join(groups)}, but videos_by_group is of {', '.join(record.videos_by_group)}"
-    right = unpack(record.right_top1, record.videos_expected) if record.right_top1 else []
-    soft = unpack_numbers(record.soft_by_video, record.videos_expected) if record.soft_by_video else []
-    for name, packed in record.videos_by_group.items():
-        try:
-            there = unpack(packed, record.videos_expected)
-        except ValueError as error:
-            return f"videos_by_group.{name}: not a bit for each of {record.videos_expected} videos ({error})"
-        if not any(there):
-            return f"videos_by_group.{name}: expected at least one video"
-        for key, numbers, factor in (("top1_by_group", right, 100), ("soft_by_group", soft, 1)):
-            said = getattr(record, key).get(name)
-            mean = factor * sum(compress(numbers, there)) / sum(there)
-            if said is not None and numbers and not abs(mean - said) <= 0.001:
-                return f"{key}.{name}: its videos' mean is {mean:.3f}, but it says {said}"
-    return None
-
-
-def _curve(record: Record) -> str | None:
-    lacking = next((index for index, point in enumerate(record.curve) if "step" not in point), None)
-    return None if lacking is None else f"curve[{lacking}]: the key 'step' is missing"
-
-
-def _hash(record: Record) -> str | None:
-    """The configuration has the hash, where it can be told: not of a run that starts from another one's weights.
-
-    Nor where a folder of the machine that it ran on was left out of the configuration (:func:`portable`).
-    """
-    recipe, arguments = record.config.get("recipe"), record.config.get("arguments")
-    if not isinstance(recipe, dict) or not isinstance(arguments, list) or record.init_from is not None:
-        return None
-    computed = hash_of(recipe, arguments, None, record.seed)
-    if computed != record.config_hash and '".../' not in json.dumps(recipe):
-        return f"config_hash: expected {computed}, as config has it, got {record.config_hash}"
-    return None

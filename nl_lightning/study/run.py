@@ -11,7 +11,8 @@ import platform
 import re
 import shlex
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -266,7 +267,8 @@ def state(results: Path, study: Study, recipe: Recipe, variant: str, seed: int) 
     recorded = State("missing")
     if os.path.lexists(record_path(results, recipe.name, variant, seed)):
         try:
-            recorded = _recorded(record_in_place(results, recipe.name, variant, seed), expected)
+            record = record_in_place(results, recipe.name, variant, seed)
+            recorded = _recorded(record, expected, study.variant(variant).init_from)
         except UserError as error:
             recorded = State("unreadable", str(error))
     if recorded.name == "done":
@@ -286,7 +288,7 @@ def state_by_record(study: Study, recipe: Recipe, variant: str, seed: int, recor
     lacking = _lacking_overlay(study, recipe, variant)
     if lacking is not None:
         return State("missing", lacking)
-    return _recorded(record, run_hash(study, recipe, variant, seed))
+    return _recorded(record, run_hash(study, recipe, variant, seed), study.variant(variant).init_from)
 
 
 def _lacking_overlay(study: Study, recipe: Recipe, variant: str) -> str | None:
@@ -297,11 +299,28 @@ def _lacking_overlay(study: Study, recipe: Recipe, variant: str) -> str | None:
     return None
 
 
-def _recorded(record: Record | None, expected: str) -> State:
+def agreeing(states: Mapping[tuple[str, int], State]) -> dict[tuple[str, int], State]:
+    """Where runs stand, by variant and seed: a record is unreadable if its network isn't that of most other seeds."""
+    found = dict(states)
+    for variant in dict.fromkeys(name for name, _ in states):
+        records = {key: state.record for key, state in states.items() if key[0] == variant and state.record}
+        for field in ("params", "macs"):
+            most = Counter(getattr(record, field) for record in records.values()).most_common(2)
+            agreed = most[0][0] if len(most) == 1 or (most and most[0][1] > most[1][1]) else None
+            for key, record in records.items():
+                if (value := getattr(record, field)) != agreed:
+                    other = "other seeds have others" if agreed is None else f"other seeds have {agreed:,}"
+                    found[key] = State("unreadable", f"{field}: {value:,} in its record, but {other}")
+    return found
+
+
+def _recorded(record: Record | None, expected: str, init_from: str | None) -> State:
     if record is None:
         return State("missing")
     if record.config_hash != expected:
         return State("stale", f"made with configuration {record.config_hash}, now {expected}")
+    if record.init_from != init_from:
+        return State("unreadable", f"init_from: expected {init_from}, as the study has it, got {record.init_from}")
     return State("done", f"diverged: {record.diverged}" if record.diverged else "", record)
 
 

@@ -109,6 +109,7 @@ def measure(study: Study, recipe: Recipe, results: Path) -> Measure:
             "dirty": False,
             "finished": "2026-01-02T03:04:05+00:00",
             "versions": {"torch": "2.11.0", "python": "3.11.7"},
+            "init_from": study.variant(variant).init_from,
         }
         record = Record(**(content | fields))  # type: ignore[arg-type]
         write_record(results, record)

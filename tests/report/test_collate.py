@@ -308,3 +308,20 @@ def test_official_splits_are_each_tested_on_one_list(
         measure("plain", seed, 60.0, videos_hash=digest, config_hash=run_hash(study, folds, "plain", seed))
     with pytest.raises(UserError, match="as the hash of its test list"):
         collect(study, folds, results)
+
+
+def test_a_record_of_another_network_is_a_hole(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:
+    """Told by its costs, as the same variant's networks have the same ones, or by what the study starts it from."""
+    for seed, params in enumerate([40_000, 44_000, 40_000]):
+        measure("plain", seed, 60.0 + seed, params=params)
+    measure("i3d", 0, 60.0, macs=3_000_000)
+    measure("i3d", 1, 61.0, macs=2_000_000)  # nothing says which of the two it is
+    measure("plain_128f", 0, 60.0, init_from="block")
+    states = collect(study, recipe, results).states
+    assert [states["plain", seed].name for seed in range(3)] == ["done", "unreadable", "done"]
+    assert states["plain", 1].note == "params: 44,000 in its record, but other seeds have 40,000"
+    assert states["i3d", 0].note == "macs: 3,000,000 in its record, but other seeds have others"
+    assert states["i3d", 1].name == "unreadable"
+    assert states["plain_128f", 0].note == "init_from: expected plain, as the study has it, got block"
+    frame = collate(collect(study, recipe, results))
+    assert line(frame, "plain")["n"] == 2  # the report goes on without it

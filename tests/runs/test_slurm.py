@@ -79,7 +79,7 @@ write_record(run.results, Record(
     study="small", recipe=run.base.name, variant=variant, seed=run.seed, config_hash=run.config_hash, config={},
     top1=50.0, top5=90.0, videos_expected=10, videos_scored=10, num_clips=1, num_crops=1, params=1, macs=1, steps=1,
     train_seconds=1.0, test_seconds=1.0, device="none", decoder="none", commit="none", dirty=False,
-    finished="2020-01-01T00:00:00+00:00",
+    finished="2020-01-01T00:00:00+00:00", init_from=run.variant.init_from,
 ))
 held.release()
 """

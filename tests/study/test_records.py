@@ -11,6 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nl_lightning.errors import UserError
+from nl_lightning.models.complexity import complexity
+from nl_lightning.models.conventions import Conventions
+from nl_lightning.models.nonlocal_block import NonLocalConfig
+from nl_lightning.models.resnet import ResNetConfig
 from nl_lightning.study.files import write_atomically
 from nl_lightning.study.loading import load_study
 from nl_lightning.study.lock import Holder, acquire
@@ -259,6 +263,7 @@ def test_one_bad_file_hides_no_other_record(tmp_path: Path) -> None:
     [
         ({"top1": 98.0}, "top1: 98.0 is more than top5, 97.0"),
         ({"curve": [{"step": 1.0}, {"val/top1": 50.0}]}, "curve[1]: the key 'step' is missing"),
+        ({"curve": [{"step": 2.0}, {"step": 1.0}]}, "curve: its points are at step 2 and then 1"),
         ({"top1_by_group": {"space": 10.0, "look": 60.0}}, "top1_by_group: from 10.0 to 60.0, but top1 is 64.25"),
         ({"videos_present": 401}, "videos_present: expected 0 to 400 (videos_expected), got 401"),
         ({"right_top1": pack([True] * 257 + [False] * 143), "right_top5": pack([False] * 12 + [True] * 388)},
@@ -271,6 +276,37 @@ def test_one_bad_file_hides_no_other_record(tmp_path: Path) -> None:
 def test_records_that_contradict_themselves_are_refused(tmp_path: Path, fields: dict[str, object], said: str) -> None:
     with pytest.raises(UserError, match=re.escape(said)):
         write_record(tmp_path, replace(RECORD, **fields))
+
+
+@pytest.mark.parametrize(
+    ("trainer", "steps", "said"),
+    [
+        ({"max_epochs": 9}, 1125, None),
+        ({"max_epochs": 9}, 99_999, "steps: the curve ends at 1125 after 9 epochs, but steps is 99999"),
+        ({"max_epochs": 10}, 1125, "steps: expected 1250, as 10 epochs of 2007 videos make, got 1125"),
+        ({"max_epochs": 10, "max_steps": 1125}, 1125, None),
+        ({"max_epochs": 18, "devices": 2}, 1116, "steps: the curve has a point at 1125, but steps is 1116"),
+        ({"max_epochs": 18, "devices": 2}, 1125, "steps: expected 1116, as 18 epochs"),
+        ({"max_epochs": 18, "accumulate_grad_batches": 2}, 1134, None),
+        ({"max_epochs": 18, "accumulate_grad_batches": 2}, 1125, "steps: expected 1134"),
+        ({"max_epochs": 10, "limit_train_batches": 0.5}, 1125, None),
+        ({"max_epochs": "10"}, 1125, None),
+    ],
+)
+def test_steps_are_those_of_the_epochs(
+    tmp_path: Path, trainer: dict[str, object], steps: int, said: str | None
+) -> None:
+    config = {"recipe": {"trainer": trainer, "data": {"batch_size": 16}}}
+    curve = [{"step": 125.0 * epoch} for epoch in range(1, 10)]
+    record = replace(RECORD, config=config, steps=steps, curve=curve, train_videos={"expected": 2007})
+    if said is None:
+        write_record(tmp_path, record)
+        return
+    with pytest.raises(UserError, match=re.escape(said)):
+        write_record(tmp_path, record)
+    with_census = {"expected": 4000, "decodable": 2007}  # which of them were left out isn't known
+    write_record(tmp_path, replace(record, steps=1500, curve=[], train_videos=with_census, config={"recipe": {
+        "trainer": {"max_epochs": 9}, "data": {"batch_size": 16}}}))  # fmt: skip
 
 
 def test_the_hash_is_that_of_the_configuration(tmp_path: Path) -> None:
@@ -296,6 +332,21 @@ def test_a_diverged_run_needs_no_metric(tmp_path: Path) -> None:
 def test_every_committed_record_is_sound() -> None:
     records, unreadable = load_records(Path(__file__).parents[2] / "results", "longrange")
     assert (len(records), unreadable) == (29, [])
+
+
+def test_the_costs_in_committed_records_are_their_networks() -> None:
+    records, _ = load_records(Path(__file__).parents[2] / "results", "longrange")
+    some = {record.variant: record for record in records if record.variant in ("c2d_r50", "i3d311_r50_nl5_128f")}
+    for record in some.values():
+        recipe = record.config["recipe"]
+        of_variant = dict(one.removeprefix("--model.net.").split("=", 1) for one in record.config["arguments"])
+        net = {**recipe["model"]["net"], "depth": int(of_variant.pop("depth")), "conventions": Conventions(
+            **recipe["model"]["net"]["conventions"])}  # fmt: skip
+        if "non_local" in of_variant:
+            net["non_local"] = NonLocalConfig(**json.loads(of_variant.pop("non_local")))
+        cost = complexity(ResNetConfig(**{**net, **of_variant}), (recipe["data"]["num_frames"], 32, 32))
+        assert (cost.params, cost.macs) == (record.params, record.macs)
+    assert len(some) == 2
 
 
 @pytest.mark.parametrize(

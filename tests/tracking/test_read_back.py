@@ -270,7 +270,7 @@ def test_no_damage_to_an_offline_run_is_more_than_a_run_without_record(tmp_path:
 
 
 def test_attempts_of_a_run_and_files_that_end_early(tmp_path: Path, measure: Measure) -> None:
-    record = measure("plain", 0, 60.0, right_top1="", curve=[{"step": float(step)} for step in range(9000)])
+    record = measure("plain", 0, 60.0, right_top1="", steps=9000, curve=[{"step": float(step)} for step in range(9000)])
     tell("offline", record)
     (folder,) = (tmp_path / "wandb_dir" / "wandb").glob("offline-run-*")
     (file,) = folder.glob("run-*.wandb")
