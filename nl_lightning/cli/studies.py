@@ -92,6 +92,7 @@ def run(
     parents: Literal["train", "wait"] = "train",
     checkpoint_minutes: Minutes = CHECKPOINT_MINUTES,
     expect: str | None = None,
+    compare: Path | None = None,
     cluster: Literal["slurm", "local"] | None = None,
     partition: str | None = None,
     slurm: Annotated[Sequence[tuple[str, str | bool]], OPTION] = (),
@@ -109,6 +110,7 @@ def run(
         parents: runs that others start from: train them first, or wait until somebody has.
         checkpoint_minutes: most minutes between two checkpoints; there is one after each epoch too.
         expect: refuse variants that are defined otherwise (sweeps use it: VARIANT=HASH ...).
+        compare: a results folder whose records say what to expect of each row (default: that of the study's checkout).
         cluster: submit a job for each run and return: to Slurm, or in the background of this machine.
         partition: of Slurm.
         slurm: an option of sbatch, for example account=lab, mem=64G, exclusive; time is in minutes.
@@ -139,7 +141,7 @@ def run(
         raise UserError("--partition and --slurm are for --cluster slurm")
     if cluster is not None:
         return _submit(runs, cluster, workers, {**({"partition": partition} if partition else {}), **dict(slurm)})
-    return _run_here(runs, workers, which.table)
+    return _run_here(runs, workers, which.table, compare)
 
 
 def _counts(names: Any) -> str:
@@ -155,16 +157,21 @@ def _show_commands(runs: list[Run]) -> int:
     return 0
 
 
-def _run_here(runs: list[Run], workers: int, tables: Sequence[str]) -> int:
+def _run_here(runs: list[Run], workers: int, tables: Sequence[str], compare: Path | None) -> int:
     from nl_lightning.report.collate import collect
+    from nl_lightning.report.expected import as_expected, committed, committed_folder
     from nl_lightning.runs.schedule import prepare, run_all
 
     console, study, recipe, results = terminal(), runs[0].study, runs[0].base, runs[0].results
+    if compare is not None and not compare.is_dir():
+        raise UserError(f"--compare: there is no folder {compare}")
 
     def refresh(one: Run) -> None:
         record = one.state().record
         assert record is not None
-        console.print(f"{one.name}: {record.outcome(study.metric)}")
+        expected = as_expected(record, committed(one, compare or committed_folder(one)))
+        console.print(f"{one.name}: {record.outcome(study.metric)}", end="")
+        console.print(f" ({expected})" if expected else "", soft_wrap=True)
         try:
             _write_tables(collect(study, recipe, results), results)
         except Exception as error:  # a record that somebody broke; the runs go on

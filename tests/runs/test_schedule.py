@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from nl_lightning.cli.studies import _run_here
 from nl_lightning.errors import UserError, terminal, visible
 from nl_lightning.runs import schedule as runner
 from nl_lightning.runs.schedule import Slots, run_all
@@ -165,6 +166,19 @@ def test_what_has_its_record_is_not_run_again(runs: list[Run]) -> None:
     assert go(runs) == (["grandchild", "big"], [])
     assert [line for line in order(runs) if line == "begin parent"] == ["begin parent"]
     assert runs[0].state().record == before
+
+
+def test_a_finished_run_says_whether_it_is_as_expected(
+    runs: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    go(runs[:1])
+    runs[0].results.rename(tmp_path / "committed")
+    monkeypatch.setattr(runner, "prepare", lambda recipe: 0)
+    with pytest.raises(UserError, match="--compare: there is no folder nowhere"):
+        _run_here(runs[:1], 1, [], Path("nowhere"))
+    assert _run_here(runs[:1], 1, ["one"], tmp_path / "committed") == 0
+    said = "parent seed 0: top-1 50.0 % (as expected: 50.0 % is committed (seed 0); the intervals over videos overlap)"
+    assert said in " ".join(capsys.readouterr().out.split())
 
 
 def test_several_at_a_time_share_the_cores_and_children_wait(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
