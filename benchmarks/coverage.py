@@ -8,67 +8,98 @@ functions. What is counted goes to ``results/coverage.json``; the page beside it
 import argparse
 import json
 import sys
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.machine import RESULTS
-from benchmarks.worlds import WORLDS, Luck, Tested, World, networks
+from benchmarks.worlds import WORLDS, Luck, World, networks
 from nl_lightning.report.claims import judge
-from nl_lightning.report.comparisons import Comparison
+from nl_lightning.report.comparisons import Comparison, compare_by
 from nl_lightning.report.power import seeds_needed
 from nl_lightning.report.render import markdown_table
-from nl_lightning.report.uncertainty import LEVEL, Difference, paired, paired_numbers, unpaired, wilson
+from nl_lightning.report.uncertainty import (
+    LEVEL,
+    Difference,
+    clopper_pearson,
+    combined,
+    paired,
+    paired_numbers,
+    unpaired,
+    wilson,
+)
 from nl_lightning.report.words import of_rows
-from nl_lightning.study.study import Check, Claim, Part, Study
+from nl_lightning.study.study import Check, Claim, Part, Share, Study
 
 PAGE = Path(__file__).parent.parent / "docs" / "uncertainty.md"
 START, END = "<!-- coverage:start -->", "<!-- coverage:end -->"
 COUNTS = RESULTS / "coverage.json"
+DECIDED = {"holds", "fails"}
 
 SEEDS = (1, 2, 3, 5, 10)
+LOOKS = (3, 5, 10)  # fewer seeds decide nothing
 VIDEOS = 2000
 GAIN = 3.0  # points, where there is a gain
 FAMILY = 8  # claims, all of networks that are like the baseline
 FIRST = 10  # studies whose counts are kept by themselves: a test simulates them again
 BETTER, GAINED = Check("better", ("1", "0")), Check("better", ("2", "0"))
-ALIKE, APART = Check("alike", ("0", "1"), within=GAIN), Check("alike", ("0", "2"), within=GAIN)
+MARGIN = Share(0.5, ("2", "0"))  # of the gain, as the study's own margins are
+ALIKE, APART = Check("alike", ("0", "1"), within=MARGIN), Check("alike", ("0", "3"), within=MARGIN)
 
 Interval = Callable[[np.ndarray, np.ndarray], tuple[float, float]]
-Counts = dict[str, dict[str, int]]  # of what, by number of seeds
+Counts = dict[str, dict[str, list[int]]]  # of what, by number of seeds: how often, and of how many
 
 
 # ------------------------------------------------------------------------------------------------------ counting
 
 
-def judged(checks: Sequence[Check], right: np.ndarray, table: str | None = "family") -> list[str]:
-    """The verdicts on claims of one check each. Variants are "0", "1"...: they are right on (networks, seeds, videos).
+class Counter:
+    """Counts of what happens, by number of seeds."""
 
-    `table`: whose claims they are, one family; None: each claim is alone.
-    """
-    if table is None:
-        return [word for check in checks for word in judged([check], right)]
-    parts = [Part("direction", f"Part {i}.", (check,)) for i, check in enumerate(checks)]
-    claims = tuple(Claim(f"c{i}", f"Claim {i}.", table, (part,)) for i, part in enumerate(parts))
-    study = Study("simulated", "Simulated", Path(), "none", {}, {}, claims)
-    known: dict[tuple[str, str], Difference] = {}
-    comparisons = []
-    for claim in claims:
-        for pair in claim.checks[0].pairs():
-            if pair not in known:
-                known[pair] = paired(*(right[int(name)] for name in pair))
-            comparisons.append(Comparison(claim, claim.parts[0], claim.checks[0], *pair, None, known[pair]))
-    return [verdict.word for verdict in judge(study, comparisons)]
+    def __init__(self) -> None:
+        self.counts: Counts = {}
+
+    def __call__(self, what: str, seeds: int, happened: bool) -> None:
+        found = self.counts.setdefault(what, {}).setdefault(f"{seeds}", [0, 0])
+        found[0] += bool(happened)
+        found[1] += 1
+
+
+def study_of(checks: Sequence[Check]) -> Study:
+    """A study of claims of one check each."""
+    claims = [Claim(f"c{i}", f"Claim {i}.", "t", (Part("direction", "", (c,)),)) for i, c in enumerate(checks)]
+    return Study("simulated", "Simulated", Path(), "none", {}, {}, tuple(claims))
+
+
+def compared(studies: Sequence[Study], right: np.ndarray) -> list[list[Comparison]]:
+    """The comparisons of their claims. Variants are "0", "1"...: they are right on (networks, seeds, videos)."""
+    known: dict[tuple[tuple[str, float], ...], Difference] = {}
+
+    def combination(weights: Mapping[str, float], points: bool) -> Difference:
+        key = tuple(weights.items())
+        if key not in known:
+            known[key] = combined([right[int(name)] for name in weights], list(weights.values()))
+        return known[key]
+
+    variants = {f"{i}" for i in range(len(right))}
+    return [compare_by(study, "", combination, lambda *_: None, variants) for study in studies]
+
+
+def words(study: Study, comparisons: Sequence[Comparison], looks: tuple[int, ...] = ()) -> list[str]:
+    """The verdicts on its claims, at one of so many planned looks."""
+    return [verdict.word for verdict in judge(replace(study, looks=looks), comparisons)]
 
 
 def verdicts(
     world: World, checks: Sequence[Check], seeds: int, videos: int, studies: int, generator: np.random.Generator
 ) -> list[list[str]]:
-    """The verdicts on the claims of a sub-table in each simulated study."""
-    return [judged(checks, world.test(seeds, videos, generator).right()) for _ in range(studies)]
+    """The verdicts on the claims of a study, each time that it is simulated."""
+    study = study_of(checks)
+    tested = (world.test(seeds, videos, generator) for _ in range(studies))
+    return [words(study, *compared([study], one.right())) for one in tested]
 
 
 def covered(
@@ -88,44 +119,78 @@ def covered(
 
 
 def count_pairs(first: Luck, others: Luck, studies: int, generator: np.random.Generator) -> Counts:
-    """What is right and wrong of a network that is like the baseline, and of one that is better by GAIN points."""
-    world = networks([0.0, GAIN], first, others)
-    truth = {soft: world.gain(2, 0, soft) for soft in (False, True)}
-    counts: dict[str, Counter[str]] = {}
-
-    def count(what: str, seeds: int, happened: bool) -> None:
-        counts.setdefault(what, Counter())[f"{seeds}"] += happened
-
+    """What is right and wrong of networks that are like the baseline, better by GAIN points, and by half of it."""
+    world, count = networks([0.0, GAIN, GAIN / 2], first, others), Counter()
+    better = world.gain(1, 0, learned=True) > 1e-6
+    truth, truth_soft, truth_learned = world.gain(2, 0), world.gain(2, 0, soft=True), world.gain(2, 0, learned=True)
+    alone = [study_of([check]) for check in (BETTER, GAINED, ALIKE, APART)]
     for _ in range(studies):
         tested = world.test(max(SEEDS), VIDEOS, generator)
-        right, soft = tested.right(), tested.soft()
+        right, soft = tested.right(), tested.soft(2) - tested.soft(0)
+        decided = "undecided"
         for seeds in SEEDS:
-            some = Tested(*(part[:, :seeds] for part in tested))
             found = paired(right[2, :seeds], right[0, :seeds]).interval()
-            found_soft = paired_numbers(soft[2, :seeds] - soft[0, :seeds]).interval()
-            count("covers", seeds, found.low <= truth[False] <= found.high)
-            count("covers soft", seeds, found_soft.low <= truth[True] <= found_soft.high)
-            count("covers trained", seeds, found.low <= world.gain_of(some, 2, 0) <= found.high)
-            zero, gained, alike, apart = judged([BETTER, GAINED, ALIKE, APART], right[:, :seeds], table=None)
-            count("zero wrong", seeds, zero in ("holds", "fails"))
+            found_soft = paired_numbers(soft[:seeds]).interval()
+            count("covers", seeds, found.low <= truth <= found.high)
+            count("covers soft", seeds, found_soft.low <= truth_soft <= found_soft.high)
+            if seeds == 1:
+                count("covers trained", seeds, found.low <= world.gain_of(tested, 2, 0, seeds) <= found.high)
+            left = tested.left[:, :seeds]
+            if others.stays:
+                said = truth_learned if left[[0, 2]].all() else truth
+                count("covers as said", seeds, found.low <= said <= found.high)
+                rate = clopper_pearson(int(left[2].sum()), seeds)
+                count("covers rate", seeds, rate.low <= 100 * (1 - others.stays) <= rate.high)
+            if seeds not in LOOKS:
+                continue
+            comparisons = compared(alone, right[:, :seeds])
+            zero, gained, alike, apart = (words(*one)[0] for one in zip(alone, comparisons, strict=True))
+            count("zero wrong", seeds, zero in DECIDED)
             count("gain denied", seeds, gained == "fails")
-            count("gain undecided", seeds, gained not in ("holds", "fails"))
+            count("gain open", seeds, gained not in DECIDED)
             count("alike denied", seeds, alike == "fails")
-            count("alike undecided", seeds, alike not in ("holds", "fails"))
+            count("alike open", seeds, alike not in DECIDED)
             count("apart wrong", seeds, apart == "holds")
-    return {what: dict(by_seeds) for what, by_seeds in counts.items()}
+            if others.stays:
+                count("zero wrong as said", seeds, zero in wrong(left[[0, 1]], better))
+            if decided not in DECIDED:
+                decided = words(alone[1], comparisons[1], LOOKS)[0]
+                count("looks decide", seeds, decided in DECIDED)
+        count("looks deny", max(LOOKS), decided == "fails")
+        count("looks open", max(LOOKS), decided not in DECIDED)
+    return count.counts
+
+
+def wrong(left: np.ndarray, better: bool) -> set[str]:
+    """The words that are wrong of the claim that a network is better, if in the mean it is like the baseline.
+
+    `left`: which trainings of both have left the plateau. If all have, the claim is of such trainings. `better`:
+    whether it is right then.
+    """
+    return {"fails"} if better and left.all() else DECIDED
 
 
 def count_families(first: Luck, others: Luck, studies: int, generator: np.random.Generator) -> Counts:
     """How often any verdict is wrong on claims that networks beat the baseline, which all are like it."""
-    world = networks([0.0] * FAMILY, first, others)
-    checks = [Check("better", (f"{i}", "0")) for i in range(1, FAMILY + 1)]
-    wrong: Counter[str] = Counter()
+    world, count = networks([0.0] * FAMILY, first, others), Counter()
+    better = world.gain(1, 0, learned=True) > 1e-6
+    study = study_of([Check("better", (f"{i}", "0")) for i in range(1, FAMILY + 1)])
     for _ in range(studies):
-        right = world.test(max(SEEDS), VIDEOS // 2, generator).right()
-        for seeds in SEEDS:
-            wrong[f"{seeds}"] += not {"holds", "fails"}.isdisjoint(judged(checks, right[:, :seeds]))
-    return {"family wrong": dict(wrong)}
+        tested = world.test(max(LOOKS), VIDEOS // 2, generator)
+        right, ever = tested.right(), {"planned": False, "not planned": False, "as said": False}
+        for seeds in LOOKS:
+            (comparisons,) = compared([study], right[:, :seeds])
+            at_once, at_look = (words(study, comparisons, looks) for looks in ((), LOOKS))
+            said = [wrong(tested.left[[0, i], :seeds], better) for i in range(1, FAMILY + 1)]
+            count("family wrong", seeds, bool({*at_once} & DECIDED))
+            ever["planned"] |= bool({*at_look} & DECIDED)
+            ever["not planned"] |= bool({*at_once} & DECIDED)
+            if others.stays:
+                count("family wrong as said", seeds, any(map(set.__contains__, said, at_once)))
+                ever["as said"] |= any(map(set.__contains__, said, at_look))
+        for how, happened in ever.items():
+            count(f"looks {how}", max(LOOKS), happened)
+    return count.counts
 
 
 def bootstrap(
@@ -204,17 +269,30 @@ def count(studies: int, seed: int = 0) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------ the pages
 
 
-def by_world(found: dict[str, Any], what: str, chance: bool = True) -> str:
-    """A table of percentages, a line a world, a column a number of seeds, with what chance may do to them."""
-    rows = []
+def percent(counts: Sequence[int], chance: bool = True) -> str:
+    """A share, with what chance may do to it."""
+    happened, of = counts
+    low, high = wilson(happened, of)
+    return f"{100 * happened / of:.1f}" + (f" ({low:.1f} to {high:.1f})" if chance else "")
+
+
+def by_world(found: dict[str, Any], what: str, seeds: Sequence[int] = SEEDS, chance: bool = True) -> str:
+    """A table of percentages, a line a world that has them, a column a number of seeds."""
+    worlds = {name: counts[what] for name, counts in found["worlds"].items() if what in counts}
+    rows = [[name, *(percent(counts[f"{n}"], chance) for n in seeds)] for name, counts in worlds.items()]
+    return markdown_table(of_rows(["world", *(f"{n} seed" + "s" * (n > 1) for n in seeds)], rows))
+
+
+def looks(found: dict[str, Any]) -> str:
+    """What planned looks do, and what the same looks do that weren't planned."""
+    last, rows = f"{max(LOOKS)}", []
     for name, counts in found["worlds"].items():
-        studies = found["studies"] // 2 if what.startswith("family") else found["studies"]
-        cells = []
-        for happened in counts[what].values():
-            low, high = wilson(happened, studies)
-            cells.append(f"{100 * happened / studies:.1f}" + (f" ({low:.1f} to {high:.1f})" if chance else ""))
-        rows.append([name, *cells])
-    return markdown_table(of_rows(["world", *(f"{n} seed" + "s" * (n > 1) for n in SEEDS)], rows))
+        used = [counts["looks decide"][f"{n}"][1] for n in LOOKS if f"{n}" in counts["looks decide"]]
+        more = sum(studies * seeds for studies, seeds in zip(used, np.diff((0, *LOOKS)), strict=False)) / used[0]
+        what = ("planned", "not planned", "deny", "open")
+        rows.append([name, *(percent(counts[f"looks {one}"][last]) for one in what), f"{more:.1f}"])
+    header = ["world", "planned: any wrong", "not planned: any wrong", "gain denied", "gain undecided", "seeds used"]
+    return markdown_table(of_rows(header, rows))
 
 
 def page(found: dict[str, Any]) -> str:
@@ -229,34 +307,48 @@ def page(found: dict[str, Any]) -> str:
         f"Networks are right on about 72 % of {VIDEOS} videos. In most worlds two networks disagree on one video in "
         "seven. Points after a world's name are the standard deviation of one network's accuracy over trainings; the "
         "first of two is the baseline's. A training that stays on the plateau has 20 points less, and the others vary "
-        "by one point. A true gain counts all trainings, those on the plateau too.",
+        "by one point. A true gain is the mean over all trainings, those on the plateau too.",
         f"## Intervals\n\nThe 95 % interval has the true difference, where one network is better by {GAIN:g} points:",
         by_world(found, "covers"),
         "The same by the probability of the right class, in place of right and wrong:",
         by_world(found, "covers soft"),
-        "The interval has the difference of just the networks that were trained. With one seed, this is all that is "
-        "promised:",
-        by_world(found, "covers trained"),
+        "The same *as said*: if all trainings of both networks have left the plateau, the true difference is that of "
+        "such trainings.",
+        by_world(found, "covers as said"),
+        "With one seed, the interval has the difference of just the two networks that were trained:",
+        by_world(found, "covers trained", SEEDS[:1]),
+        "The exact interval of how often a network leaves the plateau has the true share:",
+        by_world(found, "covers rate"),
         "Two other ways in two Gaussian worlds, with 600 videos, 2 points and a quarter of the studies: the "
         "hierarchical bootstrap, and from the accuracies alone:",
         markdown_table(of_rows(header, found["alternatives"], labels=0)),
-        "## Verdicts\n\nTwo networks are alike, and one is called better or worse. At most 5 is promised:",
-        by_world(found, "zero wrong"),
+        "## Verdicts\n\nOne and two seeds decide nothing. Each claim here is a study's only one.\n\n"
+        "Two networks are alike, and one is called better or worse. At most 5 is promised:",
+        by_world(found, "zero wrong", LOOKS),
+        "The same as said:",
+        by_world(found, "zero wrong as said", LOOKS),
         f"One network is better by {GAIN:g} points, and the claim that it is better fails. At most 2.5 is promised:",
-        by_world(found, "gain denied"),
+        by_world(found, "gain denied", LOOKS),
         "The same claim stays undecided:",
-        by_world(found, "gain undecided"),
-        f"Two networks are alike, and the claim that they are alike within {GAIN:g} points fails. At most 2.5 is "
+        by_world(found, "gain open", LOOKS),
+        "Two networks are alike, and the claim fails that they are alike within half of that gain. At most 2.5 is "
         "promised:",
-        by_world(found, "alike denied"),
+        by_world(found, "alike denied", LOOKS),
         "The same claim stays undecided:",
-        by_world(found, "alike undecided"),
-        f"One network is better by {GAIN:g} points, and the claim that both are alike within {GAIN:g} points holds. At "
-        "most 2.5 is promised:",
-        by_world(found, "apart wrong"),
-        f"{FAMILY} claims of one family say that a network beats the baseline. All are like it. Any verdict is wrong. "
-        f"At most 5 is promised ({studies // 2} studies, {VIDEOS // 2} videos):",
-        by_world(found, "family wrong"),
+        by_world(found, "alike open", LOOKS),
+        "Two networks differ by half of that gain, and the claim holds that they are alike within half of it. At most "
+        "2.5 is promised:",
+        by_world(found, "apart wrong", LOOKS),
+        f"## Families and looks\n\nA study has {FAMILY} claims that a network beats the baseline. All are like it. Any "
+        f"verdict is wrong. At most 5 is promised ({studies // 2} studies, {VIDEOS // 2} videos):",
+        by_world(found, "family wrong", LOOKS),
+        "The same as said:",
+        by_world(found, "family wrong as said", LOOKS),
+        f"The study is judged after {', '.join(map(str, LOOKS))} seeds. The first columns say how often any of the "
+        f"{FAMILY} verdicts is wrong at any look: with planned looks, where at most 5 is promised, and with looks that "
+        f"were not planned. The last columns are of one claim of a true gain of {GAIN:g} points, with planned looks. "
+        "A claim that is decided gets no more seeds.",
+        looks(found),
         "## Power\n\n`nl-lightning power` asks for as many seeds as decide a claim in 80 % of studies. How many of "
         f"{studies // 4} did, without a plateau. Where much of what two networks split on is luck, it asks for more "
         "than would do.",
@@ -266,13 +358,18 @@ def page(found: dict[str, Any]) -> str:
 
 
 def summary(found: dict[str, Any]) -> str:
-    """The two tables of the docs."""
+    """The tables of the docs."""
+    chance = 196 * (0.0475 / found["studies"]) ** 0.5
     return "\n\n".join(
         [
-            "How many intervals have the true difference, in percent. Chance moves these figures by 1 at most.",
+            "How many intervals have the true difference of all trainings, in percent. Chance moves figures near 95 by "
+            f"{chance:.1f}.",
             by_world(found, "covers", chance=False),
-            "Two networks are alike. How often one is called better or worse, in percent:",
-            by_world(found, "zero wrong", chance=False),
+            "The same, if all trainings of both networks have left the plateau, for the difference of such trainings:",
+            by_world(found, "covers as said", chance=False),
+            "Two networks are alike in the mean over all trainings. How often one is called better or worse, in "
+            "percent:",
+            by_world(found, "zero wrong", LOOKS, chance=False),
         ]
     )
 

@@ -62,9 +62,9 @@ class Tested(NamedTuple):
         """Which videos are right."""
         return self.margins > 0
 
-    def soft(self) -> np.ndarray:
-        """Probability of the right class, in percent."""
-        return 100 * ndtr(self.margins)
+    def soft(self, network: int) -> np.ndarray:
+        """Probability of the right class, in percent: (seeds, videos)."""
+        return 100 * ndtr(self.margins[network])
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,9 @@ class World:
         scores = [self.score(network, soft=soft, learned=learned) for network in (first, second)]
         return scores[0] - scores[1]
 
-    def gain_of(self, tested: Tested, first: int, second: int, soft: bool = False) -> float:
-        """The true difference of the networks that were trained, over all videos."""
-        scores = [self.score(network, tested.luck[network], soft) for network in (first, second)]
+    def gain_of(self, tested: Tested, first: int, second: int, seeds: int | None = None, soft: bool = False) -> float:
+        """The true difference of the networks that were trained, under the first seeds, over all videos."""
+        scores = [self.score(network, tested.luck[network, :seeds], soft) for network in (first, second)]
         return scores[0] - scores[1]
 
 

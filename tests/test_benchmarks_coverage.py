@@ -29,7 +29,7 @@ def test_the_truth_of_a_world_is_what_many_trainings_show(name: str) -> None:
     for network, luck in enumerate((first, others)):
         assert 1 - tested.left[network].mean() == pytest.approx(luck.stays, abs=0.02)
     for soft in (False, True):
-        found = world.gain_of(tested, 1, 0, soft)
+        found = world.gain_of(tested, 1, 0, soft=soft)
         assert found == pytest.approx(world.gain(1, 0, soft), abs=0.6)  # 8 points / 4000 ^ 0.5, four times
     # Over many videos too: another draw of them for every training.
     small = World(world.abilities, world.lucks, taste=0.0)
@@ -77,9 +77,27 @@ def test_verdicts_err_as_rarely_as_they_say() -> None:
     checks = [Check("better", (str(i), "0")) for i in range(1, 5)]
     found = verdicts(equal, checks, 3, 600, 150, generator)
     assert sum(set(words) != {"undecided"} for words in found) <= 15  # 5 % of 150, and three standard deviations
-    apart = networks([4.0], Luck(0.0))
-    found = verdicts(apart, [Check("alike", ("0", "1"), within=4.0)], 3, 2000, 150, generator)
+    apart, alike = networks([4.0], Luck(0.02)), Check("alike", ("0", "1"), within=4.0)
+    found = verdicts(apart, [alike], 3, 2000, 150, generator)
     assert sum(words == ["holds"] for words in found) <= 10
+    assert verdicts(apart, [alike], 1, 2000, 2, generator) == [["seen once"]] * 2
+    assert verdicts(apart, [alike], 2, 2000, 2, generator) == [["undecided"]] * 2
+
+
+def test_a_plateau_that_no_training_met_is_in_no_interval() -> None:
+    """The interval of trainings that all left it covers their difference, and not that of all trainings."""
+    first, others = WORLDS["one in five stays, of the baseline none"]
+    world = networks([3.0], first, others)
+    generator, hits = np.random.default_rng(0), {"all": 0, "learned": 0}
+    assert world.gain(1, 0, learned=True) > 6.5  # a fifth of the trainings has 20 points less
+    for _ in range(200):
+        tested = world.test(5, 600, generator)
+        if tested.left.all():
+            low, high = paired(*tested.right()[::-1]).interval()
+            hits["all"] += low <= world.gain(1, 0) <= high
+            hits["learned"] += low <= world.gain(1, 0, learned=True) <= high
+    assert hits["learned"] >= 55  # of the third of 200 studies without one on the plateau
+    assert hits["all"] <= 25
 
 
 def test_verdicts_come_when_they_are_due() -> None:

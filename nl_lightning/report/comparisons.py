@@ -152,7 +152,7 @@ def compare(runs: Runs) -> list[Comparison]:
         return _own_cost(runs.study, one) or runs.ratio(one.variant, one.than, one.check.cost or "")
 
     known = {name for name in runs.study.variants if runs.records([name])}
-    return _compare(runs.study, runs.recipe.name, combination, cost, known, lambda check: _least_lead(runs, check))
+    return compare_by(runs.study, runs.recipe.name, combination, cost, known, lambda check: _least_lead(runs, check))
 
 
 def compare_reported(study: Study, disagreement: float | None = None) -> list[Comparison]:
@@ -178,10 +178,10 @@ def compare_reported(study: Study, disagreement: float | None = None) -> list[Co
         return _own_cost(study, one) or one.reported
 
     known = {name for name in study.variants if study.reported_score(name) is not None}
-    return _compare(study, study.reported_on or "", combination, cost, known)
+    return compare_by(study, study.reported_on or "", combination, cost, known)
 
 
-def _compare(
+def compare_by(
     study: Study,
     recipe: str,
     combination: Combination,
@@ -189,6 +189,10 @@ def _compare(
     known: set[str],
     lead: Callable[[Check], Difference | None] | None = None,
 ) -> list[Comparison]:
+    """Every comparison of every claim, from what these functions say of the `known` variants on a recipe's data.
+
+    `lead`: the smallest lead of a curve; without it, curves aren't compared.
+    """
     found = []
     for claim in study.claims:
         for part, check in ((of, check) for of in claim.parts for check in of.checks):
