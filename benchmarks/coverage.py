@@ -289,9 +289,11 @@ def looks(found: dict[str, Any]) -> str:
     for name, counts in found["worlds"].items():
         used = [counts["looks decide"][f"{n}"][1] for n in LOOKS if f"{n}" in counts["looks decide"]]
         more = sum(studies * seeds for studies, seeds in zip(used, np.diff((0, *LOOKS)), strict=False)) / used[0]
-        what = ("planned", "not planned", "deny", "open")
+        said = "as said" if "family wrong as said" in counts else "planned"  # without a plateau it is the same
+        what = ("planned", said, "not planned", "deny", "open")
         rows.append([name, *(percent(counts[f"looks {one}"][last]) for one in what), f"{more:.1f}"])
-    header = ["world", "planned: any wrong", "not planned: any wrong", "gain denied", "gain undecided", "seeds used"]
+    wrong_by = ("planned: any wrong", "planned: wrong as said", "not planned: any wrong")
+    header = ["world", *wrong_by, "gain denied", "gain undecided", "seeds used"]
     return markdown_table(of_rows(header, rows))
 
 
@@ -314,7 +316,7 @@ def page(found: dict[str, Any]) -> str:
         by_world(found, "covers soft"),
         "The same *as said*: if all trainings of both networks have left the plateau, the true difference is that of "
         "such trainings.",
-        by_world(found, "covers as said"),
+        by_world(found, "covers as said", SEEDS[1:]),
         "With one seed, the interval has the difference of just the two networks that were trained:",
         by_world(found, "covers trained", SEEDS[:1]),
         "The exact interval of how often a network leaves the plateau has the true share:",
@@ -366,7 +368,7 @@ def summary(found: dict[str, Any]) -> str:
             f"{chance:.1f}.",
             by_world(found, "covers", chance=False),
             "The same, if all trainings of both networks have left the plateau, for the difference of such trainings:",
-            by_world(found, "covers as said", chance=False),
+            by_world(found, "covers as said", SEEDS[1:], chance=False),
             "Two networks are alike in the mean over all trainings. How often one is called better or worse, in "
             "percent:",
             by_world(found, "zero wrong", LOOKS, chance=False),
@@ -376,15 +378,14 @@ def summary(found: dict[str, Any]) -> str:
 
 def with_summary(text: str, found: dict[str, Any]) -> str:
     """The page of the docs, with the tables between its marks."""
-    before, _, rest = text.partition(START)
-    _, _, after = rest.partition(END)
+    before, after = text.partition(START)[0], text.partition(END)[2]
     return f"{before}{START}\n{summary(found)}\n{END}{after}"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Simulate, and write the counts and the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=2000, help="in each world (default: %(default)s)")
+    parser.add_argument("--studies", type=int, default=1000, help="in each world (default: %(default)s)")
     parser.add_argument("--render", action="store_true", help="write the pages from the counts that there are")
     options = parser.parse_args(arguments)
     if not options.render:
