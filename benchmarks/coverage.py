@@ -271,9 +271,8 @@ def count(studies: int, seed: int = 0) -> dict[str, Any]:
 
 def percent(counts: Sequence[int], chance: bool = True) -> str:
     """A share, with what chance may do to it."""
-    happened, of = counts
-    low, high = wilson(happened, of)
-    return f"{100 * happened / of:.1f}" + (f" ({low:.1f} to {high:.1f})" if chance else "")
+    low, high = wilson(*counts)
+    return f"{100 * counts[0] / counts[1]:.1f}" + (f" ({low:.1f} to {high:.1f})" if chance else "")
 
 
 def by_world(found: dict[str, Any], what: str, seeds: Sequence[int] = SEEDS, chance: bool = True) -> str:
@@ -389,7 +388,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--render", action="store_true", help="write the pages from the counts that there are")
     options = parser.parse_args(arguments)
     if not options.render:
-        COUNTS.write_text(json.dumps(count(options.studies), indent=1) + "\n", encoding="utf-8")
+        lines = json.dumps(count(options.studies)).replace("}, ", "},\n")  # a line a count
+        COUNTS.write_text(lines + "\n", encoding="utf-8")
     found = json.loads(COUNTS.read_text(encoding="utf-8"))
     COUNTS.with_suffix(".md").write_text(page(found), encoding="utf-8")
     PAGE.write_text(with_summary(PAGE.read_text(encoding="utf-8"), found), encoding="utf-8")
