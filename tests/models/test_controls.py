@@ -21,6 +21,7 @@ from nl_lightning.models.conventions import CONTROLS, ControlConfig, Conventions
 from nl_lightning.models.fast import FastVideoResNet, for_testing, use_kernels
 from nl_lightning.models.nonlocal_block import NonLocalBlock, NonLocalConfig
 from nl_lightning.models.resnet import Bottleneck, ResNetConfig, VideoResNet
+from nl_lightning.study.recipe import load_recipe
 from nl_lightning.train.start import init_from
 from nl_lightning.weights.exporting import export_weights
 from nl_lightning.weights.file import InputSettings, WeightsHeader, header_from_json, load_weights, save_weights
@@ -160,20 +161,20 @@ def test_what_stands_for_a_block_starts_as_the_identity(kind: Any, inflate: Any)
     assert last.weight.grad.abs().max() > 0  # and can learn
 
 
+@pytest.mark.parametrize("recipe", ["longrange"])
 @pytest.mark.parametrize(
     ("residual", "block", "places"),
     [("c2d_r50_residual1", "c2d_r50_nl1_res4", (0, 1)), ("c2d_r50_residual5", "c2d_r50_nl5", (2, 3))],
 )
 def test_plain_residual_blocks_cost_what_non_local_blocks_cost(
-    residual: str, block: str, places: tuple[int, int]
+    recipe: str, residual: str, block: str, places: tuple[int, int]
 ) -> None:
-    """Claim c3: multiply-adds of the study's networks under its recipe, as near as whole channels allow."""
-    sizes: dict[str, Any] = {"temporal_strides": (1, 1, 2), "spatial_strides": (2, 2, 1, 1, 1, 1)}
-    nets = [
-        dataclasses.replace(network(every_variant()[name]), num_classes=11, width=1 / 16, **sizes)
-        for name in ("c2d_r50", residual, block)
-    ]
-    base, found, wanted = (complexity(net, (8, 32, 32)).macs for net in nets)
+    """Claim c3: multiply-adds of the study's networks under these recipes, as near as whole channels allow."""
+    config = load_recipe(recipe).config
+    sizes = {key: value for key, value in config["model"]["net"].items() if key not in ("conventions", "dropout")}
+    nets = [dataclasses.replace(network(every_variant()[name]), **sizes) for name in ("c2d_r50", residual, block)]
+    clip = (config["data"]["num_frames"], config["data"]["crop"], config["data"]["crop"])
+    base, found, wanted = (complexity(net, clip).macs for net in nets)
 
     def cost(hidden: float) -> int:
         """256 positions of 32 channels in res3 and of 64 in res4."""
