@@ -161,7 +161,7 @@ def test_what_stands_for_a_block_starts_as_the_identity(kind: Any, inflate: Any)
     assert last.weight.grad.abs().max() > 0  # and can learn
 
 
-@pytest.mark.parametrize("recipe", ["longrange"])
+@pytest.mark.parametrize("recipe", ["longrange", "match"])
 @pytest.mark.parametrize(
     ("residual", "block", "places"),
     [("c2d_r50_residual1", "c2d_r50_nl1_res4", (0, 1)), ("c2d_r50_residual5", "c2d_r50_nl5", (2, 3))],
