@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nl_lightning.report.claims import Report
+from nl_lightning.report.code import mixed_code
 from nl_lightning.report.collate import DIVERGED, REPORTED_ONLY, UNREADABLE, Runs, one_line
 from nl_lightning.report.uncertainty import Difference
 from nl_lightning.study.study import Study, Table
@@ -197,7 +198,9 @@ def remarks(report: Report, table: Table) -> list[str]:
         if row.baseline and line["gain_n"] and line["gain_dropped"]:
             said.append(f"gain without {counted(line['gain_dropped'], 'video')} that one of the two couldn't read")
         found += [f"{row.label}: {what}" for what in said if what]
-    return found
+    shown = [*table.variants, *(row.baseline for row in table.rows if row.baseline)]
+    mixed = mixed_code(report.runs.records(shown))
+    return [*found, mixed] if mixed else found
 
 
 def note(line: dict[str, Any]) -> str:

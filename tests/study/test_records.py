@@ -3,7 +3,7 @@ import json
 import math
 import os
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from nl_lightning.models.complexity import complexity
 from nl_lightning.models.conventions import Conventions
 from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig
+from nl_lightning.study.evidence import Evidence, Machine
 from nl_lightning.study.files import write_atomically
 from nl_lightning.study.loading import load_study
 from nl_lightning.study.lock import Holder, acquire
@@ -589,3 +590,16 @@ def test_a_recipe_without_long_clips_has_no_long_runs(tmp_path: Path, study: Stu
     assert (long.name, long.note) == ("missing", "recipe quick has no quick_128f.yaml for 'clip: 128f'")
     (tmp_path / "quick_128f.yaml").write_text("trainer: {max_epochs: 1}")
     assert state(tmp_path, study, recipe, "long", 0).note == ""
+
+
+def test_the_model_card_names_fields_of_a_record() -> None:
+    """The last column of its tables: so nobody looks for a field that has another name by now."""
+    card = (Path(__file__).parents[2] / "docs" / "cards" / "model.md").read_text()
+    rows = [line.rstrip(" |").rsplit("|", 1)[-1] for line in card.splitlines() if line.startswith("| ")]
+    named = {name for row in rows for name in re.findall(r"`([a-z_0-9A-Z.]+)`", row)}
+    of = {"": Record, "machine": Machine, "evidence": Evidence}
+    for name in named:
+        inner, _, last = name.rpartition(".")
+        if not name.startswith("config."):
+            assert last in {one.name for one in fields(of[inner])}, name
+    assert {"top1", "soft", "evidence.weights", "machine.energy"} <= named

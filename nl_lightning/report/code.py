@@ -1,0 +1,42 @@
+"""Whether the records of a table were made by different code: by commits that differ where numbers are computed."""
+
+import functools
+import re
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+from nl_lightning.report.collate import one_line
+from nl_lightning.study.records import Record
+
+COMPUTES = ("models", "train", "data", "weights")
+"""Folders of the package whose files can change a number of a run."""
+PACKAGE = Path(__file__).parents[1]
+
+
+def mixed_code(records: Iterable[Record]) -> str:
+    """What to say of the commits, where their numbers can differ by the code; else nothing."""
+    commits = tuple(sorted({one_line(record.commit) for record in records}))
+    if len(commits) < 2 or (changed := _changed(commits)) == ():
+        return ""
+    named = ", ".join(commit[:12] for commit in commits[:4]) + (f" and {len(commits) - 4} more" if commits[4:] else "")
+    if changed is None:
+        return f"Mixed code: records are of commits {named}; whether these compute alike isn't known here"
+    files = f"{len(changed)} files" if len(changed) > 1 else changed[0]
+    return f"Mixed code: records are of commits {named}, which differ in {files} where numbers are computed"
+
+
+@functools.cache
+def _changed(commits: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Files that compute numbers and differ between some of the commits; None if the repository isn't here."""
+    if not all(re.fullmatch("[0-9a-f]{7,64}", commit) for commit in commits):  # no option of git's, and not "unknown"
+        return None
+    found: set[str] = set()
+    for commit in commits[1:]:
+        command = ["git", "-C", str(PACKAGE), "diff", "--name-only", "--relative", commits[0], commit, "--", *COMPUTES]
+        try:
+            said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
+        except (OSError, subprocess.SubprocessError):
+            return None
+        found.update(line for line in said.splitlines() if line.endswith(".py"))
+    return tuple(sorted(found))
