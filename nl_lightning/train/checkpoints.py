@@ -110,11 +110,11 @@ class Saver(Checkpoint):
         """
         if trainer.is_global_zero:
             with whole_file(self.newest) as file:
-                trainer.save_checkpoint(file)
+                trainer.save_checkpoint(file, weights_only=False)
                 if self.newest.exists():
                     os.replace(self.newest, self.newest.with_name(PREVIOUS))
         else:
-            trainer.save_checkpoint(self.newest)
+            trainer.save_checkpoint(self.newest, weights_only=False)
         self.saved = time.monotonic()
         if trainer.strategy.reduce_boolean_decision(self.stop.told is not None, all=False):
             raise self.stop.told or Stopped(STOP[1])
