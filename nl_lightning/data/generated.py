@@ -8,7 +8,6 @@ import dataclasses
 import io
 import json
 import os
-from abc import ABC, abstractmethod
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -32,8 +31,8 @@ SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
-class GeneratedSet(ABC):
-    """How many videos of which size.
+class GeneratedSet:
+    """How many videos of which size. A set says its classes, files and clips.
 
     Args:
         train, val, test: videos of each split.
@@ -64,17 +63,17 @@ class GeneratedSet(ABC):
                     f"{self.name}: {field.name} is {border.shown(value)}, expected a whole number from 1 to {most:,}"
                 )
 
-    @abstractmethod
     def classes(self) -> tuple[str, ...]:
         """The names of the classes, in the order of the labels."""
+        raise NotImplementedError
 
-    @abstractmethod
     def file(self, split: str, kind: int) -> tuple[str, str]:
         """Folder, and begin of the name, of a video of a kind, below the folder of its split."""
+        raise NotImplementedError
 
-    @abstractmethod
     def clip(self, split: str, index: int, kind: int) -> bytes:
         """The MP4 of a video."""
+        raise NotImplementedError
 
     def group(self, path: str) -> str:
         """The group of the test video at `path`, by which accuracies are given; empty if the set has no groups."""
