@@ -17,10 +17,10 @@ Colours lie on a sphere in RGB (centre 128, radius 95), so that a dot product co
 the *decoys*, differ by 60 to 190. Colours of different pairs differ by at least 90. The test split has two parts:
 ``match_<version>`` with decoys at all distances, as in training, and ``match_<version>_hard`` with decoys 60 apart.
 
-Why a bag of local features has little to go by: colours, shapes, places and moments of single glyphs, and of the two
-glyphs of one moment of ``spacetime``, are distributed alike in both classes. Which *two* colours are equal has to be
-found out. A bag still has a little: sums of colours by shape differ in their spread, mostly where decoys are far apart.
-So the hard part is the one to read (docs/cards/match.md).
+Colours, shapes, places and moments of single glyphs, and of the two glyphs of one moment of ``spacetime``, are
+distributed alike in both classes. Which *two* colours are equal has to be found out. A bag can do so in principle: from
+the sums of colours and of their products by shape, through a hidden layer. The hard part leaves it least to go by. See
+docs/cards/match.md for what bags reach.
 
 Motion JPEG at full colour resolution (4:4:4) keeps the colours to within 3 RGB units. The MPEG-4 of ``longrange`` moves
 those of rings by 22.
@@ -234,6 +234,6 @@ def render_scene(rng: np.random.Generator, scene: Scene, spec: Match) -> Clip:
 def encode(video: Clip, fps: int) -> bytes:
     """Return an MP4 of `video`, uint8 (T, H, W, 3): Motion JPEG, 4:4:4, at quantiser 2.
 
-    It is the one codec with colour at full resolution that PyAV, decord and TorchCodec read without exception.
+    Its colours are at full resolution, and its pictures stand alone, so that decord may read them too.
     """
     return mp4(video, fps, "mjpeg", "yuvj444p", {"qmin": "2", "qmax": "2"})
