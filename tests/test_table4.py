@@ -91,7 +91,10 @@ def test_the_report_compares_by_map(results: Path, capsys: pytest.CaptureFixture
     assert "- stands where a number is only reported, and nothing is run." in text
     assert "points of mAP" in text
     assert "top-1" not in text
-    assert "The 2 claims have 3 parts: 1 was seen once (t4 direction), 2 are not testable on these data" in text
+    assert (
+        "The 2 claims have 3 parts: 1 was seen once, as claimed (t4 direction), 2 are not testable on these data"
+        in text
+    )
     page = (results / "tables" / "tiny" / "table4.html").read_text()
     assert "mAP, 95&nbsp;% over videos" in page
     assert "100 - mAP against iterations" in page

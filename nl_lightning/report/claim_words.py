@@ -27,10 +27,10 @@ VERBS = {
     "holds": ("holds", "hold"),
     "fails": ("fails", "fail"),
     "undecided": ("stays undecided", "stay undecided"),
-    "seen once": ("was seen once", "were seen once"),
-    "not testable": ("is not testable on these data", "are not testable on these data"),
 }
 LEANING = {"holds": "as claimed", "fails": "not as claimed", "undecided": "open"}
+UNTESTABLE = {"not testable": ("is not testable on these data", "are not testable on these data")}
+ONCE = {f"seen once, {how}": (f"was seen once, {how}", f"were seen once, {how}") for how in LEANING.values()}
 COSTS = {"flops": "FLOPs", "params": "parameters"}
 
 
@@ -193,13 +193,16 @@ def summary(report: Report) -> str:
     if not any(part.known for _, part in parts):
         return ""
     known = [(name, part) for name, part in parts if part.known or part.word == "not testable"]
-    named = {word: [name for name, part in known if part.word == word] for word in VERBS}
+    named: dict[str, list[str]] = {}
+    verbs = VERBS | ONCE | UNTESTABLE
+    for word in verbs:
+        named[word] = [name for name, part in known if said(part) == word]
     counts = [
-        f"{len(names)} {VERBS[word][len(names) > 1]} ({', '.join(names)})" for word, names in named.items() if names
+        f"{len(names)} {verbs[word][len(names) > 1]} ({', '.join(names)})" for word, names in named.items() if names
     ]
     claims = f"The {len(report.verdicts)} claims have" if len(report.verdicts) > 1 else "The one claim has"
     found = [f"{claims} {counted(len(known), 'part')}: {', '.join(counts)}."]
-    if named["seen once"]:
+    if any(named[word] for word in ONCE):
         found.append("One seed decides nothing: its intervals are over videos only, and another training may differ.")
     return " ".join([*found, *unplanned(report)])
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import pandas as pd
 
-from nl_lightning.report.collate import DIVERGED, UNREADABLE, Runs, by_group, collate, standing
+from nl_lightning.report.collate import DIVERGED, UNREADABLE, Runs, Times, by_group, collate, learned, standing
 from nl_lightning.report.comparisons import ASSUMED_DISAGREEMENT, Comparison, Word, compare, compare_reported
 from nl_lightning.report.uncertainty import LEVEL, holm
 from nl_lightning.study.study import Claim, Part, Study
@@ -116,7 +116,7 @@ class Verdict:
     @property
     def paired(self) -> bool:
         """False if some comparison had to do with scores alone."""
-        return all(c.difference is None or c.difference.paired for c in self.comparisons)
+        return all(c.difference is None or c.difference.paired or not c.difference.bounded for c in self.comparisons)
 
 
 # ----------------------------------------------------------------------------------------------------- verdicts
@@ -182,6 +182,7 @@ class Report:
         groups: top-1 by group of classes, a line a variant; empty if no record has groups.
         broken: variants of which nothing counts, since their runs have diverged or their records can't be read: which.
         spread: standard deviation of one network's score over seeds, in points, from all variants that have several.
+        learned: how often each variant learned the groups for which the study says when they count as learned.
         verdicts: on the study's claims.
         reported: verdicts on the reported numbers by themselves: unpaired, and as if they were paired by video. Empty
             if nothing says on how many videos they were measured.
@@ -193,6 +194,7 @@ class Report:
     groups: pd.DataFrame
     broken: dict[str, str]
     spread: float | None
+    learned: dict[str, dict[str, Times]]
     verdicts: list[Verdict]
     reported: tuple[list[Verdict], list[Verdict]] | tuple[()] = ()
 
@@ -218,6 +220,7 @@ def report(runs: Runs) -> Report:
         by_group(runs),
         {name: state for name in study.variants if (state := standing(runs, name)) in (DIVERGED, UNREADABLE)},
         _spread(rows, study.metric.key),
+        learned(runs),
         judge(study, compare(runs), runs.recipe.name),
         (judge(study, reported[0], on), judge(study, reported[1], on)) if known else (),
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -33,7 +33,12 @@ from nl_lightning.study.run import State, agreeing, state, state_by_record
 from nl_lightning.study.study import Row, Study
 
 VIEWS = {"num_clips": "clips a video", "num_crops": "crops a frame"}
-VIDEOS = {"videos_expected": "videos", "videos_hash": "as the hash of its test list"}
+VIDEOS = {
+    "videos_expected": "videos",
+    "videos_hash": "as the hash of its test list",
+    "content.test": "as the hash of its test videos",
+    "content.train": "as the hash of its training videos",
+}
 REPORTED_ONLY = "reported only"  # the state of a row without a variant
 DIVERGED, UNREADABLE = "diverged", "unreadable"  # states of a row whose records give no number
 
@@ -221,14 +226,27 @@ def _same_protocol(runs: Runs, variants: list[str], where: str, place: Place) ->
 
 
 def _same(records: list[Record], fields: Mapping[str, str], where: str, place: Place) -> None:
-    for record in records[1:]:
-        for key, unit in fields.items():
-            first, other = getattr(records[0], key), getattr(record, key)
-            if first != other and "" not in (first, other):  # older records don't say which test list it was
+    for key, unit in fields.items():
+        first: Record | None = None
+        for record in records:
+            said = _said(record, key)
+            if not said:  # older records don't say which test list it was
+                continue
+            first = first or record
+            before = _said(first, key)
+            if said != before and not (key.startswith("content.") and said.split()[0] != before.split()[0]):
                 raise UserError(
-                    f"{where}: {place(records[0])} was tested with {first} {unit} ({key}), {place(record)} with "
-                    f"{other}: they can't be compared; test one of them again"
+                    f"{where}: {place(first)} was tested with {before} {unit} ({key}), {place(record)} with "
+                    f"{said}: they can't be compared; {'run' if 'content' in key else 'test'} one of them again"
                 )
+
+
+def _said(record: Record, key: str) -> str:
+    """What a record says, as text; of the content of a split, after a word for what was looked at."""
+    if key.startswith("content."):
+        content = record.evidence.content.items() if record.evidence else ()
+        return next((said for split, said in content if key == f"content.{split}"), "")
+    return str(getattr(record, key))
 
 
 # ------------------------------------------------------------------------------------------------------ the numbers
@@ -340,3 +358,25 @@ def by_group(runs: Runs) -> pd.DataFrame:
         for variant in runs.study.variants
     }
     return pd.DataFrame(means, index=names).T.dropna(how="all")
+
+
+class Times(NamedTuple):
+    """How often a group was learned, of how many seeds, and the mean score of those that did, in percent."""
+
+    times: int
+    seeds: int
+    mean: float | None
+
+
+def learned(runs: Runs) -> dict[str, dict[str, Times]]:
+    """By variant and group, for the groups that the study names: by the soft score where a record has it."""
+    found: dict[str, dict[str, Times]] = {}
+    for variant in runs.study.variants:
+        for group, bounds in runs.study.learned.items():
+            each = [(record.soft_by_group or record.top1_by_group).get(group) for record in runs.records([variant])]
+            scores = [score for score in each if score is not None]
+            if scores:
+                beyond = [score for score in scores if score > bounds.threshold]
+                mean = sum(beyond) / len(beyond) if beyond else None
+                found.setdefault(variant, {})[group] = Times(len(beyond), len(scores), mean)
+    return found

@@ -26,8 +26,11 @@ from nl_lightning.report.words import (
     HOLES,
     REPORTED,
     Column,
+    agreement,
     group_columns,
     heading,
+    learned_columns,
+    learned_legend,
     legend,
     note,
     progress,
@@ -119,6 +122,10 @@ def _tables(report: Report, mark: str, beside: bool) -> list[str]:
         parts += [f"{mark} {markdown(title(table))}", table_markdown(report, table, beside)]
     if columns := group_columns(report):
         parts += [f"{mark} Top-1 by group of classes", markdown_table(columns)]
+    if columns := learned_columns(report):
+        parts += [f"{mark} How often a group is learned", markdown(learned_legend(report)), markdown_table(columns)]
+    if said := agreement(report):
+        parts.append(markdown(said))
     return parts
 
 

@@ -298,6 +298,25 @@ def assumed(difference: float, videos: int, disagreement: float, weights: Sequen
     return Difference(difference, difference, 0.0, video_se, seeds=1, videos=videos)
 
 
+def how_often(times: int, of: int, level: float = LEVEL) -> Interval:
+    """Clopper and Pearson's exact interval of a probability, in percent, if it happened so many times of so many."""
+    tail = (1 - level) / 2
+    low = float(betaincinv(times, of - times + 1, tail)) if times else 0.0
+    high = float(betaincinv(times + 1, of - times, 1 - tail)) if times < of else 1.0
+    return Interval(100 * low, 100 * high)
+
+
+def rank_correlation(first: Float[np.ndarray, " N"], second: Float[np.ndarray, " N"]) -> tuple[float, Interval]:
+    """Spearman's rank correlation of four pairs or more, with Bonett and Wright's interval (2000)."""
+    ranks = [(each[:, None] > each).sum(1) + (each[:, None] == each).sum(1) / 2 for each in (first, second)]
+    if min(rank.std() for rank in ranks) == 0:
+        return 0.0, Interval(-1.0, 1.0)  # all alike: no order to agree on
+    found = float(np.clip(np.corrcoef(*ranks)[0, 1], -1, 1))
+    half = -float(ndtri((1 - LEVEL) / 2)) * float(np.sqrt((1 + found**2 / 2) / (len(first) - 3)))
+    centre = float(np.arctanh(np.clip(found, -1 + 1e-12, 1 - 1e-12)))
+    return found, Interval(float(np.tanh(centre - half)), float(np.tanh(centre + half)))
+
+
 def mcnemar(won: int, lost: int) -> float:
     """McNemar's exact test: the two-sided p-value of so many videos won and lost, if either is as likely."""
     return min(1.0, 2 * float(bdtr(min(won, lost), won + lost, 0.5)))

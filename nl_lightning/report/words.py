@@ -10,8 +10,8 @@ from typing import Any
 
 from nl_lightning.report.claims import Report
 from nl_lightning.report.code import mixed_code
-from nl_lightning.report.collate import DIVERGED, REPORTED_ONLY, UNREADABLE, Runs, one_line
-from nl_lightning.report.uncertainty import Difference
+from nl_lightning.report.collate import DIVERGED, REPORTED_ONLY, UNREADABLE, Runs, Times, one_line
+from nl_lightning.report.uncertainty import Difference, how_often, rank_correlation
 from nl_lightning.study.study import Study, Table
 
 # Words in the place of numbers; set in italics, so that a hole in a table isn't overlooked.
@@ -224,6 +224,55 @@ def group_columns(report: Report) -> list[Column]:
         return []
     labels = Column("", list(groups.index), "", words=True)
     return [labels, *(Column(str(name), ["" if x != x else number(x, ".1f") for x in groups[name]]) for name in groups)]
+
+
+def learned_columns(report: Report) -> list[Column]:
+    """How often each variant learned a group, and how good it is when it has; no columns if nothing says so."""
+    found = report.learned
+    groups = [name for name in report.runs.study.learned if any(name in of for of in found.values())]
+    if not groups:
+        return []
+    columns = [Column("", list(found), "", words=True)]
+    for name in groups:
+        cells = [of.get(name) for of in found.values()]
+        columns.append(Column(name, ["" if one is None else _times(one) for one in cells]))
+        columns.append(Column(f"{name}, learned", ["" if one is None else number(one.mean, ".1f") for one in cells]))
+    return columns
+
+
+def _times(one: Times) -> str:
+    low, high = how_often(one.times, one.seeds)
+    return f"{one.times} of {one.seeds} [{low:.0f}, {high:.0f}]"
+
+
+def learned_legend(report: Report) -> str:
+    """When a group counts as learned."""
+    ways = {(one.floor, one.ceiling): one.threshold for one in report.runs.study.learned.values()}
+    bounds = "; ".join(
+        f"{threshold:g} %, half-way from {floor:g} to {ceiling:g}" for (floor, ceiling), threshold in ways.items()
+    )
+    return (
+        f"How many trainings learned a group, with the exact 95 % interval of how often one would, in percent; and the "
+        f"mean score of those that did. A group counts as learned beyond {bounds}: written down before."
+    )
+
+
+def agreement(report: Report) -> str:
+    """How measured and reported gains agree as a whole; empty if too few are known."""
+    rows, key = report.rows, report.runs.study.metric.key
+    both = rows[rows["gain"].notna() & rows["reported_gain"].notna()].drop_duplicates(["variant", "baseline"])
+    if len(both) < 5:
+        return ""
+    found, around = rank_correlation(both["gain"].to_numpy(), both["reported_gain"].to_numpy())
+    shares = [
+        (100 * both[gain] / (100 - (both[score] - both[gain]))).median()
+        for gain, score in (("gain", key), ("reported_gain", f"reported_{key}"))
+    ]
+    return (
+        f"Over {len(both)} rows, measured and reported gains have a rank correlation of {found:.2f} "
+        f"[{around.low:.2f}, {around.high:.2f}]. The median gain is {shares[0]:.0f} % of what the baseline left to "
+        f"gain; of the reported ones, {shares[1]:.0f} %."
+    )
 
 
 # --------------------------------------------------------------------------------------------------- provenance

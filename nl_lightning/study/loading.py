@@ -28,7 +28,7 @@ from nl_lightning.study.border import Line, Name, Positive, checked, load_yaml, 
 from nl_lightning.study.claims import StatedClaim, check_claims
 from nl_lightning.study.files import reason
 from nl_lightning.study.metrics import METRICS, Metric
-from nl_lightning.study.study import Grid, Row, Study, Table, Variant, placement_name
+from nl_lightning.study.study import Grid, Learned, Row, Study, Table, Variant, placement_name
 
 # --------------------------------------------------------------------------------------------- as a file states it
 
@@ -126,6 +126,7 @@ class _Study:
     reported_videos: Positive | None = None
     claims: list[StatedClaim] = field(default_factory=list)
     grid: _Grid | None = None
+    learned: dict[Line, Learned] = field(default_factory=dict)
     looks: Annotated[list[Annotated[int, Field(ge=3, le=1000)]], AfterValidator(_in_order)] = field(
         default_factory=list
     )
@@ -162,6 +163,7 @@ def load_study(path: Path) -> Study:
         grid=grid,
         costs=_costs(path.with_suffix(".costs.json")),
         looks=tuple(stated.looks),
+        learned=stated.learned,
     )
     for key, there in (("variants", variants), ("tables", stated.tables)):
         if not there:

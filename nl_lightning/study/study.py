@@ -217,6 +217,22 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Learned:
+    """When a group of test videos counts as learned: beyond half of the way from a floor to a ceiling, in percent."""
+
+    floor: Percent
+    ceiling: Percent
+
+    def __post_init__(self) -> None:
+        if self.floor >= self.ceiling:
+            raise ValueError(f"expected a floor below the ceiling, got {self.floor:g} and {self.ceiling:g}")
+
+    @property
+    def threshold(self) -> float:
+        return (self.floor + self.ceiling) / 2
+
+
+@dataclass(frozen=True)
 class Grid:
     """The product that a study has beside its own variants.
 
@@ -238,6 +254,7 @@ class Study:
     Networks are compared by `metric`. `reported_videos` are the test videos behind a reported accuracy; None if they
     aren't known. The variants of `grid`, if there is one, are among `variants`. `costs`: (parameters, multiply-adds) of
     the paper's own networks, as far as they are counted. `looks`: numbers of seeds at which the claims are judged.
+    `learned`: groups of test videos that networks learn suddenly, or not at all, by their names in records.
     """
 
     name: str
@@ -253,6 +270,7 @@ class Study:
     grid: Grid | None = None
     costs: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     looks: tuple[int, ...] = ()
+    learned: Mapping[str, Learned] = field(default_factory=dict)
 
     @property
     def compared(self) -> list[str]:

@@ -6,16 +6,19 @@ from typing import cast
 
 import pytest
 
+from nl_lightning.errors import UserError
 from nl_lightning.report.claim_words import by_part, reason, summary
 from nl_lightning.report.claims import Report, Verdict, judge, report
 from nl_lightning.report.collate import collect
 from nl_lightning.report.comparisons import Comparison, compare, compare_reported
 from nl_lightning.report.uncertainty import Difference
+from nl_lightning.report.words import learned_columns
+from nl_lightning.study.evidence import Evidence
 from nl_lightning.study.loading import find_study, load_study
-from nl_lightning.study.packing import pack
+from nl_lightning.study.packing import pack, pack_numbers
 from nl_lightning.study.recipe import Recipe
 from nl_lightning.study.records import Record
-from nl_lightning.study.study import Check, Claim, Part, Share, Study
+from nl_lightning.study.study import Check, Claim, Learned, Part, Share, Study
 
 Measure = Callable[..., Record]
 
@@ -268,6 +271,45 @@ def test_ahead_is_ahead_at_every_epoch(
     comparison = found.verdicts[0].comparisons[0]
     assert comparison.measured == pytest.approx(sum(least) / 3)
     assert found.verdicts[0].word == word
+
+
+def test_the_soft_score_is_judged_where_every_record_has_one(
+    study: Study, recipe: Recipe, results: Path, measure: Measure
+) -> None:
+    """Top-1 says nothing here; the probability of the right class does. Sizes stay in points of top-1."""
+    asked = stating(study, BLOCK_HELPS, Check("about", ("block", "plain"), points=0.0, within=1.0))
+    for variant, percent in (("plain", 50.0), ("block", 56.0)):
+        for seed in range(3):
+            soft = pack_numbers([percent + i % 3 for i in range(400)])
+            kept = {"soft": percent + 399 / 400, "soft_by_video": soft, "soft_by_group": {"space": percent + 399 / 400}}
+            bits = pack([i < 200 for i in range(400)])
+            measure(variant, seed, 50.0, right_top1=bits, videos_hash="0123456789ab", **kept)
+    asked = replace(asked, learned={"space": Learned(50, 60)})
+    found = report(collect(asked, recipe, results))
+    assert [c.measured for v in found.verdicts for c in v.comparisons] == [pytest.approx(6.0), 0.0]
+    assert [v.word for v in found.verdicts] == ["holds", "holds"]
+    assert found.lines["a"][1]["gain"] == 0.0  # tables stay with top-1
+    assert found.learned == {"plain": {"space": (0, 3, None)}, "block": {"space": (3, 3, pytest.approx(56.9975))}}
+    assert [column.cells for column in learned_columns(found)] == [
+        ["plain", "block"], ["0 of 3 [0, 71]", "3 of 3 [29, 100]"], ["", "57.0"],
+    ]  # fmt: skip
+    measure("i3d", 0, 50.0)  # a record without: all are judged by top-1
+    assert report(collect(asked, recipe, results)).verdicts[0].comparisons[0].measured == 0.0
+
+
+def test_records_of_other_content_are_not_compared(
+    study: Study, recipe: Recipe, results: Path, measure: Measure
+) -> None:
+    def of(test: str) -> dict[str, object]:
+        return {"evidence": Evidence(content={"test": test})}
+
+    measure("plain", 0, 50.0)  # an old record says nothing of it
+    measure("block", 0, 50.0, **of("bytes 0123456789ab"))
+    measure("i3d", 0, 50.0, **of("sizes 0123456789ac"))  # looked at in another way
+    collect(study, recipe, results)
+    measure("both", 0, 50.0, **of("bytes 0123456789ac"))
+    with pytest.raises(UserError, match=r"block/seed0.json was tested with bytes .* as the hash of its test videos"):
+        collect(study, recipe, results)
 
 
 def test_parts_that_these_data_cannot_test(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:

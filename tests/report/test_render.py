@@ -148,8 +148,8 @@ def test_claims_and_long_clips_of_one_seed(study: Study, recipe: Recipe, results
     text = study_markdown(report(collect(study, recipe, results)))
     assert "With one seed an interval is over videos only: another training may differ by more." in text
     assert (
-        "The 4 claims have 4 parts: 3 were seen once (helps, alike, more), 1 is not testable on these data (why). One "
-        "seed decides nothing: its intervals are over videos only, and another training may differ.\n"
+        "The 4 claims have 4 parts: 3 were seen once, open (helps, alike, more), 1 is not testable on these data "
+        "(why). One seed decides nothing: its intervals are over videos only, and another training may differ.\n"
     ) in text
     assert (
         """\
@@ -367,7 +367,7 @@ def test_counts_of_one_are_english(study: Study, recipe: Recipe, results: Path, 
         measure(variant, 0, right / 4, right_top1=bits, videos_hash="0123456789ab", **read)
     claim = replace(study.claims[0], parts=(Part("direction", "It helps.", study.claims[0].checks[:1]),))
     text = study_markdown(report(collect(replace(study, claims=(claim,)), recipe, results)))
-    assert "The one claim has 1 part: 1 was seen once (helps)." in text
+    assert "The one claim has 1 part: 1 was seen once, as claimed (helps)." in text
     assert "- NL: gain without 1 video that one of the two couldn't read" in text
     assert "- recipe: quick; seed: 0\n" in text
 
@@ -578,7 +578,10 @@ def test_the_readme_block(mixed: Report, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("one_seed")
 def test_the_readme_counts_verdicts(study: Study, recipe: Recipe, results: Path) -> None:
     block = readme_block(report(collect(study, recipe, results)))
-    assert "The 4 claims have 4 parts: 3 were seen once (helps, alike, more), 1 is not testable on these data" in block
+    assert (
+        "The 4 claims have 4 parts: 3 were seen once, open (helps, alike, more), 1 is not testable on these data"
+        in block
+    )
 
 
 @pytest.mark.parametrize(

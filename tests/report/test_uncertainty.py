@@ -7,12 +7,15 @@ from nl_lightning.report.uncertainty import (
     alone,
     assumed,
     clopper_pearson,
+    combined,
     holm,
+    how_often,
     mcnemar,
     mean_of_videos,
     over_folds,
     paired,
     paired_numbers,
+    rank_correlation,
     unpaired,
     wilson,
 )
@@ -188,3 +191,37 @@ def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.9]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+@pytest.mark.parametrize(("times", "of"), [(0, 1), (1, 1), (3, 5), (0, 10), (19, 20)])
+def test_how_often_is_scipys_exact_interval(times: int, of: int) -> None:
+    theirs = stats.binomtest(times, of).proportion_ci(method="exact")
+    assert how_often(times, of) == pytest.approx((100 * theirs.low, 100 * theirs.high))
+
+
+def test_rank_correlation_is_scipys() -> None:
+    generator = np.random.default_rng(0)
+    first = generator.normal(size=30).round(1)  # with ties
+    second = (first + generator.normal(size=30)).round(1)
+    found, (low, high) = rank_correlation(first, second)
+    assert found == pytest.approx(stats.spearmanr(first, second).statistic)
+    assert -1 < low < found < high < 1
+    assert rank_correlation(first, first)[0] == pytest.approx(1)
+    assert rank_correlation(first, np.zeros(30)) == (0.0, (-1.0, 1.0))
+
+
+def test_a_difference_of_differences_by_hand() -> None:
+    """Against the same numbers as contributions: all that differs are the two made-up videos."""
+    generator = np.random.default_rng(0)
+    rights = list(generator.random((4, 3, 4000)) < np.array([0.7, 0.6, 0.65, 0.6])[:, None, None])
+    weights = (1, -1, -0.5, 0.5)
+    sums = sum(100 * weight * right for weight, right in zip(weights, rights, strict=True))
+    theirs, found = paired_numbers(np.asarray(sums)), combined(rights, weights)
+    assert (found.mean, found.std, found.seeds) == (pytest.approx(theirs.mean), pytest.approx(theirs.std), 3)
+    assert found.interval() == pytest.approx(theirs.interval(), abs=0.05)
+    assert (found.disagreement, found.mcnemar) == (None, None)
+
+
+def test_assumed_differences_of_differences_are_noisier() -> None:
+    one, two = assumed(1.0, 1000, 10.0), assumed(1.0, 1000, 10.0, (1, -1, -1, 1))
+    assert two.video_se == pytest.approx(one.video_se * 2**0.5, rel=0.01)

@@ -221,13 +221,15 @@ def test_looking_at_a_study_imports_no_torch() -> None:
 
 def test_the_example_in_the_readme_is_a_study(tmp_path: Path) -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", (EXPERIMENTS / "README.md").read_text(), re.DOTALL)
-    example, grid = blocks
+    example, grid, claim = blocks
     path = tmp_path / "stages.yaml"
     path.write_text(example)
     study = load_study(path)
     assert study.name == path.stem
     assert study.select() == ["plain", "early", "late", "late_i3d"]
     assert load_recipe(study.recipe, root=EXPERIMENTS).name == "longrange"
+    path.write_text(example + claim)
+    assert [part.kind for part in load_study(path).claims[1].parts] == ["direction", "size", "direction"]
     path.write_text(example + grid)
     product = load_study(path).grid
     assert product is not None
