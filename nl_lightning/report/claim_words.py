@@ -228,8 +228,8 @@ def verdict_legend(report: Report) -> str:
         f"Claims are judged part by part, by {judged}. One seed decides nothing, nor do two. From {ENOUGH_SEEDS} seeds "
         "on a part holds if each of its comparisons does, and fails if one surely does; otherwise it is undecided. The "
         "p-values of all parts of the study are corrected together by Holm's method, so that in 95 of 100 studies at "
-        "least no verdict is wrong. Variants are alike only if the intervals of their differences lie within the "
-        "margin."
+        "least no verdict is wrong about trainings like those that were seen. Variants are alike only if the intervals "
+        "of their differences lie within the margin."
     ]
     if study.looks:
         each = (1 - 0.95) / len(study.looks)

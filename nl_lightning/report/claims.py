@@ -7,7 +7,8 @@ claimed. From comparisons to a part of a claim, and to the parts of a study:
 - A part holds if every comparison says so. The weakest one's p-value is the part's: no correction is needed where
   all have to agree. It fails if any comparison speaks against it: the strongest one's p-value, times their number.
 - p-values are two-sided. Those of all parts of a study are corrected together by Holm's method: in 95 of 100 studies
-  at least, no verdict is wrong. With planned looks each look has its share of the 5 %.
+  at least, no verdict is wrong about trainings like those that were seen. With planned looks each look has its share of
+  the 5 %. A plateau that no training happened to stay on is in no interval (``docs/uncertainty.md``).
 - Equivalence is shown, never assumed: variants are alike if the interval of each difference lies within the margin,
   which is two one-sided tests. A difference that wasn't found decides nothing.
 - A margin that is a share of an effect is tested together with the effect, so the effect's noise counts. As long as

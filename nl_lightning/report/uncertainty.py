@@ -298,14 +298,6 @@ def assumed(difference: float, videos: int, disagreement: float, weights: Sequen
     return Difference(difference, difference, 0.0, video_se, seeds=1, videos=videos)
 
 
-def how_often(times: int, of: int, level: float = LEVEL) -> Interval:
-    """Clopper and Pearson's exact interval of a probability, in percent, if it happened so many times of so many."""
-    tail = (1 - level) / 2
-    low = float(betaincinv(times, of - times + 1, tail)) if times else 0.0
-    high = float(betaincinv(times + 1, of - times, 1 - tail)) if times < of else 1.0
-    return Interval(100 * low, 100 * high)
-
-
 def rank_correlation(first: Float[np.ndarray, " N"], second: Float[np.ndarray, " N"]) -> tuple[float, Interval]:
     """Spearman's rank correlation of four pairs or more, with Bonett and Wright's interval (2000)."""
     ranks = [(each[:, None] > each).sum(1) + (each[:, None] == each).sum(1) / 2 for each in (first, second)]

@@ -11,7 +11,7 @@ from typing import Any
 from nl_lightning.report.claims import Report
 from nl_lightning.report.code import mixed_code
 from nl_lightning.report.collate import DIVERGED, REPORTED_ONLY, UNREADABLE, Runs, Times, one_line
-from nl_lightning.report.uncertainty import Difference, how_often, rank_correlation
+from nl_lightning.report.uncertainty import Difference, clopper_pearson, rank_correlation
 from nl_lightning.study.study import Study, Table
 
 # Words in the place of numbers; set in italics, so that a hole in a table isn't overlooked.
@@ -241,7 +241,7 @@ def learned_columns(report: Report) -> list[Column]:
 
 
 def _times(one: Times) -> str:
-    low, high = how_often(one.times, one.seeds)
+    low, high = clopper_pearson(one.times, one.seeds)
     return f"{one.times} of {one.seeds} [{low:.0f}, {high:.0f}]"
 
 

@@ -111,8 +111,9 @@ accuracies alone, since the records don't say which videos were right: too wide.
 
 Claims are judged part by part, by top-1. One seed decides nothing, nor do two. From 3 seeds on a part holds if each \
 of its comparisons does, and fails if one surely does; otherwise it is undecided. The p-values of all parts of the \
-study are corrected together by Holm's method, so that in 95 of 100 studies at least no verdict is wrong. Variants are \
-alike only if the intervals of their differences lie within the margin.
+study are corrected together by Holm's method, so that in 95 of 100 studies at least no verdict is wrong about \
+trainings like those that were seen. Variants are alike only if the intervals of their differences lie within the \
+margin.
 
 ### The comparisons behind them
 

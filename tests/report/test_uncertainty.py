@@ -9,7 +9,6 @@ from nl_lightning.report.uncertainty import (
     clopper_pearson,
     combined,
     holm,
-    how_often,
     mcnemar,
     mean_of_videos,
     over_folds,
@@ -191,12 +190,6 @@ def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.9]) == [1.0, 1.0]
     assert holm([]) == []
-
-
-@pytest.mark.parametrize(("times", "of"), [(0, 1), (1, 1), (3, 5), (0, 10), (19, 20)])
-def test_how_often_is_scipys_exact_interval(times: int, of: int) -> None:
-    theirs = stats.binomtest(times, of).proportion_ci(method="exact")
-    assert how_often(times, of) == pytest.approx((100 * theirs.low, 100 * theirs.high))
 
 
 def test_rank_correlation_is_scipys() -> None:
