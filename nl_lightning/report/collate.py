@@ -28,7 +28,7 @@ from nl_lightning.report.uncertainty import (
 from nl_lightning.study.metrics import Metric
 from nl_lightning.study.packing import unpack, unpack_numbers
 from nl_lightning.study.recipe import Recipe
-from nl_lightning.study.records import Record, Unreadable, load_records, record_path
+from nl_lightning.study.records import Record, record_path, recorded
 from nl_lightning.study.run import State, agreeing, state, state_by_record
 from nl_lightning.study.study import Row, Study
 
@@ -148,7 +148,7 @@ def _combined(
 
 
 def _contributions(record: Record, soft: bool = False) -> Float[np.ndarray, " V"]:
-    return np.array(unpack_numbers(soft_by_video(record) if soft else record.mAP_by_video, record.videos_expected))
+    return _numbers(soft_by_video(record) if soft else record.mAP_by_video, record.videos_expected)
 
 
 def _read(record: Record) -> Bool[np.ndarray, " V"]:
@@ -163,6 +163,11 @@ def _bits(packed: str, videos: int) -> Bool[np.ndarray, " V"]:
     return np.array(unpack(packed, videos))
 
 
+@lru_cache(maxsize=1000)
+def _numbers(packed: str, videos: int) -> Float[np.ndarray, " V"]:
+    return np.array(unpack_numbers(packed, videos))
+
+
 # ------------------------------------------------------------------------------------------------ finding the runs
 
 
@@ -175,8 +180,7 @@ def collect(study: Study, recipe: Recipe, results: Path, seeds: Sequence[int] | 
         UserError: some that were tested differently would be compared.
     """
     if seeds is None:
-        records, unreadable = load_records(results, recipe.name)
-        seeds = _seeds(study, recipe, [*records, *unreadable])
+        seeds = _seeds(study, recipe, recorded(results, recipe.name))
     states = {(name, seed): state(results, study, recipe, name, seed) for name in study.variants for seed in seeds}
     return _comparable(
         Runs(study, recipe, tuple(seeds), agreeing(states)),
@@ -189,15 +193,15 @@ def collect_records(study: Study, recipe: Recipe, records: Mapping[tuple[str, in
 
     `records` is by variant and seed; `place` says where a record is, for a message. UserError as above.
     """
-    seeds = _seeds(study, recipe, records.values())
+    seeds = _seeds(study, recipe, records)
     keys = [(name, seed) for name in study.variants for seed in seeds]
     states = {key: state_by_record(study, recipe, *key, records.get(key)) for key in keys}
     return _comparable(Runs(study, recipe, tuple(seeds), agreeing(states)), place)
 
 
-def _seeds(study: Study, recipe: Recipe, records: Iterable[Record | Unreadable]) -> list[int]:
-    """Seeds found in the records. With official splits, all splits: papers report their mean."""
-    found = {record.seed for record in records if record.variant in study.variants}
+def _seeds(study: Study, recipe: Recipe, records: Iterable[tuple[str, int]]) -> list[int]:
+    """Seeds of the records, given by variant and seed. With official splits, all splits: papers report their mean."""
+    found = {seed for variant, seed in records if variant in study.variants}
     return sorted(found | set(range(recipe.folds)) if recipe.folds > 1 else found) or [0]
 
 

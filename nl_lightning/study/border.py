@@ -125,25 +125,24 @@ def _adapter(type_: Any, unknown: str) -> pydantic.TypeAdapter[list[Any]]:
 
 def _plain(raw: object, at: str, path: tuple[str | int, ...]) -> Any:
     """A copy that JSON can hold. UserError for what can't be: dates, bytes, NaN, huge numbers, deep nesting."""
-    here = _join(at, path)
     if len(path) > DEPTH:
         raise UserError(f"{at}: lists and mappings lie more than {DEPTH} levels deep")
-    if isinstance(raw, Mapping):
-        for key in raw:
-            if not isinstance(key, str):
-                raise UserError(f"{here}expected a text as key, got {shown(key)}; write it in quotes")
-        return {_unicode(key): _plain(value, at, (*path, key)) for key, value in raw.items()}
-    if isinstance(raw, list | tuple):
-        return [_plain(value, at, (*path, i)) for i, value in enumerate(raw)]
     if isinstance(raw, str):
         return _unicode(raw)
     if isinstance(raw, float) and not math.isfinite(raw):
-        raise UserError(f"{here}expected a number, got {shown(raw)}")
+        raise UserError(f"{_join(at, path)}expected a number, got {shown(raw)}")
     if isinstance(raw, int) and abs(raw) >= 2**63:
-        raise UserError(f"{here}expected a number of less than 20 digits, got {shown(raw)}")
-    if raw is not None and not isinstance(raw, int | float):
-        raise UserError(f"{here}expected a text, a number, a list or a mapping, got {shown(raw)}")
-    return raw
+        raise UserError(f"{_join(at, path)}expected a number of less than 20 digits, got {shown(raw)}")
+    if raw is None or isinstance(raw, int | float):
+        return raw
+    if isinstance(raw, Mapping):
+        for key in raw:
+            if not isinstance(key, str):
+                raise UserError(f"{_join(at, path)}expected a text as key, got {shown(key)}; write it in quotes")
+        return {_unicode(key): _plain(value, at, (*path, key)) for key, value in raw.items()}
+    if isinstance(raw, list | tuple):
+        return [_plain(value, at, (*path, i)) for i, value in enumerate(raw)]
+    raise UserError(f"{_join(at, path)}expected a text, a number, a list or a mapping, got {shown(raw)}")
 
 
 def _unicode(text: str) -> str:

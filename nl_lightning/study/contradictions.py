@@ -5,6 +5,7 @@ A record that contradicts itself was edited, cut or mixed up with another one: n
 
 import json
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from itertools import compress, pairwise
 from typing import Any
@@ -63,7 +64,7 @@ def _bits(record: Fields) -> str | None:
     if read is not None and sum(read) != record["videos_scored"]:
         return f"read_videos: {sum(read)} of them, but videos_scored is {record['videos_scored']}"
     for inner, outer in (("right_top1", "right_top5"), ("right_top1", "read_videos"), ("right_top5", "read_videos")):
-        if (few := bits[inner]) and (many := bits[outer]) and any(a and not b for a, b in zip(few, many, strict=True)):
+        if (few := bits[inner]) and (many := bits[outer]) and any(map(operator.gt, few, many)):
             return f"{inner}: a video is right by it, but isn't in {outer}"
     return None
 

@@ -5,6 +5,7 @@ that a study has to know are checked here; the rest is the training's to check. 
 """
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -63,7 +64,7 @@ class Recipe:
     files: tuple[Path, ...]
     config: Mapping[str, Any]
 
-    @property
+    @functools.cached_property
     def _known(self) -> _Known:
         return checked(_Known, self.config, f"{self.files[-1]}", unknown="ignore")
 

@@ -242,18 +242,22 @@ def portable(value: Any) -> Any:
     return value
 
 
+def recorded(results: Path, recipe: str) -> list[tuple[str, int]]:
+    """(variant, seed) of each file in the place of a record under a recipe; history (moved aside) is left out."""
+    paths = (results / "records" / recipe).glob("*/seed*.json")
+    return sorted((p.parent.name, int(p.stem[4:])) for p in paths if re.fullmatch(r"seed[0-9]{1,10}\.json", p.name))
+
+
 def load_records(results: Path, recipe: str) -> tuple[list[Record], list[Unreadable]]:
-    """The records under a recipe, by variant and seed, and what couldn't be read; history (moved aside) is left out."""
+    """The records under a recipe, by variant and seed, and what couldn't be read."""
     found: list[Record] = []
     broken: list[Unreadable] = []
-    for path in (results / "records" / recipe).glob("*/seed*.json"):
-        if re.fullmatch(r"seed[0-9]{1,10}\.json", path.name):
-            variant, seed = path.parent.name, int(path.stem.removeprefix("seed"))
-            try:
-                found.append(record_in_place(results, recipe, variant, seed))
-            except UserError as error:
-                broken.append(Unreadable(variant, seed, str(error)))
-    return sorted(found, key=lambda record: (record.variant, record.seed)), sorted(broken)
+    for variant, seed in recorded(results, recipe):
+        try:
+            found.append(record_in_place(results, recipe, variant, seed))
+        except UserError as error:
+            broken.append(Unreadable(variant, seed, str(error)))
+    return found, broken
 
 
 def record_in_place(results: Path, recipe: str, variant: str, seed: int) -> Record:
