@@ -65,12 +65,14 @@ def finish(run: Run, monkeypatch: pytest.MonkeyPatch, lives: Iterator[int]) -> i
 
 
 def outcome(run: Run) -> tuple[dict[str, Any], dict[str, Any], Record]:
-    """Weights and optimizer, predictions, and the record without times."""
+    """Weights and optimizer, predictions, and the record without times, memory and energy."""
     checkpoint = torch.load(run.checkpoint, weights_only=True)
     record = run.state().record
     assert record is not None
     states = {key: checkpoint[key] for key in ("state_dict", "optimizer_states", "lr_schedulers")}
     still = dataclasses.replace(record, **{name: 0 if name != "finished" else "" for name in OF_THE_CLOCK})
+    assert still.evidence is not None
+    still = dataclasses.replace(still, machine=None, evidence=dataclasses.replace(still.evidence, started=""))
     return states, pq.read_table(run.predictions).to_pydict(), still
 
 
