@@ -27,7 +27,7 @@ from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.train import start
 from nl_lightning.train.objectives import Objective, OneLabel, SeveralLabels
 from nl_lightning.train.optimization import Schedule, in_range, norms, optimize, paper_sgd, parameter_groups
-from nl_lightning.train.precise_bn import estimate_statistics, training_clips
+from nl_lightning.train.precise_bn import ends, estimate_statistics, training_clips
 from nl_lightning.train.predictions import PartWriter, VideoViews, ViewProtocol, merge, part_of, stored
 from nl_lightning.train.scores import VideoScores, in_order, mean_softmax, measured, not_finite
 from nl_lightning.weights import file as weight_file
@@ -112,8 +112,7 @@ class VideoClassifier(L.LightningModule):
             raise UserError("precise_bn estimates the statistics anew that freeze_bn keeps: give one of them")
         self.multi_label = multi_label
         self.optimizer, self.schedule, self.lr_batch = optimizer, schedule, lr_batch
-        self.mean, self.std = mean, std
-        self.freeze_bn, self.decay_one_dimensional = freeze_bn, decay_one_dimensional
+        self.mean, self.std, self.freeze_bn, self.decay_one_dimensional = mean, std, freeze_bn, decay_one_dimensional
         self.imagenet, self.init_from, self.init_new, self.weights = imagenet, init_from, init_new, weights
         self.loaded_lr, self.loaded = loaded_lr, frozenset[str]()
         self.test_pool, self.precise_bn = test_pool, precise_bn
@@ -262,7 +261,7 @@ class VideoClassifier(L.LightningModule):
             self.trainer.should_stop = True  # no step makes numbers of the weights again
             if self.trainer.is_global_zero:
                 say(f"the training has diverged and stops after step {self.global_step}: no finite number is {broken}")
-        if _ends(self.trainer):
+        if ends(self.trainer):
             self.estimate_statistics()  # before the last checkpoint, which has what will be tested
 
     def estimate_statistics(self) -> None:
@@ -392,16 +391,9 @@ class VideoClassifier(L.LightningModule):
 
     def _protocol(self) -> ViewProtocol:
         said: dict[str, Any] = {} if self._data is None else self._data.test_settings()
-        words = {**said, "test_pool": self.test_pool, "precise_bn": self.precise_bn}
+        words = said | {"test_pool": self.test_pool, "precise_bn": self.precise_bn}
         clips, crops = said.get("num_clips", self.views_of_a_video), said.get("num_crops", 1)
         return ViewProtocol(clips, crops, self.net.config.num_classes, words, self.multi_label)
-
-
-def _ends(trainer: Any) -> bool:
-    """Whether the epoch that ends is the last one."""
-    steps = trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
-    epochs = trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= trainer.max_epochs
-    return bool(steps or epochs or trainer.should_stop)
 
 
 def _colours(value: float | Colour) -> Colour:

@@ -74,3 +74,10 @@ def training_clips(data: Any, device: torch.device, batches: int) -> Iterator[UI
         moved = data.on_after_batch_transfer(data.transfer_batch_to_device(batch, device, 0), 0)
         if moved.readable.any():
             yield moved.views[moved.readable].flatten(0, 1)
+
+
+def ends(trainer: Any) -> bool:
+    """Whether the epoch that ends is the last one."""
+    steps = trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
+    epochs = trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= trainer.max_epochs
+    return bool(steps or epochs or trainer.should_stop)
