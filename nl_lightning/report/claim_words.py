@@ -220,10 +220,15 @@ def unplanned(report: Report) -> list[str]:
     ]
 
 
+def judged_by(report: Report) -> str:
+    """What the points of comparisons are of."""
+    return "soft score" if report.runs.soft else report.runs.study.metric.name
+
+
 def verdict_legend(report: Report) -> str:
     """By which rules the verdicts came about."""
     study = report.runs.study
-    judged = "soft score (the mean probability of the right class)" if report.runs.soft else study.metric.name
+    judged = judged_by(report) + (" (the mean probability of the right class)" if report.runs.soft else "")
     found = [
         f"Claims are judged part by part, by {judged}. One seed decides nothing, nor do two. From {ENOUGH_SEEDS} seeds "
         "on a part holds if each of its comparisons does, and fails if one surely does; otherwise it is undecided. The "

@@ -186,6 +186,7 @@ def _verdict(report: Report, verdict: Verdict) -> dict[str, Any]:
         ],
         "columns": columns,
         "axis": axis,
+        "unit": claim_words.judged_by(report),
         "marks": [_mark(comparison, axis) for comparison in comparisons],
         "after": [column.title for column in columns].index(words.MEASURED) if bounded else None,
     }
