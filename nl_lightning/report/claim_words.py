@@ -222,7 +222,8 @@ def unplanned(report: Report) -> list[str]:
 
 def judged_by(report: Report) -> str:
     """What the points of comparisons are of."""
-    return "soft score" if report.runs.soft else report.runs.study.metric.name
+    of = f" of {report.runs.group}" if report.runs.group else ""
+    return f"soft score{of}" if report.runs.soft else report.runs.study.metric.name
 
 
 def verdict_legend(report: Report) -> str:

@@ -93,17 +93,24 @@ class Runs:
         Paired by video where the records say which videos are right, or what each contributes to the mAP, and that they
         are of the same test list; else from the scores alone. Videos that one of them couldn't read are left out
         where the records say which, and the score is of right videos. `soft`: the mean probability of the right class
-        in place of the metric; every record has to have it.
+        in place of the metric, of the videos of :attr:`group`; every record has to have it.
         """
         factors = list(weights.values())
         folds = _by_fold(self.together(weights), self.recipe.folds, lambda records: records[0].seed)
-        parts = [_combined(list(zip(*fold, strict=True)), factors, self.study.metric, soft) for fold in folds]
+        metric, group = self.study.metric, self.group
+        parts = [_combined(list(zip(*fold, strict=True)), factors, metric, soft, group) for fold in folds]
         return over_folds(parts) if parts else None
 
     @cached_property
     def soft(self) -> bool:
         """Whether every record that counts has the probability of the right class, video by video."""
-        return bool(self.records()) and all(soft_by_video(record) for record in self.records())
+        return bool(self.records()) and all(record.soft_by_video for record in self.records())
+
+    @cached_property
+    def group(self) -> str:
+        """The group of test videos by which the study says that claims are judged, if they have a soft score for it."""
+        group = self.study.judged_on
+        return group if self.soft and all(group in record.videos_by_group for record in self.records()) else ""
 
     def ratio(self, variant: str, than: str, cost: str) -> float | None:
         """``params`` or ``flops`` of a variant as a multiple of another's; None if one isn't measured."""
@@ -121,18 +128,14 @@ def _by_fold(items: Sequence[Item], folds: int, seed: Callable[[Item], int]) -> 
     return [fold for fold in by_fold if fold]
 
 
-def soft_by_video(record: Record) -> str:
-    return record.soft_by_video
-
-
 def _combined(
-    records: Sequence[tuple[Record, ...]], weights: Sequence[float], metric: Metric, soft: bool
+    records: Sequence[tuple[Record, ...]], weights: Sequence[float], metric: Metric, soft: bool, group: str
 ) -> Difference:
     """The weighted sum from the records of each variant, all of the same seeds."""
     every = [record for of in records for record in of]
     lists = {record.videos_hash for record in every}
     if soft or not metric.counts_videos:
-        kept = all(soft_by_video(record) if soft else record.mAP_by_video for record in every)
+        kept = all(record.soft_by_video if soft else record.mAP_by_video for record in every)
     else:
         kept = all(record.right_top1 for record in every)
     if "" in lists or len(lists) > 1 or not kept:
@@ -141,14 +144,16 @@ def _combined(
             return combined_unpaired(scores, weights, every[0].videos_expected)
         return alone(np.array(weights) @ np.stack(scores), every[0].videos_expected)
     if soft or not metric.counts_videos:
-        numbers = [np.stack([_contributions(record, soft) for record in of]) for of in records]
+        numbers = [np.stack([_contributions(record, soft, group) for record in of]) for of in records]
         return paired_numbers(np.tensordot(np.array(weights), np.stack(numbers), 1))
     rights = [np.stack([_bits(record.right_top1, record.videos_expected) for record in of]) for of in records]
     return combined(rights, weights, np.all([_read(record) for record in every], axis=0))
 
 
-def _contributions(record: Record, soft: bool = False) -> Float[np.ndarray, " V"]:
-    return _numbers(soft_by_video(record) if soft else record.mAP_by_video, record.videos_expected)
+def _contributions(record: Record, soft: bool = False, group: str = "") -> Float[np.ndarray, " V"]:
+    """Of each test video, or of those of a group."""
+    numbers = _numbers(record.soft_by_video if soft else record.mAP_by_video, record.videos_expected)
+    return numbers[_bits(record.videos_by_group[group], record.videos_expected)] if soft and group else numbers
 
 
 def _read(record: Record) -> Bool[np.ndarray, " V"]:

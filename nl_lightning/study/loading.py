@@ -127,6 +127,7 @@ class _Study:
     claims: list[StatedClaim] = field(default_factory=list)
     grid: _Grid | None = None
     learned: dict[Line, Learned] = field(default_factory=dict)
+    judged_on: Line = ""
     looks: Annotated[list[Annotated[int, Field(ge=3, le=1000)]], AfterValidator(_in_order)] = field(
         default_factory=list
     )
@@ -164,6 +165,7 @@ def load_study(path: Path) -> Study:
         costs=_costs(path.with_suffix(".costs.json")),
         looks=tuple(stated.looks),
         learned=stated.learned,
+        judged_on=stated.judged_on,
     )
     for key, there in (("variants", variants), ("tables", stated.tables)):
         if not there:

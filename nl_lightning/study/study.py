@@ -255,6 +255,7 @@ class Study:
     aren't known. The variants of `grid`, if there is one, are among `variants`. `costs`: (parameters, multiply-adds) of
     the paper's own networks, as far as they are counted. `looks`: numbers of seeds at which the claims are judged.
     `learned`: groups of test videos that networks learn suddenly, or not at all, by their names in records.
+    `judged_on`: the group of test videos by whose soft score claims are judged, where records have it; empty: all.
     """
 
     name: str
@@ -271,6 +272,7 @@ class Study:
     costs: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     looks: tuple[int, ...] = ()
     learned: Mapping[str, Learned] = field(default_factory=dict)
+    judged_on: str = ""
 
     @property
     def compared(self) -> list[str]:

@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from nl_lightning.errors import UserError
-from nl_lightning.report.claim_words import by_part, reason, summary
+from nl_lightning.report.claim_words import by_part, reason, summary, verdict_legend
 from nl_lightning.report.claims import Report, Verdict, judge, report
 from nl_lightning.report.collate import collect
 from nl_lightning.report.comparisons import Comparison, compare, compare_reported
@@ -295,6 +295,27 @@ def test_the_soft_score_is_judged_where_every_record_has_one(
     ]  # fmt: skip
     measure("i3d", 0, 50.0)  # a record without: all are judged by top-1
     assert report(collect(asked, recipe, results)).verdicts[0].comparisons[0].measured == 0.0
+
+
+def test_claims_are_judged_on_a_group_of_videos(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:
+    """The block brings 20 points on the last 100 videos, and nothing on the 300 others."""
+    hard = [i >= 300 for i in range(400)]
+    for variant, gain in (("plain", 0.0), ("block", 20.0)):
+        each = [50.0 + i % 3 + gain * is_hard for i, is_hard in enumerate(hard)]
+        means = {"hard": sum(each[300:]) / 100, "all": sum(each[:300]) / 300}
+        kept = {"soft": sum(each) / 400, "soft_by_video": pack_numbers(each), "soft_by_group": means}
+        groups = {"top1_by_group": dict.fromkeys(means, 0.0), "right_top1": pack([False] * 400)}
+        groups["videos_by_group"] = {"hard": pack(hard), "all": pack([not one for one in hard])}
+        for seed in range(3):
+            measure(variant, seed, 0.0, videos_hash="0123456789ab", **kept, **groups)
+
+    def gain_of(judged_on: str) -> float | None:
+        asked = replace(stating(study, BLOCK_HELPS), judged_on=judged_on)
+        return report(collect(asked, recipe, results)).verdicts[0].comparisons[0].measured
+
+    assert [gain_of(group) for group in ("hard", "all", "", "of other data")] == pytest.approx([20, 0, 5, 5], abs=1e-3)
+    found = report(collect(replace(stating(study, BLOCK_HELPS), judged_on="hard"), recipe, results))
+    assert "by soft score of hard (the mean probability" in verdict_legend(found)
 
 
 def test_records_of_other_content_are_not_compared(
