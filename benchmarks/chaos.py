@@ -41,8 +41,8 @@ from nl_lightning.study.recipe import load_recipe  # noqa: E402
 from nl_lightning.study.records import record_path  # noqa: E402
 from nl_lightning.study.run import Run, plan  # noqa: E402
 
-OF_THE_CLOCK = ("train_seconds", "test_seconds", "data_wait", "finished")
-"""Fields of a record that tell of time; in the tables, the line that begins so."""
+OF_THE_CLOCK = ("train_seconds", "test_seconds", "data_wait", "finished", "machine", "started")
+"""Fields of a record, and of its evidence, that tell of time and memory; in the tables, the line that begins so."""
 TIME_LINE = "- time in all"
 WHILE = (1.0, 4.0)
 """Seconds that a fault lasts which is mended again: fewest and most."""
@@ -366,6 +366,7 @@ def differences(one: Run, other: Run) -> list[str]:
     if not one.is_done():
         return ["record missing"]
     records = [json.loads(record_path(r.results, "chaos", r.variant.name, r.seed).read_text()) for r in (one, other)]
+    records = [record | record.pop("evidence") for record in records]
     apart = [key for key in records[1] if key not in OF_THE_CLOCK and records[0].get(key) != records[1][key]]
     weights = [torch.load(run.checkpoint, weights_only=True)["state_dict"] for run in (one, other)]
     bits = {

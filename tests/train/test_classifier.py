@@ -318,3 +318,21 @@ def test_statistics_are_estimated_anew_before_testing(tmp_path: Path, small_vide
         assert read_protocol(path).words["precise_bn"] == batches
     with pytest.raises(UserError, match="precise_bn estimates the statistics anew that freeze_bn keeps"):
         VideoClassifier(TINY, precise_bn=2, freeze_bn=True)
+
+
+@pytest.mark.parametrize("stage", ["validation", "test"])
+def test_all_processes_measure_by_the_first_ones_statistics(monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+    """BN's follow each process's own clips, and a checkpoint has the first's: a run that goes on would differ."""
+    first, second = VideoClassifier(TINY), VideoClassifier(TINY)
+    second.load_state_dict(first.state_dict())
+    for value in first.net.buffers():
+        value.copy_(torch.rand(value.shape) + 0.5)
+    theirs = iter(list(first.net.buffers()))
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "broadcast", lambda value, src: value.copy_(next(theirs)))
+    getattr(second, f"on_{stage}_start")()
+    first.copy_for_testing()
+    clips = torch.randn(1, 3, 4, 16, 16)
+    with torch.inference_mode():
+        outputs = [model.eval()._net(clips) for model in (first, second)]
+    assert torch.equal(*outputs)
