@@ -92,7 +92,7 @@ class Runs:
 
         Paired by video where the records say which videos are right, or what each contributes to the mAP, and that they
         are of the same test list; else from the scores alone. Videos that one of them couldn't read are left out
-        where the records say which, and the score is of right videos. `soft`: the mean probability of the right class
+        where the records say which, but not of an mAP. `soft`: the mean probability of the right class
         in place of the metric, of the videos of :attr:`group`; every record has to have it.
         """
         factors = list(weights.values())
@@ -144,16 +144,22 @@ def _combined(
             return combined_unpaired(scores, weights, every[0].videos_expected)
         return alone(np.array(weights) @ np.stack(scores), every[0].videos_expected)
     if soft or not metric.counts_videos:
-        numbers = [np.stack([_contributions(record, soft, group) for record in of]) for of in records]
-        return paired_numbers(np.tensordot(np.array(weights), np.stack(numbers), 1))
+        numbers = [np.stack([_contributions(record, soft) for record in of]) for of in records]
+        difference = np.tensordot(np.array(weights), np.stack(numbers), 1)  # (seeds, videos)
+        return paired_numbers(difference[:, _judged(every, group)] if soft else difference)
     rights = [np.stack([_bits(record.right_top1, record.videos_expected) for record in of]) for of in records]
     return combined(rights, weights, np.all([_read(record) for record in every], axis=0))
 
 
-def _contributions(record: Record, soft: bool = False, group: str = "") -> Float[np.ndarray, " V"]:
-    """Of each test video, or of those of a group."""
-    numbers = _numbers(record.soft_by_video if soft else record.mAP_by_video, record.videos_expected)
-    return numbers[_bits(record.videos_by_group[group], record.videos_expected)] if soft and group else numbers
+def _contributions(record: Record, soft: bool = False) -> Float[np.ndarray, " V"]:
+    return _numbers(record.soft_by_video if soft else record.mAP_by_video, record.videos_expected)
+
+
+def _judged(records: Sequence[Record], group: str) -> Bool[np.ndarray, " V"]:
+    """The test videos of a group, or all, that every one could read; of the same list."""
+    read = np.all([_read(record) for record in records], axis=0)
+    of = _bits(records[0].videos_by_group[group], records[0].videos_expected) if group else np.ones_like(read)
+    return read & of if (read & of).any() else of
 
 
 def _read(record: Record) -> Bool[np.ndarray, " V"]:

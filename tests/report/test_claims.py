@@ -318,6 +318,19 @@ def test_claims_are_judged_on_a_group_of_videos(study: Study, recipe: Recipe, re
     assert "by soft score of hard (the mean probability" in verdict_legend(found)
 
 
+def test_a_video_that_one_could_not_read_is_not_judged_by_the_soft_score(
+    study: Study, recipe: Recipe, results: Path, measure: Measure
+) -> None:
+    """The block could not read the first 100; on the others it has 10 points more."""
+    for variant, each in (("plain", [40.0] * 100 + [50.0] * 300), ("block", [0.0] * 100 + [60.0] * 300)):
+        read = {} if variant == "plain" else {"read_videos": pack([i >= 100 for i in range(400)]), "videos_scored": 300}
+        kept = {"soft": sum(each) / 400, "soft_by_video": pack_numbers(each), "right_top1": pack([False] * 400)}
+        for seed in range(3):
+            measure(variant, seed, 0.0, videos_hash="0123456789ab", **kept, **read)
+    found = report(collect(stating(study, BLOCK_HELPS), recipe, results))
+    assert found.verdicts[0].comparisons[0].measured == pytest.approx(10.0)
+
+
 def test_records_of_other_content_are_not_compared(
     study: Study, recipe: Recipe, results: Path, measure: Measure
 ) -> None:
