@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -22,8 +21,10 @@ from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.report.claims import report
 from nl_lightning.report.collate import collect
 from nl_lightning.report.render import README_END, README_START, readme_block, write_tables
+from nl_lightning.report.uncertainty import wilson
 from nl_lightning.study.loading import find_study, load_study
-from nl_lightning.study.recipe import load_recipe
+from nl_lightning.study.recipe import load_recipe, with_stills
+from nl_lightning.study.records import load_records, unpack
 from nl_lightning.study.run import plan
 from nl_lightning.study.study import Study
 from nl_lightning.train.lightning_cli import ANY_MACHINE, VideoCLI
@@ -213,28 +214,32 @@ def test_commands_are_shown() -> None:
     }  # fmt: skip
 
 
-def test_what_is_shown_is_what_was_measured(table2: Study, tmp_path: Path) -> None:
-    """The committed tables and results/README.md are those of the committed records, whose configuration stands."""
+@pytest.mark.parametrize(
+    ("study", "recipe", "page"),
+    [("table2", "longrange", "README"), ("table2", "match", "match"), ("controls", "match", "controls")],
+)
+def test_what_is_shown_is_what_was_measured(study: str, recipe: str, page: str, tmp_path: Path) -> None:
+    """The committed tables and the pages of results/ are those of the committed records, whose configuration stands."""
     results = REPOSITORY / "results"
-    made = report(collect(table2, load_recipe("longrange"), results))
-    assert {state.name for state in made.runs.states.values()} == {"done"}
-    assert f"{README_START}\n{readme_block(made)}\n{README_END}" in (results / "README.md").read_text()
+    plain = load_recipe(recipe)
+    made = report(collect(with_stills(load_study(find_study(study)), plain), plain, results))
+    assert {state.name for state in made.runs.states.values()} <= {"done", "missing"}
+    assert f"{README_START}\n{readme_block(made)}\n{README_END}" in (results / f"{page}.md").read_text()
     for path in write_tables(made, tmp_path):
         committed = results / path.relative_to(tmp_path)
         assert committed.read_text() == path.read_text()
 
 
 def test_the_first_pages_numbers_are_measured() -> None:
-    """The short table of the README: each accuracy, gain, interval and reported gain is a cell of the full tables."""
+    """The short table of the README: each accuracy on hard videos is the record's, with its interval over videos."""
     text = (REPOSITORY / "README.md").read_text()
     summary = text.partition("<!-- summary:start -->")[2].partition("<!-- summary:end -->")[0]
     lines = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in summary.strip().splitlines()[2:]]
-    assert len(lines) == 5
-    tables = pd.concat(map(pd.read_csv, sorted((REPOSITORY / "results/tables/longrange").glob("*.csv"))))
-    measured = tables[tables.baseline.isna() | (tables.baseline == "c2d_r50")].drop_duplicates("variant")
-    for name, top1, gain, reported in lines:
-        row = measured.round(1).set_index("variant").loc[name]
-        assert float(top1) == row.top1, name
-        if gain:
-            shown = [float(number) for number in re.findall(r"[-+]?[\d.]+", f"{gain} {reported}")]
-            assert shown == row[["gain", "gain_low", "gain_high", "reported_gain"]].tolist(), name
+    records = {record.variant: record for record in load_records(REPOSITORY / "results", "match")[0]}
+    assert len(lines) == 12
+    for name, _, shown in lines:
+        record, group = records[name], "match_spacetime_hard"
+        videos = sum(unpack(record.videos_by_group[group], record.videos_expected))
+        share = record.top1_by_group[group]
+        low, high = wilson(round(share * videos / 100), videos)
+        assert shown == f"{share:.1f} [{low:.1f}, {high:.1f}]", name
