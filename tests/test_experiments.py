@@ -23,7 +23,7 @@ from nl_lightning.report.collate import collect
 from nl_lightning.report.render import README_END, README_START, readme_block, write_tables
 from nl_lightning.report.uncertainty import wilson
 from nl_lightning.study.loading import find_study, load_study
-from nl_lightning.study.recipe import load_recipe, with_stills
+from nl_lightning.study.recipe import load_recipe
 from nl_lightning.study.records import load_records, unpack
 from nl_lightning.study.run import plan
 from nl_lightning.study.study import Study
@@ -221,8 +221,7 @@ def test_commands_are_shown() -> None:
 def test_what_is_shown_is_what_was_measured(study: str, recipe: str, page: str, tmp_path: Path) -> None:
     """The committed tables and the pages of results/ are those of the committed records, whose configuration stands."""
     results = REPOSITORY / "results"
-    plain = load_recipe(recipe)
-    made = report(collect(with_stills(load_study(find_study(study)), plain), plain, results))
+    made = report(collect(load_study(find_study(study)), load_recipe(recipe), results))
     assert {state.name for state in made.runs.states.values()} <= {"done", "missing"}
     assert f"{README_START}\n{readme_block(made)}\n{README_END}" in (results / f"{page}.md").read_text()
     for path in write_tables(made, tmp_path):

@@ -27,7 +27,7 @@ from nl_lightning.report.uncertainty import (
 )
 from nl_lightning.study.metrics import Metric
 from nl_lightning.study.packing import unpack, unpack_numbers
-from nl_lightning.study.recipe import Recipe
+from nl_lightning.study.recipe import Recipe, with_stills
 from nl_lightning.study.records import Record, record_path, recorded
 from nl_lightning.study.run import State, agreeing, state, state_by_record
 from nl_lightning.study.study import Row, Study
@@ -190,6 +190,7 @@ def collect(study: Study, recipe: Recipe, results: Path, seeds: Sequence[int] | 
     Raises:
         UserError: some that were tested differently would be compared.
     """
+    study = with_stills(study, recipe)
     if seeds is None:
         seeds = _seeds(study, recipe, recorded(results, recipe.name))
     states = {(name, seed): state(results, study, recipe, name, seed) for name in study.variants for seed in seeds}
