@@ -89,6 +89,10 @@ class GeneratedSet:
         order: list[int] = np.random.default_rng(self.seeds[split]).permutation(np.arange(count) % kinds).tolist()
         return order
 
+    def rng(self, split: str, index: int) -> np.random.Generator:
+        """The random numbers of a video, its own."""
+        return np.random.default_rng((self.seeds[split], index))
+
     def path(self, split: str, index: int, kind: int) -> str:
         """Of a video, below the set's folder."""
         folder, begin = self.file(split, kind)

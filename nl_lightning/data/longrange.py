@@ -93,7 +93,7 @@ class LongRange(GeneratedSet):
         return CLASSES[kind], split
 
     def clip(self, split: str, index: int, kind: int) -> bytes:
-        return encode(render_clip(np.random.default_rng((SEEDS[split], index)), kind, self), self.fps)
+        return encode(render_clip(self.rng(split, index), kind, self), self.fps)
 
     def group(self, path: str) -> str:
         """``test/space_same/test_00000.mp4`` is of the group ``space``."""

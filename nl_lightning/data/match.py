@@ -101,7 +101,7 @@ class Match(GeneratedSet):
     def frames(self, split: str, index: int, kind: int) -> Clip:
         """The frames of a video before they are encoded, uint8 (T, H, W, 3)."""
         hard, label = divmod(kind, len(self.classes()))
-        rng = np.random.default_rng((self.seeds[split], index))
+        rng = self.rng(split, index)
         return render_scene(rng, draw_scene(rng, label, self, hard=bool(hard)), self)
 
     def group(self, path: str) -> str:

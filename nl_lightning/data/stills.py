@@ -81,7 +81,7 @@ class Stills(GeneratedSet):
 
     def frames(self, split: str, index: int, kind: int) -> Clip:
         """The pictures of a file before they are encoded, uint8 (T, H, W, 3)."""
-        rng = np.random.default_rng((self.seeds[split], index))
+        rng = self.rng(split, index)
         glyphs = draw_glyphs(rng, kind + 1)
         pictures = []
         for _ in range(self.num_frames):
@@ -96,7 +96,7 @@ class Stills(GeneratedSet):
 
     def labels(self, split: str, index: int, kind: int) -> list[int]:
         """The labels of a file, in ascending order."""
-        glyphs = draw_glyphs(np.random.default_rng((self.seeds[split], index)), kind + 1)
+        glyphs = draw_glyphs(self.rng(split, index), kind + 1)
         return sorted({label for glyph in glyphs for label in labels_of(*glyph)})
 
     def lists(self) -> dict[str, str]:
