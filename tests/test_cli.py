@@ -18,6 +18,7 @@ from nl_lightning.cli import main, output, table
 from nl_lightning.study.loading import find_study, load_study
 from nl_lightning.study.recipe import load_recipe, run_hash
 from nl_lightning.study.records import load_records, write_record
+from nl_lightning.train import lightning_cli
 
 REPOSITORY = Path(__file__).parent.parent
 RECIPE = REPOSITORY / "experiments" / "recipes" / "longrange.yaml"
@@ -381,7 +382,7 @@ def test_the_help_of_lightnings_commands_begins_with_ours(
     home: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     page = said(capsys, command, "--help")
-    assert page.startswith(f"usage: nl-lightning {command} --config RECIPE.yaml")
+    assert page.startswith(f"usage: nl-lightning {command} --config RECIPE [--KEY=VALUE ...]")
     assert f"nl-lightning {command} --help-all" in page
     if command == "fit":
         assert "--data.root" in said(capsys, command, "--help-all")
@@ -413,3 +414,30 @@ def test_work_that_takes_longer_shows_signs_of_life(
     with output.working("counting"):
         pass
     assert capsys.readouterr().err == ""
+
+
+def test_files_of_ones_own_stand_for_those_that_come_with_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also those that ``init`` writes; whose a file is is said where it matters."""
+    monkeypatch.chdir(tmp_path)
+    said(capsys, "init", ".")
+    assert said(capsys, "status", "mine").endswith("2 missing, in my_results")
+    spoil(tmp_path / "experiments" / "mine.yaml", "Does one", "Would one")
+    assert "mine.yaml is there already" in said(capsys, "init", ".", code=2)
+    assert "Would one" in (tmp_path / "experiments" / "mine.yaml").read_text()
+    for name, written in (("same", ""), ("other", "# of my own\n")):
+        text = (RECIPE.parent / "longrange_smoke.yaml").read_text()
+        own = tmp_path / name / "experiments" / "recipes" / "longrange_smoke.yaml"
+        own.parent.mkdir(parents=True)
+        own.write_text(text + written)
+        monkeypatch.chdir(tmp_path / name)
+        output = said(capsys, "status", "table2", "--recipe", "longrange_smoke", "--variant", "c2d_r50")
+        line = "experiments/recipes/longrange_smoke.yaml is taken in place of nl-lightning's own 'longrange_smoke'"
+        assert (line in output) == bool(written)
+
+
+def test_a_recipe_is_named_to_fit_as_to_run(capsys: pytest.CaptureFixture[str]) -> None:
+    named = lightning_cli._with_recipes(["fit", "--config", "longrange", "--config=folder", "--config=x.yaml", "--a=b"])
+    assert named[1:] == ["--config", str(RECIPE), f"--config={RECIPE.with_stem('folder')}", "--config=x.yaml", "--a=b"]
+    assert "no recipe 'longrang' in" in said(capsys, "fit", "--config=longrang", code=2)

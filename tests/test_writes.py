@@ -49,6 +49,7 @@ def here(tmp_path: Path, small_videos: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 WRITERS: dict[str, tuple[str, str]] = {
     # the command as typed, and the folder in which it writes
+    "init": ("init out", "out"),
     "report": ("report table2 --results results --html", "results/tables/longrange"),
     "sweeps": ("sweeps study.yaml --recipe tiny.yaml", "sweeps"),
     "weights import": ("weights import theirs.pkl --variant 32x2 --out out/w.safetensors", "out"),

@@ -6,6 +6,7 @@ study or a recipe names.
 """
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from nl_lightning.cli.output import plain_table, print_lines, working
 from nl_lightning.cli.parsing import KEY_VALUE, OPTION, SEED, SEVERAL, number, whole
 from nl_lightning.errors import UserError, mistake, terminal, visible
-from nl_lightning.study.files import overwriting
+from nl_lightning.study.files import overwriting, read_text, refuse_foreign, write_output
 from nl_lightning.study.loading import find_study, load_study
 from nl_lightning.study.recipe import Recipe, load_recipe, with_stills
 from nl_lightning.study.run import CHECKPOINT_MINUTES, Run, plan, to_run_again
@@ -81,6 +82,25 @@ class Selected(OfStudy):
 
 
 # ---------------------------------------------------------------------------------------------------- the study
+
+
+def init(folder: Path, *, overwrite: bool = False) -> int:
+    """Write a study and a recipe of your own to start from.
+
+    They run as they are, and comments say what to change.
+
+    Args:
+        folder: where to write; its 'experiments' gets the two files.
+        overwrite: replace files that are there.
+    """
+    own = Path(__file__).parent / "own"
+    files = {folder / file.relative_to(own): file.read_text() for file in sorted(own.rglob("*.yaml"))}
+    with overwriting(overwrite):
+        refuse_foreign(path for path, text in files.items() if not path.is_file() or read_text(path) != text)
+        for path, text in files.items():
+            write_output(path, text)
+    print_lines(*map(str, files), f"cd {shlex.quote(str(folder))} && nl-lightning run mine")
+    return 0
 
 
 def run(
@@ -365,27 +385,4 @@ def power(
         found = plan_of(collect(study, recipe, of.results), videos, disagreement, seed_noise)
     print_lines(found.said)
     print_columns(terminal(), power_columns(study, found))
-    return 0
-
-
-def rescore(record: Path) -> int:
-    """Say what one test would have scored under other protocols.
-
-    Args:
-        record: a record (.json), or the predictions that a test wrote (.parquet).
-    """
-    from nl_lightning.report.rescore import lines, rescore, rescore_record
-    from nl_lightning.report.words import counted
-
-    if record.suffix == ".parquet":
-        rescored = rescore(record)
-    else:
-        rescored, of = rescore_record(record)
-        print_lines(f"the stored views give the record's {of.top1} % and {of.top5} % again, video by video")
-    table = plain_table("views", "a video's score", "top-1 %", "top-5 %", "soft %")
-    for views, rule, *numbers in lines(rescored):
-        table.add_row(views, rule, *(f"{number:.2f}" if number == number else "" for number in numbers))
-    terminal().print(table)
-    videos, missing = len(rescored.labels), int((~rescored.read).sum())
-    print_lines(f"{counted(videos, 'video')}, {missing} missing: wrong, unless a line says otherwise")
     return 0

@@ -8,13 +8,14 @@ from nl_lightning.cli.parsing import Parser, bind, parser_of
 from nl_lightning.errors import UserError, visible
 
 COMMANDS: dict[str, Any] = {
+    "init": studies.init,
     "run": studies.run,
     "status": studies.status,
     "report": studies.report,
     "sweeps": studies.sweeps,
     "power": studies.power,
     "complexity": videos.complexity,
-    "rescore": studies.rescore,
+    "rescore": videos.rescore,
     "predict": videos.predict,
     "attend": videos.attend,
     "reach": videos.reach,
@@ -32,14 +33,14 @@ PURPOSES = {
     "test": "Measure accuracy over all views of each test video",
 }
 HELP = """\
-usage: nl-lightning {command} --config RECIPE.yaml [--KEY=VALUE ...]
+usage: nl-lightning {command} --config RECIPE [--KEY=VALUE ...]
 
 {purpose}.
 
-A recipe (experiments/recipes/*.yaml) sets everything. A key on the command line goes
-before the recipe's. For videos of your own, start from folder.yaml.
+A recipe sets everything. A key on the command line goes before the recipe's. For videos
+of your own, start from the recipe folder.
 
-  --config FILE                     a recipe; of several, later ones go before earlier ones
+  --config RECIPE                   its name or file; of several, later ones go before earlier ones
   --data.root=DIR                   folder of the data set
   --data.train_list=FILE            videos to train on; also --data.val_list, --data.test_list
   --data.batch_size=N               videos in a batch, on each GPU

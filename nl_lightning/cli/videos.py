@@ -1,6 +1,6 @@
-"""The commands on networks and data sets: ``weights``, ``complexity``, ``attend``, ``reach``, ``predict``, ``data``.
+"""The commands on files: ``weights``, ``complexity``, ``attend``, ``reach``, ``predict``, ``data``, ``rescore``.
 
-They all need torch, which takes seconds to import, so each of them imports it when it is called.
+They need torch, which takes seconds to import, so each of them imports it when it is called.
 """
 
 import os
@@ -269,4 +269,27 @@ def data_shards(of: DataSet, *, out: Path, shard_mb: Annotated[int, whole(1, 10*
         data = of.load()
     packed, absent = write_shards(data.splits(), data.root, out, shard_mb * 1_000_000)
     print_lines(f"{packed} videos packed, {len(absent)} absent; train with --data.shards={out}")
+    return 0
+
+
+def rescore(record: Path) -> int:
+    """Say what one test would have scored under other protocols.
+
+    Args:
+        record: a record (.json), or the predictions that a test wrote (.parquet).
+    """
+    from nl_lightning.report.rescore import lines, rescore, rescore_record
+    from nl_lightning.report.words import counted
+
+    if record.suffix == ".parquet":
+        rescored = rescore(record)
+    else:
+        rescored, of = rescore_record(record)
+        print_lines(f"the stored views give the record's {of.top1} % and {of.top5} % again, video by video")
+    table = plain_table("views", "a video's score", "top-1 %", "top-5 %", "soft %")
+    for views, rule, *numbers in lines(rescored):
+        table.add_row(views, rule, *(f"{number:.2f}" if number == number else "" for number in numbers))
+    terminal().print(table)
+    videos, missing = len(rescored.labels), int((~rescored.read).sum())
+    print_lines(f"{counted(videos, 'video')}, {missing} missing: wrong, unless a line says otherwise")
     return 0

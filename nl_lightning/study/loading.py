@@ -5,6 +5,9 @@
 file, the place and the nearest known word. Nothing here imports torch: looking at a study is quick.
 """
 
+import contextlib
+import filecmp
+import functools
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +16,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, Field
 
-from nl_lightning.errors import UserError, nearest
+from nl_lightning.errors import UserError, nearest, say
 from nl_lightning.models.conventions import (
     BLOCKS,
     STAGES,
@@ -290,12 +293,15 @@ def product(stated: _Grid, at: str) -> tuple[dict[str, Variant], Grid]:
 
 
 def experiments_folders() -> list[Path]:
-    """Where studies and recipes are looked for: ./experiments, then the repository the package lies in."""
-    beside_package = Path(__file__).resolve().parents[2] / "experiments"
-    folders = [folder for folder in (Path("experiments"), beside_package) if folder.is_dir()]
-    if not folders:
-        raise UserError("no folder 'experiments' here: run this in the repository, or give the path of the file")
-    return folders
+    """Where studies and recipes are looked for: ./experiments, then those that come with the package."""
+    return [folder for folder in (Path("experiments"), _shipped()) if folder.is_dir()]
+
+
+def _shipped() -> Path:
+    """The studies and recipes that come with the package: inside it in a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "experiments"
+    return inside if inside.is_dir() else package.parent / "experiments"
 
 
 def find_study(name_or_path: str | Path, root: Path | None = None) -> Path:
@@ -314,11 +320,19 @@ def find(name_or_path: str | Path, folders: Callable[[], list[Path]], what: str)
             raise UserError(f"no {what} at {path}")
         return path
     searched = folders()
-    for folder in searched:
-        if _is_file(folder / f"{path}.yaml"):
-            return folder / f"{path}.yaml"
+    if found := [file for folder in searched if _is_file(file := folder / f"{path}.yaml")]:
+        _say_whose(*found)
+        return found[0]
     known = [file.stem for folder in searched for file in sorted(folder.glob("*.yaml"))]
     raise UserError(f"no {what} '{path}' in {' or '.join(map(str, searched))}{nearest(str(path), known)}")
+
+
+@functools.cache
+def _say_whose(taken: Path, *others: Path) -> None:
+    """Say once that a file of the user's stands for one of the package, where the two differ."""
+    with contextlib.suppress(OSError):  # one that can't be read is refused by its reader
+        if not all(filecmp.cmp(taken, other, shallow=False) for other in others):
+            say(f"{taken} is taken in place of nl-lightning's own '{taken.stem}'")
 
 
 def _is_file(path: Path) -> bool:

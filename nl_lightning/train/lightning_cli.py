@@ -31,6 +31,7 @@ from nl_lightning.models.complexity import BlockCost, Complexity, block_costs, c
 from nl_lightning.models.conventions import Triple
 from nl_lightning.models.resnet import VideoResNet
 from nl_lightning.study.border import load_yaml, parse_yaml, weigh_yaml
+from nl_lightning.study.recipe import find_recipe
 from nl_lightning.study.run import CHECKPOINT, CHECKPOINT_MINUTES, Run
 from nl_lightning.train.callbacks import Bar, FitCurve, UnreadableVideos
 from nl_lightning.train.checkpoints import LocalFiles, Saver, local_file
@@ -250,6 +251,16 @@ def _config_files(words: Sequence[str]) -> list[Path]:
     return [Path(name) for name in given if os.path.isfile(name)]
 
 
+def _with_recipes(words: Sequence[str]) -> list[str]:
+    """The words, with the file of a recipe where ``--config`` gives its name. UserError if there is none."""
+    found = []
+    for before, word in itertools.pairwise(["", *words]):
+        option, equals, given = word.rpartition("=")
+        named = (option == "--config" or (before == "--config" and not equals)) and re.fullmatch(r"[\w-]+", given)
+        found.append(f"{option}{equals}{find_recipe(given)}" if named and not os.path.isfile(given) else word)
+    return found
+
+
 def _checkpoint(given: str, root: str | None) -> Path:
     """The file of a checkpoint, as ``--ckpt_path`` names it. UserError if it isn't a file of this machine."""
     if given == "last" and root is not None:
@@ -271,7 +282,7 @@ def _with_nearest(message: str, known: Sequence[str]) -> str:
 def lightning_command(arguments: list[str]) -> int:
     """``nl-lightning fit | validate | test``: LightningCLI with our classifier and data; an exit code."""
     stop_on_signals()
-    words = with_weights(arguments)
+    words = with_weights(_with_recipes(arguments))
     defaults: dict[str, Any] = {"logger": False, "enable_model_summary": False}
     if words[0] == "fit":
         defaults["default_root_dir"] = str(_free_folder())
