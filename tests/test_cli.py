@@ -180,7 +180,7 @@ def test_a_mistake_in_a_study_is_one_line(
         (("--model.imagenet=nowhere.pth",), "nowhere.pth"),
         (("--model.net.num_classes=3",), "label 10, but the network 3 classes"),
         (("--data.longrange=null", "--data.train_list=no.txt"), "no.txt: no list of videos can be read here"),
-        (("--data.longrange=null", "--data.decoded_copy=false"), "classes of train and val differ: space_diff"),
+        (("--data.longrange=null", "--data.decoded_copy=false"), "classes of train and val differ: context_space_diff"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_training_command_is_named(
@@ -188,7 +188,7 @@ def test_a_mistake_in_a_training_command_is_named(
 ) -> None:
     root = home / "videos"
     shutil.copytree(small_videos, root)
-    shutil.rmtree(root / "val" / "space_diff")
+    shutil.rmtree(root / "val" / "context_space_diff")
     spec = json.loads((root / "spec.json").read_text())
     longrange = f"--data.longrange={json.dumps({k: spec[k] for k in ('train', 'val', 'test')})}"
     fit = ["fit", f"--config={RECIPE}", f"--data.root={root}", longrange, "--data.decoded_copy=false"]

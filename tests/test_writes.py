@@ -16,7 +16,7 @@ from weight_files import write_weights
 
 from nl_lightning.cli import main
 from nl_lightning.cli.table import COMMANDS
-from nl_lightning.data.longrange import CLASSES
+from nl_lightning.data.longrange import LongRange
 from nl_lightning.errors import UserError
 from nl_lightning.models.conventions import Conventions
 from nl_lightning.models.nonlocal_block import NonLocalConfig
@@ -39,7 +39,9 @@ def here(tmp_path: Path, small_videos: Path, monkeypatch: pytest.MonkeyPatch) ->
     config = ResNetConfig(
         num_classes=11, width=1 / 64, conventions=Conventions(profile="release"), temporal_strides=(2, 2, 2)
     )
-    header = WeightsHeader(config, InputSettings(32, 2, (115.0,) * 3, (57.0,) * 3), "nl-lightning", "", classes=CLASSES)
+    header = WeightsHeader(
+        config, InputSettings(32, 2, (115.0,) * 3, (57.0,) * 3), "nl-lightning", "", classes=LongRange().classes()
+    )
     save_weights(tmp_path / "released.safetensors", VideoResNet(config).state_dict(), header)
     export_weights(tmp_path / "released.safetensors", tmp_path / "theirs.pkl", "caffe2")
     shutil.copy(sorted((small_videos / "test").rglob("*.mp4"))[0], tmp_path / "video.mp4")

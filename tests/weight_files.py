@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from nl_lightning.data.longrange import CLASSES
+from nl_lightning.data.longrange import LongRange
 from nl_lightning.models.conventions import Conventions
 from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
@@ -14,7 +14,9 @@ from nl_lightning.weights.file import InputSettings, WeightsHeader, save_weights
 INPUT = InputSettings(8, 2, (80.0,) * 3, (60.0,) * 3, test_short_side=36, test_crop=32, num_clips=2, num_crops=3)
 
 
-def write_weights(path: Path, non_local: NonLocalConfig | None, classes: tuple[str, ...] = CLASSES, **net: Any) -> Path:
+def write_weights(
+    path: Path, non_local: NonLocalConfig | None, classes: tuple[str, ...] = LongRange().classes(), **net: Any
+) -> Path:
     """An untrained network for the generated videos; its clips have 8 frames of 32 x 32."""
     torch.manual_seed(0)
     config = ResNetConfig(

@@ -1,34 +1,38 @@
-"""The generated benchmark ``longrange``: small videos whose classes need non-local interaction.
+"""The generated benchmark ``longrange``: small videos whose classes need more than a sum over patches.
 
-It tests the mechanism of the paper, not accuracy on Kinetics. Eleven classes in five groups. The tint of the background
-gives away the group, which every network can see. The class inside a group is told by
+It tests the mechanism of the paper, not accuracy on Kinetics. Fifteen classes in seven groups. The tint of the
+background gives away the group, which every network can see. The class inside a group is told by
 
-=========  =======================  ===============================================================================
-group      classes                  what tells them apart
-=========  =======================  ===============================================================================
-space      space_same, _diff        two glyphs at two places, shown together: equal or different identity
-time       time_same, _diff         one place; an identity, half a period later another one (or the same again)
-spacetime  spacetime_same, _diff    an identity at one place, half a period later an identity at another place
-motion     motion_up, _down         the direction of one glyph that moves vertically (flips are horizontal)
-look       look_0, _1, _2           the identity itself, shown at two places in turn: every network can tell
-=========  =======================  ===============================================================================
+=================  ==============  ===================================================================================
+group              classes         what tells them apart
+=================  ==============  ===================================================================================
+context_space      _same, _diff    two glyphs at two places, shown together: equal or different identity
+context_time       _same, _diff    one place; an identity, half a period later another one (or the same again)
+context_spacetime  _same, _diff    an identity at one place, half a period later an identity at another place
+place              _above, _below  two half glyphs, one on top of the other; half a period later one of the two
+                                   identities elsewhere: was it the one above or the one below?
+slow               _same, _diff    one place, two identities so far apart in time that a short clip never has both
+motion             _up, _down      the direction of one glyph that moves vertically (flips are horizontal)
+look               _0, _1, _2      the identity itself, shown at two places in turn: every network can tell
+=================  ==============  ===================================================================================
 
 Why this separates the networks: inside a group the *expected bag of local patches* is the same for both classes, as
 identities, places and times are balanced. So the prior is the optimum of a network whose logits are a sum over places
-of functions of a local patch (C2D with a small receptive field, then average pooling). The two moments of a ``time`` or
-``spacetime`` clip lie at least 3 frames apart when every other frame is sampled, so no window of pool2 holds both.
+of functions of a local patch (C2D with a small receptive field, then average pooling). The two moments of a clip lie at
+least 3 frames apart when every other frame is sampled, so no window of pool2 holds both.
 
-The set shows the need for non-additive, long-range interaction. It doesn't show that pairwise affinities beat other
-global context: a global bag of colours through an MLP solves the relation groups as well.
+The groups ``context_*`` are named for what they test: non-additive context. They don't show that pairwise affinities
+beat other context, as a bag of colours through one hidden layer solves them. The set ``match`` asks for affinities.
 
-Random numbers. The labels of a split are ``default_rng(seed).permutation(arange(n) % 11)``. The order of the draws
-inside a clip is that of `draw_scene`, then `render_scene`. :mod:`~nl_lightning.data.generated` writes the files.
+Random numbers. The labels of a split are ``default_rng(seed).permutation(arange(n) % 15)``, fewer if `groups` leaves
+some out. The order of the draws inside a clip is that of `draw_scene`, then `render_scene`.
+:mod:`~nl_lightning.data.generated` writes the files.
 """
 
 import functools
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -36,44 +40,56 @@ import numpy.typing as npt
 from nl_lightning.data.generated import Clip, GeneratedSet, Place, background, blend, finished, mp4
 from nl_lightning.errors import UserError
 
+Group = Literal["context_space", "context_time", "context_spacetime", "motion", "look", "place", "slow"]
 CLASSES = (
-    "space_same", "space_diff", "time_same", "time_diff", "spacetime_same", "spacetime_diff",
-    "motion_up", "motion_down", "look_0", "look_1", "look_2",
+    "context_space_same", "context_space_diff", "context_time_same", "context_time_diff",
+    "context_spacetime_same", "context_spacetime_diff", "motion_up", "motion_down", "look_0", "look_1", "look_2",
+    "place_above", "place_below", "slow_same", "slow_diff",
 )  # fmt: skip
-TINTS = {
-    "space": (52, 36, 36),
-    "time": (36, 52, 36),
-    "spacetime": (36, 36, 58),
+TINTS: dict[Group, tuple[int, int, int]] = {
+    "context_space": (52, 36, 36),
+    "context_time": (36, 52, 36),
+    "context_spacetime": (36, 36, 58),
     "motion": (50, 48, 32),
     "look": (36, 50, 50),
+    "place": (58, 36, 58),
+    "slow": (62, 62, 62),
 }  # RGB of the background
 COLOURS = ((235, 60, 50), (60, 210, 70), (80, 110, 250))  # RGB of glyph 0 disc, 1 plus, 2 square ring
-SEEDS = {"train": 1, "val": 2, "test": 4}  # no choice may ever be made by looking at `test`
-GLYPH = 10  # side of a glyph in pixels
+SEEDS = {"train": 31, "val": 32, "test": 34}  # no choice may ever be made by looking at `test`
+GLYPH = 10  # side of a glyph in pixels; of the two of `place` each is half as high
 EVENT = 4  # raw frames that an event lasts
-FAST, SLOW, SLOW_SHARE = 16, 32, 0.2  # raw frames of a period; share of the slow videos
+PERIOD = 16  # raw frames: eight of every other one
+SLOW_BEGINS = 11  # raw frames in which the first event of `slow` may begin
+SLOW_LATER = 18  # raw frames from its first event to the second: more than eight of every other frame span
 MIN_DISTANCE = 13.0  # pixels between the top-left corners of the two places: their glyphs never touch
 SPEED = (0.75, 1.0)  # pixels a raw frame, of the motion group
 
 
 @dataclass(frozen=True)
 class LongRange(GeneratedSet):
-    """How many videos of which size; 32 frames hold one slow period.
+    """How many videos of which size; 32 frames hold both events of a slow video.
 
     Args:
         train, val, test: videos of each split.
         num_frames: raw frames of a video.
         size: height and width of a frame; `crop` is the crop that no glyph of an event is ever cut by.
         fps: frames a second, written to the file.
+        groups: which groups. `place` and `slow` have to be asked for.
     """
 
     name: ClassVar[str] = "longrange"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     seeds: ClassVar[dict[str, int]] = SEEDS
 
+    groups: tuple[Group, ...] = ("context_space", "context_time", "context_spacetime", "motion", "look")
+
     def __post_init__(self) -> None:
-        """Raise UserError for counts below one and for frames on which two glyphs find no place."""
+        """Raise UserError for counts below one, unknown groups, and frames on which two glyphs find no place."""
         super().__post_init__()
+        if not self.groups or len({*self.groups}) < len(self.groups) or not {*self.groups} <= TINTS.keys():
+            said = f"expected some of {', '.join(TINTS)}, each once"
+            raise UserError(f"longrange: groups are {', '.join(self.groups) or 'none'}, {said}")
         low, high = self.places
         if self.crop > self.size or (high - low) * math.sqrt(2) < MIN_DISTANCE:
             raise UserError(
@@ -87,16 +103,16 @@ class LongRange(GeneratedSet):
         return self.size - self.crop, self.crop - GLYPH
 
     def classes(self) -> tuple[str, ...]:
-        return CLASSES
+        return tuple(name for name in CLASSES if group_of(name) in self.groups)
 
     def file(self, split: str, kind: int) -> tuple[str, str]:
-        return CLASSES[kind], split
+        return self.classes()[kind], split
 
     def clip(self, split: str, index: int, kind: int) -> bytes:
         return encode(render_clip(self.rng(split, index), kind, self), self.fps)
 
     def group(self, path: str) -> str:
-        """``test/space_same/test_00000.mp4`` is of the group ``space``."""
+        """``test/place_above/test_00000.mp4`` is of the group ``place``."""
         return group_of(path.split("/")[-2])
 
 
@@ -104,33 +120,42 @@ class LongRange(GeneratedSet):
 class Scene:
     """What is shown in a clip, before any noise: the result of all discrete draws."""
 
-    group: str
+    group: Group
     first: int  # identity of a glyph
     second: int
-    period: int  # raw frames
-    phase: int
+    cue: int  # of `place`: the identity that is shown later, one of the two
+    begin: int  # raw frame in which the first event begins
     places: tuple[Place, Place]
     start: float  # of the motion group: the first row (pixels)
     speed: float  # rows a raw frame; negative is up
 
 
-def group_of(class_name: str) -> str:
-    """Return the group of a class: ``group_of("space_same") == "space"``."""
-    return class_name.rsplit("_", 1)[0]
+class Event(NamedTuple):
+    """A glyph, and in which frames it is seen."""
+
+    identity: int
+    place: Place
+    shown: npt.NDArray[np.bool_]  # (T,)
+    half: bool = False  # half as high
+
+
+def group_of(class_name: str) -> Group:
+    """Return the group of a class: ``group_of("place_above") == "place"``."""
+    return cast(Group, class_name.rsplit("_", 1)[0])
 
 
 def draw_scene(rng: np.random.Generator, label: int, spec: LongRange) -> Scene:
     """Draw a scene of class `label`; every draw is made for every class, so that the stream is the same for all.
 
-    Order of draws: identity of the first glyph; step to another identity; slow or fast; phase; the pair of places;
-    start and speed of the motion. Both places are drawn again until they are far enough apart: from the centre no
-    partner exists.
+    Order of draws: identity of the first glyph; step to another identity; begin of the first event, then that of a slow
+    one; the pair of places; start and speed of the motion. Both places are drawn again until they are far enough apart:
+    from the centre no partner exists.
     """
-    group, kind = CLASSES[label].rsplit("_", 1)
+    name = spec.classes()[label]
+    group, kind = group_of(name), name.rsplit("_", 1)[1]
     first = int(rng.integers(3))
     other = (first + int(rng.integers(1, 3))) % 3
-    period = SLOW if rng.random() < SLOW_SHARE else FAST
-    phase = int(rng.integers(period))
+    begin, slow_begin = int(rng.integers(PERIOD)), int(rng.integers(SLOW_BEGINS))
     low, high = spec.places
     while True:
         (py, px), (qy, qx) = rng.integers(low, high + 1, size=(2, 2)).tolist()
@@ -139,23 +164,40 @@ def draw_scene(rng: np.random.Generator, label: int, spec: LongRange) -> Scene:
     start, speed = float(rng.uniform(0, spec.size)), float(rng.uniform(*SPEED))
     if group == "look":
         first = int(kind)
-    second = other if kind == "diff" else first
-    return Scene(group, first, second, period, phase, ((py, px), (qy, qx)), start, -speed if kind == "up" else speed)
+    return Scene(
+        group,
+        first,
+        second=other if kind == "diff" or group == "place" else first,
+        cue=other if kind == "below" else first,
+        begin=slow_begin if group == "slow" else begin,
+        places=((py, px), (qy, qx)),
+        start=start,
+        speed=-speed if kind == "up" else speed,
+    )
 
 
-def events(scene: Scene, num_frames: int) -> list[tuple[int, Place, npt.NDArray[np.bool_]]]:
-    """Return (identity, place, shown in which of the (T,) frames) of a scene's glyphs; the motion group has none."""
-    t = np.arange(num_frames)
-    early = (t - scene.phase) % scene.period < EVENT  # (T,)
-    late = (t - scene.phase - scene.period // 2) % scene.period < EVENT  # (T,)
+def events(scene: Scene, num_frames: int) -> list[Event]:
+    """Return the glyphs of a scene and when they are seen; the motion group has none."""
+    after = np.arange(num_frames) - scene.begin  # (T,)
+    early, late = after % PERIOD < EVENT, (after - PERIOD // 2) % PERIOD < EVENT  # (T,), (T,)
     p, q = scene.places
     match scene.group:
-        case "space":
-            return [(scene.first, p, early | late), (scene.second, q, early | late)]
-        case "time":
-            return [(scene.first, p, early), (scene.second, p, late)]
-        case "spacetime" | "look":
-            return [(scene.first, p, early), (scene.second, q, late)]
+        case "context_space":
+            return [Event(scene.first, p, early | late), Event(scene.second, q, early | late)]
+        case "context_time":
+            return [Event(scene.first, p, early), Event(scene.second, p, late)]
+        case "context_spacetime" | "look":
+            return [Event(scene.first, p, early), Event(scene.second, q, late)]
+        case "place":
+            below = (p[0] + GLYPH // 2, p[1])
+            return [
+                Event(scene.first, p, early, True),
+                Event(scene.second, below, early, True),
+                Event(scene.cue, q, late),
+            ]
+        case "slow":
+            seen = [(after >= later) & (after < later + EVENT) for later in (0, SLOW_LATER)]
+            return [Event(scene.first, p, seen[0]), Event(scene.second, p, seen[1])]
         case _:
             return []
 
@@ -178,9 +220,12 @@ def render_scene(rng: np.random.Generator, scene: Scene, spec: LongRange) -> Cli
     """
     still = background(rng, TINTS[scene.group], spec)  # (H, W, 3)
     video = np.repeat(still[None], spec.num_frames, axis=0)  # (T, H, W, 3)
-    for identity, (y, x), shown in events(scene, spec.num_frames):
-        window = video[:, y : y + GLYPH, x : x + GLYPH]
-        window[shown] = blend(window[shown], glyph_mask(identity), COLOURS[identity])
+    for identity, (y, x), shown, half in events(scene, spec.num_frames):
+        mask = glyph_mask(identity)
+        if half:
+            mask = mask.reshape(GLYPH // 2, 2, GLYPH).mean(axis=1)
+        window = video[:, y : y + len(mask), x : x + GLYPH]
+        window[shown] = blend(window[shown], mask, COLOURS[identity])
     if scene.group == "motion":
         x = scene.places[0][1]
         for t in range(spec.num_frames):
@@ -204,7 +249,7 @@ def moving_mask(scene: Scene, t: int, size: int) -> npt.NDArray[np.float64]:
 
 
 def render_clip(rng: np.random.Generator, label: int, spec: LongRange) -> Clip:
-    """Return a video of class `label` (0-based, order of `CLASSES`), uint8 (T, H, W, 3); equal for an equal `rng`."""
+    """Return a video of class `label` (of the set's classes), uint8 (T, H, W, 3); equal for an equal `rng`."""
     return render_scene(rng, draw_scene(rng, label, spec), spec)
 
 

@@ -150,7 +150,7 @@ def test_real_files(tmp_path: Path) -> None:
     longrange.LongRange(train=11, val=3, test=3).generate(tmp_path)
     listed = read_annotation("train.txt", tmp_path, "train")
     listed.paths[2].write_bytes(b"")
-    assert listed.classes == longrange.CLASSES
+    assert listed.classes == longrange.LongRange().classes()
     clips = datasets.TrainClips(listed, decoding, 8, 2, TrainView((36, 36), 32, True), 7)
     order = [(1, video) for video in (3, 2, 9, 0, 10, 5)]
     batches = [list(torch.utils.data.DataLoader(clips, 2, sampler=order, num_workers=workers)) for workers in (0, 2)]

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -9,20 +10,21 @@ import math
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from nl_lightning.data import generated, longrange
-from nl_lightning.data.longrange import CLASSES, GLYPH, LongRange, Scene, draw_scene, events, render_clip
+from nl_lightning.data.longrange import CLASSES, GLYPH, TINTS, LongRange, Scene, draw_scene, events, render_clip
 from nl_lightning.errors import UserError
 
-SPEC = LongRange()
-SMALL = LongRange(train=23, val=12, test=11)
-GROUPS = ("space", "time", "spacetime", "motion")  # the look group is local on purpose
+SPEC = LongRange(groups=tuple(TINTS))
+SMALL = LongRange(train=31, val=16, test=15, groups=tuple(TINTS))
+GROUPS = [group for group in TINTS if group != "look"]  # the look group is local on purpose
 
 
 def clip(split: str, index: int, label: int) -> longrange.Clip:
@@ -30,6 +32,7 @@ def clip(split: str, index: int, label: int) -> longrange.Clip:
     return render_clip(np.random.default_rng((longrange.SEEDS[split], index)), label, SPEC)
 
 
+@functools.cache
 def scenes(label: int, count: int = 1500) -> list[Scene]:
     """Return many scenes of a class."""
     return [draw_scene(np.random.default_rng((9, label, i)), label, SPEC) for i in range(count)]
@@ -65,7 +68,7 @@ def test_first_clips_are_the_published_ones() -> None:
             assert video.shape == (32, 36, 36, 3)
             assert video.dtype == np.uint8
             digest.update(video.tobytes())
-    assert digest.hexdigest() == "290fd394f16ca5a7fc2599e8afbdfe5464cd1b7a3ffbf161a41f247f11757fcd"
+    assert digest.hexdigest() == "e0b7d77b42680fd3c67af88c01873a64d3a4f29888dc53fa98d579f65e6ef6c8"
 
 
 def test_labels_are_balanced_and_shuffled() -> None:
@@ -74,56 +77,72 @@ def test_labels_are_balanced_and_shuffled() -> None:
     for labels, count in zip(orders, (2000, 600, 600), strict=True):
         counts = collections.Counter(labels)
         assert len(labels) == count
-        assert set(counts) == set(range(11))
+        assert set(counts) == set(range(15))
         assert max(counts.values()) - min(counts.values()) <= 1
         assert labels != sorted(labels)
     assert orders[1] != orders[2]
 
 
 def test_group_is_the_class_name_without_its_kind() -> None:
-    """Five groups, four of two classes and one of three."""
+    """Seven groups, six of two classes and one of three; a set may have some of them."""
     counts = collections.Counter(longrange.group_of(name) for name in CLASSES)
-    assert counts == {"space": 2, "time": 2, "spacetime": 2, "motion": 2, "look": 3}
+    assert counts == {**dict.fromkeys(GROUPS, 2), "look": 3}
+    some = LongRange(groups=("slow", "look"))
+    assert some.classes() == ("look_0", "look_1", "look_2", "slow_same", "slow_diff")
+    assert draw_scene(np.random.default_rng(0), 3, some).group == "slow"
 
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_marginals_are_equal_inside_a_group(group: str) -> None:
-    """Identities, places, phases and periods have the same distribution in both classes (4.5 standard errors)."""
-    first, second = (scenes(label) for label, name in enumerate(CLASSES) if longrange.group_of(name) == group)
-    n = len(first)
+    """What a single glyph shows is distributed alike in both classes (4.5 standard errors): identity, place, begin.
 
-    def shares(of: list[Scene], what: str) -> npt.NDArray[np.float64]:
-        if what == "identity":
-            table = np.bincount([s.first for s in of], minlength=3) + np.bincount([s.second for s in of], minlength=3)
-            return table / 2 / n
-        if what == "place":
-            bins = [
-                np.histogram2d(*zip(*(s.places[k] for s in of), strict=True), bins=3, range=[[4, 23]] * 2)[0]
-                for k in (0, 1)
-            ]
-            return np.concatenate([b.ravel() for b in bins]) / n
-        if what == "phase":
-            return np.bincount([s.phase for s in of if s.period == 16], minlength=16) / n
-        return np.array([np.mean([s.period == 16 for s in of])])
+    Of `place`, also which glyph is above, below, and shown later, and the two that are seen at one moment.
+    """
+    of = [scenes(label) for label, name in enumerate(CLASSES) if longrange.group_of(name) == group]
+    n = len(of[0])
 
-    for what in ("identity", "place", "phase", "period"):
-        a, b = shares(first, what), shares(second, what)
-        error = np.sqrt((a * (1 - a) + b * (1 - b)) / n) * (math.sqrt(2) if what == "identity" else 1)
+    def cell(place: tuple[int, int]) -> int:
+        return (place[0] - 4) // 7 * 3 + (place[1] - 4) // 7
+
+    counted: dict[str, Callable[[Scene], int]] = {
+        "first": lambda s: s.first,
+        "second": lambda s: s.second,
+        "cue": lambda s: s.cue,
+        "place": lambda s: cell(s.places[0]),
+        "other place": lambda s: cell(s.places[1]),
+        "begin": lambda s: s.begin,
+    }
+    if group == "place":
+        counted["the pair"] = lambda s: 3 * s.first + s.second
+    for what, number in counted.items():
+        a, b = (np.bincount([number(s) for s in half], minlength=16) / n for half in of)
+        error = np.sqrt((a * (1 - a) + b * (1 - b)) / n)
         assert np.all(np.abs(a - b) < 4.5 * error + 1e-9), (what, a, b)
-        if what == "identity":
-            assert np.all(np.abs(a - 1 / 3) < 4.5 * error)
-        if what == "phase":
-            assert np.all(np.abs(a - 0.8 / 16) < 4.5 * error)
-        if what == "period":
-            assert np.all(np.abs(a - 0.8) < 4.5 * error)
+        if what in ("first", "second", "cue"):
+            assert np.all(np.abs(a[:3] - 1 / 3) < 4.5 * error[:3])
+        if what == "begin":
+            assert np.ptp(a[: 11 if group == "slow" else 16]) < 9 * error.max()
 
 
-@pytest.mark.parametrize("group", ["space", "time", "spacetime"])
+def test_the_label_of_place_is_where_the_cue_was() -> None:
+    """Two different halves, one on top of the other, at one moment; later one of their identities, elsewhere, whole."""
+    for kind, cued in (("above", 0), ("below", 1)):
+        for scene in scenes(CLASSES.index(f"place_{kind}"), 200):
+            *halves, cue = events(scene, 32)
+            assert halves[0].identity != halves[1].identity
+            assert halves[cued].identity == cue.identity
+            (y, x), (below, column) = (half.place for half in halves)
+            assert (below, column) == (y + 5, x)
+            assert halves[0].half and halves[1].half and not cue.half  # noqa: PT018
+            assert np.array_equal(halves[0].shown, halves[1].shown)
+
+
+@pytest.mark.parametrize("group", ["context_space", "context_time", "context_spacetime", "slow"])
 def test_same_and_different_mean_what_they_say(group: str) -> None:
     """Two glyphs, equal in the one class, in the other any two different ones equally often."""
     same, diff = CLASSES.index(f"{group}_same"), CLASSES.index(f"{group}_diff")
-    assert all(events(s, 32)[0][0] == events(s, 32)[1][0] for s in scenes(same, 200))
-    pairs = collections.Counter(tuple(identity for identity, _, _ in events(s, 32)) for s in scenes(diff))
+    assert all(events(s, 32)[0].identity == events(s, 32)[1].identity for s in scenes(same, 200))
+    pairs = collections.Counter(tuple(event.identity for event in events(s, 32)) for s in scenes(diff))
     assert set(pairs) == {(a, b) for a in range(3) for b in range(3) if a != b}
     assert all(abs(count / 1500 - 1 / 6) < 4.5 * math.sqrt(5 / 36 / 1500) for count in pairs.values())
 
@@ -135,33 +154,38 @@ def test_no_crop_cuts_a_glyph_and_glyphs_never_touch() -> None:
             (py, px), (qy, qx) = scene.places
             assert math.hypot(py - qy, px - qx) >= longrange.MIN_DISTANCE
             assert max(abs(py - qy), abs(px - qx)) >= GLYPH  # so the squares are disjoint
-            for _, (y, x), _ in events(scene, 32):
+            for event in events(scene, 32):
+                y, x = event.place
                 for offset in (0, SPEC.size - SPEC.crop):
                     assert offset <= min(y, x)
-                    assert max(y, x) + GLYPH <= offset + SPEC.crop
+                    assert max(y + GLYPH // (2 if event.half else 1), x + GLYPH) <= offset + SPEC.crop
 
 
-@pytest.mark.parametrize("group", ["time", "spacetime"])
+@pytest.mark.parametrize("group", ["context_time", "context_spacetime", "place"])
 def test_pool2_never_sees_two_moments(group: str) -> None:
     """At stride 2, at least 3 sampled frames from the last of an event to the first of the other, wrapping included."""
-    for label in (CLASSES.index(f"{group}_same"), CLASSES.index(f"{group}_diff")):
+    for label in (label for label, name in enumerate(CLASSES) if longrange.group_of(name) == group):
         for scene in scenes(label, 200):
-            early, late = (np.tile(shown, 2) for _, _, shown in events(scene, 32))
+            early, *_, late = (np.tile(event.shown, 2) for event in events(scene, 32))
             for start in (0, 1):
                 a, b = np.flatnonzero(early[start::2]), np.flatnonzero(late[start::2])
                 assert np.abs(a[:, None] - b[None, :]).min() >= 3
 
 
-def test_a_short_clip_holds_both_moments_of_fast_videos_only() -> None:
-    """Eight frames at stride 2 always hold two frames of both events of a fast video, seldom both of a slow one."""
-    both: dict[int, list[bool]] = {longrange.FAST: [], longrange.SLOW: []}
-    for scene in scenes(CLASSES.index("time_diff"), 400):
-        for start in range(17):
-            counts = [int(shown[start : start + 16 : 2].sum()) for _, _, shown in events(scene, 32)]
-            if scene.period == longrange.FAST:
-                assert counts == [2, 2]
-            both[scene.period].append(min(counts) > 0)
-    assert np.mean(both[longrange.SLOW]) < 0.5
+def test_a_short_clip_holds_both_moments_of_all_but_slow_videos() -> None:
+    """Eight frames at stride 2 hold two frames of each event; of a slow video never both. Sixteen frames hold all."""
+    for label, name in enumerate(CLASSES):
+        for scene in scenes(label, 100):
+            shown = np.array([event.shown for event in events(scene, 32)])
+            for start in range(17 if len(shown) else 0):
+                counts = shown[:, start : start + 16 : 2].sum(axis=1)
+                if name.startswith("slow"):
+                    assert 1 <= counts.max() <= 2
+                    assert counts.min() == 0
+                else:
+                    assert np.all(counts == (4 if name.startswith("context_space_") else 2))
+            for start in (0, 1):
+                assert not len(shown) or np.all(shown[:, start::2].sum(axis=1) >= 2)
 
 
 def test_up_is_down_played_backwards() -> None:
@@ -201,7 +225,7 @@ def test_mp4_keeps_the_picture() -> None:
 
 def test_a_decoded_frame_depends_on_no_other_frame() -> None:
     """No ghost of the first moment is left in the frames of the second, where one frame would give the class away."""
-    label = CLASSES.index("spacetime_diff")
+    label = CLASSES.index("context_spacetime_diff")
     video, other = clip("val", 0, label), clip("val", 1, label)
     mixed = np.where((np.arange(32) < 16)[:, None, None, None], other, video)
     assert np.array_equal(decode(longrange.encode(mixed, 16))[16:], decode(longrange.encode(video, 16))[16:])
@@ -210,8 +234,8 @@ def test_a_decoded_frame_depends_on_no_other_frame() -> None:
 def test_layout(small: Path) -> None:
     """Files, lists and marker are where the docstring says, labels are those of the folders."""
     assert (small / "classes.txt").read_text().split() == list(CLASSES)
-    assert json.loads((small / "spec.json").read_text())["train"] == 23
-    for split, count in (("train", 23), ("val", 12), ("test", 11)):
+    assert json.loads((small / "spec.json").read_text())["train"] == 31
+    for split, count in (("train", 31), ("val", 16), ("test", 15)):
         lines = [line.rsplit(" ", 1) for line in (small / f"{split}.txt").read_text().splitlines()]
         assert len(lines) == count
         assert len(list((small / split).rglob("*.mp4"))) == count
@@ -253,7 +277,7 @@ def test_an_interrupted_run_goes_on(small: Path, tmp_path: Path, monkeypatch: py
 def test_another_specification_is_refused(small: Path, tmp_path: Path) -> None:
     """Neither a finished or begun set of other sizes nor somebody's files are touched."""
     with pytest.raises(UserError, match=r"spec\.json is of another longrange set"):
-        LongRange(train=24, val=12, test=11).generate(small)
+        dataclasses.replace(SMALL, train=32).generate(small)
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "spec.unfinished.json").write_text("{}")
     with pytest.raises(UserError, match=r"spec\.unfinished\.json is of another"):
@@ -290,17 +314,27 @@ def test_a_killed_process_is_said_in_one_line(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"train": 0}, {"size": 30}, {"crop": 14, "size": 16}, {"train": 10**12}, {"num_frames": 10**6}]
+    "wrong",
+    [
+        {"groups": ()},
+        {"groups": ("space",)},
+        {"groups": ("look", "look")},
+        {"train": 0},
+        {"size": 30},
+        {"crop": 14, "size": 16},
+        {"train": 10**12},
+        {"num_frames": 10**6},
+    ],
 )
-def test_impossible_sizes_are_refused(wrong: dict[str, int]) -> None:
-    """Counts below one or beyond reason, a crop larger than the frame, no room for two glyphs."""
+def test_impossible_sizes_are_refused(wrong: dict[str, Any]) -> None:
+    """Counts below one or beyond reason, no or unknown groups, a crop larger than the frame, no room for two glyphs."""
     with pytest.raises(UserError, match="longrange"):
         LongRange(**wrong)
 
 
 def test_colours_alone_do_not_tell_the_classes_of_a_group_apart() -> None:
     """A linear probe on the colour histogram of 16 frames stays at the prior inside a group, and sees look at once."""
-    names = ("space", "time", "motion", "look")
+    names = ("context_space", "place", "motion", "look")
     scores = {}
     for group in names:
         labels = [label for label, name in enumerate(CLASSES) if longrange.group_of(name) == group]
@@ -319,5 +353,5 @@ def test_colours_alone_do_not_tell_the_classes_of_a_group_apart() -> None:
         weights = np.linalg.lstsq(x[:100], y[:100], rcond=None)[0]
         scores[group] = float(np.mean((x[100:] @ weights).argmax(1) == y[100:].argmax(1)))
     assert scores["look"] > 0.95
-    for group in names[:3]:
+    for group in names[:-1]:
         assert scores[group] < 0.5 + 4 * 0.05, scores  # 100 videos: standard error 0.05

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nl_lightning.cli import main
-from nl_lightning.data import longrange
+from nl_lightning.data.longrange import CLASSES
 from nl_lightning.errors import UserError
 from nl_lightning.models.conventions import Conventions
 from nl_lightning.models.nonlocal_block import NonLocalConfig
@@ -89,7 +89,7 @@ def test_testing_a_weight_file(
 @pytest.fixture
 def of_two_classes(tmp_path: Path, small_videos: Path) -> tuple[Path, Path, list[str]]:
     """A weight file and a training checkpoint that exchange two classes of the small videos, and words for these."""
-    names = (*longrange.CLASSES[:3], longrange.CLASSES[4], longrange.CLASSES[3], *longrange.CLASSES[5:])
+    names = (*CLASSES[:3], CLASSES[4], CLASSES[3], *CLASSES[5:11])
     header = WeightsHeader(NET, INPUT, "ours", "", classes=names)
     net = VideoResNet(NET)
     save_weights(tmp_path / "other.safetensors", net.state_dict(), header)
@@ -108,7 +108,7 @@ def test_weights_of_other_classes_are_refused_wherever_they_meet_data(
 ) -> None:
     file, checkpoint, words = of_two_classes
     net = f"--model.net={json.dumps(json.loads(WeightsHeader(NET, INPUT, '', '').to_json())['net'])}"
-    first = f"class 3 is '{longrange.CLASSES[4]}' there, '{longrange.CLASSES[3]}' here"
+    first = f"class 3 is '{CLASSES[4]}' there, '{CLASSES[3]}' here"
     for command, at in (
         (["test", f"--weights={file}"], f"weights: {file}"),
         (["fit", net, f"--model.init_from={file}"], f"init_from: {file}"),

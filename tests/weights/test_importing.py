@@ -85,7 +85,7 @@ def test_a_checkpoint_of_ours_names_the_classes(small_videos: Path) -> None:
     model.trainer = trainer
     saved: dict[str, Any] = {}
     model.on_save_checkpoint(saved)
-    assert header_from_json(saved[HEADER], "here").classes == longrange.CLASSES
+    assert header_from_json(saved[HEADER], "here").classes == longrange.LongRange().classes()
 
 
 # ------------------------------------------------------------------------------------------- the released files
