@@ -78,7 +78,7 @@ def compared(studies: Sequence[Study], right: np.ndarray) -> list[list[Compariso
     """The comparisons of their claims. Variants are "0", "1"...: they are right on (networks, seeds, videos)."""
     known: dict[tuple[tuple[str, float], ...], Difference] = {}
 
-    def combination(weights: Mapping[str, float], points: bool) -> Difference:
+    def combination(weights: Mapping[str, float], points: bool, group: str) -> Difference:
         key = tuple(weights.items())
         if key not in known:
             known[key] = combined([right[int(name)] for name in weights], list(weights.values()))

@@ -222,7 +222,7 @@ def unplanned(report: Report) -> list[str]:
 
 def judged_by(report: Report) -> str:
     """What the points of comparisons are of."""
-    of = f" of {report.runs.group}" if report.runs.group else ""
+    of = f" of {group}" if (group := report.runs.group()) else ""
     return f"soft score{of}" if report.runs.soft else report.runs.study.metric.name
 
 
@@ -242,6 +242,14 @@ def verdict_legend(report: Report) -> str:
         found.append(f"Looks are planned after {', '.join(map(str, study.looks))} seeds, each at p = {each:.3f}.")
     if study.costs and any(check.cost for claim in study.claims for check in claim.checks):
         found.append("Costs are those of the paper's own networks, counted exactly.")
+    own = [
+        f"{v.claim.name} {name} on {group}"
+        for v in report.verdicts
+        for name, one in zip(part_names(v.claim), v.parts, strict=True)
+        if one.comparisons and (group := one.part.judged_on) and group == report.runs.group(group)
+    ]
+    if own:
+        found.append(f"Parts that are judged on other videos: {', '.join(own)}.")
     if not all(v.paired for v in report.verdicts):
         found.append(f"{UNPAIRED} from accuracies alone: too wide.")
     return " ".join(found)

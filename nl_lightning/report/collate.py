@@ -87,17 +87,17 @@ class Runs:
         """Score of a variant minus that of another, from the seeds that both have; None if there is none."""
         return self.combination({variant: 1, than: -1})
 
-    def combination(self, weights: Mapping[str, float], soft: bool = False) -> Difference | None:
+    def combination(self, weights: Mapping[str, float], soft: bool = False, of: str = "") -> Difference | None:
         """A weighted sum of scores whose weights add up to zero, from the seeds that all of these variants have.
 
         Paired by video where the records say which videos are right, or what each contributes to the mAP, and that they
         are of the same test list; else from the scores alone. Videos that one of them couldn't read are left out
         where the records say which, but not of an mAP. `soft`: the mean probability of the right class
-        in place of the metric, of the videos of :attr:`group`; every record has to have it.
+        in place of the metric, of the videos of :meth:`group` of `of`; every record has to have it.
         """
         factors = list(weights.values())
         folds = _by_fold(self.together(weights), self.recipe.folds, lambda records: records[0].seed)
-        metric, group = self.study.metric, self.group
+        metric, group = self.study.metric, self.group(of)
         parts = [_combined(list(zip(*fold, strict=True)), factors, metric, soft, group) for fold in folds]
         return over_folds(parts) if parts else None
 
@@ -106,11 +106,14 @@ class Runs:
         """Whether every record that counts has the probability of the right class, video by video."""
         return bool(self.records()) and all(record.soft_by_video for record in self.records())
 
-    @cached_property
-    def group(self) -> str:
-        """The group of test videos by which the study says that claims are judged, if they have a soft score for it."""
-        group = self.study.judged_on
-        return group if self.soft and all(group in record.videos_by_group for record in self.records()) else ""
+    def group(self, asked: str = "") -> str:
+        """The group of test videos that is judged: the one that is `asked` for, or else the one that the study says.
+
+        Empty is all videos: no group is asked for, or not all records have a soft score for it.
+        """
+        records = self.records() if self.soft else []
+        groups = (group for group in (asked, self.study.judged_on) if group and records)
+        return next((group for group in groups if all(group in record.videos_by_group for record in records)), "")
 
     def ratio(self, variant: str, than: str, cost: str) -> float | None:
         """``params`` or ``flops`` of a variant as a multiple of another's; None if one isn't measured."""

@@ -138,15 +138,16 @@ class Comparison:
         return self.leaning if self.decides else "seen once" if self.seeds == 1 else "undecided"
 
 
-Combination = Callable[[Mapping[str, float], bool], Difference | None]
-"""The weighted sum of scores of variants; True: in points of the metric, whatever else would be judged."""
+Combination = Callable[[Mapping[str, float], bool, str], Difference | None]
+"""The weighted sum of scores of variants; True: in points of the metric, whatever else would be judged; and the group
+of test videos that is asked for, if records have it."""
 
 
 def compare(runs: Runs) -> list[Comparison]:
     """Every comparison of every claim of the study, in its order, as far as data of this recipe can test it."""
 
-    def combination(weights: Mapping[str, float], points: bool) -> Difference | None:
-        return runs.combination(weights, runs.soft and not points)
+    def combination(weights: Mapping[str, float], points: bool, group: str) -> Difference | None:
+        return runs.combination(weights, runs.soft and not points, group)
 
     def cost(one: Comparison) -> float | None:
         return _own_cost(runs.study, one) or runs.ratio(one.variant, one.than, one.check.cost or "")
@@ -163,7 +164,7 @@ def compare_reported(study: Study, disagreement: float | None = None) -> list[Co
     """
     videos = study.reported_videos
 
-    def combination(weights: Mapping[str, float], points: bool) -> Difference | None:
+    def combination(weights: Mapping[str, float], points: bool, group: str) -> Difference | None:
         scores = {name: study.reported_score(name) for name in weights}
         if None in scores.values() or videos is None or not study.metric.counts_videos:
             return None
@@ -214,13 +215,13 @@ def compare_by(
 
 def _measured(one: Comparison, combination: Combination) -> Comparison:
     """A comparison with its difference, and where its margin is a share of an effect, with that and the edges."""
-    points, margin = one.check.kind == "about", one.check.margin
-    found = replace(one, difference=combination(one.weights, points))
+    points, margin, group = one.check.kind == "about", one.check.margin, one.part.judged_on
+    found = replace(one, difference=combination(one.weights, points, group))
     if not isinstance(margin, Share):
         return found
-    edges = [combination(weights, points) for weights in one.edge_weights]
+    edges = [combination(weights, points, group) for weights in one.edge_weights]
     known = tuple(edge for edge in edges if edge is not None)
-    return replace(found, effect=combination({margin.of[0]: 1, margin.of[1]: -1}, points), edges=known)
+    return replace(found, effect=combination({margin.of[0]: 1, margin.of[1]: -1}, points, group), edges=known)
 
 
 def _plus(weights: Mapping[str, float], pair: tuple[str, str], times: float) -> dict[str, float]:

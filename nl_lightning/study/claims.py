@@ -142,6 +142,7 @@ class _Part:
     checks: Checks | None = None
     not_testable: Line | dict[Line, Line] | None = None
     data: Line | None = None
+    judged_on: Line = ""
 
     def __post_init__(self) -> None:
         if len(self.stated) != 1:
@@ -159,7 +160,7 @@ class _Part:
     def part(self) -> Part:
         ((kind, text),) = self.stated.items()
         why = {"": self.not_testable} if isinstance(self.not_testable, str) else self.not_testable or {}
-        return Part(kind, text, tuple(each.check() for each in self.checks or ()), why, self.data)
+        return Part(kind, text, tuple(each.check() for each in self.checks or ()), why, self.data, self.judged_on)
 
 
 @dataclass(frozen=True, kw_only=True)

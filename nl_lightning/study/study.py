@@ -186,6 +186,7 @@ class Part:
         kind: the direction of an effect, its size, what the sentence presupposes, or how far it is said to reach.
         not_testable: why data can't test it, by how the names of recipes on these data begin ("": on any data).
         data: the data whose points its numbers are: it is judged under recipes whose names start so. None: any.
+        judged_on: the group of test videos that it is judged on, in place of the study's, where records have it.
     """
 
     kind: Literal["direction", "size", "premise", "scope"]
@@ -193,6 +194,7 @@ class Part:
     checks: tuple[Check, ...] = ()
     not_testable: Mapping[str, str] = field(default_factory=dict)
     data: str | None = None
+    judged_on: str = ""
 
     def untestable(self, recipe: str) -> str | None:
         """Why nothing under a recipe can test it; None if something can."""

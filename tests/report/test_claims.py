@@ -316,6 +316,14 @@ def test_claims_are_judged_on_a_group_of_videos(study: Study, recipe: Recipe, re
     assert [gain_of(group) for group in ("hard", "all", "", "of other data")] == pytest.approx([20, 0, 5, 5], abs=1e-3)
     found = report(collect(replace(stating(study, BLOCK_HELPS), judged_on="hard"), recipe, results))
     assert "by soft score of hard (the mean probability" in verdict_legend(found)
+    part = Part("scope", "Everywhere.", (BLOCK_HELPS,), judged_on="all")
+    asked = stating(study, BLOCK_HELPS)
+    asked = replace(
+        asked, claims=tuple(replace(one, parts=(*one.parts, part)) for one in asked.claims), judged_on="hard"
+    )
+    found = report(collect(asked, recipe, results))
+    assert [c.measured for c in found.verdicts[0].comparisons] == pytest.approx([20, 0], abs=1e-3)
+    assert f"Parts that are judged on other videos: {asked.claims[0].name} scope on all." in verdict_legend(found)
 
 
 def test_a_video_that_one_could_not_read_is_not_judged_by_the_soft_score(
