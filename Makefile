@@ -4,12 +4,13 @@ RESULTS ?= my_results
 WORKERS ?= $(shell nproc)
 BIN     := .venv/bin
 
-.PHONY: table2 test lint slurm clean
+.PHONY: table2 test lint docs slurm clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make table2   generate the videos, train and test all rows of Table 2, print the compared tables"
 	@echo "make test     lint and tests"
+	@echo "make docs     the docs site, in site/"
 	@echo "make clean    remove the virtual environment (never data or results)"
 
 # Exact versions come from constraints.txt, bounds and their reasons from pyproject.toml.
@@ -30,6 +31,10 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: .venv/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "open site/index.html, or, to search it: $(BIN)/python -m http.server --directory site"
 
 test: lint slurm
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)  # a process a core; more threads would only wait for each other

@@ -38,4 +38,4 @@ def test_a_notebook_says_what_is_committed(path: Path, monkeypatch: pytest.Monke
 
 
 def test_there_are_notebooks() -> None:
-    assert {path.stem for path in NOTEBOOKS} == {"nonlocal_block", "table2"}
+    assert {path.stem for path in NOTEBOOKS} == {"nonlocal_block", "table2", "your_network"}

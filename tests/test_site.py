@@ -1,0 +1,86 @@
+"""The docs site is built strict, without a network, and its pages say what is true now."""
+
+import contextlib
+import importlib.util
+import io
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from mkdocs.commands.build import build
+from mkdocs.config import load_config
+
+import nl_lightning as nl
+from nl_lightning.cli import table
+
+ROOT = Path(__file__).parent.parent
+PAGES = ["README.md", "docs/start.md", "docs/block.md"]
+
+
+def module(name: str) -> ModuleType:
+    """A script of docs/."""
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / "docs" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = made
+    spec.loader.exec_module(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site. MkDocs stops at a link that leads nowhere, and at a page that the nav lacks."""
+    folder = tmp_path_factory.mktemp("site")
+    config = load_config(str(ROOT / "mkdocs.yml"), site_dir=str(folder))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        config.plugins.on_startup(command="build", dirty=False)
+        build(config)
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_site_needs_no_network(site: Path) -> None:
+    pages = sorted(site.rglob("*.html"))
+    assert len(pages) > 60
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        loaded = re.findall(r'<(?:script|img|iframe)[^>]* src="?([^" >]+)|<link[^>]* href="?([^" >]+)', text)
+        assert not [one for pair in loaded for one in pair if one.startswith(("http", "//"))], page
+
+
+def test_every_page_has_its_place(site: Path) -> None:
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert (site / page.relative_to(ROOT)).with_suffix(".html").exists()
+    for command in table.COMMANDS:
+        assert f"nl-lightning {command}" in (site / f"commands/{command}.html").read_text(encoding="utf-8")
+    api = (site / "api/index.html").read_text(encoding="utf-8")
+    assert not [name for name in nl.__all__ if name[0] != "_" and f'id="nl_lightning.{name}"' not in api]
+
+
+def test_output_and_formulas_are_made(site: Path) -> None:
+    assert "did you mean" in (site / "commands/status.html").read_text(encoding="utf-8")
+    formulas = (site / "docs/mathematics.html").read_text(encoding="utf-8")
+    assert formulas.count('<math xmlns="http://www.w3.org/1998/Math/MathML" display="block"') == 7
+    assert 'arithmatex">\\' not in formulas
+    for page in site.rglob("*.html"):
+        assert str(ROOT) not in page.read_text(encoding="utf-8"), page
+
+
+def test_the_figures_are_those_that_the_script_draws() -> None:
+    draw = module("draw")
+    for name, function in draw.DRAWN.items():
+        assert draw.svg(function()) == (ROOT / "docs/figures" / f"{name}.svg").read_bytes()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_python_of_a_page_runs(page: str) -> None:
+    names: dict[str, object] = {}
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.S):
+            exec(compile(block, page, "exec"), names)
+    assert not said.getvalue() or said.getvalue().startswith("tensor(0.")
