@@ -1,7 +1,7 @@
 """Draw the figures of docs/mathematics.md: ``python docs/draw.py``. A test draws them again and compares."""
 
 import io
-from itertools import pairwise as pairwise_of
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib as mpl
@@ -37,7 +37,7 @@ def block() -> Figure:
         )
 
     def arrow(*points: tuple[float, float], shape: str = "", side: float = 0.15) -> None:
-        for start, end in pairwise_of(points):
+        for start, end in pairwise(points):
             style = "-|>" if end == points[-1] else "-"
             ax.annotate(
                 "", end, start, arrowprops={"arrowstyle": style, "color": SOFT, "shrinkA": 0, "shrinkB": 0, "lw": 1}
@@ -105,7 +105,7 @@ def positions() -> Figure:
     return figure
 
 
-def pairwise() -> Figure:
+def choices() -> Figure:
     """One row of f / C for the four instantiations: the same twelve positions j, the same i."""
     generator = torch.Generator().manual_seed(3)
     theta, phi = torch.randn(1, 12, 4, generator=generator), torch.randn(1, 12, 4, generator=generator)
@@ -146,7 +146,7 @@ def svg(figure: Figure) -> bytes:
     return content.getvalue()
 
 
-DRAWN = {"block": block, "positions": positions, "pairwise": pairwise}
+DRAWN = {"block": block, "positions": positions, "pairwise": choices}
 
 if __name__ == "__main__":
     for name, draw in DRAWN.items():
