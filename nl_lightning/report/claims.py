@@ -180,7 +180,7 @@ class Report:
     Attributes:
         rows: a line per row of the tables (:func:`~nl_lightning.report.collate.collate`).
         lines: the same by table, a dict each, where what isn't known is None.
-        groups: top-1 by group of classes, a line a variant; empty if no record has groups.
+        groups: top-1 by group of videos, a line a variant; empty if no record has groups.
         broken: variants of which nothing counts, since their runs have diverged or their records can't be read: which.
         spread: standard deviation of one network's score over seeds, in points, from all variants that have several.
         learned: how often each variant learned the groups for which the study says when they count as learned.

@@ -370,7 +370,7 @@ def _holes(runs: Runs, variant: str) -> tuple[tuple[int, str, str], ...]:
 
 
 def by_group(runs: Runs) -> pd.DataFrame:
-    """Top-1 by group of classes, in percent: a line a variant, a column a group, the mean over seeds."""
+    """Top-1 by group of videos, in percent: a line a variant, a column a group, the mean over seeds."""
     names = list(dict.fromkeys(name for record in runs.records() for name in record.top1_by_group))
     means = {
         variant: pd.DataFrame([record.top1_by_group for record in runs.records([variant])], columns=names).mean()

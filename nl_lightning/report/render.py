@@ -121,7 +121,7 @@ def _tables(report: Report, mark: str, beside: bool) -> list[str]:
     for table in report.runs.study.tables.values():
         parts += [f"{mark} {markdown(title(table))}", table_markdown(report, table, beside)]
     if columns := group_columns(report):
-        parts += [f"{mark} Top-1 by group of classes", markdown_table(columns)]
+        parts += [f"{mark} Top-1 by group of videos", markdown_table(columns)]
     if columns := learned_columns(report):
         parts += [f"{mark} How often a group is learned", markdown(learned_legend(report)), markdown_table(columns)]
     if said := agreement(report):
@@ -134,7 +134,7 @@ def _provenance(report: Report) -> str:
 
 
 def study_markdown(report: Report) -> str:
-    """All tables, top-1 by group of classes if there are groups, the claims, and the numbers' provenance."""
+    """All tables, top-1 by group of videos if there are groups, the claims, and the numbers' provenance."""
     parts = [f"# {markdown(report.runs.study.title)}", *_opening(report), *_tables(report, "##", beside=True)]
     if report.runs.study.claims:
         parts += ["## Claims", claims_markdown(report)]

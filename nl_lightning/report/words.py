@@ -218,7 +218,7 @@ def note(line: dict[str, Any]) -> str:
 
 
 def group_columns(report: Report) -> list[Column]:
-    """Top-1 by group of classes, one row a variant; no columns if no record has groups."""
+    """Top-1 by group of videos, one row a variant; no columns if no record has groups."""
     groups = report.groups
     if groups.empty:
         return []

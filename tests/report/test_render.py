@@ -89,7 +89,7 @@ accuracies alone, since the records don't say which videos were right: too wide.
 
 - Gains are over runs outside this table: C2D over C2D (a)
 
-## Top-1 by group of classes
+## Top-1 by group of videos
 
 |      | space | look |
 | ---- | ----: | ---: |
