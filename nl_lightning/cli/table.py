@@ -19,14 +19,14 @@ COMMANDS: dict[str, Any] = {
     "predict": videos.predict,
     "attend": videos.attend,
     "reach": videos.reach,
-    "weights": {"import": videos.weights_import, "export": videos.weights_export},
+    "weights": {"import": videos.weights_import, "export": videos.weights_export, "publish": videos.weights_publish},
     "data": {"check": videos.data_check, "prepare": videos.data_prepare, "shards": videos.data_shards},
     "fit": None,  # LightningCLI parses these
     "validate": None,
     "test": None,
 }
 PURPOSES = {
-    "weights": "Weight files: import those of other projects, export ours",
+    "weights": "Weight files: import those of other projects, export and publish ours",
     "data": "Data sets: check every file, make a copy that decodes fast, pack shards",
     "fit": "Train one network, on videos of your own or of a recipe",
     "validate": "Measure one-clip accuracy on the validation list",

@@ -13,8 +13,10 @@ from nl_lightning.cli.output import plain_table, print_lines, working
 from nl_lightning.cli.parsing import POSITION, whole
 from nl_lightning.cli.studies import OfStudy, Selected, Workers
 from nl_lightning.errors import UserError, terminal, visible
-from nl_lightning.study.files import overwriting
+from nl_lightning.study.files import overwriting, write_output
 from nl_lightning.study.recipe import load_recipe
+from nl_lightning.study.records import load_records
+from nl_lightning.study.study import STILLS
 
 if TYPE_CHECKING:
     from nl_lightning.data.datamodule import VideoDataModule
@@ -67,6 +69,32 @@ def weights_export(file: Path, *, to: Literal["caffe2", "slowfast"], out: Path, 
     return 0
 
 
+def weights_publish(which: Selected, *, out: Path = Path("results/weights"), overwrite: bool = False) -> int:
+    """Make weight files of finished runs, and their model card.
+
+    Others load them by name: nl.load_weights("c2d_r50_nl5@match").
+
+    Args:
+        out: folder; the files go to a folder of the recipe's name in it.
+        overwrite: replace files that nl-lightning didn't write.
+    """
+    study, recipe = which.load()
+    runs = [run for run in which.runs(parents=False) if run.is_done() and run.variant.clip != STILLS]
+    if not runs or len({run.seed for run in runs}) > 1:
+        raise UserError(f"{study.name}, recipe {recipe.name}: expected finished runs of one seed, found {len(runs)}")
+    with overwriting(overwrite), working(f"reading {len(runs)} checkpoints"):
+        from nl_lightning.report.card import card
+        from nl_lightning.train.publishing import publish
+
+        files = [publish(run, out / recipe.name) for run in runs]
+        names = [run.variant.name for run in runs]
+        records = [one for one in load_records(which.results, recipe.name)[0] if one.variant in names]
+        by_variant = {name: [one for one in records if one.variant == name] for name in names}
+        write_output(out / recipe.name / "README.md", card(study, recipe.name, by_variant, runs[0].seed).encode())
+    print_lines(f"{len(files)} networks and their card are in {out / recipe.name}")
+    return 0
+
+
 def complexity(which: Selected, *, explain: bool = False) -> int:
     """Count the parameters and multiply-adds of the variants of a study.
 
@@ -106,7 +134,7 @@ def attend(
 
     Args:
         video: a video file; its middle clip is taken.
-        weights: a weight file, as 'weights import' makes them.
+        weights: a weight file, as 'weights import' makes them, or a published network's name.
         block: a non-local block, by what it follows: res3.1.
         query: a position of the block's map, each number from 0.
         out: folder for the figures.
@@ -157,7 +185,7 @@ def predict(video: Sequence[Path], *, weights: Path, json: bool = False) -> int:
 
     Args:
         video: video files, and folders of them.
-        weights: a weight file, as 'weights import' makes them.
+        weights: a weight file, as 'weights import' makes them, or a published network's name.
         json: print JSON.
     """
     with working("reading the weights"):

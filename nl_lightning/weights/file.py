@@ -8,6 +8,7 @@ import argparse
 import itertools
 import json
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -28,6 +29,8 @@ from nl_lightning.study.files import write_output
 FORMAT = "nl-lightning 1"
 HEADER = "nl_lightning_header"
 """The key of a training checkpoint of ours that holds a :class:`WeightsHeader` in JSON."""
+PUBLISHED = Path("results/weights")
+"""Where published networks lie, a folder a recipe."""
 Colour = tuple[float, float, float]
 
 
@@ -125,7 +128,29 @@ def read_header(path: Path) -> WeightsHeader:
         return _header(file, path)
 
 
+def located(path: Path | str) -> Path:
+    """The file of a published network by its name, ``VARIANT@RECIPE``; any other path as it is.
+
+    Published networks lie in ``results/weights`` of the working folder, of a wheel, or of a checkout.
+
+    Raises:
+        UserError: no network of that name is published.
+    """
+    path = Path(path)
+    if not re.fullmatch(r"[\w-]+@[\w-]+", str(path)) or path.exists():
+        return path
+    variant, _, recipe = str(path).partition("@")
+    package = Path(__file__).resolve().parents[1]
+    folders = [place / PUBLISHED for place in (Path(), package, package.parent)]
+    found = next((file for folder in folders if (file := folder / recipe / f"{variant}.safetensors").is_file()), None)
+    if found is None:
+        known = {f"{file.stem}@{file.parent.name}" for folder in folders for file in folder.glob("*/*.safetensors")}
+        raise UserError(f"weights: no network {shown(str(path))} is published{nearest(str(path), known)}")
+    return found
+
+
 def _opened(path: Path) -> Any:
+    path = located(path)
     try:
         return safe_open(path, framework="pt")
     except FileNotFoundError:
@@ -149,6 +174,9 @@ def _header(file: Any, path: Path) -> WeightsHeader:
 
 def load_weights(path: Path | str) -> tuple[VideoResNet, WeightsHeader]:
     """The network of a weight file, in eval mode, and the header that says what its input is.
+
+    Args:
+        path: a file, or the name of a published network, as ``c2d_r50_nl5@match`` (:func:`located`).
 
     Raises:
         UserError: the file is missing or broken, its tensors are not those of its header, or it has no classifier.

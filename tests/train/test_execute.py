@@ -16,6 +16,7 @@ import torch
 import wandb
 from tiny_study import execute, planned, write_tiny_study
 
+import nl_lightning as nl
 from nl_lightning.cli import main
 from nl_lightning.errors import Stopped, UserError
 from nl_lightning.report.rescore import rescore_record
@@ -129,6 +130,46 @@ def test_a_run_ends_in_a_record_and_predictions(home: Path, finished: Run) -> No
     assert said.weights == digest({k.removeprefix("net."): v for k, v in weights(run).items() if k.startswith("net.")})
     assert said.loss == pytest.approx(-np.log(of_label).mean(), abs=1e-5)
     assert np.mean(np.array(said.by_class, float)) == pytest.approx(record.top1, abs=0.01)  # two videos of each
+
+
+def publish(run: Run, out: Path) -> list[str]:
+    of = [str(run.study.path), "--recipe", str(run.base.files[0]), "--results", str(run.results), "--variant", "nl"]
+    return ["weights", "publish", *of, "--out", str(out)]
+
+
+def test_a_run_is_published_with_its_card(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(publish(finished, tmp_path / "results" / "weights")) == 0
+    assert "1 networks and their card" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    net, header = nl.load_weights("nl@tiny")
+    held = {f"net.{name}": tensor for name, tensor in net.state_dict().items()}
+    assert all(torch.equal(tensor, held[name]) for name, tensor in weights(finished).items() if name in held)
+    assert len(held) == sum(name.startswith("net.") for name in weights(finished))
+    assert header.input.num_clips == 2
+    record = finished.state().record
+    assert record is not None
+    assert record.evidence is not None
+    card = (tmp_path / "results" / "weights" / "tiny" / "README.md").read_text()
+    (row,) = (line for line in card.splitlines() if line.startswith("| nl "))
+    for said in ("NL (one)", f"{record.top1:.1f} [", record.evidence.weights, "one only", f"{record.params:,}"):
+        assert said in row
+    with pytest.raises(UserError, match=re.escape("no network 'ml@tiny' is published; did you mean 'nl@tiny'?")):
+        nl.load_weights("ml@tiny")
+
+
+def test_only_the_tested_network_is_published(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Somebody trained on after the test, or copied another run's checkpoint there."""
+    content = torch.load(finished.checkpoint, weights_only=True)
+    content["state_dict"]["net.fc.bias"][0] += 1
+    torch.save(content, tmp_path / "last.ckpt")
+    monkeypatch.setattr(Run, "checkpoint", tmp_path / "last.ckpt")
+    assert main(publish(finished, tmp_path / "out")) == 2
+    assert "is not the network that its record was measured with" in capsys.readouterr().err
+    assert not list((tmp_path / "out").rglob("*.safetensors"))
 
 
 def _buffer(key: str) -> bool:

@@ -1,0 +1,108 @@
+"""The model card of published networks (``nl-lightning weights publish``): what they are, do and don't do."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from nl_lightning.report.collate import over_videos
+from nl_lightning.report.render import markdown_table
+from nl_lightning.report.words import called, interval, of_rows
+from nl_lightning.study.metrics import METRICS
+from nl_lightning.study.records import Record
+from nl_lightning.study.study import Study
+
+CARD = """\
+# Model card: {study} under the recipe {recipe}
+
+Written by `nl-lightning weights publish`. Every number comes from the committed records.
+
+{files} networks of seed {seed}, a safetensors file each. Its header says what the network is, what its input is,
+and which classes it knows.
+
+```python
+import nl_lightning as nl
+
+net, header = nl.load_weights("{example}@{recipe}")
+```
+
+`nl-lightning predict VIDEO --weights {example}@{recipe}` names classes, and `attend` and `reach` draw what it looks at.
+
+## What they are for
+
+- Use: to look at what the blocks do, and to check the study without training.
+- Not for: real videos, unless the recipe's data are real. A network knows the classes of its data only.
+- Not for: decisions about people.
+- Licence: that of this project, Apache-2.0.
+
+## Data and protocol
+
+- Recipe: [`{recipe}`](../../../experiments/recipes/{recipe}.yaml). Its header says what was chosen, and how.
+- Each network was tested on {videos} videos, {views} view{s} each. The test split chose nothing.
+- Content of the splits: {content}.
+- Code: {commits}. Machine: {machines}.
+
+## Numbers
+
+Percent of the test videos, with 95 % intervals over videos. Another training may differ by more: *all seeds* says how
+far the committed ones lie apart.
+
+{table}
+
+The last column is the beginning of a hash of all tensors. The record of the run has the same.
+"""
+
+
+def card(study: Study, recipe: str, records: Mapping[str, Sequence[Record]], seed: int) -> str:
+    """The page of one recipe's published networks.
+
+    Args:
+        study, recipe: what they are of.
+        records: all seeds of each published variant; the one of `seed` is the network that is published.
+        seed: whose networks they are.
+    """
+    shown = {name: next(one for one in of if one.seed == seed) for name, of in records.items()}
+    first = next(iter(shown.values()))
+    groups = list(dict.fromkeys(group for one in shown.values() for group in one.top1_by_group))
+    rows = [
+        [name, called(study, name), f"{one.params:,}", *_scores(one, groups), _seeds(records[name]), _hash(one)]
+        for name, one in shown.items()
+    ]
+    names = ["name", "network", "parameters", "score", *groups, "all seeds", "tensors"]
+    views = first.num_clips * first.num_crops
+    contents = [one.evidence.content for one in shown.values() if one.evidence]
+    return CARD.format(
+        study=study.name,
+        recipe=recipe,
+        files=len(shown),
+        seed=seed,
+        example=[*shown][-1],
+        videos=first.videos_expected,
+        views=views,
+        s="" if views == 1 else "s",
+        content=_all(f"{split} `{said}`" for content in contents for split, said in content.items()),
+        commits=_all(f"`{one.commit[:7]}`" for one in shown.values()),
+        machines=_all(one.machine.processor for one in shown.values() if one.machine),
+        table=markdown_table(of_rows(names, rows, labels=2)),
+    )
+
+
+def _all(words: Iterable[str]) -> str:
+    """Different words, in order."""
+    return ", ".join(dict.fromkeys(words)) or "not kept"
+
+
+def _scores(record: Record, groups: Sequence[str]) -> list[str]:
+    metric = next(metric for metric in METRICS.values() if metric.key in record.scores)
+    of = over_videos(record, metric)
+    score = f"{record.score(metric):.1f} {interval(of.low, of.high) if of else ''}"
+    return [score, *(f"{record.top1_by_group[one]:.1f}" if one in record.top1_by_group else "" for one in groups)]
+
+
+def _seeds(records: Sequence[Record]) -> str:
+    metric = next(metric for metric in METRICS.values() if metric.key in records[0].scores)
+    scores = [one.score(metric) for one in records]
+    if len(scores) == 1:
+        return "one only"
+    return f"{len(scores)}: {min(scores):.1f} to {max(scores):.1f}, mean {sum(scores) / len(scores):.1f}"
+
+
+def _hash(record: Record) -> str:
+    return record.evidence.weights if record.evidence else ""
