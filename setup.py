@@ -3,6 +3,7 @@
 Studies and recipes are found there from any folder, and the committed records say what to expect of a run.
 """
 
+import os
 import shutil
 from pathlib import Path
 
@@ -11,12 +12,12 @@ from setuptools.command.build_py import build_py
 
 
 class WithExperiments(build_py):
-    """Copies ``experiments`` and ``results/records`` into the package. An editable install finds them beside it."""
+    """Copies them into the package. An editable install finds them beside it."""
 
     def run(self) -> None:
         super().run()
         if not self.editable_mode:
-            for folder in ("experiments", "results/records"):
+            for folder in filter(os.path.isdir, ("experiments", "results/records", "results/weights")):
                 inside = Path(self.build_lib, "nl_lightning", folder)
                 shutil.rmtree(inside, ignore_errors=True)  # of an earlier build
                 shutil.copytree(folder, inside)

@@ -15,7 +15,7 @@ from typing import Any
 BEGAN, BEGAN_CPU = time.perf_counter(), time.process_time()
 
 import torch  # noqa: E402
-from lightning.pytorch.callbacks import Callback  # noqa: E402
+from pytorch_lightning.callbacks import Callback  # noqa: E402
 
 try:
     from nl_lightning.train.lightning_cli import VideoCLI

@@ -303,7 +303,7 @@ def test_what_only_looks_imports_nothing_that_a_study_names(home: Path, small_st
         "import sys\nfrom nl_lightning.cli import main\n"
         "for words in sys.argv[1:]:\n"
         "    main(words.split())\n"
-        "    print('LOADED', words, *(n for n in ('torch', 'lightning', 'evil') if n in sys.modules), sep=': ')"
+        "    print('LOADED', words, *(n for n in ('torch', 'pytorch_lightning', 'evil') if n in sys.modules), sep=': ')"
     )
     ended = subprocess.run(
         [sys.executable, "-c", script, *LOOKING], capture_output=True, text=True,

@@ -21,7 +21,7 @@ def test_importing_it_imports_nothing_heavy() -> None:
         [sys.executable, "-c", "import sys, nl_lightning; dir(nl_lightning); print(*sys.modules)"],
         capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
-    heavy = {"torch", "numpy", "lightning", "jsonargparse", "importlib.metadata", "yaml", "pandas"}
+    heavy = {"torch", "numpy", "pytorch_lightning", "jsonargparse", "importlib.metadata", "yaml", "pandas"}
     assert not heavy & set(said)
     assert [name for name in said if name.startswith("nl_lightning")] == ["nl_lightning"]
 

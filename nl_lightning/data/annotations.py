@@ -17,7 +17,7 @@ from pathlib import Path
 from sys import intern
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_warn
 
 from nl_lightning.data.locating import composed, ends_as_video, located, youtube_id
 from nl_lightning.data.videos import Labels, VideoList

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning as L
 import numpy as np
+import pytorch_lightning as L
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from nl_lightning.data.annotations import read_annotation

@@ -179,9 +179,12 @@ def library(name: str) -> ModuleType:
             raise ImportError("no FFmpeg")
         return module
     except (ImportError, OSError, RuntimeError) as error:
-        needs = " and FFmpeg's shared libraries, 4 to 8 (apt-get install ffmpeg)" if name == "torchcodec" else ""
+        needs = {
+            "decord": "decord",
+            "torchcodec": "'nl-lightning[torchcodec]' and FFmpeg's shared libraries, 4 to 8 (apt-get install ffmpeg)",
+        }
         raise UserError(
-            f"data.decoder is {name}, which can't be loaded here ({reason(error)}): it needs pip install {name}{needs}"
+            f"data.decoder is {name}, which can't be loaded here ({reason(error)}): it needs pip install {needs[name]}"
         ) from None
 
 

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from lightning.pytorch.utilities import rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_warn
 
 from nl_lightning.data.videos import VideoList
 from nl_lightning.errors import UserError

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from nl_lightning.data.manifest import portable, read_table, write_table
 from nl_lightning.data.packets import DecodeError, stretch
 from nl_lightning.data.videos import Names, VideoList, below
-from nl_lightning.errors import UserError, bars
+from nl_lightning.errors import UserError, bars, from_extra
 from nl_lightning.study.border import checked, parse_json
 from nl_lightning.study.lock import alone
 
@@ -72,7 +72,8 @@ def write_shards(splits: Mapping[str, VideoList], root: Path, folder: Path, shar
 
 def _write_tars(labels: Mapping[str, int], root: Path, folder: Path, shard_bytes: int) -> None:
     """Write the shards that aren't there yet. The last one that is there may be half."""
-    from webdataset import ShardWriter  # takes seconds: torch
+    with from_extra("shards"):
+        from webdataset import ShardWriter  # takes seconds: torch
 
     names, whole = list(labels), sorted(folder.glob("*.tar"))[:-1]
     done = _places(whole, names)

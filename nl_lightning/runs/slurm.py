@@ -18,19 +18,21 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import submitit
 from pydantic import Field
-from submitit.core.utils import DelayedSubmission, FailedJobError
 
-from nl_lightning.errors import UserError
+from nl_lightning.errors import UserError, from_extra
 from nl_lightning.runs import schedule
 from nl_lightning.runs.processes import HELD, start
 from nl_lightning.runs.schedule import Slots
 from nl_lightning.study.files import write_atomically
 from nl_lightning.study.lock import BEAT, STALE
 from nl_lightning.study.run import Run, State, identified, noted
+
+if TYPE_CHECKING:
+    import submitit  # of an extra
+    from submitit.core.utils import DelayedSubmission
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,10 @@ class Job:
         if code and not self.run.is_done():
             raise subprocess.CalledProcessError(code, self.command)
 
-    def checkpoint(self) -> DelayedSubmission:
+    def checkpoint(self) -> "DelayedSubmission":
         """What submitit requeues: the same again."""
+        from submitit.core.utils import DelayedSubmission
+
         return DelayedSubmission(self)
 
     def _check(self) -> None:
@@ -153,6 +157,8 @@ class Job:
 
 def _in_grace_time() -> bool:
     """Whether this is a job of Slurm that is told to stop and runs all the same: neither cancelled nor requeued."""
+    import submitit
+
     job = submitit.JobEnvironment()
     if job.cluster != Slurm.name:
         return False
@@ -172,6 +178,8 @@ class Slurm:
         if shutil.which("sbatch") is None or shutil.which("srun") is None:
             raise UserError("--cluster slurm: no sbatch here; call this where jobs are submitted")
         self.settings = settings
+        with from_extra("slurm"):
+            import submitit
         self.executor = submitit.SlurmExecutor(settings.folder, max_num_timeout=settings.turns)
 
     def submit(self, run: Run, parent: str | None) -> str:
@@ -186,6 +194,8 @@ class Slurm:
             srun_args=[f"--cpus-per-task={cores}", "--kill-on-bad-exit=1"],
             additional_parameters={"requeue": True, "kill_on_invalid_dep": "yes", **options},
         )
+        from submitit.core.utils import FailedJobError
+
         job = Job(run, _command(run), {"OMP_NUM_THREADS": str(cores)}, patience=self.settings.patience)
         try:
             with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises as well
@@ -218,10 +228,12 @@ class Local:
     name: Literal["local"] = "local"
 
     def __init__(self, settings: ClusterSettings) -> None:
+        with from_extra("slurm"):
+            import submitit
         self.executor = submitit.LocalExecutor(settings.folder)
         self.executor.update_parameters(timeout_min=60 * 24 * 365)
         self.workers, self.slots = settings.workers, Slots(settings.workers)
-        self.jobs: list[submitit.Job[None]] = []  # kept: a process is waited for by the object that started it
+        self.jobs: list["submitit.Job[None]"] = []  # kept: a process is waited for by the object that started it
 
     def submit(self, run: Run, parent: str | None) -> str:
         """Start a job, which waits for the job `parent` and for a free slot, and return its id."""

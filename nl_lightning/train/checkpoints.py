@@ -20,11 +20,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
+import pytorch_lightning as L
 import torch
-from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.plugins.io import TorchCheckpointIO
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from nl_lightning.data.together import from_all
@@ -34,7 +34,7 @@ from nl_lightning.study.run import CHECKPOINT, PREVIOUS
 from nl_lightning.weights.file import HEADER
 from nl_lightning.weights.safe import read_torch
 
-VERSIONS = ("torch", "torchvision", "lightning", "decord", "av", "numpy", "wandb")
+VERSIONS = ("torch", "torchvision", "pytorch-lightning", "decord", "av", "numpy", "wandb")
 """Packages whose versions a record names: those that can change a number."""
 
 
@@ -223,7 +223,7 @@ def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in VERSIONS:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # decord has no wheel for every machine
-            found[package] = importlib.metadata.version(package)
+            found[package.removeprefix("pytorch-")] = importlib.metadata.version(package)  # the name in all records
     return found
 
 

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import jsonargparse
-import lightning as L
+import pytorch_lightning as L
 import yaml
-from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning_fabric.utilities.warnings import PossibleUserWarning
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, ProgressBar
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from nl_lightning.data.datamodule import VideoDataModule
 from nl_lightning.errors import Stopped, UserError, nearest, say, stop_on_signals, visible
@@ -299,7 +299,7 @@ def _free_folder() -> Path:
 
 def _quiet() -> None:
     """Leave out what Lightning says of itself; warnings that stay are one line, without a place in a file."""
-    for logger in ("lightning.pytorch", "lightning.fabric"):
+    for logger in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(logger).setLevel(logging.WARNING)  # devices, seeds, advertisements
     for category in (PossibleUserWarning, FutureWarning, DeprecationWarning):
         warnings.filterwarnings("ignore", category=category)

@@ -211,9 +211,9 @@ def test_absolute_numbers_compare_on_the_papers_data_only(table2: Study, tmp_pat
 def test_looking_at_a_study_imports_no_torch() -> None:
     code = (
         "import sys, nl_lightning.study.loading, nl_lightning.study.run, nl_lightning.report\n"
-        "slow = {'torch', 'lightning', 'pandas', 'torchvision'} & set(sys.modules)\n"
+        "slow = {'torch', 'pytorch_lightning', 'pandas', 'torchvision'} & set(sys.modules)\n"
         "import nl_lightning.report.render\n"
-        "print(sorted(slow), sorted({'torch', 'lightning', 'torchvision'} & set(sys.modules)))"
+        "print(sorted(slow), sorted({'torch', 'pytorch_lightning', 'torchvision'} & set(sys.modules)))"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output == "[] []\n"

@@ -5,9 +5,9 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import lightning as L
 import numpy as np
 import pytest
+import pytorch_lightning as L
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader

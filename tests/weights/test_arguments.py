@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import pytest
+import pytorch_lightning as L
 import torch
 
 from nl_lightning.cli import main

@@ -7,9 +7,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import pytest
+import pytorch_lightning as L
 import torch
 
 from nl_lightning.cli import main

@@ -1,0 +1,97 @@
+"""What is said of the project to tools: dependencies, pins, versions, images, templates."""
+
+import ast
+import importlib.metadata
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from tiny_study import write_tiny_study
+
+import nl_lightning as nl
+from nl_lightning.cli import main
+from nl_lightning.errors import UserError
+from nl_lightning.runs.slurm import ClusterSettings, cluster_of
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PINS = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if line[0] != "#")
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+OF_USERS = ("slurm", "shards", "torchcodec", "tensorboard")
+"""Extras that commands ask for."""
+
+
+def requirements(*extras: str) -> list[Requirement]:
+    """Of the package and of extras, without those on itself."""
+    stated = [*PROJECT["dependencies"], *(line for extra in extras for line in EXTRAS[extra])]
+    return [one for one in map(Requirement, stated) if one.name != PROJECT["name"]]
+
+
+def test_every_dependency_is_pinned_within_its_bounds() -> None:
+    pinned = {canonicalize_name(name): version for name, version in PINS.items()}
+    assert len(pinned) == len(PINS)
+    assert list(PINS) == sorted(PINS, key=str.lower)
+    for one in requirements(*EXTRAS):
+        assert one.specifier, one  # oldest version tried
+        assert one.specifier.contains(pinned[canonicalize_name(one.name)]), one
+
+
+def test_what_is_pinned_is_what_the_tests_run_on() -> None:
+    for one in requirements(*OF_USERS):
+        assert importlib.metadata.version(one.name).partition("+")[0] == PINS[one.name]
+
+
+def test_the_base_is_what_every_user_needs() -> None:
+    base = {one.name for one in requirements()}
+    assert base >= {"pytorch-lightning", "torch", "torchvision", "decord", "wandb", "pandas"}
+    for extra in OF_USERS:
+        assert not base & {Requirement(line).name for line in EXTRAS[extra]}
+    assert {extra for line in EXTRAS["all"] for extra in Requirement(line).extras} == set(OF_USERS)
+    assert "all" in {extra for line in EXTRAS["dev"] for extra in Requirement(line).extras}
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+def test_the_package_imports_only_what_it_depends_on() -> None:
+    ships = importlib.metadata.packages_distributions()
+    declared = {canonicalize_name(one.name) for one in requirements(*OF_USERS)}
+    taken = {
+        module.partition(".")[0]
+        for path in (ROOT / "nl_lightning").rglob("*.py")
+        for module in imports(ast.parse(path.read_text()))
+    }
+    others = taken - sys.stdlib_module_names - {"nl_lightning"}
+    assert [name for name in others if not declared & {canonicalize_name(one) for one in ships[name]}] == []
+
+
+def test_a_missing_extra_is_one_line_with_the_command(
+    tmp_path: Path, small_videos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in ("submitit", "webdataset", "torch.utils.tensorboard"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=r"^submitit isn't installed here: pip install 'nl-lightning\[slurm\]'$"):
+        cluster_of(ClusterSettings("local", tmp_path))
+    write_tiny_study(tmp_path, small_videos)
+    monkeypatch.chdir(tmp_path)
+    assert main(["status", "study.yaml", "--recipe", "tiny.yaml"]) == 0
+    assert main(["data", "shards", "tiny.yaml", "--out", "packed"]) == 2
+    assert "webdataset isn't installed here: pip install 'nl-lightning[shards]'" in capsys.readouterr().err
+
+
+def test_one_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert PROJECT["dynamic"] == ["version"]
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"nl-lightning {nl.__version__}\n"
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == nl.__version__
+    assert f"## [{nl.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
