@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PINS = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if line[0] != "#")
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
-OF_USERS = ("slurm", "shards", "torchcodec", "tensorboard")
+OF_USERS = [extra for extra in EXTRAS if extra not in ("all", "docs", "dev")]
 """Extras that commands ask for."""
 
 
@@ -78,13 +78,15 @@ def test_the_package_imports_only_what_it_depends_on() -> None:
 def test_a_missing_extra_is_one_line_with_the_command(
     tmp_path: Path, small_videos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for module in ("submitit", "webdataset", "torch.utils.tensorboard"):
+    for module in ("submitit", "webdataset", "tensorboard"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError, match=r"^submitit isn't installed here: pip install 'nl-lightning\[slurm\]'$"):
         cluster_of(ClusterSettings("local", tmp_path))
     write_tiny_study(tmp_path, small_videos)
     monkeypatch.chdir(tmp_path)
     assert main(["status", "study.yaml", "--recipe", "tiny.yaml"]) == 0
+    assert main(["run", "study.yaml", "--recipe", "tiny.yaml", "--logger", "tensorboard"]) == 2
+    assert "tensorboard isn't installed here: pip install 'nl-lightning[tensorboard]'" in capsys.readouterr().err
     assert main(["data", "shards", "tiny.yaml", "--out", "packed"]) == 2
     assert "webdataset isn't installed here: pip install 'nl-lightning[shards]'" in capsys.readouterr().err
 

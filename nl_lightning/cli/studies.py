@@ -5,6 +5,7 @@ Commands that only look (``status``, ``report``, ``sweeps``, ``run --dry-run``) 
 study or a recipe names.
 """
 
+import importlib
 import os
 import shlex
 from collections import Counter
@@ -15,11 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from nl_lightning.cli.output import plain_table, print_lines, working
 from nl_lightning.cli.parsing import KEY_VALUE, OPTION, SEED, SEVERAL, number, whole
-from nl_lightning.errors import UserError, mistake, terminal, visible
+from nl_lightning.errors import UserError, from_extra, mistake, terminal, visible
 from nl_lightning.study.files import overwriting, read_text, refuse_foreign, write_output
 from nl_lightning.study.loading import find_study, load_study
 from nl_lightning.study.recipe import Recipe, load_recipe, with_stills
-from nl_lightning.study.run import CHECKPOINT_MINUTES, Run, plan, to_run_again
+from nl_lightning.study.run import CHECKPOINT_MINUTES, Logger, Run, plan, to_run_again
 from nl_lightning.study.study import Study
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class OfStudy:
     results: Path = MY_RESULTS
 
     def load(self) -> tuple[Study, Recipe]:
+        """The study as the recipe trains it, and the recipe."""
         study = load_study(find_study(self.study))
         recipe = load_recipe(self.recipe or study.recipe)
         recipe.check_measures(study)
@@ -111,6 +113,7 @@ def run(
     failed: bool = False,
     parents: Literal["train", "wait"] = "train",
     checkpoint_minutes: Minutes = CHECKPOINT_MINUTES,
+    logger: Logger = "wandb",
     expect: str | None = None,
     compare: Path | None = None,
     cluster: Literal["slurm", "local"] | None = None,
@@ -129,6 +132,7 @@ def run(
         failed: only runs that failed or were interrupted, wherever they ran.
         parents: runs that others start from: train them first, or wait until somebody has.
         checkpoint_minutes: most minutes between two checkpoints; there is one after each epoch too.
+        logger: who is told the curves: W&B, files for TensorBoard or of CSV in each run's folder, or nobody.
         expect: refuse variants that are defined otherwise (sweeps use it: VARIANT=HASH ...).
         compare: a results folder whose records say what to expect of each row (default: that of the study's checkout).
         cluster: submit a job for each run and return: to Slurm, or in the background of this machine.
@@ -138,7 +142,10 @@ def run(
     from nl_lightning.tracking import agent, sweeps
 
     def planned() -> list[Run]:
-        runs = [replace(one, checkpoint_minutes=checkpoint_minutes) for one in which.runs(parents == "train")]
+        if agent.is_present() and logger != "wandb":
+            raise UserError(f"--logger {logger}: a W&B agent's runs tell W&B")
+        runs = which.runs(parents == "train")
+        runs = [replace(one, checkpoint_minutes=checkpoint_minutes, logger=logger) for one in runs]
         if failed and not (runs := to_run_again(found := runs)):
             counts = _counts(one.state().name for one in found)
             raise UserError(f"nothing has failed or was interrupted: {counts}; 'nl-lightning status' shows each run")
@@ -148,6 +155,9 @@ def run(
             sweeps.check_expected(runs[0].study, runs[0].base, expect, [one.variant.name for one in runs])
         return runs
 
+    if logger == "tensorboard":
+        with from_extra("tensorboard"):
+            importlib.import_module("tensorboard")
     if agent.is_present():  # this is the command of a W&B agent, for one point of a sweep
         from nl_lightning.runs.schedule import run_all
 

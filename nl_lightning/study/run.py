@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import Field
 
@@ -34,6 +34,8 @@ PREVIOUS = "previous.ckpt"
 """Name of the checkpoint before it, in the same folder."""
 CHECKPOINT_MINUTES = 10.0
 """From one checkpoint to the next, at most; there is one after every epoch as well."""
+Logger = Literal["wandb", "tensorboard", "csv", "none"]
+"""Who is told a run's curves: W&B, or files in the run's folder."""
 AGAIN = ("failed", "interrupted", "preempted")
 """States of a run that was begun and hasn't its record."""
 
@@ -105,6 +107,7 @@ class Run:
         seed: of weights, sample order and augmentation.
         results: folder of records, predictions, tables and runs.
         checkpoint_minutes: from one checkpoint to the next, at most. (It changes no number.)
+        logger: who is told its curves.
     """
 
     study: Study
@@ -113,34 +116,42 @@ class Run:
     seed: int
     results: Path
     checkpoint_minutes: float = CHECKPOINT_MINUTES
+    logger: Logger = "wandb"
 
     def __post_init__(self) -> None:
         checked(Seed, self.seed, "seed")
 
     @functools.cached_property
     def recipe(self) -> Recipe:
+        """The recipe as the variant is trained under it."""
         return self.base.with_clip(self.variant.clip)
 
     @functools.cached_property
     def config_hash(self) -> str:
+        """The hash of everything that can change its numbers."""
         return run_hash(self.study, self.base, self.variant.name, self.seed)
 
     def state(self) -> State:
+        """Where it stands, by its files."""
         return state(self.results, self.study, self.base, self.variant.name, self.seed)
 
     def is_done(self) -> bool:
+        """Whether it has its record."""
         return self.state().name == "done"
 
     @property
     def name(self) -> str:
+        """What people call it."""
         return f"{self.variant.name} seed {self.seed}"
 
     @property
     def folder(self) -> Path:
+        """Where its checkpoints and its marker are."""
         return self.marker.parent
 
     @property
     def checkpoint(self) -> Path:
+        """Its newest weights."""
         return self.folder / CHECKPOINT
 
     @property
@@ -152,6 +163,7 @@ class Run:
 
     @property
     def predictions(self) -> Path:
+        """What its test gave of each video."""
         return predictions_path(self.results, self.recipe.name, self.variant.name, self.seed, self.config_hash)
 
     def arguments(self) -> list[str]:
@@ -171,10 +183,7 @@ class Run:
     def commands(self) -> list[str]:
         """The commands by which a person would do the same, without the record."""
         arguments = shlex.join(self.arguments())
-        return [
-            f"nl-lightning fit {arguments}",
-            f"nl-lightning test {arguments} --ckpt_path={self.checkpoint}",
-        ]
+        return [f"nl-lightning fit {arguments}", f"nl-lightning test {arguments} --ckpt_path={self.checkpoint}"]
 
     def tables(self) -> list[str]:
         """The tables of the study with a row of this variant."""
@@ -198,6 +207,7 @@ class Run:
         return noted(Begun, self.folder / "wandb.json") or Begun()
 
     def note_wandb(self, run_id: str, sweep: str | None) -> None:
+        """Note as which W&B run, and of which sweep, it was begun."""
         write_atomically(self.folder / "wandb.json", json.dumps({"id": run_id, "sweep": sweep}))
 
     @property
@@ -213,7 +223,7 @@ class Run:
     def identity(self) -> list[str]:
         """What names this run to :mod:`nl_lightning.runs.worker`."""
         named = (self.study.path, self.variant.name, self.base.files[0], self.seed, self.results)
-        return [*map(str, named), str(self.checkpoint_minutes)]
+        return [*map(str, named), str(self.checkpoint_minutes), self.logger]
 
     @property
     def marker(self) -> Path:
@@ -260,8 +270,7 @@ def marker_path(results: Path, recipe: str, variant: str, seed: int) -> Path:
 
 def state(results: Path, study: Study, recipe: Recipe, variant: str, seed: int) -> State:
     """Where a run of a study stands. `recipe` is the plain one, without a variant's clip."""
-    lacking = _lacking_overlay(study, recipe, variant)
-    if lacking is not None:
+    if (lacking := _lacking_overlay(study, recipe, variant)) is not None:
         return State("missing", lacking)
     expected = run_hash(study, recipe, variant, seed)
     recorded = State("missing")
@@ -274,8 +283,7 @@ def state(results: Path, study: Study, recipe: Recipe, variant: str, seed: int) 
     if recorded.name == "done":
         return recorded
     marker = marker_path(results, recipe.name, variant, seed)
-    who = holder(marker.parent)
-    if who is not None:
+    if (who := holder(marker.parent)) is not None:
         return State("running", str(who))
     marked = _marked(marker, expected)
     if marked is None and recorded.name == "missing" and marker.parent.is_dir():
@@ -285,8 +293,7 @@ def state(results: Path, study: Study, recipe: Recipe, variant: str, seed: int) 
 
 def state_by_record(study: Study, recipe: Recipe, variant: str, seed: int, record: Record | None) -> State:
     """Where a run stands as far as a record of it says, wherever that was found: done, stale or missing."""
-    lacking = _lacking_overlay(study, recipe, variant)
-    if lacking is not None:
+    if (lacking := _lacking_overlay(study, recipe, variant)) is not None:
         return State("missing", lacking)
     return _recorded(record, run_hash(study, recipe, variant, seed), study.variant(variant).init_from)
 
@@ -361,8 +368,9 @@ def plan(
 
 
 def identified(
-    study: str, variant: str, recipe: str, seed: str, results: str, checkpoint_minutes: str = str(CHECKPOINT_MINUTES)
-) -> Run:
+    study: str, variant: str, recipe: str, seed: str, results: str,
+    checkpoint_minutes: str = str(CHECKPOINT_MINUTES), logger: str = "wandb",
+) -> Run:  # fmt: skip
     """The run of this :meth:`Run.identity`, as its files are now. UserError if it names none."""
     try:
         numbers = int(seed), float(checkpoint_minutes)
@@ -370,7 +378,7 @@ def identified(
         raise UserError(f"{seed}, {checkpoint_minutes}: expected a seed and minutes between checkpoints") from None
     under = load_recipe(recipe)
     of = with_stills(load_study(Path(study)), under)
-    return Run(of, of.variant(variant), under, numbers[0], Path(results), numbers[1])
+    return Run(of, of.variant(variant), under, numbers[0], Path(results), numbers[1], cast(Logger, logger))
 
 
 def begun(study: Study, base: Recipe, results: Path) -> list[Run]:

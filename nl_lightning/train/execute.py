@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 import pytorch_lightning as L
 import torch
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
 from nl_lightning.data.datamodule import VideoDataModule
 from nl_lightning.data.videos import below
@@ -64,7 +64,7 @@ def execute(run: Run, held: Lock | None, tracker: Tracker) -> Record | None:
     callbacks[:] = [progress, curve, *callbacks, clock, meter]  # the saver, which keeps the curve, comes after it
     if held is not None:
         (run.folder / "resolved.yaml").write_text(cli.parser.dump(cli.config, skip_none=False))
-        trainer.loggers = [WandbLogger(experiment=tracker.begin(run), save_dir=run.folder, log_model=False)]
+        trainer.loggers = _loggers(run, tracker)
 
     from_checkpoint = newest_whole(run.checkpoint, speaks=held is not None)
     with cli.files.mistakes_named():
@@ -78,6 +78,15 @@ def execute(run: Run, held: Lock | None, tracker: Tracker) -> Record | None:
     write_record(run.results, record)
     tracker.end(record)
     return record
+
+
+def _loggers(run: Run, tracker: Tracker) -> list[Logger]:
+    """Who is told the curves, as Lightning has them. Each attempt has a CSV file of its own."""
+    if run.logger == "wandb":
+        return [WandbLogger(experiment=tracker.begin(run), save_dir=run.folder, log_model=False)]
+    if run.logger == "csv":
+        return [CSVLogger(run.folder, "csv")]
+    return [TensorBoardLogger(run.folder, "tensorboard", "")] if run.logger == "tensorboard" else []
 
 
 def _callback(trainer: L.Trainer, kind: type[C]) -> C:

@@ -1,5 +1,7 @@
 """Runs as the runner starts them, on a few small generated videos: records, resuming, long clips, faults."""
 
+import csv
+import dataclasses
 import platform
 import re
 import shlex
@@ -23,6 +25,7 @@ from nl_lightning.report.rescore import rescore_record
 from nl_lightning.study.packing import unpack, unpack_numbers
 from nl_lightning.study.records import record_path, videos_hash
 from nl_lightning.study.run import Run
+from nl_lightning.tracking import log as tracking
 from nl_lightning.train import checkpoints
 from nl_lightning.train import execute as execution
 from nl_lightning.train.callbacks import Progress
@@ -78,6 +81,29 @@ def finished(home: Path) -> Run:
         offline(home, patch)
         assert execute(run) == 0
     return run
+
+
+def test_curves_go_to_a_csv_file_in_place_of_wandb(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change(folder, ONE_EPOCH)
+    monkeypatch.setattr(wandb, "init", lambda **_: pytest.fail("W&B is told"))
+    run = dataclasses.replace(planned(folder, "c2d"), logger="csv")
+    assert execute(run) == 0
+    with (run.folder / "csv" / "version_0" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert run.state().record is not None
+    assert [float(row["test/top1"]) for row in rows if row["test/top1"]] == [
+        pytest.approx(run.state().record.top1, abs=1e-3)
+    ]
+    assert any(row["train/loss_epoch"] for row in rows)
+
+
+@pytest.mark.parametrize(("name", "files"), [("tensorboard", "tensorboard/events.*"), ("none", "*")])
+def test_curves_go_to_tensorboard_or_nowhere(name: str, files: str, tmp_path: Path, folder: Path) -> None:
+    run = dataclasses.replace(planned(folder, "c2d"), logger=name)
+    for logger in execution._loggers(run, tracking):
+        logger.log_metrics({"train/loss_epoch": 1.0}, step=3)
+        logger.finalize("success")
+    assert len(list(run.folder.glob(files))) == (name == "tensorboard")
 
 
 def weights(run: Run) -> dict[str, Any]:
