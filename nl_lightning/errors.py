@@ -96,10 +96,10 @@ def mistake(error: BaseException) -> str | None:
 
 
 def visible(text: object) -> str:
-    """The text as one line that a terminal can't take for a command.
+    r"""The text as one line that a terminal can't take for a command.
 
     Names, paths and messages from outside may hold escape sequences, line breaks, or bytes that are no text. Those are
-    shown as Python writes them: ``\\x1b[2J``.
+    shown as Python writes them: ``\x1b[2J``.
     """
     return "".join(
         each if each.isprintable() or unicodedata.category(each) == "Zs" else each.encode("unicode_escape").decode()
@@ -209,6 +209,7 @@ class Postponed:
         self._before: dict[signal.Signals, Any] = {}
 
     def begin(self) -> None:
+        """From now on, stop signals wait."""
         if not self._before:
             self._before = {each: signal.signal(each, self._keep) for each in _heard()}
 

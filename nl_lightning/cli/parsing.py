@@ -31,6 +31,7 @@ class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, with the nearest known word, and without the usage."""
 
     def error(self, message: str) -> NoReturn:
+        """Refuse the words: a UserError with the nearest known one."""
         unknown = re.search(r"(?:invalid choice: '|unrecognized arguments: )([^' =]+)", message)
         choices = re.findall(r"'([^']+)'", message.partition("choose from")[2]) or self._option_string_actions
         near = difflib.get_close_matches(unknown[1], choices, n=1) if unknown else []
@@ -38,6 +39,7 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message[:500]}{hint} (see {self.prog} --help)")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as argparse does, but leave no word over."""
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:  # said by the parser of the command, which knows its options
             self.error(f"unrecognized arguments: {' '.join(unknown)}")

@@ -219,6 +219,7 @@ class DataSet:
     workers: Workers = CORES
 
     def load(self) -> "VideoDataModule":
+        """The data of the recipe; what is generated is there then."""
         from nl_lightning.train.lightning_cli import data_of  # takes seconds: torch
 
         root = [f"--data.root={self.root}"] if self.root is not None else []

@@ -104,7 +104,7 @@ def read_table(file: Path, schema: pa.Schema, what: str, remedy: str) -> pa.Tabl
 
 
 def portable(name: str) -> str:
-    """A name as a text: bytes in a file's name that are no text are written as ``\\udcff``."""
+    r"""A name as a text: bytes in a file's name that are no text are written as ``\udcff``."""
     return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode()
 
 

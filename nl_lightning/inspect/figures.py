@@ -51,6 +51,7 @@ class Attention:
 
     @property
     def signed(self) -> bool:
+        """Whether it is of both signs."""
         return bool((self.weights < 0).any())
 
 

@@ -206,6 +206,8 @@ def conv_norm(
 
 
 class FastBottleneck(Bottleneck):
+    """:class:`Bottleneck` with each convolution and its batch normalisation in one."""
+
     def forward(self, x: Float[Tensor, "N C T H W"]) -> Float[Tensor, "N D T h w"]:
         y = conv_norm(x, self.conv1, self.bn1)
         y = conv_norm(y, self.conv2, self.bn2)

@@ -102,6 +102,7 @@ def convolution(channels: int, out: int, kernel: Triple, stride: Triple = (1, 1,
 
 
 def half(kernel: Triple) -> Triple:
+    """The padding that keeps the size."""
     t, h, w = kernel
     return t // 2, h // 2, w // 2
 

@@ -1,6 +1,4 @@
-"""The words of claims: verdicts part by part, their reasons, and what is claimed. Plain text, as in
-:mod:`~nl_lightning.report.words`.
-"""
+"""The words of claims: verdicts part by part, their reasons, and what is claimed. Plain text."""
 
 import math
 from collections.abc import Mapping, Sequence

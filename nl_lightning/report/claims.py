@@ -106,6 +106,7 @@ class Verdict:
 
     @property
     def comparisons(self) -> tuple[Comparison, ...]:
+        """All comparisons of its parts."""
         return tuple(comparison for part in self.parts for comparison in part.comparisons)
 
     @property

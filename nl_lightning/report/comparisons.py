@@ -251,8 +251,10 @@ def _own_cost(study: Study, one: Comparison) -> float | None:
 
 
 def _reported(study: Study, check: Check, variant: str, than: str) -> float | None:
-    """The reported difference, in points. Of a cost: what the claim says, or else the quotient of two cost ratios of
-    one table (they have one baseline)."""
+    """The reported difference, in points.
+
+    Of a cost: what the claim says, or else the quotient of two cost ratios of one table (they have one baseline).
+    """
     if check.curve is not None:
         return None
     if check.cost is None:

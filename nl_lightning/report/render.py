@@ -210,7 +210,7 @@ psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega"""
 
 
 def latex(text: str) -> str:
-    """A text as one line of ASCII that pdflatex compiles; what it has no letter for is an ``\\nlletter``."""
+    r"""A text as one line of ASCII that pdflatex compiles; what it has no letter for is an ``\nlletter``."""
     if text in HOLES:
         return rf"\emph{{{text}}}"
     letters = "".join(map(_letter, unicodedata.normalize("NFC", one_line(text))))

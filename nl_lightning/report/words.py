@@ -67,6 +67,7 @@ def interval_of(difference: Difference) -> str:
 
 
 def p_value(p: float) -> str:
+    """A p-value in words."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
@@ -89,6 +90,7 @@ def called(study: Study, variant: str, table: str | None = None) -> str:
 
 
 def title(table: Table) -> str:
+    """The heading of a table."""
     return f"Table {table.name}. {table.caption}"
 
 

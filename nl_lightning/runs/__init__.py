@@ -1,0 +1,1 @@
+"""Bringing runs to their records: processes, schedules, clusters."""

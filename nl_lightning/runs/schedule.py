@@ -71,9 +71,11 @@ class Slots:
         self.gpus = [[gpus[(slot * each + i) % len(gpus)] for i in range(each) if gpus] for slot in range(workers)]
 
     def take(self) -> int:
+        """The lowest free slot; it is taken now."""
         return self.free.pop(0)
 
     def give_back(self, slot: int) -> None:
+        """The slot is free again."""
         self.free.append(slot)
 
     def environment(self, slot: int) -> dict[str, str]:

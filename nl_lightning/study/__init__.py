@@ -1,0 +1,1 @@
+"""Studies, recipes, runs and records as plain data. No torch."""

@@ -95,10 +95,10 @@ def _cut(text: str, most: int = 60) -> str:
 
 
 def checked(type_: type[T], raw: object, at: str, *, unknown: Literal["refuse", "ignore"] = "refuse") -> T:
-    """An instance of `type_` made of plain data; UserError, in one line, if the data aren't of this type.
+    r"""An instance of `type_` made of plain data; UserError, in one line, if the data aren't of this type.
 
     Nothing is converted, except that an integer is taken for a float and a list for a tuple. Numbers are finite. A text
-    that isn't Unicode, such as a file name with odd bytes, gets these bytes escaped (``\\udcff``).
+    that isn't Unicode, such as a file name with odd bytes, gets these bytes escaped (``\udcff``).
 
     Args:
         type_: a dataclass, ``dict[str, X]``, ``list[X]``, ``tuple[X, ...]``, a ``Literal``, or ``Annotated`` with

@@ -27,6 +27,8 @@ def _compared(names: list[str]) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
+    """Two variants, to be compared."""
+
     variant: str
     than: str
 
@@ -36,6 +38,7 @@ class Pair:
 
     @property
     def pair(self) -> tuple[str, str]:
+        """The variant, and the one that it is compared with."""
         return self.variant, self.than
 
 
@@ -165,6 +168,8 @@ class _Part:
 
 @dataclass(frozen=True, kw_only=True)
 class StatedClaim:
+    """A claim as a file states it."""
+
     id: Name
     text: Line
     table: str | None = None
@@ -177,6 +182,7 @@ class StatedClaim:
             raise ValueError("a claim has one of 'parts', 'checks' (its direction), and a 'note' why nothing checks it")
 
     def claim(self) -> Claim:
+        """As what reports judge."""
         if self.parts is not None:
             parts = [each.part() for each in self.parts]
         elif self.checks is not None:

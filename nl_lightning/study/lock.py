@@ -45,6 +45,7 @@ class Holder:
 
     @staticmethod
     def this() -> "Holder":
+        """This process."""
         try:
             processes = os.readlink("/proc/self/ns/pid")  # two containers on a machine number theirs alike
         except OSError:

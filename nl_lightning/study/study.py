@@ -231,6 +231,7 @@ class Learned:
 
     @property
     def threshold(self) -> float:
+        """What a group has to exceed to be learned."""
         return (self.floor + self.ceiling) / 2
 
 

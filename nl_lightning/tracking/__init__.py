@@ -1,0 +1,1 @@
+"""Weights & Biases: what runs tell it, sweeps, agents, reading back."""

@@ -96,6 +96,7 @@ class Found:
 
     @property
     def has_blocks(self) -> bool:
+        """Whether there are non-local blocks."""
         return any(".non_local." in name for name in self.tensors)
 
     @property
@@ -220,6 +221,7 @@ class Keys:
         }
 
     def refuse(self, key: str, value: object, why: str) -> None:
+        """Raise the UserError that names a setting and why it isn't possible."""
         raise UserError(f"{self.code}: its configuration has {key} {shown(value)}: {why}")
 
     def notes(self, flat: Mapping[str, Any]) -> tuple[str, ...]:
