@@ -1,6 +1,7 @@
 """What is said of the project to tools: dependencies, pins, versions, images, templates."""
 
 import ast
+import importlib
 import importlib.metadata
 import sys
 import tomllib
@@ -78,10 +79,13 @@ def test_the_package_imports_only_what_it_depends_on() -> None:
 def test_a_missing_extra_is_one_line_with_the_command(
     tmp_path: Path, small_videos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for module in ("submitit", "webdataset", "tensorboard"):
+    monkeypatch.delitem(sys.modules, "nl_lightning.weights.hub", raising=False)
+    for module in ("submitit", "webdataset", "tensorboard", "huggingface_hub"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError, match=r"^submitit isn't installed here: pip install 'nl-lightning\[slurm\]'$"):
         cluster_of(ClusterSettings("local", tmp_path))
+    with pytest.raises(UserError, match=r"^huggingface_hub isn't installed here: pip install 'nl-lightning\[hub\]'$"):
+        importlib.import_module("nl_lightning.weights.hub")
     write_tiny_study(tmp_path, small_videos)
     monkeypatch.chdir(tmp_path)
     assert main(["status", "study.yaml", "--recipe", "tiny.yaml"]) == 0

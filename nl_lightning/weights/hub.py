@@ -9,13 +9,14 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError
-
-from nl_lightning.errors import UserError
+from nl_lightning.errors import UserError, from_extra
 from nl_lightning.models import nonlocal_block
 from nl_lightning.models.fast import FastNonLocalBlock, FastVideoResNet
 from nl_lightning.weights.file import WeightsHeader, fill, read_weights, save_weights
+
+with from_extra("hub"):
+    from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
 
 FILE = "model.safetensors"
 CARD: dict[str, Any] = {
