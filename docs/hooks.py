@@ -36,6 +36,8 @@ EXAMPLES = {
     "rescore": [],
 }
 """Cheap commands, run while the site is built, on the committed records."""
+AS_THE_PAPER = {"NonLocalBlock": "nonlocal_block", "VideoResNet": "resnet"}
+"""Public classes that are faster forms of the paper's."""
 FORMATS = {
     "The file of a study": ["study.study.Study", "study.study.Variant", "study.study.Row", "study.study.Claim"],
     "The file of a recipe": ["study.recipe.Recipe"],
@@ -92,11 +94,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html_text: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Mathematics as MathML."""
+    """Mathematics as MathML, and no roles of reStructuredText before names in docstrings."""
     for pattern, display in ((r"\\\((.+?)\\\)", "inline"), (r"\\\[(.+?)\\\]", "block")):
         found = rf'(?<=class="arithmatex">){pattern}(?=</)'
         html_text = re.sub(found, lambda m, d=display: convert(html.unescape(m[1]), display=d), html_text, flags=re.S)
-    return html_text
+    return re.sub(r":(?:class|func|meth|mod|data|attr):(?=<code>)", "", html_text)
 
 
 def _written(nav: Any) -> Iterator[str]:
@@ -190,7 +192,13 @@ def _console(command: str) -> str:
 def api_pages() -> dict[str, str]:
     """The public names, the paper's two files, and the classes behind the files of a study."""
     names = [name for name in nl_lightning.__all__ if not name.startswith("_")]
-    public = "\n\n".join(f"::: nl_lightning.{name}" for name in names)
+    public = "\n\n".join(
+        f"## {name} {{#nl_lightning.{name}}}\n\n[The paper's class]({page}.md) says its arguments and shapes. "
+        "This one computes the same by the cheapest exact forms."
+        if (page := AS_THE_PAPER.get(name))
+        else f"::: nl_lightning.{name}"
+        for name in names
+    )
     formats = "\n\n".join(
         f"## {title}\n\n"
         + "\n\n".join(f"::: nl_lightning.{name}\n    options: {{heading_level: 3}}" for name in classes)
