@@ -27,6 +27,7 @@ from nl_lightning.cli import main, table
 ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)")
 EXAMPLES = {
+    "init": ["init mine"],
     "run": ["run table2 --variant c2d_r50_nl5 --seed 1 --dry-run"],
     "status": ["status table2 --table 2a", "status table2 --where depth=50 sum_over=space", "status tabel2"],
     "report": ["report table2"],
