@@ -4,13 +4,14 @@ RESULTS ?= my_results
 WORKERS ?= $(shell nproc)
 BIN     := .venv/bin
 
-.PHONY: table2 test lint docs slurm clean
+.PHONY: table2 test lint docs wheel slurm clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make table2   generate the videos, train and test all rows of Table 2, print the compared tables"
 	@echo "make test     lint and tests"
 	@echo "make docs     the docs site, in site/"
+	@echo "make wheel    the package as one file, in dist/"
 	@echo "make clean    remove the virtual environment (never data or results)"
 
 # Exact versions come from constraints.txt, bounds and their reasons from pyproject.toml.
@@ -35,6 +36,9 @@ lint: .venv/ready
 docs: .venv/ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "open site/index.html, or, to search it: $(BIN)/python -m http.server --directory site"
+
+wheel: .venv/ready
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
 test: lint slurm
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)  # a process a core; more threads would only wait for each other

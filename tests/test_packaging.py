@@ -3,10 +3,13 @@
 import ast
 import importlib
 import importlib.metadata
+import json
+import re
 import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -23,6 +26,7 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PINS = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if line[0] != "#")
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+OF_THE_BUILD = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
 OF_USERS = [extra for extra in EXTRAS if extra not in ("all", "docs", "dev")]
 """Extras that commands ask for."""
 
@@ -101,3 +105,47 @@ def test_one_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"nl-lightning {nl.__version__}\n"
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == nl.__version__
     assert f"## [{nl.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def workflow() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())
+    return found["jobs"]["make"]
+
+
+def test_one_python() -> None:
+    """The oldest that is allowed is the one that everything runs on."""
+    (python,) = Requirement(f"python{PROJECT['requires-python']}").specifier
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    named = {
+        config["mypy"]["python_version"],
+        re.sub(r"py(\d)(\d+)", r"\1.\2", config["ruff"]["target-version"]),
+        json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())["image"].rpartition(":")[2],
+        *(step["with"]["python-version"] for step in workflow()["steps"] if "python-version" in step.get("with", {})),
+        *(re.findall(r"^FROM python:([\d.]+)-slim$", file.read_text(), re.M)[0] for file in ROOT.glob("Dockerfile*")),
+    }
+    assert named == {python.version}
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.cuda"])
+def test_images_are_built_from_files_that_are_there(name: str) -> None:
+    text = (ROOT / name).read_text()
+    copied = [word for line in re.findall(r"^COPY (.*) \S+$", text, re.M) for word in line.split()]
+    assert all((ROOT / path).exists() for path in copied)
+    assert set(copied) >= set(OF_THE_BUILD) | {"constraints.txt"}
+    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line[0] == "!"}
+    assert {path.partition("/")[0] for path in copied} == kept
+    assert "--constraint constraints.txt" in text
+
+
+def test_workflows_hooks_and_pages_name_what_is_there() -> None:
+    targets = set(re.findall(r"^([\w.-]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(workflow()["strategy"]["matrix"]["target"]) == {"lint", "test", "docs", "wheel"} <= targets
+    (hooks,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    linters = re.findall(r"^lint:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.M)[0].count("$(BIN)/")
+    assert len(hooks["hooks"]) == linters
+    for form in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"):
+        assert {"name", "description", "body"} <= yaml.safe_load(form.read_text()).keys()
+    for path in re.findall(r"`(nl_lightning/[\w/.]+)`|\]\(([\w/.]+)\)", (ROOT / "CONTRIBUTING.md").read_text()):
+        assert (ROOT / "".join(path)).exists()
+    dated = re.findall(rf"## \[{nl.__version__}\] - (\S+)", (ROOT / "CHANGELOG.md").read_text())
+    assert dated == [str(yaml.safe_load((ROOT / "CITATION.cff").read_text())["date-released"])]

@@ -15,6 +15,7 @@ import nl_lightning as nl
 
 ROOT = Path(__file__).parent.parent
 OF_THE_BUILD = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
+BESIDE = [name for name in ("experiments", "results/records", "results/weights") if (ROOT / name).is_dir()]
 USES = """
 import sys
 from pathlib import Path
@@ -49,7 +50,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy, site = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("site")
     for name in OF_THE_BUILD:
         shutil.copy(ROOT / name, copy)
-    for name in ("nl_lightning", "experiments", "results/records"):
+    for name in ("nl_lightning", *BESIDE):
         shutil.copytree(ROOT / name, copy / name)
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps", "--wheel-dir=.", "."]
     subprocess.run(build, cwd=copy, check=True, capture_output=True)
@@ -59,7 +60,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_holds_the_package_the_experiments_and_the_records(site: Path) -> None:
-    inside = {str(Path(name, file)) for name in ("experiments", "results/records") for file in files(ROOT / name)}
+    inside = {str(Path(name, file)) for name in BESIDE for file in files(ROOT / name)}
     assert files(site / "nl_lightning") == files(ROOT / "nl_lightning") | inside
     (metadata,) = site.glob("*.dist-info/METADATA")
     assert f"\nVersion: {nl.__version__}\n" in metadata.read_text()

@@ -1,0 +1,15 @@
+# nl-lightning on CPUs.
+#
+#   docker build -t nl-lightning .
+#   docker run --rm -v "$PWD:/work" nl-lightning run table2 --recipe longrange_smoke
+FROM python:3.11-slim
+RUN apt-get update && apt-get install -y --no-install-recommends ffmpeg && rm -rf /var/lib/apt/lists/*  # for TorchCodec
+WORKDIR /source
+COPY pyproject.toml setup.py MANIFEST.in constraints.txt README.md LICENSE ./
+COPY nl_lightning nl_lightning
+COPY experiments experiments
+COPY results/records results/records
+# PyTorch's own packages for CPUs: a tenth of the size.
+RUN pip install --no-cache-dir --constraint constraints.txt --extra-index-url https://download.pytorch.org/whl/cpu '.[all]'
+WORKDIR /work
+ENTRYPOINT ["nl-lightning"]
