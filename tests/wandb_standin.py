@@ -164,6 +164,7 @@ class State:
         self.runs: dict[str, Run] = {}
         self.sweeps: dict[str, Sweep] = {}
         self.agents: dict[str, str] = {}
+        self.views: list[dict[str, Any]] = []  # reports, as they came
         self.crash_after = 300.0
         self._numbers = itertools.count(1)
         self.operations: dict[str, Callable[[Variables], dict[str, Any]]] = {
@@ -181,6 +182,10 @@ class State:
             "CreateRunFiles": self._create_files,
             "Runs": self._runs,
             "Run": self._run,
+            "Projects": self._list_projects,
+            "GetProjects": self._list_projects,
+            "ProjectInternalId": lambda v: {"project": {"internalId": _identifier("ProjectInternalId", "1")}},
+            "upsertView": self._upsert_view,
         }
 
     def sweep_runs(self, sweep: str) -> list[Run]:
@@ -213,6 +218,25 @@ class State:
     def _projects(self) -> set[tuple[str, str]]:
         runs = {(run.entity, run.project) for run in self.runs.values()}
         return runs | {(sweep.entity, sweep.project) for sweep in self.sweeps.values()}
+
+    def _list_projects(self, variables: Variables) -> dict[str, Any]:
+        more = {"createdAt": _now(), "isBenchmark": False, "user": None}
+        found = [
+            (name, {"id": _identifier("Project", name), "name": name, "entityName": entity, **more})
+            for entity, name in sorted(self._projects())
+        ]
+        return {"models": _connection(found)}
+
+    # ------------------------------------------------------------------------------------------------ reports
+
+    def _upsert_view(self, variables: Variables) -> dict[str, Any]:
+        """Keep a report."""
+        number = _identifier("View", str(len(self.views)))
+        project = {"id": variables["projectName"], "name": variables["projectName"], "entityName": ENTITY}
+        self.views.append(dict(variables))
+        kept = {key: variables[key] for key in ("type", "name", "displayName", "description", "spec")}
+        view = {**kept, "id": number, "project": project, "createdAt": _now(), "updatedAt": _now()}
+        return {"upsertView": {"view": view, "inserted": True}}
 
     # ------------------------------------------------------------------------------------------------- sweeps
 

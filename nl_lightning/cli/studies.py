@@ -372,6 +372,34 @@ def _from_wandb(
     return runs, lambda: print_left_out(terminal(), left_out, len(listed))
 
 
+def wandb_report(of: OfStudy, project: str, *, picture: Sequence[Path] = ()) -> int:
+    """Make a report at W&B: a panel over all settings, and each table with its runs.
+
+    Args:
+        project: where the runs are, and the report will be: ENTITY/PROJECT.
+        picture: pictures to show beside the tables, for example those that 'attend' draws.
+    """
+    from nl_lightning.report.claims import report as judged
+    from nl_lightning.report.collate import collect
+    from nl_lightning.report.render import markdown_table
+    from nl_lightning.report.words import table_columns
+
+    entity, _, name = project.partition("/")
+    if not entity or not name or "/" in name:
+        raise UserError(f"project {visible(project)}: expected ENTITY/PROJECT")
+    try:
+        from nl_lightning.tracking.overview import overview, publish
+    except ModuleNotFoundError as error:
+        raise UserError(f"wandb-report needs {error.name}: pip install nl-lightning[wandb]") from None
+    study, recipe = of.load()
+    with working("writing the report"):
+        found = judged(collect(study, recipe, of.results))
+        tables = {one: markdown_table(table_columns(found, table)) for one, table in study.tables.items()}
+        address = publish(overview(study, recipe, entity, name, tables), tables, picture)
+    print_lines(address)
+    return 0
+
+
 def power(
     of: OfStudy,
     *,

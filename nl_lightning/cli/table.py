@@ -13,6 +13,7 @@ COMMANDS: dict[str, Any] = {
     "status": studies.status,
     "report": studies.report,
     "sweeps": studies.sweeps,
+    "wandb-report": studies.wandb_report,
     "power": studies.power,
     "complexity": videos.complexity,
     "rescore": videos.rescore,

@@ -124,10 +124,15 @@ def _record_of(run: Run, text: object, at: str) -> Record:
     return record
 
 
-def _init(**kwargs: Any) -> "wandb.Run":
-    """Start a W&B run by our settings; WANDB_<NAME> in the environment overrides each of them."""
+def settings() -> wandb.Settings:
+    """Our settings of W&B; WANDB_<NAME> in the environment overrides each of them."""
     ours = {key: value for key, value in {**PRIVATE, **PATIENCE}.items() if f"WANDB_{key.upper()}" not in os.environ}
-    kwargs |= {"resume": "allow", "settings": wandb.Settings(silent=True, **ours)}
+    return wandb.Settings(silent=True, **ours)
+
+
+def _init(**kwargs: Any) -> "wandb.Run":
+    """Start a W&B run by our settings."""
+    kwargs |= {"resume": "allow", "settings": settings()}
     try:
         return wandb.init(**kwargs)
     except wandb.Error as error:
