@@ -199,7 +199,7 @@ def test_a_command_that_is_shown_works(
         understand(words[1:] + ANY_MACHINE)
     elif verb == "run" and "--failed" not in rest:
         assert main([verb, *rest, "--dry-run"]) == 0
-    elif verb == "data" or {"--wandb", "--failed", "publish"} & {*rest}:  # no such data, no project, no finished runs
+    elif verb in ("data", "wandb-report") or {"--wandb", "--failed", "publish"} & {*rest}:  # no data, project or runs
         assert parser().parse_args(command)
     else:
         assert main(command) == 0

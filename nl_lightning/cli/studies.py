@@ -387,10 +387,8 @@ def wandb_report(of: OfStudy, project: str, *, picture: Sequence[Path] = ()) -> 
     entity, _, name = project.partition("/")
     if not entity or not name or "/" in name:
         raise UserError(f"project {visible(project)}: expected ENTITY/PROJECT")
-    try:
+    with from_extra("wandb"):
         from nl_lightning.tracking.overview import overview, publish
-    except ModuleNotFoundError as error:
-        raise UserError(f"wandb-report needs {error.name}: pip install nl-lightning[wandb]") from None
     study, recipe = of.load()
     with working("writing the report"):
         found = judged(collect(study, recipe, of.results))
