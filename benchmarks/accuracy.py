@@ -66,7 +66,10 @@ def variances(folders: Sequence[Scores]) -> dict[str, float]:
     """Of each network that a folder has several seeds of: the variance over trainings by the same code."""
     found: dict[str, float] = {}
     for variant in sorted({name for folder in folders for name in folder}):
-        groups = [[record.top1 for record in folder.get(variant, {}).values()] for folder in folders]
+        groups = [
+            [record.top1 for record in folder.get(variant, {}).values() if record.top1 is not None]
+            for folder in folders
+        ]
         groups = [group for group in groups if len(group) > 1]
         freedom = sum(len(group) - 1 for group in groups)
         if freedom:
@@ -87,6 +90,8 @@ def changes(first: Scores, second: Scores, of: Mapping[str, float]) -> list[Chan
     found = []
     for variant, seed in shared:
         one, other = first[variant][seed], second[variant][seed]
+        if one.top1 is None or other.top1 is None:  # it diverged
+            continue
         right = [np.array([record.right(1)]) for record in (other, one)]
         same = one.videos_hash == other.videos_hash and one.right_top1 and other.right_top1
         ends = interval_of(paired(right[0], right[1])) if same else "other videos"

@@ -156,11 +156,11 @@ def peak(call: Call, device: str) -> int | None:
         ctypes.CDLL(None).malloc_trim(0)
     try:
         Path("/proc/self/clear_refs").write_text("5")  # the highest mark is now what is there
-        before = _account("VmRSS")
+        resident: int | None = _account("VmRSS")
     except (OSError, AttributeError):
-        before = None
+        resident = None
     call()
-    return None if before is None else max(0, _account("VmHWM") - before)
+    return None if resident is None else max(0, _account("VmHWM") - resident)
 
 
 def _account(entry: str) -> int:

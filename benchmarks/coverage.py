@@ -99,7 +99,7 @@ def verdicts(
     """The verdicts on the claims of a study, each time that it is simulated."""
     study = study_of(checks)
     tested = (world.test(seeds, videos, generator) for _ in range(studies))
-    return [words(study, *compared([study], one.right())) for one in tested]
+    return [words(study, compared([study], one.right())[0]) for one in tested]
 
 
 def covered(

@@ -110,7 +110,7 @@ def by(decoder: decoding.Decoder, prefix: str = "") -> Clip:
     def read(path: Path, start: int) -> object:
         path = path.with_name(prefix + path.name)
         packets.read_index.cache_clear()
-        decoding.miscount.cache_clear()
+        decoding.misread.cache_clear()
         return resize(decoding.frames(path, indices(start), decoder), SHORT_SIDE)
 
     return read

@@ -33,7 +33,7 @@ from nl_lightning.models.fast import FastConv3d, FastMaxPool3d, FastVideoResNet,
 from nl_lightning.models.forms import form_of
 from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig
-from nl_lightning.study.records import write_atomically
+from nl_lightning.study.files import write_atomically
 from nl_lightning.train.lightning_cli import keep_freed_memory
 
 PLACEMENT: dict[str, dict[str, list[int]]] = {
@@ -87,11 +87,12 @@ def cases() -> Iterator[Case]:
     for width, precision, phase in itertools.product(("1/16", "1"), ("float32", "bf16"), ("testing", "training")):
         for backbone, blocks in itertools.product(INFLATE, ("no block", "5 blocks")):
             yield Case(backbone, blocks, "embedded_gaussian", width, phase, precision)
-        for instantiation in ("gaussian", "dot_product", "concatenation"):
-            yield Case("C2D", "5 blocks", instantiation, width, phase, precision)  # type: ignore[arg-type]
+        others: tuple[Instantiation, ...] = ("gaussian", "dot_product", "concatenation")
+        for instantiation in others:
+            yield Case("C2D", "5 blocks", instantiation, width, phase, precision)
         if (width, phase) == ("1", "testing"):
             for instantiation in BLOCKS:
-                yield Case("C2D", "1 block in res2", instantiation, width, phase, precision)  # type: ignore[arg-type]
+                yield Case("C2D", "1 block in res2", instantiation, width, phase, precision)
 
 
 # --------------------------------------------------------------------------------------------------- leaving a form out
@@ -139,7 +140,7 @@ LAYERS: dict[str, Off] = {
     "oneDNN's pass": lambda: patch.object(fast, "has_one_pass", no),
     "shifted_products": lambda: patch.object(FastConv3d, "_shifts_pay", no),
 }
-BLOCKS: dict[str, str] = {
+BLOCKS: dict[Instantiation, str] = {
     "gaussian": "attention",
     "embedded_gaussian": "attention",
     "dot_product": "associated",

@@ -40,7 +40,7 @@ def write_list(root: Path, videos: int) -> None:
             os.close(os.open(root / name, os.O_CREAT))
 
 
-def indexed(annotation: str, root: Path) -> tuple[Sequence[Path], Sequence[int]]:
+def indexed(annotation: str, root: Path) -> tuple[Any, Any]:
     """The index of the package, with the checks of a run."""
     videos = read_annotation(annotation, root, "train")
     refuse_outside(videos.paths)

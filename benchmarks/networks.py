@@ -143,7 +143,7 @@ def pytorchvideo(case: Case) -> nn.Module:
             channels = blocks[index].branch2.conv_c.out_channels
             block = create_nonlocal(dim_in=channels, dim_inner=channels // 2, pool_size=(1, 2, 2))
             blocks[index] = nn.Sequential(blocks[index], block)
-    return net  # type: ignore[no-any-return]
+    return net
 
 
 class Entrant:
@@ -151,7 +151,7 @@ class Entrant:
 
     def __init__(self, net: nn.Module, case: Case, settings: Settings, layout: Any, precision: str) -> None:
         ours = isinstance(net, FastVideoResNet)
-        self.net = net.to(settings.device, memory_format=None if ours else layout)
+        self.net = net.to(settings.device) if ours else net.to(settings.device, memory_format=layout)  # type: ignore[call-overload]
         self.device, self.bf16 = settings.device, precision == "bf16"
         clips = torch.randn(case.clips, 3, case.frames, case.side, case.side)
         clips = channels_last(clips) if layout is torch.channels_last_3d else clips
@@ -200,9 +200,9 @@ class Convolution:
     def __init__(self, precision: str, settings: Settings) -> None:
         side, channels = (SIDE // 4 if settings.quick else SIDE), CHANNELS
         self.macs = IMAGES * side**2 * 9 * channels**2
-        made = {"device": settings.device, "dtype": _dtype(precision)}
-        self.x = torch.randn(IMAGES, channels, side, side, **made).to(memory_format=torch.channels_last)  # type: ignore[arg-type]
-        self.weight = torch.randn(channels, channels, 3, 3, **made).to(memory_format=torch.channels_last)  # type: ignore[arg-type]
+        made: dict[str, Any] = {"device": settings.device, "dtype": _dtype(precision)}
+        self.x = torch.randn(IMAGES, channels, side, side, **made).to(memory_format=torch.channels_last)
+        self.weight = torch.randn(channels, channels, 3, 3, **made).to(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def __call__(self) -> Tensor:

@@ -123,7 +123,9 @@ class Entrant:
 
     def __init__(self, case: Case, settings: Settings, name: str, double: bool = False) -> None:
         torch.manual_seed(0)
-        profile = POOLED["before" if name in ("ours, pool before", "plain, pool before", "pytorchvideo") else "after"]
+        profile: Any = POOLED[
+            "before" if name in ("ours, pool before", "plain, pool before", "pytorchvideo") else "after"
+        ]
         ours = FastNonLocalBlock(
             case.channels, case.instantiation, subsample=case.subsample, conventions=Conventions(profile)
         )
@@ -141,7 +143,7 @@ class Entrant:
             x, dz = channels_last(x), channels_last(dz)
         self.device, self.bf16 = settings.device, settings.precision == "bf16" and not double
         self.training = case.phase == "training"
-        there = {"device": settings.device, "dtype": torch.float64 if double else torch.float32}
+        there: dict[str, Any] = {"device": settings.device, "dtype": torch.float64 if double else torch.float32}
         self.block = block.to(**there).train(self.training)
         if isinstance(block, FastNonLocalBlock) and not self.training:
             self.block = for_testing(self.block)

@@ -23,7 +23,9 @@ class AllPairs(nn.Module):
     def __init__(self, channels: int, instantiation: str, subsample: bool) -> None:
         super().__init__()
         self.instantiation, self.inner = instantiation, channels // 2
-        pool = nn.MaxPool3d((1, 2, 2)) if subsample else nn.Identity()
+        pool: nn.Module = nn.MaxPool3d((1, 2, 2)) if subsample else nn.Identity()
+        self.theta: nn.Module
+        self.phi: nn.Module
         self.g = nn.Sequential(nn.Conv3d(channels, self.inner, 1), pool)
         if instantiation == "gaussian":
             self.theta, self.phi = nn.Identity(), pool
@@ -53,10 +55,10 @@ class AllPairs(nn.Module):
 def all_pairs(ours: NonLocalBlock, channels: int, subsample: bool) -> nn.Module:
     """:class:`AllPairs` with the weights of our block."""
     theirs = AllPairs(channels, ours.instantiation, subsample)
-    embeddings = {} if ours.instantiation == "gaussian" else {"theta": theirs.theta, "phi": theirs.phi[0]}
+    embeddings = {} if ours.instantiation == "gaussian" else {"theta": theirs.theta, "phi": next(theirs.phi.children())}
     _take(ours, g=theirs.g[0], W_z=theirs.W[0], bn=theirs.W[1], **embeddings)
     if ours.instantiation == "concatenation":
-        _fill(theirs.project[0].weight, ours.w_f)
+        _fill(theirs.project.get_parameter("0.weight"), ours.w_f)
     return theirs
 
 

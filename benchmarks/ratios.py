@@ -127,8 +127,7 @@ def growths(entries: Iterable[Entry]) -> list[Growth]:
             key = case["place"], case["instantiation"], case["phase"], name.partition(",")[0]
             points.setdefault(key, []).append((case["positions"], seconds(figure), figure["bytes"] or 0))
     return [
-        Growth(*key, *(tuple(column) for column in zip(*sorted(there), strict=True)))  # type: ignore[arg-type]
-        for key, there in points.items()
+        Growth(*key, *(tuple(column) for column in zip(*sorted(there), strict=True))) for key, there in points.items()
     ]
 
 

@@ -20,7 +20,7 @@ from pytorch_lightning.callbacks import Callback  # noqa: E402
 try:
     from nl_lightning.train.lightning_cli import VideoCLI
 except ImportError:  # of older trees
-    from nl_lightning.execution import VideoCLI
+    from nl_lightning.execution import VideoCLI  # type: ignore[import-not-found,no-redef]
 
 
 class Clock(Callback):
@@ -62,7 +62,7 @@ def main(file: Path, arguments: list[str]) -> None:
             trainer_defaults={"logger": False, "enable_progress_bar": False, "enable_model_summary": False},
         )
         clock = Clock()
-        cli.trainer.callbacks.insert(0, clock)
+        cli.trainer.callbacks.insert(0, clock)  # type: ignore[attr-defined]
         start = time.perf_counter() - BEGAN, time.process_time() - BEGAN_CPU
         cli.trainer.fit(cli.model, datamodule=cli.datamodule)
         cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)

@@ -14,7 +14,7 @@ import torch
 from nl_lightning.study.files import write_atomically
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-Entry = dict[str, Any]
+Entry = Mapping[str, Any]
 
 
 class Store:

@@ -24,7 +24,8 @@ from nl_lightning.runs.slurm import ClusterSettings, cluster_of
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-PINS = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if line[0] != "#")
+PINNED = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line[0] != "#"]
+PINS = dict(line.split("==") for line in PINNED)
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 OF_THE_BUILD = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
 OF_USERS = [extra for extra in EXTRAS if extra not in ("all", "docs", "dev")]
@@ -40,7 +41,7 @@ def requirements(*extras: str) -> list[Requirement]:
 def test_every_dependency_is_pinned_within_its_bounds() -> None:
     pinned = {canonicalize_name(name): version for name, version in PINS.items()}
     assert len(pinned) == len(PINS)
-    assert list(PINS) == sorted(PINS, key=str.lower)
+    assert sorted(PINNED, key=str.lower) == PINNED
     for one in requirements(*EXTRAS):
         assert one.specifier, one  # oldest version tried
         assert one.specifier.contains(pinned[canonicalize_name(one.name)]), one

@@ -75,7 +75,7 @@ def test_it_works_in_an_empty_folder(site: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", USES, str(weights), str(readme)],
-        cwd=here, env=environment, capture_output=True, text=True, timeout=600,
+        cwd=here, env=environment, capture_output=True, text=True, timeout=1800,
     )  # fmt: skip
     said = done.stdout + done.stderr
     assert done.returncode == 0, said

@@ -53,7 +53,7 @@ Shape = tuple[int, int, int, int]
 Pictures = Iterator[tuple[int, Frames]]
 """Pictures (H, W, 3), each valid until the next one, with their places among the wanted frames."""
 
-DECODERS = ("pyav", "decord", "torchcodec")
+DECODERS: tuple[Decoder, ...] = ("pyav", "decord", "torchcodec")
 
 
 def fresh(shape: Shape) -> Frames:
