@@ -264,8 +264,7 @@ def spread(depth: int, stage: str, blocks: int) -> list[int]:
 def product(stated: _Grid, at: str) -> tuple[dict[str, Variant], Grid]:
     """The variants of a grid, by name, and the grid.
 
-    How many blocks a stage takes depends on the stage, so the two are one axis: ``res4x2`` is two blocks in res4.
-    Places that can't be are left out, and named.
+    How many blocks a stage takes depends on the stage. Places that can't be are left out, and named: ``res2x4``.
     """
     places: dict[str, dict[Stage, list[int]]] = {}
     impossible = {}
@@ -281,9 +280,10 @@ def product(stated: _Grid, at: str) -> tuple[dict[str, Variant], Grid]:
         name = f"{instantiation}_{place}_{sum_over}"
         block = _NonLocal(placement=places[place], instantiation=instantiation, sum_over=sum_over)
         variants[name] = Variant(name, replace(stated.net, non_local=block).settings(f"{at}.{place}"))
-    axes: dict[str, Sequence[str]] = {
+    axes: dict[str, Sequence[str | int]] = {
         "instantiation": stated.instantiation,
-        "placement": list(places),
+        "stage": stated.stage,
+        "blocks": stated.blocks,
         "sum_over": stated.sum_over,
     }
     return variants, Grid(tuple(variants), axes, impossible)

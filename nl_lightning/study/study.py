@@ -235,18 +235,22 @@ class Learned:
         return (self.floor + self.ceiling) / 2
 
 
+class LeftOut(UserError):
+    """A point of a product that can't be: so many blocks have no place in the stage."""
+
+
 @dataclass(frozen=True)
 class Grid:
     """The product that a study has beside its own variants.
 
     Attributes:
         variants: names of its variants, the last axis fastest.
-        axes: values of each axis: ``instantiation``, ``placement`` (``res4x2``), ``sum_over``.
-        impossible: places that are left out, with the reason.
+        axes: values of each axis: ``instantiation``, ``stage``, ``blocks``, ``sum_over``.
+        impossible: places (``res2x4``) that are left out, with the reason.
     """
 
     variants: tuple[str, ...]
-    axes: Mapping[str, Sequence[str]]
+    axes: Mapping[str, Sequence[str | int]]
     impossible: Mapping[str, str]
 
 
@@ -345,7 +349,12 @@ class Study:
         return list(selected)
 
     def where(self, columns: Mapping[str, str]) -> list[str]:
-        """Names of the variants with these values in their columns. UserError if there are none."""
+        """Names of the variants with these values in their columns.
+
+        Raises:
+            LeftOut: there are none, as the grid leaves their place out.
+            UserError: there are none.
+        """
         known = next(iter(self.variants.values())).columns()  # every variant has the same columns
         for column in columns:
             if column not in known:
@@ -357,6 +366,9 @@ class Study:
         ]
         if not found:
             wanted = ", ".join(f"{column}={value}" for column, value in columns.items())
+            place = f"{columns.get('stage')}x{columns.get('blocks')}"
+            if self.grid is not None and place in self.grid.impossible:
+                raise LeftOut(f"{self.path}: no variant has {wanted}: {self.grid.impossible[place]}")
             raise UserError(f"{self.path}: no variant has {wanted}")
         return found
 

@@ -1,8 +1,9 @@
 """``nl-lightning run`` as the command of a W&B sweep's agent: one point of the sweep, measured once, by somebody.
 
-A point whose run has its record, here or in the W&B project, ends at once as a repeat. Otherwise the run is brought to
-its record, after the one that it starts from; and then whatever another agent of the sweep began and left behind when
-its machine went away. Nothing is read from W&B's configuration: the point is on the command line.
+A point whose run has its record, here or in the W&B project, ends at once as a repeat; one that can't be, as left out.
+Otherwise the run is brought to its record, after the one that it starts from; and then whatever another agent of the
+sweep began and left behind when its machine went away. Nothing is read from W&B's configuration: the point is on the
+command line.
 """
 
 import os
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from nl_lightning.errors import UserError, visible
 from nl_lightning.study.records import write_record
 from nl_lightning.study.run import Run, begun
+from nl_lightning.study.study import LeftOut
 
 Environment = Callable[[Run], Mapping[str, str]]
 Bring = Callable[[Sequence[Run], Environment], Sequence[Run]]
@@ -31,7 +33,12 @@ def run_point(planned: Callable[[], Sequence[Run]], bring: Bring) -> int:
     """
     from nl_lightning.tracking import log as tracking  # wandb: most of a second
 
-    runs = planned()
+    try:
+        runs = planned()
+    except LeftOut as left_out:
+        tracking.leave_out(str(left_out))
+        print(visible(f"left out: {left_out}"))
+        return 0
     own = runs[-1]
     record, first = own.state().record, own.wandb.id or "a record"
     if record is None and (found := tracking.find_record(own)) is not None:

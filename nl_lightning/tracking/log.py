@@ -90,6 +90,14 @@ def refuse(line: str) -> None:
     _finish(2)
 
 
+def leave_out(line: str) -> None:
+    """Finish the agent's W&B run at once, with the line that says why there is nothing to run."""
+    started = _init(project=_project())
+    started.tags = (*(started.tags or ()), "left out")
+    started.summary["left_out"] = line
+    _finish(0)
+
+
 def find_record(run: Run) -> tuple[Record, str] | None:
     """The record of this very run in the W&B project, where another machine may have put it, and its W&B run.
 

@@ -1,9 +1,9 @@
 """W&B sweeps, derived from a study: for all of it, and for each of its tables. Nothing here imports torch.
 
 Table 2 is no product of settings but a union of small ones, and W&B has no conditional parameters; so a sweep is a grid
-over one flat axis, `variant`, and `seed`. Everything else stands in its command, which every agent runs for each
-point. With the command travels the configuration hash of each variant: an agent whose study or recipe says something
-else refuses the point.
+over one flat axis, `variant`, and `seed`. A study's own product has an axis for each setting; a point of it that can't
+be ends at once. Everything else stands in its command, which every agent runs for each point. With the command travels
+the configuration hash of each variant: an agent whose study or recipe says something else refuses the point.
 """
 
 import json
@@ -109,7 +109,7 @@ def _grid_sweep(study: Study, recipe: Recipe, seeds: Sequence[int], measured: Pa
         raise UserError(f"{study.path}: no 'grid', so there is no product to write; see experiments/README.md")
     grid = study.grid
     head = _head(study, recipe, list(grid.variants), seeds, measured)
-    head += [f"Left out: {place}: {reason}." for place, reason in grid.impossible.items()]
+    head += [f"Left out: {place}: {reason}. Its points end at once." for place, reason in grid.impossible.items()]
     command = [*_command(study, recipe, list(grid.variants)), "--where", "${args_no_hyphens}"]
     return _sweep(study, f"{study.name}_grid", study.title, head, {**grid.axes, "seed": list(seeds)}, command)
 

@@ -14,7 +14,8 @@ from nl_lightning.errors import Stopped, UserError
 from nl_lightning.study.recipe import Recipe
 from nl_lightning.study.records import Record
 from nl_lightning.study.run import Run as PlannedRun
-from nl_lightning.study.study import Study
+from nl_lightning.study.study import LeftOut, Study
+from nl_lightning.tracking import agent
 from nl_lightning.tracking import log as tracking
 
 
@@ -76,10 +77,24 @@ def asked(study: Study, recipe: Recipe, results: Path) -> PlannedRun:
 @pytest.fixture
 def project(wandb_server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
     """A stand-in server at which somebody is logged in."""
+    wandb.teardown()  # it keeps what the environment said before
     for name, value in wandb_server.environment(tmp_path).items():
         monkeypatch.setenv(name, value)
     yield wandb_server
     wandb.teardown()
+
+
+def test_a_point_that_cannot_be_ends_at_once_as_left_out(
+    project: WandbServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def planned() -> list[PlannedRun]:
+        raise LeftOut("no variant has stage=res5, blocks=5: res5 has 3 residual blocks")
+
+    assert agent.run_point(planned, lambda runs, environment: runs) == 0
+    assert "left out: no variant has stage=res5" in capsys.readouterr().out
+    (run,) = project.state.runs.values()
+    assert (run.state, run.tags) == ("finished", ["left out"])
+    assert "res5 has 3 residual blocks" in str(run.summary["left_out"])
 
 
 def put(server: WandbServer, name: str, record: object, hash_: str) -> None:

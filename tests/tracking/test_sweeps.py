@@ -12,6 +12,7 @@ import yaml
 from nl_lightning.errors import UserError
 from nl_lightning.study.loading import find_study, load_study
 from nl_lightning.study.recipe import load_recipe, run_hash
+from nl_lightning.study.study import LeftOut
 from nl_lightning.tracking import sweeps
 from nl_lightning.tracking.sweeps import check_expected, write_sweeps
 
@@ -146,7 +147,7 @@ def test_names_that_yaml_reads_as_something_else_stay_names(tmp_path: Path) -> N
     assert loaded(whole)["name"] == "1e3"
 
 
-def test_a_grid_is_written_axis_by_axis_without_the_places_that_cannot_be(tmp_path: Path, grid: Path) -> None:
+def test_a_grid_has_an_axis_for_each_setting_and_names_the_places_that_cannot_be(tmp_path: Path, grid: Path) -> None:
     study = load_study(grid)
     *_, product = write_sweeps(study, load_recipe("longrange"), [0], tmp_path / "sweeps", True, tmp_path)
     assert product.name == "where_grid.yaml"
@@ -154,15 +155,18 @@ def test_a_grid_is_written_axis_by_axis_without_the_places_that_cannot_be(tmp_pa
     jsonschema.validate(sweep, SCHEMA)
     assert sweep["parameters"] == {
         "instantiation": {"values": ["dot_product", "gaussian"]},
-        "placement": {"values": ["res4x1", "res4x5", "res5x1"]},
+        "stage": {"values": ["res4", "res5"]},
+        "blocks": {"values": [1, 5]},
         "sum_over": {"values": ["spacetime"]},
         "seed": {"values": [0]},
     }
-    assert sweep["run_cap"] == 6
+    assert sweep["run_cap"] == 8
     assert sweep["command"][-2:] == ["--where", "${args_no_hyphens}"]
-    assert "# Left out: res5x5: res5 has 3 residual blocks." in product.read_text()
-    for point in (f"instantiation={i} placement={p}" for i in ("gaussian",) for p in ("res4x1", "res5x1")):
-        assert len(study.where(dict(word.split("=") for word in point.split()))) == 1
+    assert "# Left out: res5x5: res5 has 3 residual blocks. Its points end at once." in product.read_text()
+    for stage, blocks in (("res4", "1"), ("res4", "5"), ("res5", "1")):
+        assert len(study.where({"instantiation": "gaussian", "stage": stage, "blocks": blocks})) == 1
+    with pytest.raises(LeftOut, match="no variant has stage=res5, blocks=5: res5 has 3 residual blocks"):
+        study.where({"stage": "res5", "blocks": "5"})
 
 
 def test_a_study_without_a_grid_has_no_product(tmp_path: Path) -> None:
