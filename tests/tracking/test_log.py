@@ -85,8 +85,10 @@ def project(wandb_server: WandbServer, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_point_that_cannot_be_ends_at_once_as_left_out(
-    project: WandbServer, capsys: pytest.CaptureFixture[str]
+    project: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+
     def planned() -> list[PlannedRun]:
         raise LeftOut("no variant has stage=res5, blocks=5: res5 has 3 residual blocks")
 
