@@ -198,7 +198,7 @@ def make_folder(folder: Path) -> None:
     for variant in ("c2d_r50", "c2d_r50_nl1_res4"):
         there = folder / f"results/records/longrange/{variant}"
         there.mkdir(parents=True)
-        shutil.copy(REPOSITORY / f"results/records/longrange/{variant}/seed0.json", there)
+        shutil.copy(REPOSITORY / f"results/earlier/longrange/records/longrange/{variant}/seed0.json", there)
     shutil.copytree(REPOSITORY / "experiments", folder / "experiments")
     run = folder / RUN
     run.mkdir(parents=True)

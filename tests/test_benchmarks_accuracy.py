@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def record() -> Record:
-    return load_records(REPOSITORY / "results", "longrange")[0][0]
+    return load_records(REPOSITORY / "results" / "earlier" / "longrange", "longrange")[0][0]
 
 
 def put(folder: Path, record: Record, variant: str, tops: dict[int, float]) -> None:

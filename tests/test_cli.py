@@ -23,6 +23,7 @@ from nl_lightning.train import lightning_cli
 
 REPOSITORY = Path(__file__).parent.parent
 RECIPE = REPOSITORY / "experiments" / "recipes" / "longrange.yaml"
+SMOKE = RECIPE.with_stem("longrange_smoke")
 
 
 @pytest.fixture
@@ -53,10 +54,10 @@ def spoil(path: Path, old: str, new: str) -> None:
 
 def test_status_shows_every_run(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = said(capsys, "status", "table2")
-    assert output.count(" 0 missing") == 29
-    assert output.endswith("29 missing, in my_results")
+    assert output.count(" 0 missing") == 31  # two of stills
+    assert output.endswith("31 missing, in my_results")
     assert said(capsys, "status", "table2", "--table", "2e", "--seed", "0", "--seed", "1").endswith(
-        "8 missing, in my_results"
+        "10 missing, in my_results"
     )
 
 
@@ -100,7 +101,7 @@ def test_dry_run_prints_the_commands_in_order_and_makes_nothing(home: Path, caps
     commands = re.findall(
         r"nl-lightning (fit|test) .*?--trainer.default_root_dir=my_results/runs/longrange/(\w+)", output
     )
-    assert commands == [("fit", "c2d_r50"), ("test", "c2d_r50"), ("fit", "c2d_r50_128f"), ("test", "c2d_r50_128f")]
+    assert commands == [(verb, of) for of in ("stills_r50", "c2d_r50", "c2d_r50_128f") for verb in ("fit", "test")]
     assert not (home / "my_results").exists()
 
 
@@ -192,7 +193,7 @@ def test_a_mistake_in_a_training_command_is_named(
     shutil.rmtree(root / "val" / "context_space_diff")
     spec = json.loads((root / "spec.json").read_text())
     longrange = f"--data.longrange={json.dumps({k: spec[k] for k in ('train', 'val', 'test')})}"
-    fit = ["fit", f"--config={RECIPE}", f"--data.root={root}", longrange, "--data.decoded_copy=false"]
+    fit = ["fit", f"--config={SMOKE}", f"--data.root={root}", longrange, "--data.decoded_copy=false"]
     output = said(capsys, *fit, "--trainer.max_epochs=1", "--trainer.logger=false", *arguments, code=2)
     assert re.search(f"nl-lightning: .*{message}", output)
 
@@ -216,29 +217,36 @@ def test_status_prints_what_a_marker_says_as_it_is(home: Path, capsys: pytest.Ca
     marker.write_text(json.dumps({"state": "failed", "error": "[/data] [red]x \x1b[2J :smile:"}))
     assert r"failed [/data] [red]x \x1b[2J :smile:" in said(capsys, "status", "table2", "--variant", "c2d_r50")
     results = home / "my [draft] run[/]"
-    assert said(capsys, "status", "table2", "--results", str(results)).endswith(f"29 missing, in {results}")
+    assert said(capsys, "status", "table2", "--results", str(results)).endswith(f"31 missing, in {results}")
     assert said(capsys, "status", "no \x1b]0;x", code=2).startswith(r"nl-lightning: no study 'no \x1b]0;x'")
 
 
 def write_done(home: Path, variant: str) -> None:
-    """A record of a variant as it is defined now."""
-    study, recipe = load_study(find_study("table2")), load_recipe("longrange")
-    record = next(r for r in load_records(REPOSITORY / "results", "longrange")[0] if r.variant == variant)
+    """A record of a variant as it is defined now, under a recipe without stills."""
+    study, recipe = load_study(find_study("table2")), load_recipe("longrange_smoke")
+    record = next(
+        r
+        for r in load_records(REPOSITORY / "results" / "earlier" / "longrange", "longrange")[0]
+        if r.variant == variant
+    )
     hashed = run_hash(study, recipe, variant, 0)
-    write_record(home / "my_results", dataclasses.replace(record, config_hash=hashed))
+    write_record(home / "my_results", dataclasses.replace(record, recipe=recipe.name, config={}, config_hash=hashed))
 
 
 def test_dry_run_leaves_out_what_is_done(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_done(home, "c2d_r50")
-    output = said(capsys, "run", "table2", "--variant", "c2d_r50", "--variant", "c2d_r50_nl5", "--dry-run")
+    smoke = ("--recipe", "longrange_smoke")
+    output = said(capsys, "run", "table2", "--variant", "c2d_r50", "--variant", "c2d_r50_nl5", *smoke, "--dry-run")
     assert output.startswith("# 1 of 2 runs are done already # c2d_r50_nl5 seed 0: missing nl-lightning fit ")
-    assert "runs/longrange/c2d_r50/" not in output
-    assert said(capsys, "run", "table2", "--variant", "c2d_r50", "--dry-run") == "# 1 of 1 runs are done already"
+    assert "runs/longrange_smoke/c2d_r50/" not in output
+    assert (
+        said(capsys, "run", "table2", "--variant", "c2d_r50", *smoke, "--dry-run") == "# 1 of 1 runs are done already"
+    )
 
 
 def test_failed_says_what_it_found(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_done(home, "c2d_r50")
-    two = ("--variant", "c2d_r50", "--variant", "c2d_r50_nl5", "--failed")
+    two = ("--recipe", "longrange_smoke", "--variant", "c2d_r50", "--variant", "c2d_r50_nl5", "--failed")
     output = said(capsys, "run", "table2", *two, code=2)
     assert output == (
         "nl-lightning: nothing has failed or was interrupted: 1 done, 1 missing; 'nl-lightning status' shows each run"
@@ -249,10 +257,10 @@ def test_failed_says_what_it_found(home: Path, capsys: pytest.CaptureFixture[str
 def test_what_a_killed_process_left_is_run_again_with_failed(
     home: Path, capsys: pytest.CaptureFixture[str], state: str
 ) -> None:
-    marker = home / "my_results" / "runs" / "longrange" / "c2d_r50" / "seed0" / "state.json"
+    marker = home / "my_results" / "runs" / "longrange_smoke" / "c2d_r50" / "seed0" / "state.json"
     marker.parent.mkdir(parents=True)
     marker.write_text(json.dumps({"state": state, "pid": 2**22 + 1, "host": "a"}))
-    output = said(capsys, "run", "table2", "--failed", "--dry-run")
+    output = said(capsys, "run", "table2", "--recipe", "longrange_smoke", "--failed", "--dry-run")
     assert output.startswith(
         f"# 0 of 1 runs are done already # c2d_r50 seed 0: {'interrupted' if state == 'running' else state}"
     )
@@ -287,7 +295,7 @@ def test_names_that_are_no_text_are_printed(home: Path) -> None:
         command, capture_output=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONIOENCODING": "ascii"}
     )
     assert ended.stderr == b""
-    assert rb"29 missing, in r\udcff" in ended.stdout
+    assert rb"31 missing, in r\udcff" in ended.stdout
 
 
 LOOKING = (

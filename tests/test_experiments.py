@@ -216,7 +216,12 @@ def test_commands_are_shown() -> None:
 
 @pytest.mark.parametrize(
     ("study", "recipe", "page"),
-    [("table2", "longrange", "README"), ("table2", "match", "match"), ("controls", "match", "controls")],
+    [
+        ("table2", "longrange", "README"),
+        ("stages", "place", "stages"),
+        ("table2", "match", "match"),
+        ("controls", "match", "controls"),
+    ],
 )
 def test_what_is_shown_is_what_was_measured(study: str, recipe: str, page: str, tmp_path: Path) -> None:
     """The committed tables and the pages of results/ are those of the committed records, whose configuration stands."""

@@ -441,7 +441,8 @@ def latex_files(mixed: Report, results: Path) -> list[Path]:
     long = "A label that is much too long for a column of any paper, whatever its letters are, " * 2
     rows = tuple(replace(table.rows[0], label=label) for label in (*LABELS, long, *(chr(c) for c in LETTERS)))
     nasty = replace(mixed.runs.study, tables={"a": replace(table, caption=NASTY, rows=(*table.rows, *rows))})
-    table2 = collect(load_study(find_study("table2")), load_recipe("longrange"), REPOSITORY / "results")
+    earlier = REPOSITORY / "results" / "earlier" / "longrange"
+    table2 = collect(load_study(find_study("table2")), load_recipe(earlier / "longrange.yaml"), earlier)
     made = [report(replace(mixed.runs, study=nasty)), report(table2)]
     paths = [path for one in made for path in write_tables(one, results)]
     return [path for path in paths if path.suffix == ".tex"]

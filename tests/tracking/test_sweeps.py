@@ -11,12 +11,13 @@ import yaml
 
 from nl_lightning.errors import UserError
 from nl_lightning.study.loading import find_study, load_study
-from nl_lightning.study.recipe import load_recipe, run_hash
+from nl_lightning.study.recipe import load_recipe, run_hash, with_stills
 from nl_lightning.study.study import LeftOut
 from nl_lightning.tracking import sweeps
 from nl_lightning.tracking.sweeps import check_expected, write_sweeps
 
 COMMITTED = Path(__file__).parents[2] / "sweeps"
+EARLIER = COMMITTED.parent / "results" / "earlier" / "longrange"
 SCHEMA = json.loads((Path(__file__).parent / "wandb_sweep_schema" / "schema.json").read_text())
 
 GRID = """
@@ -58,7 +59,8 @@ def grid(tmp_path: Path) -> Path:
 def test_the_committed_sweeps_are_in_step_with_the_study(
     tmp_path: Path, study: str, recipe: str, folder: Path, tables: list[str]
 ) -> None:
-    written = write_sweeps(load_study(find_study(study)), load_recipe(recipe), [0], tmp_path, False)
+    under = load_recipe(recipe)
+    written = write_sweeps(with_stills(load_study(find_study(study)), under), under, [0], tmp_path, False)
     assert [path.name for path in written] == [f"{study}{table}.yaml" for table in ("", *tables)]
     assert {path.name for path in folder.glob(f"{study}*.yaml")} == {path.name for path in written}
     for path in written:
@@ -78,7 +80,7 @@ def test_wandb_takes_it(path: Path) -> None:
 
 def test_a_sweep_has_a_point_for_each_run(tmp_path: Path) -> None:
     study, recipe = load_study(find_study("table2")), load_recipe("longrange")
-    whole, *_, g = write_sweeps(study, recipe, [0, 1], tmp_path, False)
+    whole, *_, g = write_sweeps(study, recipe, [0, 1], tmp_path, False, EARLIER)
     sweep = loaded(whole)
     assert sweep["parameters"] == {"variant": {"values": study.select()}, "seed": {"values": [0, 1]}}
     assert sweep["run_cap"] == 2 * len(study.variants) == 58
