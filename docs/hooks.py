@@ -7,6 +7,7 @@ Commands and the API get pages of their own, made of what the program prints and
 
 import contextlib
 import html
+import inspect
 import io
 import os
 import re
@@ -162,7 +163,8 @@ def command_pages(run: bool = True) -> dict[str, str]:
             verbs = [f"{name} {verb}" for verb in entry] if isinstance(entry, dict) else [name]
             said = [_console(f"{each} --help") for each in verbs] if run else []
             examples = [_console(each) for each in EXAMPLES.get(name, [])] if run else []
-            pages[f"commands/{name}.md"] = "\n\n".join([f"# {name}", *examples, *said])
+            about = table.PURPOSES.get(name) or (inspect.getdoc(entry) or "").splitlines()[0].rstrip(".")
+            pages[f"commands/{name}.md"] = "\n\n".join([f"# {name}", f"{about}.", *examples, *said])
     pages["commands/index.md"] = f"# Commands\n\n{pages['commands/index.md']}\n"
     return pages
 
