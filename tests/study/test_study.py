@@ -222,7 +222,7 @@ def test_looking_at_a_study_imports_no_torch() -> None:
 def test_the_example_in_the_readme_is_a_study(tmp_path: Path) -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", (EXPERIMENTS / "README.md").read_text(), re.DOTALL)
     example, grid, claim = blocks
-    path = tmp_path / "stages.yaml"
+    path = tmp_path / "early_or_late.yaml"
     path.write_text(example)
     study = load_study(path)
     assert study.name == path.stem
