@@ -75,6 +75,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         name, text = _page(path)
         if text is not None:
             files.append(File.generated(config, name, content=text))
+        elif name != path:  # a folder that has a page of its own
+            todo.append(name)
+            continue
         else:
             files.append(File(path, str(ROOT), config.site_dir, config.use_directory_urls))
         if name.endswith(".md"):
