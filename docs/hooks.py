@@ -221,5 +221,6 @@ def api_pages() -> dict[str, str]:
             "show_source: true}\n"
             for name, title in paper.items()
         },
+        "api/hub.md": "# On the Hugging Face hub\n\n::: nl_lightning.weights.hub\n    options: {show_root_heading: false}\n",
         "api/formats.md": f"# Studies, recipes, records\n\n{formats}\n",
     }
