@@ -196,7 +196,7 @@ def _console(command: str) -> str:
 
 
 def api_pages() -> dict[str, str]:
-    """The public names, the paper's two files, and the classes behind the files of a study."""
+    """The public names, the paper's two files, the hub, and the classes behind the files of a study."""
     names = [name for name in nl_lightning.__all__ if not name.startswith("_")]
     public = "\n\n".join(
         f"## {name} {{#nl_lightning.{name}}}\n\n[The paper's class]({page}.md) says its arguments and shapes. "
@@ -210,17 +210,17 @@ def api_pages() -> dict[str, str]:
         + "\n\n".join(f"::: nl_lightning.{name}\n    options: {{heading_level: 3}}" for name in classes)
         for title, classes in FORMATS.items()
     )
-    paper = {
-        "nonlocal_block": "The non-local block, as the paper writes it",
-        "resnet": "The networks of Table 1, as the paper writes them",
+    modules = {
+        "models.nonlocal_block": "The non-local block, as the paper writes it",
+        "models.resnet": "The networks of Table 1, as the paper writes them",
+        "weights.hub": "Networks on the Hugging Face hub",
     }
     return {
         "api/index.md": f"# Public names\n\n`import nl_lightning as nl` gives these.\n\n{public}\n",
         **{
-            f"api/{name}.md": f"# {title}\n\n::: nl_lightning.models.{name}\n    options: {{show_root_heading: false, "
-            "show_source: true}\n"
-            for name, title in paper.items()
+            f"api/{name.split('.')[1]}.md": f"# {title}\n\n::: nl_lightning.{name}\n"
+            "    options: {show_root_heading: false, show_source: true}\n"
+            for name, title in modules.items()
         },
-        "api/hub.md": "# On the Hugging Face hub\n\n::: nl_lightning.weights.hub\n    options: {show_root_heading: false}\n",
         "api/formats.md": f"# Studies, recipes, records\n\n{formats}\n",
     }
