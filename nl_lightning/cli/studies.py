@@ -1,4 +1,4 @@
-"""The commands on studies: ``run``, ``status``, ``report`` and others.
+"""The commands on studies: ``init``, ``run``, ``status``, ``sweeps``. What one has measured is in ``results``.
 
 Each can be repeated at any time on half-finished work. What is slow to import is imported by the command that needs it.
 Commands that only look (``status``, ``report``, ``sweeps``, ``run --dry-run``) import neither torch nor anything that a
@@ -9,10 +9,10 @@ import importlib
 import os
 import shlex
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from nl_lightning.cli.output import plain_table, print_lines, working
 from nl_lightning.cli.parsing import KEY_VALUE, OPTION, SEED, SEVERAL, number, whole
@@ -23,13 +23,8 @@ from nl_lightning.study.recipe import Recipe, load_recipe, with_stills
 from nl_lightning.study.run import CHECKPOINT_MINUTES, Logger, Run, plan, to_run_again
 from nl_lightning.study.study import Study
 
-if TYPE_CHECKING:
-    from nl_lightning.report.claims import Report
-    from nl_lightning.report.collate import Runs
-
 Seeds = Annotated[Sequence[int], SEED]
 Workers = Annotated[int, whole(1, 4096)]
-Percent = Annotated[float | None, number(0, 100, "a number above 0, up to 100")]
 Minutes = Annotated[float, number(-1e-9, 1e6, "minutes of at least 0")]
 MY_RESULTS = Path("my_results")
 
@@ -188,6 +183,7 @@ def _show_commands(runs: list[Run]) -> int:
 
 
 def _run_here(runs: list[Run], workers: int, tables: Sequence[str], compare: Path | None) -> int:
+    from nl_lightning.cli.results import show, write_tables_of
     from nl_lightning.report.collate import collect
     from nl_lightning.report.expected import as_expected, committed, committed_folder
     from nl_lightning.runs.schedule import prepare, run_all
@@ -203,7 +199,7 @@ def _run_here(runs: list[Run], workers: int, tables: Sequence[str], compare: Pat
         console.print(f"{one.name}: {record.outcome(study.metric)}", end="")
         console.print(f" ({expected})" if expected else "", soft_wrap=True)
         try:
-            _write_tables(collect(study, recipe, results), results)
+            write_tables_of(collect(study, recipe, results), results)
         except Exception as error:  # a record that somebody broke; the runs go on
             why = mistake(error) or f"{type(error).__name__}: {error}"
             console.print(f"tables not refreshed: {visible(why)}", style="yellow", soft_wrap=True)
@@ -211,7 +207,7 @@ def _run_here(runs: list[Run], workers: int, tables: Sequence[str], compare: Pat
     if not all(one.is_done() for one in runs) and (code := prepare(recipe)):
         return code
     failed = run_all(runs, workers, console, refresh)
-    _show(*_write_tables(collect(study, recipe, results), results), list(tables) or None)
+    show(*write_tables_of(collect(study, recipe, results), results), list(tables) or None)
     return 1 if failed else 0
 
 
@@ -288,137 +284,4 @@ def sweeps(
     with overwriting(overwrite):
         files = write_sweeps(found, under, seed or [0], folder, full_grid)
     print_lines(*(f"wandb sweep {file}" for file in files))
-    return 0
-
-
-# ----------------------------------------------------------------------------------------------------- results
-
-
-def _write_tables(runs: "Runs", results: Path, columns: Sequence[str] = ()) -> tuple["Report", list[Path]]:
-    from nl_lightning.report.claims import report  # pandas: half a second
-    from nl_lightning.report.render import write_tables
-
-    found = report(runs)
-    return found, write_tables(found, results, columns)
-
-
-def _show(found: "Report", written: list[Path], tables: list[str] | None = None) -> None:
-    from nl_lightning.report.render import print_study
-
-    print_study(terminal(), found, tables)
-    print_lines(f"{len(written)} files in {written[0].parent}")
-
-
-def report(
-    of: OfStudy,
-    *,
-    wandb: str | None = None,
-    wandb_offline: Path | None = None,
-    readme: Path | None = None,
-    html: bool = False,
-    columns: Annotated[Sequence[str], SEVERAL] = (),
-    overwrite: bool = False,
-) -> int:
-    """Collate the records of a study into tables: Markdown, LaTeX and CSV.
-
-    Args:
-        wandb: take the records from W&B: ENTITY/PROJECT or ENTITY/PROJECT/SWEEP.
-        wandb_offline: take the records from the W&B run folders below this one.
-        readme: also update the results block of this file.
-        html: also make one HTML page, with figures.
-        columns: columns of the LaTeX tables, for example gain 'reported gain' (default: what fits a column of a paper).
-        overwrite: replace files among the tables that nl-lightning didn't write.
-    """
-    if wandb is not None and wandb_offline is not None:
-        raise UserError("argument --wandb-offline: not allowed with argument --wandb")
-    from nl_lightning.report.collate import collect
-
-    study, recipe = of.load()
-    left_out: Callable[[], None] | None = None
-    with overwriting(overwrite), working("reading records and computing tables"):
-        if wandb is None and wandb_offline is None:
-            runs = collect(study, recipe, of.results)
-        else:
-            runs, left_out = _from_wandb(study, recipe, wandb, wandb_offline)
-        found, written = _write_tables(runs, of.results, columns)
-    _show(found, written)
-    if left_out is not None:
-        left_out()
-    if readme is not None:
-        from nl_lightning.report.render import update_readme
-
-        update_readme(readme, found)
-    if html:
-        from nl_lightning.report.html import write_html
-
-        with overwriting(overwrite), working("drawing the page"):
-            page = write_html(found, of.results)
-        print_lines(str(page))
-    return 0
-
-
-def _from_wandb(
-    study: Study, recipe: Recipe, project: str | None, folder: Path | None
-) -> tuple["Runs", Callable[[], None]]:
-    """The runs whose records W&B has, and what prints which were left out."""
-    from nl_lightning.tracking.log import logged_in
-    from nl_lightning.tracking.offline import from_folders, from_server
-    from nl_lightning.tracking.read_back import print_left_out, select
-
-    if project is not None and not logged_in():
-        raise UserError("--wandb: nobody is logged in at W&B; log in with 'wandb login', or set WANDB_API_KEY")
-    listed = from_server(project) if project is not None else from_folders(folder or Path())
-    runs, left_out = select(study, recipe, listed)
-    return runs, lambda: print_left_out(terminal(), left_out, len(listed))
-
-
-def wandb_report(of: OfStudy, project: str, *, picture: Sequence[Path] = ()) -> int:
-    """Make a report at W&B: a panel over all settings, and each table with its runs.
-
-    Args:
-        project: where the runs are, and the report will be: ENTITY/PROJECT.
-        picture: pictures to show beside the tables, for example those that 'attend' draws.
-    """
-    from nl_lightning.report.claims import report as judged
-    from nl_lightning.report.collate import collect
-    from nl_lightning.report.render import markdown_table
-    from nl_lightning.report.words import table_columns
-
-    entity, _, name = project.partition("/")
-    if not entity or not name or "/" in name:
-        raise UserError(f"project {visible(project)}: expected ENTITY/PROJECT")
-    with from_extra("wandb"):
-        from nl_lightning.tracking.overview import overview, publish
-    study, recipe = of.load()
-    with working("writing the report"):
-        found = judged(collect(study, recipe, of.results))
-        tables = {one: markdown_table(table_columns(found, table)) for one, table in study.tables.items()}
-        address = publish(overview(study, recipe, entity, name, tables), tables, picture)
-    print_lines(address)
-    return 0
-
-
-def power(
-    of: OfStudy,
-    *,
-    videos: Annotated[int | None, whole(1, 10**9)] = None,
-    disagreement: Percent = None,
-    seed_noise: Percent = None,
-) -> int:
-    """Say how many videos and seeds it takes to decide each claim of a study.
-
-    Args:
-        videos: test videos (default: as tested or reported).
-        disagreement: percent of the videos that two networks split on.
-        seed_noise: spread of a difference over seeds, in points.
-    """
-    from nl_lightning.report.collate import collect
-    from nl_lightning.report.power import plan_of, power_columns
-    from nl_lightning.report.render import print_columns
-
-    study, recipe = of.load()
-    with working("reading records"):
-        found = plan_of(collect(study, recipe, of.results), videos, disagreement, seed_noise)
-    print_lines(found.said)
-    print_columns(terminal(), power_columns(study, found))
     return 0

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from nl_lightning.cli import studies, videos
+from nl_lightning.cli import results, studies, videos
 from nl_lightning.cli.parsing import Parser, bind, parser_of
 from nl_lightning.errors import UserError, visible
 
@@ -11,10 +11,10 @@ COMMANDS: dict[str, Any] = {
     "init": studies.init,
     "run": studies.run,
     "status": studies.status,
-    "report": studies.report,
+    "report": results.report,
     "sweeps": studies.sweeps,
-    "wandb-report": studies.wandb_report,
-    "power": studies.power,
+    "wandb-report": results.wandb_report,
+    "power": results.power,
     "complexity": videos.complexity,
     "rescore": videos.rescore,
     "predict": videos.predict,

@@ -1,0 +1,151 @@
+"""The commands on what a study has measured: ``report``, ``wandb-report``, ``power``. They import no torch."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from nl_lightning.cli.output import print_lines, working
+from nl_lightning.cli.parsing import SEVERAL, number, whole
+from nl_lightning.cli.studies import OfStudy
+from nl_lightning.errors import UserError, from_extra, terminal, visible
+from nl_lightning.study.files import overwriting
+from nl_lightning.study.recipe import Recipe
+from nl_lightning.study.study import Study
+
+if TYPE_CHECKING:
+    from nl_lightning.report.claims import Report
+    from nl_lightning.report.collate import Runs
+
+Percent = Annotated[float | None, number(0, 100, "a number above 0, up to 100")]
+
+
+def write_tables_of(runs: "Runs", results: Path, columns: Sequence[str] = ()) -> tuple["Report", list[Path]]:
+    """What is to be reported of runs, and the files with it, which are written now."""
+    from nl_lightning.report.claims import report  # pandas: half a second
+    from nl_lightning.report.render import write_tables
+
+    found = report(runs)
+    return found, write_tables(found, results, columns)
+
+
+def show(found: "Report", written: list[Path], tables: list[str] | None = None) -> None:
+    """Print a report, or some of its tables, and where its files are."""
+    from nl_lightning.report.render import print_study
+
+    print_study(terminal(), found, tables)
+    print_lines(f"{len(written)} files in {written[0].parent}")
+
+
+def report(
+    of: OfStudy,
+    *,
+    wandb: str | None = None,
+    wandb_offline: Path | None = None,
+    readme: Path | None = None,
+    html: bool = False,
+    columns: Annotated[Sequence[str], SEVERAL] = (),
+    overwrite: bool = False,
+) -> int:
+    """Collate the records of a study into tables: Markdown, LaTeX and CSV.
+
+    Args:
+        wandb: take the records from W&B: ENTITY/PROJECT or ENTITY/PROJECT/SWEEP.
+        wandb_offline: take the records from the W&B run folders below this one.
+        readme: also update the results block of this file.
+        html: also make one HTML page, with figures.
+        columns: columns of the LaTeX tables, for example gain 'reported gain' (default: what fits a column of a paper).
+        overwrite: replace files among the tables that nl-lightning didn't write.
+    """
+    if wandb is not None and wandb_offline is not None:
+        raise UserError("argument --wandb-offline: not allowed with argument --wandb")
+    from nl_lightning.report.collate import collect
+
+    study, recipe = of.load()
+    left_out: Callable[[], None] | None = None
+    with overwriting(overwrite), working("reading records and computing tables"):
+        if wandb is None and wandb_offline is None:
+            runs = collect(study, recipe, of.results)
+        else:
+            runs, left_out = _from_wandb(study, recipe, wandb, wandb_offline)
+        found, written = write_tables_of(runs, of.results, columns)
+    show(found, written)
+    if left_out is not None:
+        left_out()
+    if readme is not None:
+        from nl_lightning.report.render import update_readme
+
+        update_readme(readme, found)
+    if html:
+        from nl_lightning.report.html import write_html
+
+        with overwriting(overwrite), working("drawing the page"):
+            page = write_html(found, of.results)
+        print_lines(str(page))
+    return 0
+
+
+def _from_wandb(
+    study: Study, recipe: Recipe, project: str | None, folder: Path | None
+) -> tuple["Runs", Callable[[], None]]:
+    """The runs whose records W&B has, and what prints which were left out."""
+    from nl_lightning.tracking.log import logged_in
+    from nl_lightning.tracking.offline import from_folders, from_server
+    from nl_lightning.tracking.read_back import print_left_out, select
+
+    if project is not None and not logged_in():
+        raise UserError("--wandb: nobody is logged in at W&B; log in with 'wandb login', or set WANDB_API_KEY")
+    listed = from_server(project) if project is not None else from_folders(folder or Path())
+    runs, left_out = select(study, recipe, listed)
+    return runs, lambda: print_left_out(terminal(), left_out, len(listed))
+
+
+def wandb_report(of: OfStudy, project: str, *, picture: Sequence[Path] = ()) -> int:
+    """Make a report at W&B: a panel over all settings, and each table with its runs.
+
+    Args:
+        project: where the runs are, and the report will be: ENTITY/PROJECT.
+        picture: pictures to show beside the tables, for example those that 'attend' draws.
+    """
+    from nl_lightning.report.claims import report as judged
+    from nl_lightning.report.collate import collect
+    from nl_lightning.report.render import markdown_table
+    from nl_lightning.report.words import table_columns
+
+    entity, _, name = project.partition("/")
+    if not entity or not name or "/" in name:
+        raise UserError(f"project {visible(project)}: expected ENTITY/PROJECT")
+    with from_extra("wandb"):
+        from nl_lightning.tracking.overview import overview, publish
+    study, recipe = of.load()
+    with working("writing the report"):
+        found = judged(collect(study, recipe, of.results))
+        tables = {one: markdown_table(table_columns(found, table)) for one, table in study.tables.items()}
+        address = publish(overview(study, recipe, entity, name, tables), tables, picture)
+    print_lines(address)
+    return 0
+
+
+def power(
+    of: OfStudy,
+    *,
+    videos: Annotated[int | None, whole(1, 10**9)] = None,
+    disagreement: Percent = None,
+    seed_noise: Percent = None,
+) -> int:
+    """Say how many videos and seeds it takes to decide each claim of a study.
+
+    Args:
+        videos: test videos (default: as tested or reported).
+        disagreement: percent of the videos that two networks split on.
+        seed_noise: spread of a difference over seeds, in points.
+    """
+    from nl_lightning.report.collate import collect
+    from nl_lightning.report.power import plan_of, power_columns
+    from nl_lightning.report.render import print_columns
+
+    study, recipe = of.load()
+    with working("reading records"):
+        found = plan_of(collect(study, recipe, of.results), videos, disagreement, seed_noise)
+    print_lines(found.said)
+    print_columns(terminal(), power_columns(study, found))
+    return 0
