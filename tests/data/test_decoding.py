@@ -226,7 +226,7 @@ def test_pictures_that_change_their_size_get_that_of_the_first(first: tuple[int,
         write(tmp_path / f"{height}.webm", codec="libvpx", size=(height, width), b="2M", g="12")
         for height, width in (first, second)
     ]
-    path = append(*parts, tmp_path / "both.webm")
+    path = append(*parts, tmp_path / "both.webm")  # type: ignore[call-arg]
     assert num_frames(path) == 120
     for start in (0, 50, 70, 113):
         clip = frames(path, range(start, start + 7))

@@ -373,7 +373,7 @@ def test_one_pass(kernel: Triple, stride: Triple, layout: str, norm: str, summed
     before = copy.deepcopy((conv.state_dict(), bn.state_dict()))
     made = one_pass(conv, bn)
     y = conv_norm(x, *made, shortcut, relu)
-    assert made[0].packed[torch.float32][0].layout == torch._mkldnn
+    assert made[0].packed[torch.float32][0].layout == torch._mkldnn  # type: ignore[attr-defined]
     torch.testing.assert_close(y, one_by_one(x, conv, bn.eval(), shortcut, relu), rtol=1e-5, atol=1e-5)
     assert channels_last(y) is y  # whatever the input was
     torch.testing.assert_close((conv.state_dict(), bn.state_dict()), before, rtol=0, atol=0)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import wandb
-from wandb.proto.wandb_internal_pb2 import Record as Record_
+from wandb.proto.wandb_internal_pb2 import Record as Record_  # type: ignore[attr-defined]
 from wandb_standin import ENTITY, KEY, Run, WandbServer
 
 from nl_lightning.cli import main

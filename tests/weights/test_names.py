@@ -21,7 +21,7 @@ def test_every_tensor_has_one_name_that_leads_back(source: Source) -> None:
     with torch.device("meta"):
         ours = VideoResNet(config).state_dict().keys()
     if source is CAFFE2:
-        ours = {name for name in ours if not name.endswith("num_batches_tracked")}
+        ours = {name for name in ours if not name.endswith("num_batches_tracked")}  # type: ignore[assignment]
     theirs = {name: source.names.theirs(name) for name in ours}
     assert None not in theirs.values()
     assert len(set(theirs.values())) == len(ours)

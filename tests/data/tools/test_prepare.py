@@ -134,7 +134,7 @@ def test_a_copy_shows_what_its_original_shows(tmp_path: Path) -> None:
     plain = write(tmp_path / "a.mkv", params=params, aspect=Fraction(3, 2))
     late = copy(plain, tmp_path / "late.mkv", turn=(90, True, False), drop=lambda place, key: key < 2)
     parts = [write(tmp_path / f"{n}.webm", codec="libvpx", size=(32 * n, 128), b="2M", g="12") for n in (1, 2)]
-    for source in (late, append(*parts, tmp_path / "sizes.webm")):
+    for source in (late, append(*parts, tmp_path / "sizes.webm")):  # type: ignore[call-arg]
         copy_video(source, tmp_path / "copy.mp4")
         count = decoding.num_frames(source)
         assert decoding.num_frames(tmp_path / "copy.mp4") == count
