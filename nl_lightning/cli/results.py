@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from nl_lightning.cli.output import print_lines, working
+from nl_lightning.cli.output import print_lines, show, working, write_tables_of
 from nl_lightning.cli.parsing import SEVERAL, number, whole
 from nl_lightning.cli.studies import OfStudy
 from nl_lightning.errors import UserError, from_extra, terminal, visible
@@ -13,27 +13,9 @@ from nl_lightning.study.recipe import Recipe
 from nl_lightning.study.study import Study
 
 if TYPE_CHECKING:
-    from nl_lightning.report.claims import Report
     from nl_lightning.report.collate import Runs
 
 Percent = Annotated[float | None, number(0, 100, "a number above 0, up to 100")]
-
-
-def write_tables_of(runs: "Runs", results: Path, columns: Sequence[str] = ()) -> tuple["Report", list[Path]]:
-    """What is to be reported of runs, and the files with it, which are written now."""
-    from nl_lightning.report.claims import report  # pandas: half a second
-    from nl_lightning.report.render import write_tables
-
-    found = report(runs)
-    return found, write_tables(found, results, columns)
-
-
-def show(found: "Report", written: list[Path], tables: list[str] | None = None) -> None:
-    """Print a report, or some of its tables, and where its files are."""
-    from nl_lightning.report.render import print_study
-
-    print_study(terminal(), found, tables)
-    print_lines(f"{len(written)} files in {written[0].parent}")
 
 
 def report(

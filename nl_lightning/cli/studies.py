@@ -14,7 +14,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from nl_lightning.cli.output import plain_table, print_lines, working
+from nl_lightning.cli.output import plain_table, print_lines, show, working, write_tables_of
 from nl_lightning.cli.parsing import KEY_VALUE, OPTION, SEED, SEVERAL, number, whole
 from nl_lightning.errors import UserError, from_extra, mistake, terminal, visible
 from nl_lightning.study.files import overwriting, read_text, refuse_foreign, write_output
@@ -183,7 +183,6 @@ def _show_commands(runs: list[Run]) -> int:
 
 
 def _run_here(runs: list[Run], workers: int, tables: Sequence[str], compare: Path | None) -> int:
-    from nl_lightning.cli.results import show, write_tables_of
     from nl_lightning.report.collate import collect
     from nl_lightning.report.expected import as_expected, committed, committed_folder
     from nl_lightning.runs.schedule import prepare, run_all
