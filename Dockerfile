@@ -9,7 +9,9 @@ COPY pyproject.toml setup.py MANIFEST.in constraints.txt README.md LICENSE ./
 COPY nl_lightning nl_lightning
 COPY experiments experiments
 COPY results/records results/records
-# PyTorch's own packages for CPUs: a tenth of the size.
-RUN pip install --no-cache-dir --constraint constraints.txt --extra-index-url https://download.pytorch.org/whl/cpu '.[all]'
+# PyTorch's ordinary packages run on CPUs too. Its packages for CPUs alone are a tenth of the size: name their index in
+# --build-arg PIP_OPTIONS="--extra-index-url URL".
+ARG PIP_OPTIONS=""
+RUN pip install --no-cache-dir --constraint constraints.txt $PIP_OPTIONS '.[all]'
 WORKDIR /work
 ENTRYPOINT ["nl-lightning"]
