@@ -4,6 +4,7 @@ import dataclasses
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from nl_lightning.cli import main
 from nl_lightning.data.datamodule import VideoDataModule
 from nl_lightning.study.records import Record
 from nl_lightning.study.run import PREVIOUS, Run
+from nl_lightning.train import checkpoints
 from nl_lightning.train.checkpoints import newest_whole
 
 OF_THE_CLOCK = ("train_seconds", "test_seconds", "data_wait", "finished")
@@ -241,3 +243,15 @@ def test_a_run_starts_from_its_stills_and_goes_on_after_being_killed(
     tables = "".join(path.read_text() for path in (folder / "results" / "tables").rglob("*.md"))
     assert "for stills before" in tables
     assert "stills_r50" not in tables
+
+
+def test_the_commit_is_that_of_the_package_and_of_no_repository_around_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wheel may be installed below somebody else's repository."""
+    identity = ["-c", "user.name=x", "-c", "user.email=x@x.org"]
+    for words in (["init", "-q"], [*identity, "commit", "-q", "--allow-empty", "-m", "x"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    (tmp_path / "checkpoints.py").touch()
+    monkeypatch.setattr(checkpoints, "__file__", str(tmp_path / "checkpoints.py"))
+    assert checkpoints.commit.__wrapped__() == {"commit": "unknown", "dirty": True}
