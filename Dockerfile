@@ -9,6 +9,7 @@ COPY pyproject.toml setup.py MANIFEST.in constraints.txt README.md LICENSE ./
 COPY nl_lightning nl_lightning
 COPY experiments experiments
 COPY results/records results/records
+COPY results/weights results/weights
 # PyTorch's ordinary packages run on CPUs too. Its packages for CPUs alone are a tenth of the size: name their index in
 # --build-arg PIP_OPTIONS="--extra-index-url URL".
 ARG PIP_OPTIONS=""

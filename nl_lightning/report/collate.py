@@ -197,10 +197,8 @@ def collect(study: Study, recipe: Recipe, results: Path, seeds: Sequence[int] | 
     if seeds is None:
         seeds = _seeds(study, recipe, recorded(results, recipe.name))
     states = {(name, seed): state(results, study, recipe, name, seed) for name in study.variants for seed in seeds}
-    return _comparable(
-        Runs(study, recipe, tuple(seeds), agreeing(states)),
-        lambda record: str(record_path(results, record.recipe, record.variant, record.seed)),
-    )
+    runs = Runs(study, recipe, tuple(seeds), agreeing(states))
+    return _comparable(runs, lambda record: str(record_path(results, record.recipe, record.variant, record.seed)))
 
 
 def collect_records(study: Study, recipe: Recipe, records: Mapping[tuple[str, int], Record], place: Place) -> Runs:
