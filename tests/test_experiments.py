@@ -163,7 +163,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     merge([folder / "part"], folder / "i3d_nl5.parquet", ViewProtocol(10, 3, 400))
     for variant in ("c2d_r50", "c2d_r50_nl5", "i3d311_r50", "i3d311_r50_nl5", "c2d_r50_nl1_res4_dot"):
         _trained(folder, variant)
-    video = folder / "data/longrange/test/context_spacetime_same/test_00023.mp4"
+    video = folder / "data/longrange/test/context_spacetime_same/test_00001.mp4"
     video.parent.mkdir(parents=True)
     video.write_bytes(longrange.encode(np.zeros((32, 36, 36, 3), np.uint8), 16))
     return folder
