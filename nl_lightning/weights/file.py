@@ -176,7 +176,7 @@ def load_weights(path: Path | str) -> tuple[VideoResNet, WeightsHeader]:
     """The network of a weight file, in eval mode, and the header that says what its input is.
 
     Args:
-        path: a file, or the name of a published network, as ``c2d_r50_nl5@match`` (:func:`located`).
+        path: a file, or the name of a published network, as ``c2d_r50_nl5@longrange`` (:func:`located`).
 
     Raises:
         UserError: the file is missing or broken, its tensors are not those of its header, or it has no classifier.
