@@ -456,3 +456,13 @@ def test_a_recipe_is_named_to_fit_as_to_run(
     named = lightning_cli._with_recipes(["fit", "--config", "longrange", "--config=folder", "--config=x.yaml", "--a=b"])
     assert named[1:] == ["--config", str(RECIPE), f"--config={RECIPE.with_stem('folder')}", "--config=x.yaml", "--a=b"]
     assert "no recipe 'longrang' in" in said(capsys, "fit", "--config=longrang", code=2)
+
+
+def test_a_recipe_may_lie_beside_its_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "own"]) == 0
+    assert main(["status", "own/experiments/mine.yaml", "--recipe", "mine"]) == 0
+    assert main(["status", "own/experiments/mine.yaml"]) == 0
+    assert "missing" in capsys.readouterr().out

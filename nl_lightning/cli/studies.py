@@ -47,7 +47,9 @@ class OfStudy:
     def load(self) -> tuple[Study, Recipe]:
         """The study as the recipe trains it, and the recipe."""
         study = load_study(find_study(self.study))
-        recipe = load_recipe(self.recipe or study.recipe)
+        name = self.recipe or study.recipe
+        beside = study.path.parent / "recipes" / f"{name}.yaml"  # as a study has it that lies anywhere else
+        recipe = load_recipe(beside if beside.is_file() else name)
         recipe.check_measures(study)
         return with_stills(study, recipe), recipe
 

@@ -31,7 +31,7 @@ from nl_lightning.study.files import refuse_foreign
 from nl_lightning.weights.file import InputSettings, load_weights
 
 CONNECTIONS = 20  # as many as in the paper's figure
-SEVERAL_FRAMES = "A frame of the map stands for several frames of the video; the one in their middle is drawn."
+SEVERAL_FRAMES = "A frame of the map stands for several frames of the video; one of them is drawn."
 FILM_SIDE, FILM_RATE = 256, 4  # pixels at least; frames a second, slow enough to look at
 MOST_QUERIES = 64  # positions that `dependence` compares: some 2,000 pairs
 

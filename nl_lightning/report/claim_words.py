@@ -199,7 +199,9 @@ def summary(report: Report) -> str:
         f"{len(names)} {verbs[word][len(names) > 1]} ({', '.join(names)})" for word, names in named.items() if names
     ]
     claims = f"The {len(report.verdicts)} claims have" if len(report.verdicts) > 1 else "The one claim has"
-    found = [f"{claims} {counted(len(known), 'part')}: {', '.join(counts)}."]
+    if waiting := len(parts) - len(known):
+        counts.append(f"{waiting} {'wait' if waiting > 1 else 'waits'} for runs that are missing")
+    found = [f"{claims} {counted(len(parts), 'part')}: {', '.join(counts)}."]
     if any(named[word] for word in ONCE):
         found.append("One seed decides nothing: its intervals are over videos only, and another training may differ.")
     return " ".join([*found, *unplanned(report)])

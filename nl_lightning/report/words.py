@@ -12,6 +12,7 @@ from nl_lightning.report.claims import Report
 from nl_lightning.report.code import mixed_code
 from nl_lightning.report.collate import DIVERGED, REPORTED_ONLY, UNREADABLE, Runs, Times, one_line
 from nl_lightning.report.uncertainty import Difference, clopper_pearson, rank_correlation
+from nl_lightning.study.records import Record
 from nl_lightning.study.study import Study, Table
 
 # Words in the place of numbers; set in italics, so that a hole in a table isn't overlooked.
@@ -309,13 +310,19 @@ def provenance(runs: Runs) -> list[tuple[str, str]]:
         ("views of a video (clips x crops)", _several(f"{r.num_clips} x {r.num_crops}" for r in records)),
         ("decoder", _several(r.decoder for r in records)),
         ("versions", _several(", ".join(map(" ".join, sorted(r.versions.items()))) for r in records)),
-        ("code", _several(r.commit[:12] + (" with uncommitted changes" if r.dirty else "") for r in records)),
+        ("code", _several(map(_code, records))),
         ("device", _several(r.device for r in records)),
         (
             "time in all",
             f"{hours[0]} of training, {hours[1]} of testing" + (f", {before} for stills before" if stills else ""),
         ),
     ]
+
+
+def _code(record: Record) -> str:
+    if record.commit == "unknown":  # of an installed package
+        return "of no checkout"
+    return record.commit[:12] + (" with uncommitted changes" if record.dirty else "")
 
 
 def progress(runs: Runs) -> str:

@@ -44,7 +44,7 @@ def test_a_block_is_drawn_from_a_position(
     assert lines[0] == f"{video}: frames 8 to 22 (8 of them)"  # the middle 16 of 32
     assert lines[1].startswith(f"res3.1 ({instantiation.replace('_', ' ')}, sum over spacetime): position (1, 3, 4)")
     written = (tmp_path / "out" / f"attend_{video.stem}_res3.1_1-3-4.svg").read_text()
-    for name in ("8 to 10, drawn 8", "12 to 14, drawn 12", "the one in their middle is drawn"):
+    for name in ("8 to 10, drawn 8", "12 to 14, drawn 12", "one of them is drawn"):
         assert name in written
     assert lines[1].endswith("stands for frames 12 to 14, pixel (12, 16) of the 32 x 32 crop")
     assert "of 64 connections" in lines[2]  # 4 frames of 4 x 4 pooled keys

@@ -12,7 +12,7 @@ from nl_lightning.report.claims import Report, Verdict, judge, report
 from nl_lightning.report.collate import collect
 from nl_lightning.report.comparisons import Comparison, compare, compare_reported
 from nl_lightning.report.uncertainty import Difference
-from nl_lightning.report.words import learned_columns
+from nl_lightning.report.words import learned_columns, provenance
 from nl_lightning.study.evidence import Evidence
 from nl_lightning.study.loading import find_study, load_study
 from nl_lightning.study.packing import pack, pack_numbers
@@ -375,6 +375,18 @@ def test_parts_that_these_data_cannot_test(study: Study, recipe: Recipe, results
         "The one claim has 4 parts: 1 holds (c direction), 3 are not testable on these data "
         "(c size, c scope 1, c scope 2)."
     )
+
+
+def test_parts_without_runs_are_counted_as_waiting(
+    study: Study, recipe: Recipe, results: Path, measure: Measure
+) -> None:
+    measure("plain", 0, 64.0)
+    measure("block", 0, 70.5, commit="unknown", dirty=True)
+    found = report(collect(study, recipe, results))
+    parts = sum(len(verdict.parts) for verdict in found.verdicts)
+    assert f"{parts} parts" in summary(found)
+    assert "for runs that are missing" in summary(found)
+    assert ("code", f"{'0123456789ab'} (1 run); of no checkout (1 run)") in provenance(found.runs)
 
 
 def test_a_look_that_was_not_planned_is_said(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:
