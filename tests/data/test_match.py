@@ -254,7 +254,8 @@ def test_every_decoder_gives_the_same_bits(small: Path) -> None:
     whole = decoding.all_frames(file)
     for decoder in decoding.DECODERS:
         try:
-            decoding.library(decoder)
+            if decoder != "pyav":  # which is always there
+                decoding.library(decoder)
         except UserError:
             continue
         assert np.array_equal(decoding.frames(file, [13, 2, 5], decoder), whole[[13, 2, 5]])

@@ -185,6 +185,17 @@ def test_a_run_is_published_with_its_card(
         nl.load_weights("ml@tiny")
 
 
+def test_files_of_somebody_else_are_not_published_over(finished: Run, tmp_path: Path) -> None:
+    for name in ("nl.safetensors", "README.md"):
+        foreign = tmp_path / name / "tiny" / name
+        foreign.parent.mkdir(parents=True)
+        foreign.write_text("a thesis")
+        assert main(publish(finished, tmp_path / name)) == 2
+        assert foreign.read_text() == "a thesis"
+        assert main([*publish(finished, tmp_path / name), "--overwrite"]) == 0
+        assert foreign.read_bytes() != b"a thesis"
+
+
 def test_only_the_tested_network_is_published(
     finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
