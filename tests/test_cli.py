@@ -453,7 +453,7 @@ def test_a_recipe_is_named_to_fit_as_to_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    named = lightning_cli._with_recipes(["fit", "--config", "longrange", "--config=folder", "--config=x.yaml", "--a=b"])
+    named = lightning_cli.with_recipes(["fit", "--config", "longrange", "--config=folder", "--config=x.yaml", "--a=b"])
     assert named[1:] == ["--config", str(RECIPE), f"--config={RECIPE.with_stem('folder')}", "--config=x.yaml", "--a=b"]
     assert "no recipe 'longrang' in" in said(capsys, "fit", "--config=longrang", code=2)
 

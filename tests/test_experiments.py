@@ -27,7 +27,7 @@ from nl_lightning.study.recipe import load_recipe
 from nl_lightning.study.records import load_records, unpack
 from nl_lightning.study.run import plan
 from nl_lightning.study.study import Study
-from nl_lightning.train.lightning_cli import ANY_MACHINE, VideoCLI
+from nl_lightning.train.lightning_cli import ANY_MACHINE, VideoCLI, with_recipes
 from nl_lightning.train.predictions import PartWriter, VideoViews, ViewProtocol, merge
 from nl_lightning.weights.exporting import export_weights
 from nl_lightning.weights.file import HEADER, InputSettings, WeightsHeader, save_weights, with_weights
@@ -196,7 +196,7 @@ def test_a_command_that_is_shown_works(
     verb, *rest = command
     if verb in ("fit", "test"):
         words = with_weights([verb, *(word for word in rest if not word.startswith("--ckpt_path"))])
-        understand(words[1:] + ANY_MACHINE)
+        understand(with_recipes(words[1:]) + ANY_MACHINE)
     elif verb == "run" and "--failed" not in rest:
         assert main([verb, *rest, "--dry-run"]) == 0
     elif verb in ("data", "wandb-report") or {"--wandb", "--failed", "publish"} & {*rest}:  # no data, project or runs

@@ -18,7 +18,7 @@ from nl_lightning.cli.output import plain_table, print_lines, show, working, wri
 from nl_lightning.cli.parsing import KEY_VALUE, OPTION, SEED, SEVERAL, number, whole
 from nl_lightning.errors import UserError, from_extra, mistake, terminal, visible
 from nl_lightning.study.files import overwriting, read_text, refuse_foreign, write_output
-from nl_lightning.study.loading import find_study, load_study
+from nl_lightning.study.loading import experiments_folders, find_study, load_study
 from nl_lightning.study.recipe import Recipe, load_recipe, with_stills
 from nl_lightning.study.run import CHECKPOINT_MINUTES, Logger, Run, plan, to_run_again
 from nl_lightning.study.study import Study
@@ -48,8 +48,9 @@ class OfStudy:
         """The study as the recipe trains it, and the recipe."""
         study = load_study(find_study(self.study))
         name = self.recipe or study.recipe
-        beside = study.path.parent / "recipes" / f"{name}.yaml"  # as a study has it that lies anywhere else
-        recipe = load_recipe(beside if beside.is_file() else name)
+        beside = study.path.parent / "recipes" / f"{name}.yaml"
+        elsewhere = study.path.parent not in experiments_folders()  # whose recipes have no other name
+        recipe = load_recipe(beside if elsewhere and beside.is_file() else name)
         recipe.check_measures(study)
         return with_stills(study, recipe), recipe
 

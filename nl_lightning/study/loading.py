@@ -324,7 +324,8 @@ def find(name_or_path: str | Path, folders: Callable[[], list[Path]], what: str)
         _say_whose(*found)
         return found[0]
     known = [file.stem for folder in searched for file in sorted(folder.glob("*.yaml"))]
-    raise UserError(f"no {what} '{path}' in {' or '.join(map(str, searched))}{nearest(str(path), known)}")
+    absent = "" if Path("experiments").is_dir() else "; there is no folder 'experiments' here"
+    raise UserError(f"no {what} '{path}' in {' or '.join(map(str, searched))}{nearest(str(path), known)}{absent}")
 
 
 @functools.cache

@@ -251,7 +251,7 @@ def _config_files(words: Sequence[str]) -> list[Path]:
     return [Path(name) for name in given if os.path.isfile(name)]
 
 
-def _with_recipes(words: Sequence[str]) -> list[str]:
+def with_recipes(words: Sequence[str]) -> list[str]:
     """The words, with the file of a recipe where ``--config`` gives its name. UserError if there is none."""
     found = []
     for before, word in itertools.pairwise(["", *words]):
@@ -282,7 +282,7 @@ def _with_nearest(message: str, known: Sequence[str]) -> str:
 def lightning_command(arguments: list[str]) -> int:
     """``nl-lightning fit | validate | test``: LightningCLI with our classifier and data; an exit code."""
     stop_on_signals()
-    words = with_weights(_with_recipes(arguments))
+    words = with_weights(with_recipes(arguments))
     defaults: dict[str, Any] = {"logger": False, "enable_model_summary": False}
     if words[0] == "fit":
         defaults["default_root_dir"] = str(_free_folder())
