@@ -48,7 +48,7 @@ class Guesses:
         if self.error:
             return f"{visible(self.error)} (left out)"
         lines = [f"{guess.score:8.1%}  {visible(guess.name or f'class {guess.label}')}" for guess in self.top5]
-        return "\n".join([f"{visible(self.video)}  ({self.views} views)", *lines])
+        return "\n".join([f"{visible(self.video)}  ({self.views} {'view' if self.views == 1 else 'views'})", *lines])
 
 
 class Predictor:

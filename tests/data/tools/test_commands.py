@@ -54,3 +54,9 @@ def test_prepare_and_shards(folder: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_a_mistake_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "check", str(folder / "tiny.yaml"), "--root", str(folder / "none")]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"nl-lightning: {folder / 'none' / 'train.txt'}: ")
+
+
+def test_a_generated_set_is_made_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "made.yaml").write_text(f"data: {{root: {tmp_path / 'set'}, match: {{train: 2, val: 2, test: 4}}}}")
+    assert main(["data", "check", str(tmp_path / "made.yaml"), "--workers", "1"]) == 0
+    assert "test: 4 videos of the generated set match, version 2" in capsys.readouterr().out
