@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from nl_lightning.report.collate import over_videos
 from nl_lightning.report.render import markdown_table
 from nl_lightning.report.words import called, interval, of_rows
-from nl_lightning.study.metrics import METRICS
+from nl_lightning.study.metrics import Metric
 from nl_lightning.study.records import Record
 from nl_lightning.study.study import Study
 
@@ -62,7 +62,14 @@ def card(study: Study, recipe: str, records: Mapping[str, Sequence[Record]], see
     first = next(iter(shown.values()))
     groups = list(dict.fromkeys(group for one in shown.values() for group in one.top1_by_group))
     rows = [
-        [name, called(study, name), f"{one.params:,}", *_scores(one, groups), _seeds(records[name]), _hash(one)]
+        [
+            name,
+            called(study, name),
+            f"{one.params:,}",
+            *_scores(one, study.metric, groups),
+            _seeds(records[name], study.metric),
+            _hash(one),
+        ]
         for name, one in shown.items()
     ]
     names = ["name", "network", "parameters", "score", *groups, "all seeds", "tensors"]
@@ -89,15 +96,13 @@ def _all(words: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(words)) or "not kept"
 
 
-def _scores(record: Record, groups: Sequence[str]) -> list[str]:
-    metric = next(metric for metric in METRICS.values() if metric.key in record.scores)
+def _scores(record: Record, metric: Metric, groups: Sequence[str]) -> list[str]:
     of = over_videos(record, metric)
     score = f"{record.score(metric):.1f} {interval(of.low, of.high) if of else ''}"
     return [score, *(f"{record.top1_by_group[one]:.1f}" if one in record.top1_by_group else "" for one in groups)]
 
 
-def _seeds(records: Sequence[Record]) -> str:
-    metric = next(metric for metric in METRICS.values() if metric.key in records[0].scores)
+def _seeds(records: Sequence[Record], metric: Metric) -> str:
     scores = [one.score(metric) for one in records]
     if len(scores) == 1:
         return "one only"

@@ -294,14 +294,14 @@ def product(stated: _Grid, at: str) -> tuple[dict[str, Variant], Grid]:
 
 def experiments_folders() -> list[Path]:
     """Where studies and recipes are looked for: ./experiments, then those that come with the package."""
-    return [folder for folder in (Path("experiments"), _shipped()) if folder.is_dir()]
+    return [folder for folder in (Path("experiments"), shipped(Path("experiments"))) if folder.is_dir()]
 
 
-def _shipped() -> Path:
-    """The studies and recipes that come with the package: inside it in a wheel, beside it in a checkout."""
+def shipped(folder: Path) -> Path:
+    """A folder that comes with the package: inside it in a wheel, beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
-    inside = package / "experiments"
-    return inside if inside.is_dir() else package.parent / "experiments"
+    inside = package / folder
+    return inside if inside.is_dir() else package.parent / folder
 
 
 def find_study(name_or_path: str | Path, root: Path | None = None) -> Path:

@@ -4,6 +4,7 @@ The report is W&B's own (wandb-workspaces, the extra ``[wandb]``): one panel of 
 of all runs, and for each table its measured and reported numbers above a panel with its runs.
 """
 
+import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -72,13 +73,9 @@ def publish(report: wr.Report, tables: Mapping[str, str], pictures: Sequence[Pat
         with wandb.init(
             entity=report.entity, project=report.project, job_type="report", settings=log.settings()
         ) as run:
-            run.log({f"tables/{name}": wandb.Html(f"<pre>{_plain(text)}</pre>") for name, text in tables.items()})
+            run.log({f"tables/{name}": wandb.Html(f"<pre>{html.escape(text)}</pre>") for name, text in tables.items()})
             run.log({f"pictures/{picture.stem}": wandb.Image(str(picture)) for picture in pictures})
         report.save()
     except (wandb.Error, WandbApiFailedError, OSError, ValueError) as error:
         raise UserError(f"wandb-report: W&B refuses it: {' '.join(str(error).split())[:300]}") from None
     return str(report.url)
-
-
-def _plain(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;")

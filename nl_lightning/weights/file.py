@@ -25,6 +25,7 @@ from nl_lightning.models.fast import FastVideoResNet
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.study.border import Positive, checked, parse_json, shown
 from nl_lightning.study.files import write_output
+from nl_lightning.study.loading import shipped
 
 FORMAT = "nl-lightning 1"
 HEADER = "nl_lightning_header"
@@ -140,8 +141,7 @@ def located(path: Path | str) -> Path:
     if not re.fullmatch(r"[\w-]+@[\w-]+", str(path)) or path.exists():
         return path
     variant, _, recipe = str(path).partition("@")
-    package = Path(__file__).resolve().parents[1]
-    folders = [place / PUBLISHED for place in (Path(), package, package.parent)]
+    folders = (PUBLISHED, shipped(PUBLISHED))
     found = next((file for folder in folders if (file := folder / recipe / f"{variant}.safetensors").is_file()), None)
     if found is None:
         known = {f"{file.stem}@{file.parent.name}" for folder in folders for file in folder.glob("*/*.safetensors")}

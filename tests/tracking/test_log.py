@@ -78,6 +78,7 @@ def asked(study: Study, recipe: Recipe, results: Path) -> PlannedRun:
 def project(wandb_server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
     """A stand-in server at which somebody is logged in."""
     wandb.teardown()  # it keeps what the environment said before
+    monkeypatch.delenv("WANDB_MODE", raising=False)  # a run without an account, of an earlier test, sets it
     for name, value in wandb_server.environment(tmp_path).items():
         monkeypatch.setenv(name, value)
     yield wandb_server

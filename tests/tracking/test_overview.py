@@ -23,6 +23,7 @@ from nl_lightning.tracking import overview
 def online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wandb_server: WandbServer) -> WandbServer:
     """Somebody is logged in at the stand-in, and works in a folder of their own."""
     wandb.teardown()
+    monkeypatch.delenv("WANDB_MODE", raising=False)  # a run without an account, of an earlier test, sets it
     for name, value in wandb_server.environment(tmp_path).items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
