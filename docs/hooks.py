@@ -35,9 +35,11 @@ EXAMPLES = {
     "sweeps": ["sweeps table2"],
     "power": ["power table2"],
     "complexity": ["complexity table2 --table 2a", "complexity table2 --variant c2d_r50_nl1_res2 --explain"],
-    "rescore": [],
 }
 """Cheap commands, run while the site is built, on the committed records."""
+NETWORKS = "[The published networks](../../results/weights/longrange/README.md): their names, blocks, maps and scores."
+BESIDE = {name: NETWORKS for name in ("predict", "attend", "reach", "test", "weights")}
+"""What else a reader of a command's page needs."""
 AS_THE_PAPER = {"NonLocalBlock": "nonlocal_block", "VideoResNet": "resnet"}
 """Public classes that are faster forms of the paper's."""
 FORMATS = {
@@ -167,7 +169,9 @@ def command_pages(run: bool = True) -> dict[str, str]:
             said = [_console(f"{each} --help") for each in verbs] if run else []
             examples = [_console(each) for each in EXAMPLES.get(name, [])] if run else []
             about = table.PURPOSES.get(name) or (inspect.getdoc(entry) or "").splitlines()[0].rstrip(".")
-            pages[f"commands/{name}.md"] = "\n\n".join([f"# {name}", f"{about}.", *examples, *said])
+            pages[f"commands/{name}.md"] = "\n\n".join(
+                [f"# {name}", f"{about}.", *([BESIDE[name]] if name in BESIDE else []), *examples, *said]
+            )
     pages["commands/index.md"] = f"# Commands\n\n{pages['commands/index.md']}\n"
     return pages
 

@@ -255,7 +255,8 @@ def status(which: Selected) -> int:
         runs = which.runs()
         found = states(runs)
     out, metric = terminal(), runs[0].study.metric
-    room = max(12, out.width - max(len(one.variant.name) for one in runs) - 34)  # a narrow terminal cuts the note only
+    # A narrow terminal cuts the note only, and nothing is cut where nobody's terminal is.
+    room = max(12, out.width - max(len(one.variant.name) for one in runs) - 34) if out.is_terminal else 10**6
     table = plain_table("variant", "seed", "state", f"{metric.name} %", "")
     for one, state in zip(runs, found, strict=True):
         record = state.record

@@ -84,13 +84,15 @@ def weights_publish(which: Selected, *, out: Path = Path("results/weights"), ove
         raise UserError(f"{study.name}, recipe {recipe.name}: expected finished runs of one seed, found {len(runs)}")
     with overwriting(overwrite), working(f"reading {len(runs)} checkpoints"):
         from nl_lightning.report.card import card
-        from nl_lightning.train.publishing import publish
+        from nl_lightning.train.publishing import blocks_of, publish
 
         files = [publish(run, out / recipe.name) for run in runs]
         names = [run.variant.name for run in runs]
         records = [one for one in load_records(which.results, recipe.name)[0] if one.variant in names]
         by_variant = {name: [one for one in records if one.variant == name] for name in names}
-        write_output(out / recipe.name / "README.md", card(study, recipe.name, by_variant, runs[0].seed).encode())
+        blocks = {name: blocks_of(file) for name, file in zip(names, files, strict=True)}
+        page = card(study, recipe.name, by_variant, runs[0].seed, blocks)
+        write_output(out / recipe.name / "README.md", page.encode())
     print_lines(f"{len(files)} networks and their card are in {out / recipe.name}")
     return 0
 

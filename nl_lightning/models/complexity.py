@@ -68,6 +68,7 @@ class BlockCost:
         name: the residual block that it follows, such as ``res3.1``.
         sets: of positions that are compared among themselves, over all groups of frames that the block sees apart.
         queries, keys: positions i and j of each set.
+        map: frames, rows and columns of what the block sees.
         form: the form of the operation that is taken, see :mod:`nl_lightning.models.forms`.
     """
 
@@ -75,6 +76,7 @@ class BlockCost:
     sets: int
     queries: int
     keys: int
+    map: Triple
     form: Form
 
     @property
@@ -92,7 +94,7 @@ def block_costs(config: ResNetConfig, clip: Triple, device: str = "cpu", half: b
         assert isinstance(block, NonLocalBlock)
         theta, phi = (block.sets(maps).shape for maps in block.embed(inputs[0])[:2])
         form = form_of(block.instantiation, theta, phi, device, half)
-        found.append(BlockCost(name, theta[:2].numel(), theta[2], phi[2], form))
+        found.append(BlockCost(name, theta[:2].numel(), theta[2], phi[2], tuple(inputs[0].shape[-3:]), form))
 
     for name, module in net.named_modules():
         if isinstance(module, NonLocalBlock):

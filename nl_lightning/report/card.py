@@ -32,6 +32,14 @@ net, header = nl.load_weights("{example}@{recipe}")
 - Not for: decisions about people.
 - Licence: that of this project, Apache-2.0.
 
+## Blocks
+
+A block has the name of the residual block that it follows, counted from 0 in its stage: `attend --block res4.4`. Its map
+has frames x rows x columns of positions: `attend --query FRAME,ROW,COLUMN`, each from 0. Networks that are not listed
+have no block.
+
+{blocks}
+
 ## Data and protocol
 
 - Recipe: [`{recipe}`](../../../experiments/recipes/{recipe}.yaml). Its header says what was chosen, and how.
@@ -50,13 +58,20 @@ The last column is the beginning of a hash of all tensors. The record of the run
 """
 
 
-def card(study: Study, recipe: str, records: Mapping[str, Sequence[Record]], seed: int) -> str:
+def card(
+    study: Study,
+    recipe: str,
+    records: Mapping[str, Sequence[Record]],
+    seed: int,
+    blocks: Mapping[str, Sequence[tuple[str, str, str]]],
+) -> str:
     """The page of one recipe's published networks.
 
     Args:
         study, recipe: what they are of.
         records: all seeds of each published variant; the one of `seed` is the network that is published.
         seed: whose networks they are.
+        blocks: of each: size of the map, names of the blocks on it, what they sum over.
     """
     shown = {name: next(one for one in of if one.seed == seed) for name, of in records.items()}
     first = next(iter(shown.values()))
@@ -72,6 +87,7 @@ def card(study: Study, recipe: str, records: Mapping[str, Sequence[Record]], see
         ]
         for name, one in shown.items()
     ]
+    where = [[name, *each] for name in shown for each in blocks[name]]
     names = ["name", "network", "parameters", "score", *groups, "all seeds", "tensors"]
     views = first.num_clips * first.num_crops
     contents = [one.evidence.content for one in shown.values() if one.evidence]
@@ -81,6 +97,7 @@ def card(study: Study, recipe: str, records: Mapping[str, Sequence[Record]], see
         files=len(shown),
         seed=seed,
         example=[*shown][-1],
+        blocks=markdown_table(of_rows(["name", "map", "blocks", "sum over"], where, labels=4)),
         videos=first.videos_expected,
         views=views,
         s="" if views == 1 else "s",

@@ -28,6 +28,8 @@ VERBS = {
 }
 LEANING = {"holds": "as claimed", "fails": "not as claimed", "undecided": "open"}
 UNTESTABLE = {"not testable": ("is not testable on these data", "are not testable on these data")}
+COUNTED = ", by its cost"
+BY_COST = {f"{word}{COUNTED}": tuple(f"{verb} by cost alone" for verb in VERBS[word]) for word in ("holds", "fails")}
 ONCE = {f"seen once, {how}": (f"was seen once, {how}", f"were seen once, {how}") for how in LEANING.values()}
 COSTS = {"flops": "FLOPs", "params": "parameters"}
 
@@ -55,7 +57,9 @@ def part_name(comparison: Comparison) -> str:
 
 
 def said(one: PartVerdict | Comparison) -> str:
-    """The verdict as it is shown: of one seed also what it looks like."""
+    """The verdict as it is shown: of one seed also what it looks like; and whether cost alone decides it."""
+    if isinstance(one, PartVerdict) and one.by_costs and one.word in ("holds", "fails"):
+        return one.word + COUNTED
     return f"{one.word}, {LEANING[one.leaning]}" if one.word == "seen once" else one.word
 
 
@@ -69,13 +73,14 @@ def by_part(verdict: Verdict) -> str:
 
 def comparison_columns(report: Report, comparisons: Sequence[Comparison]) -> list[Column]:
     """A line a comparison: what is reported and what was measured, with its interval."""
-    header = ["claim", "part", "comparison", "claimed", REPORTED, MEASURED, "n", "McNemar p", "by itself"]
+    reported = f"{REPORTED}, {report.runs.study.metric.name}" if report.runs.soft else REPORTED
+    header = ["claim", "part", "comparison", "claimed", reported, MEASURED, "n", "McNemar p", "by itself"]
     return of_rows(header, [_comparison(report, comparison) for comparison in comparisons], labels=4)
 
 
 def _comparison(report: Report, comparison: Comparison) -> list[str]:
     check, difference, study = comparison.check, comparison.difference, report.runs.study
-    form = (".2f", "x") if check.cost else (GAIN, "")
+    form = (".2f", "x") if check.cost else (GAIN, f" {unit}" if (unit := other_unit(report, comparison)) else "")
     n, exact, measured = "" if check.cost else "0", "", number(comparison.measured, *form)
     if difference is not None:
         n, exact = str(difference.seeds), "" if difference.mcnemar is None else p_value(difference.mcnemar)
@@ -86,7 +91,7 @@ def _comparison(report: Report, comparison: Comparison) -> list[str]:
         part_name(comparison),
         pair_names(comparison, study),
         expected(check, study, comparison.claim.table),
-        number(comparison.reported, *form),
+        number(comparison.reported, *(form if check.cost else (GAIN, ""))),
         measured or hole,
         n,
         exact,
@@ -192,7 +197,7 @@ def summary(report: Report) -> str:
         return ""
     known = [(name, part) for name, part in parts if part.known or part.word == "not testable"]
     named: dict[str, list[str]] = {}
-    verbs = VERBS | ONCE | UNTESTABLE
+    verbs = VERBS | BY_COST | ONCE | UNTESTABLE
     for word in verbs:
         named[word] = [name for name, part in known if said(part) == word]
     counts = [
@@ -202,9 +207,26 @@ def summary(report: Report) -> str:
     if waiting := len(parts) - len(known):
         counts.append(f"{waiting} {'wait' if waiting > 1 else 'waits'} for runs that are missing")
     found = [f"{claims} {counted(len(parts), 'part')}: {', '.join(counts)}."]
+    if report.runs.soft:
+        found.append(f"Parts are judged by {judged_by(report)}.")
     if any(named[word] for word in ONCE):
         found.append("One seed decides nothing: its intervals are over videos only, and another training may differ.")
     return " ".join([*found, *unplanned(report)])
+
+
+def counts(report: Report) -> list[tuple[str, int, str]]:
+    """The same as figures: a word, how many parts have it, and what is said of them."""
+    waiting = [part for part in report.parts if not part.known and part.word != "not testable"]
+    parts = [part for part in report.parts if not any(part is one for one in waiting)]
+    found: list[tuple[str, int, str]] = []
+    for word in ("holds", "fails", "undecided", "seen once", "not testable"):
+        of = [part for part in parts if part.word == word]
+        cost = sum(part.by_costs for part in of)
+        said = VERBS[word][len(of) > 1] if word in ("holds", "fails") else word
+        if of:
+            note = "" if not cost else ", by cost alone" if cost == len(of) else f", {cost} of them by cost alone"
+            found.append((word, len(of), said + note))
+    return [*found, ("undecided", len(waiting), "waiting for runs")] if waiting else found
 
 
 def unplanned(report: Report) -> list[str]:
@@ -220,8 +242,13 @@ def unplanned(report: Report) -> list[str]:
     ]
 
 
+def other_unit(report: Report, comparison: Comparison) -> str:
+    """What the points of a comparison are of, where it isn't what the others are judged by; empty where it is."""
+    return report.runs.study.metric.name if report.runs.soft and comparison.check.in_points else ""
+
+
 def judged_by(report: Report) -> str:
-    """What the points of comparisons are of."""
+    """What the points of comparisons are of, except for those that are about points of the metric."""
     of = f" of {group}" if (group := report.runs.group()) else ""
     return f"soft score{of}" if report.runs.soft else report.runs.study.metric.name
 
@@ -229,7 +256,9 @@ def judged_by(report: Report) -> str:
 def verdict_legend(report: Report) -> str:
     """By which rules the verdicts came about."""
     study = report.runs.study
-    judged = judged_by(report) + (" (the mean probability of the right class)" if report.runs.soft else "")
+    judged, metric = judged_by(report), study.metric.name
+    if report.runs.soft:
+        judged += f" (the mean probability of the right class), those about points of {metric} by {metric}"
     found = [
         f"Claims are judged part by part, by {judged}. One seed decides nothing, nor do two. From {ENOUGH_SEEDS} seeds "
         "on a part holds if each of its comparisons does, and fails if one surely does; otherwise it is undecided. The "

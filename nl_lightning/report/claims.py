@@ -83,6 +83,11 @@ class PartVerdict:
         return min((c.seeds for c in self.comparisons if not c.check.cost), default=0)
 
     @property
+    def by_costs(self) -> bool:
+        """Whether costs alone decide it: they are counted, so no training is behind its word."""
+        return bool(self.comparisons) and all(c.check.cost for c in self.comparisons)
+
+    @property
     def leaning(self) -> Word:
         """What the comparisons say together of the networks that were trained, before any correction."""
         words = [c.leaning for c in self.comparisons]
@@ -161,11 +166,10 @@ def _holm(verdicts: Mapping[tuple[str, int], PartVerdict]) -> dict[tuple[str, in
 def _word(one: PartVerdict, p: float, level: float) -> Word:
     if one.untestable is not None or not one.comparisons:
         return "not testable"
-    costs = [c for c in one.comparisons if c.check.cost]
-    if any(c.leaning == "fails" for c in costs):
+    if any(c.leaning == "fails" for c in one.comparisons if c.check.cost):
         return "fails"
-    if len(costs) == len(one.comparisons):
-        return "holds" if all(c.leaning == "holds" for c in costs) else "undecided"
+    if one.by_costs:
+        return "holds" if all(c.leaning == "holds" for c in one.comparisons) else "undecided"
     if p <= level:
         return "holds" if one.p_for < one.p_against else "fails"
     return "seen once" if one.seeds == 1 else "undecided"

@@ -215,7 +215,7 @@ def compare_by(
 
 def _measured(one: Comparison, combination: Combination) -> Comparison:
     """A comparison with its difference, and where its margin is a share of an effect, with that and the edges."""
-    points, margin, group = one.check.kind == "about", one.check.margin, one.part.judged_on
+    points, margin, group = one.check.in_points, one.check.margin, one.part.judged_on
     found = replace(one, difference=combination(one.weights, points, group))
     if not isinstance(margin, Share):
         return found

@@ -166,9 +166,10 @@ def _census(report: Report) -> list[dict[str, Any]]:
 def _verdict(report: Report, verdict: Verdict) -> dict[str, Any]:
     """A claim with its parts and its comparisons, and these as a figure that follows what was measured."""
     comparisons = verdict.comparisons
-    bounded = [c.difference for c in comparisons if c.difference is not None and c.difference.bounded]
-    reported = [c.reported for c in comparisons if c.reported is not None and not c.check.cost]
-    axis = axis_for([*(end for difference in bounded for end in difference.interval()), *reported])
+    bounded = [c for c in comparisons if c.difference is not None and c.difference.bounded]
+    units = {claim_words.other_unit(report, c) or claim_words.judged_by(report) for c in bounded}
+    ends = [end for c in bounded if c.difference is not None for end in c.difference.interval()]
+    axis = axis_for([*ends, *(c.reported for c in bounded if c.reported is not None and _comparable(report, c))])
     columns = claim_words.comparison_columns(report, comparisons) if comparisons else []
     left_out = ("claim", "n") if len(verdict.parts) > 1 else ("claim", "part", "n")
     columns = [column for column in columns if column.title not in left_out and any(column.cells)]
@@ -186,18 +187,23 @@ def _verdict(report: Report, verdict: Verdict) -> dict[str, Any]:
         ],
         "columns": columns,
         "axis": axis,
-        "unit": claim_words.judged_by(report),
-        "marks": [_mark(comparison, axis) for comparison in comparisons],
+        "unit": units.pop() if len(units) == 1 else None,
+        "marks": [_mark(comparison, axis, _comparable(report, comparison)) for comparison in comparisons],
         "after": [column.title for column in columns].index(words.MEASURED) if bounded else None,
     }
 
 
-def _mark(comparison: Comparison, axis: Axis) -> Mark | None:
+def _comparable(report: Report, comparison: Comparison) -> bool:
+    """Whether measured and reported points are of one kind: the paper reports no soft score."""
+    return not report.runs.soft or comparison.check.in_points
+
+
+def _mark(comparison: Comparison, axis: Axis, comparable: bool) -> Mark | None:
     difference, claimed = comparison.difference, comparison.claimed
     if difference is None or not difference.bounded:
         return None
     shaded = None if claimed is None else Interval(claimed.low, min(claimed.high, axis.high))
-    return Mark(difference.mean, difference.interval(), comparison.reported, shaded)
+    return Mark(difference.mean, difference.interval(), comparison.reported if comparable else None, shaded)
 
 
 # ------------------------------------------------------------------------------------------------------ figures

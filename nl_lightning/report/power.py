@@ -16,7 +16,7 @@ from nl_lightning.errors import UserError
 from nl_lightning.report.claim_words import pair_names, part_name
 from nl_lightning.report.collate import Runs
 from nl_lightning.report.comparisons import ASSUMED_DISAGREEMENT, ENOUGH_SEEDS, Comparison, compare
-from nl_lightning.report.uncertainty import LEVEL, half_width, noise_size
+from nl_lightning.report.uncertainty import LEVEL, Difference, half_width, noise_size
 from nl_lightning.report.words import GAIN, Column, number, of_rows
 from nl_lightning.study.study import Check, Share, Study
 
@@ -30,7 +30,7 @@ class Noise:
     """What a plan has to assume of two networks, and for people, where that comes from.
 
     Attributes:
-        disagreement: percent of the videos on which just one of them is right.
+        disagreement: percent of the videos on which just one of them is right; of a soft score, what is as noisy.
         seed: standard deviation of their difference over seeds, in points.
     """
 
@@ -38,6 +38,7 @@ class Noise:
     disagreement_from: str
     seed: float
     seed_from: str
+    split: str = "split"
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,10 @@ class Plan:
         noise = self.noise
         return (
             f"To decide a part of a claim in {POWER:.0%} of studies, if the effects are those shown: measured here or, "
-            f"marked *, reported on {self.reported_on}. Two networks split on {noise.disagreement:.1f} % of the "
+            f"marked *, reported on {self.reported_on}. Two networks {noise.split} on {noise.disagreement:.1f} % of the "
             f"videos ({noise.disagreement_from}); a difference varies by {noise.seed:.2f} points from seed to seed "
             f"({noise.seed_from}). Videos: for networks that are trained, with one seed. Seeds: for such networks in "
-            f"general, on {self.videos:,} videos."
+            f"general, on {self.videos:,} videos. Never: the effect that is shown is not what is claimed."
         )
 
 
@@ -120,12 +121,14 @@ def plan_of(runs: Runs, videos: int | None, disagreement: float | None, seed_noi
     if not comparisons:
         raise UserError(f"{study.path}: no claim compares accuracies: there is nothing to decide")
     known = [c.difference for c in comparisons if c.difference is not None]
+    split = [_disagreement(c.difference) for c in comparisons if c.difference is not None and not c.check.over]
     tested = videos or (known[0].videos if known else study.reported_videos)
     if not tested:
         raise UserError(f"{study.path}: how many test videos? Say --videos N: neither records nor reported_videos do")
     noise = Noise(
-        *_first(disagreement, [d.disagreement for d in known], ASSUMED_DISAGREEMENT),
+        *_first(disagreement, split, ASSUMED_DISAGREEMENT),
         *_first(seed_noise, [c.difference.std for c in comparisons if c.difference and not c.check.over], SEED_NOISE),
+        "differ as if they split" if runs.soft and disagreement is None else "split",
     )
     family = len({(one.claim.name, id(one.part)) for one in comparisons})
     return Plan(
@@ -134,6 +137,13 @@ def plan_of(runs: Runs, videos: int | None, disagreement: float | None, seed_noi
         study.reported_on or "other data",
         tuple(_need(runs, one, noise, tested, family) for one in comparisons),
     )
+
+
+def _disagreement(difference: Difference) -> float | None:
+    """Percent of the videos that two networks split on; of numbers a video, what would make as much noise."""
+    if difference.disagreement is not None or not difference.bounded:
+        return difference.disagreement
+    return difference.video_se**2 * difference.videos / 100
 
 
 def _first(given: float | None, recorded: Sequence[float | None], assumed: float) -> tuple[float, str]:

@@ -168,6 +168,11 @@ class Check:
         return (margin, math.inf) if self.within is None else (self.points - margin, self.points + margin)
 
     @property
+    def in_points(self) -> bool:
+        """Whether it is about points of the study's metric, whatever else is judged by another score."""
+        return self.kind in ("about", "ahead")
+
+    @property
     def beside(self) -> tuple[str, ...]:
         """The variants that each of its comparisons needs beside the two that it compares."""
         return (*(self.over or ()), *(self.margin.of if isinstance(self.margin, Share) else ()))

@@ -3,12 +3,23 @@
 from pathlib import Path
 
 from nl_lightning.errors import UserError
+from nl_lightning.models.complexity import block_costs
 from nl_lightning.study.records import record_in_place
 from nl_lightning.study.run import Run
 from nl_lightning.train.evidence import weights
-from nl_lightning.weights.file import network_in
+from nl_lightning.weights.file import network_in, read_header
 from nl_lightning.weights.importing import import_weights
 from nl_lightning.weights.safe import read_torch
+
+
+def blocks_of(file: Path) -> list[tuple[str, str, str]]:
+    """The blocks of a published network, by the map that they see: its size, their names, what they sum over."""
+    header = read_header(file)
+    frames, side, non_local = header.input.num_frames, header.input.test_crop, header.net.non_local
+    by_map: dict[str, list[str]] = {}
+    for one in block_costs(header.net, (frames, side, side)):
+        by_map.setdefault(" x ".join(map(str, one.map)), []).append(one.name)
+    return [(size, ", ".join(names), non_local.sum_over if non_local else "") for size, names in by_map.items()]
 
 
 def publish(run: Run, folder: Path) -> Path:

@@ -108,9 +108,14 @@ def header_from_json(text: object, at: str) -> WeightsHeader:
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], header: WeightsHeader) -> None:
-    """Write a weight file, whole or not at all."""
+    """Write a weight file, whole or not at all. The same network makes the same bytes."""
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_output(path, safetensors.torch.save(whole, {"format": FORMAT, "nl_lightning": header.to_json()}))
+    saved = safetensors.torch.save(whole, {"format": FORMAT, "nl_lightning": header.to_json()})
+    start, end = 8, 8 + int.from_bytes(saved[:8], "little")
+    head = json.loads(saved[start:end])
+    head["__metadata__"] = dict(sorted(head["__metadata__"].items()))  # safetensors writes them in any order
+    text = json.dumps(head, separators=(",", ":"), ensure_ascii=False).encode()
+    write_output(path, saved[:start] + text.ljust(end - start) + saved[end:])
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], WeightsHeader]:

@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from nl_lightning.errors import UserError
-from nl_lightning.report.claim_words import by_part, reason, summary, verdict_legend
+from nl_lightning.report.claim_words import by_part, comparison_columns, counts, reason, summary, verdict_legend
 from nl_lightning.report.claims import Report, Verdict, judge, report
 from nl_lightning.report.collate import collect
 from nl_lightning.report.comparisons import Comparison, compare, compare_reported
@@ -289,6 +289,12 @@ def test_the_soft_score_is_judged_where_every_record_has_one(
     assert [c.measured for v in found.verdicts for c in v.comparisons] == [pytest.approx(6.0), 0.0]
     assert [v.word for v in found.verdicts] == ["holds", "holds"]
     assert found.lines["a"][1]["gain"] == 0.0  # tables stay with top-1
+    columns = {
+        column.title: column.cells
+        for column in comparison_columns(found, [c for v in found.verdicts for c in v.comparisons])
+    }
+    assert columns["measured"] == ["+6.0 [6.0, 6.0]", "+0.0 top-1 [-0.7, 0.7]"]
+    assert "reported, top-1" in columns
     assert found.learned == {"plain": {"space": (0, 3, None)}, "block": {"space": (3, 3, pytest.approx(56.9975))}}
     assert [column.cells for column in learned_columns(found)] == [
         ["plain", "block"], ["0 of 3 [0, 71]", "3 of 3 [29, 100]"], ["", "57.0"],
@@ -377,6 +383,18 @@ def test_parts_that_these_data_cannot_test(study: Study, recipe: Recipe, results
     )
 
 
+def test_what_cost_alone_decides_is_said(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:
+    for variant, flops in (("plain", 2000), ("block", 1000)):
+        for seed in range(3):
+            measure(variant, seed, 50.0, macs=flops)
+    found = report(
+        collect(stating(study, Check("cheaper", ("block", "plain"), cost="flops"), BLOCK_HELPS), recipe, results)
+    )
+    assert "2 parts: 1 stays undecided (c1), 1 holds by cost alone (c0)" in summary(found)
+    assert counts(found) == [("holds", 1, "holds, by cost alone"), ("undecided", 1, "undecided")]
+    assert by_part(found.verdicts[0]) == "direction holds, by its cost"
+
+
 def test_parts_without_runs_are_counted_as_waiting(
     study: Study, recipe: Recipe, results: Path, measure: Measure
 ) -> None:
@@ -386,6 +404,7 @@ def test_parts_without_runs_are_counted_as_waiting(
     parts = sum(len(verdict.parts) for verdict in found.verdicts)
     assert f"{parts} parts" in summary(found)
     assert "for runs that are missing" in summary(found)
+    assert ("undecided", 2, "waiting for runs") in counts(found)
     assert ("code", f"{'0123456789ab'} (1 run); of no checkout (1 run)") in provenance(found.runs)
 
 
