@@ -37,7 +37,7 @@ EXAMPLES = {
     "complexity": ["complexity table2 --table 2a", "complexity table2 --variant c2d_r50_nl1_res2 --explain"],
 }
 """Cheap commands, run while the site is built, on the committed records."""
-NETWORKS = "[The published networks](../../results/weights/longrange/README.md): their names, blocks, maps and scores."
+NETWORKS = "[The published networks](../results/weights/longrange/README.md): their names, blocks, maps and scores."
 BESIDE = {name: NETWORKS for name in ("predict", "attend", "reach", "test", "weights")}
 """What else a reader of a command's page needs."""
 AS_THE_PAPER = {"NonLocalBlock": "nonlocal_block", "VideoResNet": "resnet"}
