@@ -92,6 +92,7 @@ def page(report: Report) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    verdicts = [_verdict(report, verdict) for verdict in report.verdicts]
     text = environment.get_template("report.html.j2").render(
         report=report,
         study=report.runs.study,
@@ -100,7 +101,8 @@ def page(report: Report) -> str:
         claims=claim_words,
         signs=SIGNS,
         style=Markup((Path(__file__).parent / "report.css").read_text(encoding="utf-8")),
-        verdicts=[_verdict(report, verdict) for verdict in report.verdicts],
+        verdicts=verdicts,
+        diamonds=any(mark and mark.reported is not None for one in verdicts for mark in one["marks"]),
         tables=[_table(report, table) for table in report.runs.study.tables.values()],
         panels=_panels(report),
         costs=_costs(report),

@@ -81,8 +81,8 @@ class Plan:
         noise = self.noise
         return (
             f"To decide a part of a claim in {POWER:.0%} of studies, if the effects are those shown: measured here or, "
-            f"marked *, reported on {self.reported_on}. Two networks {noise.split} on {noise.disagreement:.1f} % of the "
-            f"videos ({noise.disagreement_from}); a difference varies by {noise.seed:.2f} points from seed to seed "
+            f"marked *, reported on {self.reported_on}. Two networks {noise.split} on {noise.disagreement:.1f} % of "
+            f"the videos ({noise.disagreement_from}); a difference varies by {noise.seed:.2f} points from seed to seed "
             f"({noise.seed_from}). Videos: for networks that are trained, with one seed. Seeds: for such networks in "
             f"general, on {self.videos:,} videos. Never: the effect that is shown is not what is claimed."
         )
