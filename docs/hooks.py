@@ -38,7 +38,7 @@ EXAMPLES = {
 }
 """Cheap commands, run while the site is built, on the committed records."""
 NETWORKS = "[The published networks](../results/weights/longrange/README.md): their names, blocks, maps and scores."
-BESIDE = {name: NETWORKS for name in ("predict", "attend", "reach", "test", "weights")}
+BESIDE = dict.fromkeys(("predict", "attend", "reach", "test", "weights"), NETWORKS)
 """What else a reader of a command's page needs."""
 AS_THE_PAPER = {"NonLocalBlock": "nonlocal_block", "VideoResNet": "resnet"}
 """Public classes that are faster forms of the paper's."""

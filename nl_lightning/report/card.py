@@ -34,9 +34,9 @@ net, header = nl.load_weights("{example}@{recipe}")
 
 ## Blocks
 
-A block has the name of the residual block that it follows, counted from 0 in its stage: `attend --block res4.4`. Its map
-has frames x rows x columns of positions: `attend --query FRAME,ROW,COLUMN`, each from 0. Networks that are not listed
-have no block.
+A block has the name of the residual block that it follows, counted from 0 in its stage: `attend --block res4.4`. Its
+map has frames x rows x columns of positions, each from 0: `attend --query FRAME,ROW,COLUMN`. Networks that are not
+listed have no block.
 
 {blocks}
 
