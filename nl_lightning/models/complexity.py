@@ -93,8 +93,9 @@ def block_costs(config: ResNetConfig, clip: Triple, device: str = "cpu", half: b
     def note(block: nn.Module, inputs: tuple[Tensor], name: str) -> None:
         assert isinstance(block, NonLocalBlock)
         theta, phi = (block.sets(maps).shape for maps in block.embed(inputs[0])[:2])
+        frames, height, width = inputs[0].shape[-3:]
         form = form_of(block.instantiation, theta, phi, device, half)
-        found.append(BlockCost(name, theta[:2].numel(), theta[2], phi[2], tuple(inputs[0].shape[-3:]), form))
+        found.append(BlockCost(name, theta[:2].numel(), theta[2], phi[2], (frames, height, width), form))
 
     for name, module in net.named_modules():
         if isinstance(module, NonLocalBlock):

@@ -13,11 +13,15 @@ from nl_lightning.weights.safe import read_torch
 
 
 def blocks_of(file: Path) -> list[tuple[str, str, str]]:
-    """The blocks of a published network, by the map that they see: its size, their names, what they sum over."""
+    """The blocks of a published network, by the map that they see: its size, their names, what they sum over.
+
+    Where whole frames are tested, the size is that of square ones.
+    """
     header = read_header(file)
-    frames, side, non_local = header.input.num_frames, header.input.test_crop, header.net.non_local
+    seen, non_local = header.input, header.net.non_local
+    side = int(seen.test_short_side if seen.test_crop == "whole" else seen.test_crop)
     by_map: dict[str, list[str]] = {}
-    for one in block_costs(header.net, (frames, side, side)):
+    for one in block_costs(header.net, (seen.num_frames, side, side)):
         by_map.setdefault(" x ".join(map(str, one.map)), []).append(one.name)
     return [(size, ", ".join(names), non_local.sum_over if non_local else "") for size, names in by_map.items()]
 
