@@ -1,0 +1,233 @@
+"""The networks of Tables 5 and 6: torchvision's Mask R-CNN and Keypoint R-CNN with FPN, and non-local blocks in them.
+
+Without blocks they are torchvision's own, tensor by tensor. :class:`Size` makes all parts narrower, never shallower,
+for sets that two CPU cores can learn. Checked in the tests against torchvision: names, losses, gradients.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models.detection import FasterRCNN, KeypointRCNN, MaskRCNN
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.rpn import AnchorGenerator
+from torchvision.models.resnet import Bottleneck, ResNet
+from torchvision.ops.misc import FrozenBatchNorm2d
+
+from nl_lightning.errors import UserError, nearest
+from nl_lightning.models.conventions import BLOCKS, STAGES
+from nl_lightning.models.initial import drawn_by_name
+from nl_lightning.models.insert import insert_non_local
+from nl_lightning.weights.file import some
+from nl_lightning.weights.safe import read_torch
+
+HEAD_LAYERS = ("3", "7", "11", "15")
+"""Of the keypoint head: the ReLU of every second of its eight convolutions."""
+LAYERS = ("layer4", "layer3", "layer2", "layer1", "conv1")
+OURS = ("backbone", "num_classes", "num_keypoints", "rpn_anchor_generator", "box_head", "box_predictor")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How wide the parts of a detector are. The default is torchvision's, and the paper's.
+
+    Attributes:
+        width: factor of the backbone's channels; each stage keeps 8 at least.
+        channels: of the feature pyramid.
+        hidden: of the box head's two layers.
+        head: channels of the convolutions of the mask head or the keypoint head. None: 256 and 512.
+        anchors: side of the anchors on each level of the pyramid, in pixels.
+    """
+
+    width: float = 1.0
+    channels: int = 256
+    hidden: int = 1024
+    head: int | None = None
+    anchors: tuple[int, int, int, int, int] = (32, 64, 128, 256, 512)
+
+    def __post_init__(self) -> None:
+        """Raise UserError for numbers beyond reason."""
+        numbers = [self.width, self.channels, self.hidden, self.head or 1, *self.anchors]
+        if not all(0 < number <= 10_000 for number in numbers):
+            raise UserError(f"size: expected numbers above 0, up to 10,000, got {self}")
+
+
+def detector_network(
+    depth: Literal[50, 101] = 50,
+    num_classes: int = 91,
+    num_keypoints: int = 0,
+    backbone_block: bool = False,
+    head_blocks: bool = False,
+    size: Size = Size(),
+    frozen_bn: bool = True,
+    trainable_layers: int = 3,
+    settings: Mapping[str, Any] | None = None,
+) -> FasterRCNN:
+    """Mask R-CNN, or Keypoint R-CNN, with weights drawn from torch's seed and each tensor's name.
+
+    Args:
+        depth: of the ResNet.
+        num_classes: with the background, which is class 0. COCO's categories go to 90.
+        num_keypoints: of each object; 0 for Mask R-CNN.
+        backbone_block: a non-local block right before the last residual block of res4 (Table 5).
+        head_blocks: four blocks in the keypoint head, after every two of its eight convolutions (Table 6).
+        size: how wide the parts are.
+        frozen_bn: keep BN as the start weights have it.
+        trainable_layers: of conv1 and four stages, the last so many learn.
+        settings: any others of torchvision's ``MaskRCNN`` or ``KeypointRCNN``, such as ``min_size``.
+
+    Raises:
+        UserError: a setting is unknown or wrong, or blocks are asked for in a head that isn't there.
+    """
+    if head_blocks and not num_keypoints:
+        raise UserError("head_blocks: they are in the keypoint head; set num_keypoints, or leave them out")
+    kind = KeypointRCNN if num_keypoints else MaskRCNN
+    known = [*inspect.signature(kind.__init__).parameters, *inspect.signature(FasterRCNN.__init__).parameters]
+    known = sorted(
+        {*known} - {"self", "kwargs", *OURS} - {name for name in known if "_head" in name or "_pred" in name}
+    )
+    for name in settings or {}:
+        if name not in known:
+            raise UserError(f"settings.{name}: {kind.__name__} has no such setting{nearest(name, known)}")
+
+    norm = FrozenBatchNorm2d if frozen_bn else nn.BatchNorm2d
+
+    def make() -> FasterRCNN:
+        resnet = _narrow(size.width)(Bottleneck, list(BLOCKS[depth]), norm_layer=norm)
+        for name, parameter in resnet.named_parameters():
+            parameter.requires_grad_(name.split(".")[0].replace("bn1", "conv1") in LAYERS[:trainable_layers])
+        stages = {f"layer{i + 1}": str(i) for i in range(4)}
+        channels = [getattr(resnet, stage)[-1].conv3.out_channels for stage in stages]
+        backbone = BackboneWithFPN(resnet, stages, channels, size.channels)
+        ratios = ((0.5, 1.0, 2.0),) * len(size.anchors)
+        heads: dict[str, Any] = {
+            "box_head": TwoMLPHead(size.channels * 7**2, size.hidden),
+            "box_predictor": FastRCNNPredictor(size.hidden, num_classes),
+            "rpn_anchor_generator": AnchorGenerator(tuple((side,) for side in size.anchors), ratios),
+        }
+        if num_keypoints:
+            wide = size.head or 512
+            heads["keypoint_head"] = KeypointRCNNHeads(size.channels, (wide,) * 8)
+            heads["keypoint_predictor"] = KeypointRCNNPredictor(wide, num_keypoints)
+        else:
+            wide = size.head or 256
+            heads["mask_head"] = MaskRCNNHeads(size.channels, (wide,) * 4, 1)
+            heads["mask_predictor"] = MaskRCNNPredictor(wide, wide, num_classes)
+        try:
+            net = kind(backbone, **heads, **(settings or {}))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"settings: {' '.join(str(error).split())[:300]}") from error
+        if backbone_block:
+            insert_non_local(net, f"backbone.body.layer3.{BLOCKS[depth][STAGES.index('res4')] - 2}")
+        if head_blocks:
+            insert_non_local(net.roi_heads.keypoint_head, HEAD_LAYERS, example=torch.zeros(1, size.channels, 14, 14))
+        return net
+
+    return drawn_by_name(make, torch.initial_seed())
+
+
+def _narrow(width: float) -> Any:
+    """torchvision's ResNet with fewer channels: it makes the stages one by one, each of `planes` times four."""
+    if width == 1:
+        return ResNet
+
+    class Narrow(ResNet):  # type: ignore[misc]  # torchvision has no types
+        def _make_layer(self, block: type[Bottleneck], planes: int, *args: Any, **kwargs: Any) -> nn.Sequential:
+            narrow = max(8, round(planes * width))
+            if planes == 64:  # the first stage: conv1 before it is as narrow
+                self.inplanes = narrow
+                self.conv1 = nn.Conv2d(3, narrow, kernel_size=7, stride=2, padding=3, bias=False)
+                self.bn1 = self._norm_layer(narrow)
+            made: nn.Sequential = super()._make_layer(block, narrow, *args, **kwargs)
+            return made
+
+    return Narrow
+
+
+def load_start(net: FasterRCNN, path: Path) -> list[str]:
+    """Fill a detector from a file of torchvision's: ImageNet weights of its ResNet, or those of a whole detector.
+
+    A detector's predictors may be for other classes: they then keep their initialisation, as do non-local blocks.
+
+    Returns:
+        The names of the tensors that keep their initialisation.
+
+    Raises:
+        UserError: the file is missing, broken or of another network; the network is then unchanged.
+    """
+    if not path.exists():
+        raise UserError(f"start: there is no file {path}; torchvision's resnet50-*.pth is one")
+    state = read_torch(path)
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise UserError(f"start: {path} holds no state dict, that is tensors by name")
+    ours = net.state_dict()
+    if not any(name.startswith("backbone.") for name in state):
+        state = {f"backbone.body.{name}": tensor for name, tensor in state.items() if not name.startswith("fc.")}
+        kept = [name for name in ours if not name.startswith("backbone.body.")]
+    else:
+        state = {_renamed(name): tensor for name, tensor in state.items()}
+        kept = [name for name in ours if "_predictor." in name and name in state and _differs(ours, state, name)]
+        state = {name: tensor for name, tensor in state.items() if name not in kept}
+    kept += [name for name in ours if ".non_local." in name and name not in state]
+    if ours.keys().isdisjoint(f"{name.rpartition('.')[0]}.num_batches_tracked" for name in state):  # BN is frozen
+        state = {name: tensor for name, tensor in state.items() if not name.endswith(".num_batches_tracked")}
+    wrong = {
+        "missing": [name for name in ours if name not in state and name not in kept and "num_batches" not in name],
+        "left over": [name for name in state if name not in ours],
+        "of another shape": [name for name in state if name in ours and _differs(ours, state, name)],
+    }
+    if any(wrong.values()):
+        said = "; ".join(f"{kind}: {some(names)}" for kind, names in wrong.items() if names)
+        raise UserError(f"start: {path}: these weights are not this network's; {said}")
+    net.load_state_dict(state, strict=False)
+    return kept
+
+
+def _renamed(name: str) -> str:
+    """Files from before torchvision 0.13 name three convolutions otherwise."""
+    name = re.sub(r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$", r"\1.0.\2", name)
+    name = re.sub(r"^rpn\.head\.conv\.(weight|bias)$", r"rpn.head.conv.0.0.\1", name)
+    return re.sub(r"^(roi_heads\.mask_head)\.mask_fcn(\d+)\.", lambda found: f"{found[1]}.{int(found[2]) - 1}.0.", name)
+
+
+def _differs(ours: Mapping[str, Tensor], state: Mapping[str, Tensor], name: str) -> bool:
+    return ours[name].shape != state[name].shape
+
+
+def multiply_adds(net: FasterRCNN, height: int = 800, width: int = 1344) -> dict[str, int]:
+    """Multiply-adds of each part for one image, with 1,000 proposals and 100 detections, as in testing.
+
+    The network has to be on torch's meta device, which knows shapes and holds no numbers.
+    """
+    with torch.no_grad(), torch.device("meta"):
+        net.eval()
+        image = torch.empty(1, 3, height, width)
+        counted, maps = {}, {}
+        heads, channels = net.roi_heads, net.backbone.out_channels
+        detections = heads.detections_per_img
+        parts: dict[str, Callable[[], Any]] = {
+            "backbone": lambda: maps.update(net.backbone(image)),
+            "rpn": lambda: net.rpn.head(list(maps.values())),
+            "box head": lambda: heads.box_predictor(heads.box_head(torch.empty(1000, channels, 7, 7))),
+        }
+        if heads.has_mask():
+            parts["mask head"] = lambda: heads.mask_predictor(
+                heads.mask_head(torch.empty(detections, channels, 14, 14))
+            )
+        if heads.has_keypoint():
+            rois = torch.empty(detections, channels, 14, 14)
+            parts["keypoint head"] = lambda: heads.keypoint_predictor(heads.keypoint_head(rois))
+        for name, run in parts.items():
+            with FlopCounterMode(display=False) as counter:
+                run()
+            counted[name] = counter.get_total_flops() // 2
+    return counted

@@ -1,0 +1,215 @@
+"""The generated set ``tags``: pictures whose objects look alike, and a far one tells which is which. COCO's JSON, PNG.
+
+A picture has two *tags*, a triangle and a cross, in two colours. The colours are two hues, at least 100 degrees apart,
+and chance says which tag has which. Elsewhere, without touching, lie
+
+- two discs, one of each colour (``instances_*.json``). A disc belongs to the tag of its colour: its category is
+  ``disc_of_triangle`` or ``disc_of_cross``. Tags are objects too.
+- or two bars (``person_keypoints_*.json``), whose ends have the two colours. A bar's keypoints are the end in the
+  triangle's colour, its middle, and the end in the cross's. Tags are not annotated.
+
+Every picture has a *twin*, as likely as itself: the tags swap their colours, all else stays to the pixel. In it, the
+categories of the discs and the ends of the bars are swapped. So nothing that doesn't see the tags does better than
+chance. And to see that there are a triangle and a cross, or which colours there are, is not enough.
+
+Order of the draws of a picture: the hues, which tag has which, the places and angles, the background, the noise.
+"""
+
+import io
+import json
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from pycocotools import mask as rle
+
+from nl_lightning.data.generated import SPLITS, GeneratedSet, background, finished
+from nl_lightning.errors import UserError
+
+Mask = npt.NDArray[np.bool_]  # (H, W)
+TINT = (60, 60, 60)  # RGB of the background
+APART = 100.0  # least difference of the two hues in degrees
+DISC, TAG, END, BAR = 9.0, 8.0, 6.0, 13.0  # radii; half the length of a bar between the middles of its ends (pixels)
+GAP = 3.0  # least distance of two objects in pixels
+DISCS = ("triangle", "cross", "disc_of_triangle", "disc_of_cross")
+KEYPOINTS = ("triangle_end", "middle", "cross_end")
+SIGMAS = (0.1, 0.1, 0.1)
+"""Of OKS: how far a keypoint may lie from the truth, as a share of the object's size. COCO's are 0.025 to 0.107."""
+
+
+class Object(NamedTuple):
+    """What is in a picture: a category from 1, a mask, and keypoints (x, y) if it has any."""
+
+    category: int
+    mask: Mask
+    keypoints: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Tags(GeneratedSet):
+    """How many pictures of which size, and of what.
+
+    Args:
+        train, val, test: pictures of each split.
+        num_frames, fps, crop: of videos; not used.
+        size: height and width of a picture.
+        keypoints: bars with keypoints, not discs with masks.
+    """
+
+    name: ClassVar[str] = "tags"
+    version: ClassVar[int] = 1
+    seeds: ClassVar[dict[str, int]] = {"train": 31, "val": 32, "test": 34}
+
+    train: int = 4000
+    val: int = 300
+    test: int = 1000
+    num_frames: int = 1
+    size: int = 96
+    keypoints: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise UserError for numbers beyond reason, and pictures without room for four objects."""
+        super().__post_init__()
+        if self.size < 80:
+            raise UserError(f"tags: size is {self.size}: expected 80 or more, so that all objects fit")
+
+    def classes(self) -> tuple[str, ...]:
+        return ("bar",) if self.keypoints else DISCS
+
+    def kinds(self, split: str) -> list[int]:
+        """One kind."""
+        return [0] * int(getattr(self, split))
+
+    def file(self, split: str, kind: int) -> tuple[str, str]:
+        return "images", ""
+
+    def path(self, split: str, index: int, kind: int) -> str:
+        return f"{split}/images/{index:05d}.png"
+
+    def clip(self, split: str, index: int, kind: int) -> bytes:
+        """The PNG of a picture."""
+        file = io.BytesIO()
+        Image.fromarray(self.scene(split, index)[0]).save(file, "PNG")
+        return file.getvalue()
+
+    def lists(self) -> dict[str, str]:
+        """The annotations in COCO's format, under COCO's names, and the pictures of each split."""
+        kind = "person_keypoints" if self.keypoints else "instances"
+        files = {f"{split}.txt": "".join(f"{i:05d}.png\n" for i in range(getattr(self, split))) for split in SPLITS}
+        return {
+            **files,
+            **{f"annotations/{kind}_{split}.json": json.dumps(self.annotations(split)) for split in SPLITS},
+        }
+
+    def annotations(self, split: str) -> dict[str, Any]:
+        """The content of a split's JSON file."""
+        images, objects: list[Object] = [], []
+        for i in range(getattr(self, split)):
+            name = f"images/{i:05d}.png"
+            images.append({"id": i + 1, "file_name": name, "height": self.size, "width": self.size})
+            for each in self.scene(split, i)[1]:
+                objects.append({"id": len(objects) + 1, "image_id": i + 1, **_annotation(each)})
+        categories: list[dict[str, Any]] = [{"id": k, "name": name} for k, name in enumerate(self.classes(), start=1)]
+        if self.keypoints:
+            categories[0] |= {"keypoints": list(KEYPOINTS), "skeleton": [[1, 2], [2, 3]]}
+        return {"images": images, "annotations": objects, "categories": categories}
+
+    def scene(self, split: str, index: int, twin: bool = False) -> tuple[npt.NDArray[np.uint8], list[Object]]:
+        """A picture (H, W, 3), or its twin, and what is annotated in it."""
+        rng = self.rng(split, index)
+        first = rng.uniform(0, 360)
+        hues = (first, first + rng.uniform(APART, 360 - APART))
+        swapped = bool(rng.integers(2)) ^ twin
+        radius = BAR + END if self.keypoints else DISC
+        (*tags, one, other), angles = draw_places(rng, (TAG, TAG, radius, radius), self.size), rng.uniform(0, 360, 2)
+        picture = background(rng, TINT, self)
+        y, x = np.mgrid[: self.size, : self.size] + 0.5  # middles of pixels
+        objects: list[Object] = []
+        for kind, (cy, cx) in enumerate(tags):  # the triangle, the cross
+            mask = (_triangle, _cross)[kind](y - cy, x - cx)
+            picture[mask] = colour_of(hues[kind ^ swapped])
+            objects.append(Object(kind + 1, mask))
+        if self.keypoints:
+            objects = [
+                _bar(picture, y, x, at, turn, hues, swapped) for at, turn in zip((one, other), angles, strict=True)
+            ]
+        else:
+            for kind, (cy, cx) in enumerate((one, other)):  # in the first hue, in the second
+                mask = (y - cy) ** 2 + (x - cx) ** 2 <= DISC**2
+                picture[mask] = colour_of(hues[kind])
+                objects.append(Object(3 + (kind ^ swapped), mask))
+        return finished(rng, picture[None])[0], objects
+
+
+def draw_places(rng: np.random.Generator, radii: tuple[float, ...], size: int) -> list[tuple[float, float]]:
+    """Draw the middles (y, x) of objects that don't touch, all at once until they fit."""
+    radius = np.array(radii)
+    least = radius[:, None] + radius + GAP
+    np.fill_diagonal(least, 0)
+    while True:
+        at = rng.uniform(radius + 1, size - radius - 1, (2, len(radius))).T
+        if (np.hypot(*(at[:, None] - at).transpose(2, 0, 1)) >= least).all():
+            return [(float(y), float(x)) for y, x in at]
+
+
+def colour_of(hue: float) -> npt.NDArray[np.float64]:
+    """RGB of a hue in degrees, equally bright."""
+    out: npt.NDArray[np.float64] = 140 + 100 * np.cos(np.deg2rad(hue - np.array([0, 120, 240])))
+    return out
+
+
+def _triangle(dy: npt.NDArray[np.float64], dx: npt.NDArray[np.float64]) -> Mask:
+    """Upright, with its corners on a circle."""
+    mask: Mask = (dy <= TAG / 2) & (dy >= -TAG + np.abs(dx) * 3**0.5)
+    return mask
+
+
+def _cross(dy: npt.NDArray[np.float64], dx: npt.NDArray[np.float64]) -> Mask:
+    mask: Mask = (np.minimum(abs(dy), abs(dx)) <= 2.5) & (np.maximum(abs(dy), abs(dx)) <= TAG - 1)
+    return mask
+
+
+def _bar(
+    picture: npt.NDArray[np.float64],
+    y: npt.NDArray[np.float64],
+    x: npt.NDArray[np.float64],
+    at: tuple[float, float],
+    angle: float,
+    hues: tuple[float, float],
+    swapped: bool,
+) -> Object:
+    """Draw a grey bar with two coloured ends."""
+    (cy, cx), turn = at, np.deg2rad(angle)
+    step = BAR * np.array([np.sin(turn), np.cos(turn)])
+    along = (y - cy) * np.sin(turn) + (x - cx) * np.cos(turn)
+    across = (x - cx) * np.sin(turn) - (y - cy) * np.cos(turn)
+    mask: Mask = (abs(along) <= BAR) & (abs(across) <= 2)
+    picture[mask] = 140
+    ends = [(cy + sign * step[0], cx + sign * step[1]) for sign in (-1, 1)]
+    for (ey, ex), hue in zip(ends, hues, strict=True):
+        end = (y - ey) ** 2 + (x - ex) ** 2 <= END**2
+        picture[end] = colour_of(hue)
+        mask |= end
+    points = [(float(ex), float(ey)) for ey, ex in ends]
+    triangle, cross = points[swapped], points[not swapped]
+    return Object(1, mask, (triangle, (cx, cy), cross))
+
+
+def _annotation(each: Object) -> dict[str, Any]:
+    """As COCO has it: a box from pixel edge to pixel edge, a mask as run lengths, keypoints that are all visible."""
+    rows, columns = np.flatnonzero(each.mask.any(1)), np.flatnonzero(each.mask.any(0))
+    box = [columns[0], rows[0], columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0]]
+    coded = rle.encode(np.asfortranarray(each.mask.astype(np.uint8)))
+    found: dict[str, Any] = {
+        "category_id": each.category,
+        "bbox": [float(number) for number in box],
+        "area": float(each.mask.sum()),
+        "segmentation": {"size": coded["size"], "counts": coded["counts"].decode("ascii")},
+        "iscrowd": 0,
+    }
+    if each.keypoints:
+        found["keypoints"] = [number for x, y in each.keypoints for number in (round(x, 2), round(y, 2), 2)]
+        found["num_keypoints"] = len(each.keypoints)
+    return found
