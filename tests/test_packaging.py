@@ -85,8 +85,11 @@ def test_a_missing_extra_is_one_line_with_the_command(
     tmp_path: Path, small_videos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delitem(sys.modules, "nl_lightning.weights.hub", raising=False)
-    for module in ("submitit", "webdataset", "tensorboard", "huggingface_hub"):
+    monkeypatch.delitem(sys.modules, "nl_lightning.detection", raising=False)
+    for module in ("submitit", "webdataset", "tensorboard", "huggingface_hub", "pycocotools"):
         monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=r"^pycocotools isn't installed here: pip install 'nl-lightning\[detection\]'$"):
+        importlib.import_module("nl_lightning.detection")
     with pytest.raises(UserError, match=r"^submitit isn't installed here: pip install 'nl-lightning\[slurm\]'$"):
         cluster_of(ClusterSettings("local", tmp_path))
     with pytest.raises(UserError, match=r"^huggingface_hub isn't installed here: pip install 'nl-lightning\[hub\]'$"):

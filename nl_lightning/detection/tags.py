@@ -105,7 +105,8 @@ class Tags(GeneratedSet):
 
     def annotations(self, split: str) -> dict[str, Any]:
         """The content of a split's JSON file."""
-        images, objects: list[Object] = [], []
+        images: list[dict[str, Any]] = []
+        objects: list[dict[str, Any]] = []
         for i in range(getattr(self, split)):
             name = f"images/{i:05d}.png"
             images.append({"id": i + 1, "file_name": name, "height": self.size, "width": self.size})
