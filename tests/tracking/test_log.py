@@ -2,13 +2,13 @@
 
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import wandb
-from wandb_standin import ENTITY, Run, WandbServer
+from wandb_standin import ENTITY, KEY, Run, WandbServer
 
 from nl_lightning.errors import Stopped, UserError
 from nl_lightning.study.recipe import Recipe
@@ -144,6 +144,51 @@ def test_what_the_project_has_is_believed_only_if_it_is_the_record_of_this_run(
         assert line.endswith("; it isn't used, plain seed 0 is trained")
     put(project, "right", text(right), asked.config_hash)
     assert tracking.find_record(asked) == (right, "right")
+
+
+def test_a_point_whose_record_in_the_project_is_not_its_own_is_run(
+    asked: PlannedRun, project: WandbServer, measure: Callable[..., Record], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Half a record, one that leads out of the results folder, and one of another variant: none of them is written."""
+    other = measure("block", 0, 70.0)
+    climbs = text(other, config_hash=asked.config_hash, recipe="../../../climbed_out", variant="plain")
+    for name, record in {"half": '{"top1": 3', "climbs": climbs, "others": text(other)}.items():
+        put(project, name, record, asked.config_hash)
+    monkeypatch.setenv("WANDB_SWEEP_ID", "some")
+    brought = list[PlannedRun]()
+
+    def bring(runs: Sequence[PlannedRun], environment: agent.Environment) -> list[PlannedRun]:
+        brought.extend(runs)
+        return []
+
+    assert agent.run_point(lambda: [asked], bring) == 0
+    assert capsys.readouterr().err.count("it isn't used, plain seed 0 is trained") == 3
+    assert brought == [asked]
+    assert not asked.is_done()
+    assert not list(asked.results.parents[1].rglob("climbed_out"))
+
+
+@pytest.mark.parametrize("trouble", ["wrong key", "no server"])
+def test_without_the_server_it_says_so_in_a_line_and_goes_on_offline(
+    asked: PlannedRun, project: WandbServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+    trouble: str,
+) -> None:  # fmt: skip
+    wrong = "f" * 40
+    if trouble == "wrong key":
+        monkeypatch.setenv("WANDB_API_KEY", wrong)
+    else:
+        monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
+    asked.prepare_folder()
+    assert tracking.begin(asked).settings.mode == "offline"
+    wandb.finish()
+    said = "".join(capfd.readouterr())
+    (line,) = [line for line in said.splitlines() if line.startswith("nl-lightning: W&B")]
+    assert "going on offline; 'wandb sync' sends it later" in line
+    assert wrong not in said
+    assert KEY not in said
+    assert project.state.runs == {}
 
 
 def test_a_project_that_wandb_cannot_read_has_no_record(

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 import platform
 import re
 import shlex
@@ -17,6 +18,7 @@ import pytest
 import torch
 import wandb
 from tiny_study import execute, planned, write_tiny_study
+from wandb_standin import WandbServer
 
 import nl_lightning as nl
 from nl_lightning.cli import main
@@ -228,9 +230,12 @@ def test_wandb_stays_offline_and_has_flat_columns(finished: Run) -> None:
 
 
 def test_a_killed_run_goes_on_and_ends_the_same(
-    home: Path, finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wandb_server: WandbServer
 ) -> None:
+    """Also at W&B, as the same run."""
     offline(tmp_path, monkeypatch)
+    for name, value in wandb_server.environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
     whole, killed = finished, planned(home, "nl", "killed")
     plain = execution.Curve.on_train_epoch_end
 
@@ -252,6 +257,13 @@ def test_a_killed_run_goes_on_and_ends_the_same(
     assert records[1] is not None
     assert records[0].curve == records[1].curve
     assert records[0].top1 == records[1].top1
+    (told,) = wandb_server.state.runs.values()
+    assert told.state == "finished"
+    assert json.loads(told.summary["record"])["top1"] == records[1].top1
+    assert [point["trainer/global_step"] for point in told.history if "val/top1" in point] == [5]
+    assert told.history[-1]["trainer/global_step"] == records[1].steps
+    assert wandb_server.errors == []
+    wandb.teardown()
 
 
 def test_long_clips_start_from_the_short_ones_weights(folder: Path) -> None:
