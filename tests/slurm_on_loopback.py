@@ -45,7 +45,7 @@ ReturnToService=2
 SlurmdParameters=config_overrides
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-KillWait=20
+KillWait=5
 SchedulerParameters=sched_interval=1,batch_sched_delay=0,bf_interval=1
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=500 State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=60 State=UP PriorityTier=1

@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tiny_charades import write_tiny_charades
+from tiny_study import execute
 
 from nl_lightning.cli import main
 from nl_lightning.study.loading import find_study, load_study
 from nl_lightning.study.packing import unpack_numbers
+from nl_lightning.study.recipe import load_recipe
 from nl_lightning.study.records import Record, predictions_path, read_record, record_path
+from nl_lightning.study.run import plan
 from nl_lightning.study.study import Study
 from nl_lightning.train.predictions import read_predictions, read_protocol
 from nl_lightning.train.scores import by_video, mean_softmax
@@ -26,15 +29,14 @@ def study() -> Study:
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both networks, trained and tested as a person would have it."""
+def results(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both networks, trained and tested."""
     folder = tmp_path_factory.mktemp("table4")
+    recipe = load_recipe(str(write_tiny_charades(folder)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "disabled")
-        patch.chdir(folder)
-        recipe = write_tiny_charades(folder)
-        words = ["run", "table4", "--recipe", str(recipe), "--results", str(folder / "results"), "--workers=2"]
-        assert main(words) == 0
+        for run in plan(study, recipe, [0], folder / "results"):
+            assert execute(run) == 0
     return folder / "results"
 
 

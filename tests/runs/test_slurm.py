@@ -142,11 +142,29 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path)
 
 
+@pytest.fixture
+def submit(
+    slurm: None, home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """What ``run`` with Slurm prints, in this process; the jobs have the stand-in for the process of a run."""
+    monkeypatch.setattr(schedule, "WORKER", [sys.executable, str(home.folder / "process.py")])
+    monkeypatch.setattr(schedule, "prepare", lambda recipe: 0)
+
+    def submit(*arguments: str, code: int = 0, **environment: str) -> str:
+        for name, value in {"OMP_NUM_THREADS": "3", **environment}.items():
+            monkeypatch.setenv(name, value)
+        capsys.readouterr()
+        assert main(home.words(*SLURM, *arguments)) == code
+        return "".join(capsys.readouterr())
+
+    return submit
+
+
 def wait_until(condition: Callable[[], object], home: Home) -> None:
     deadline = time.monotonic() + LIMIT
     while not condition():
         assert time.monotonic() < deadline, (home.order(), home.states(), logs(home))
-        time.sleep(0.02)
+        time.sleep(0.1)  # a look may ask Slurm, in a process of its own
 
 
 def logs(home: Home) -> str:
@@ -347,16 +365,17 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 SLURM = ("run", "--cluster", "slurm", "--slurm", "time=5", "--slurm", "mem=10")
 
 
-def test_a_study_goes_through_slurm(slurm: None, home: Home) -> None:
+def test_a_study_goes_through_slurm(home: Home, submit: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
     """A dependency, a preemption, and a second call that submits nothing twice."""
-    said = home.command(*SLURM, "--partition", "main", "--variant", "child", WAIT="parent")
+    said = submit("--partition", "main", "--variant", "child", WAIT="parent")
     parent, child = jobs(said)["parent"], jobs(said)["child"]
     assert f"child seed 0: slurm job {child}, after job {parent}\n" in said
     wait_until(lambda: "begin parent" in home.order(), home)
     assert home.states()["parent"][0] == "running"
     assert home.states()["child"] == ("queued", f"slurm job {child}")
-    assert f"child 0 queued slurm job {child}" in " ".join(home.command("status").split())
-    again = home.command(*SLURM, "--variant", "child")
+    assert main(home.words("status")) == 0
+    assert f"child 0 queued slurm job {child}" in " ".join(capsys.readouterr().out.split())
+    again = submit("--variant", "child")
     assert jobs(again) == {"parent": parent, "child": child}
     assert again.count("already") == 2
 
@@ -372,14 +391,14 @@ def test_a_study_goes_through_slurm(slurm: None, home: Home) -> None:
         "begin child",
         "end child 1",
     ]
-    assert home.command(*SLURM, "--variant", "child").startswith("2 of 2 runs are done already\nnl-lightning status")
+    assert submit("--variant", "child").startswith("2 of 2 runs are done already\nnl-lightning status")
 
 
 @pytest.mark.parametrize("grace", [0, 30])
-def test_slurm_takes_the_machine_for_something_urgent(slurm: None, home: Home, grace: int) -> None:
+def test_slurm_takes_the_machine_for_something_urgent(home: Home, submit: Callable[..., str], grace: int) -> None:
     """Slurm's own preemption: SIGTERM, some time or none to end, requeue."""
     subprocess.run(["scontrol", "update", "PartitionName=main", f"GraceTime={grace}"], check=True)
-    job = jobs(home.command(*SLURM, "--variant", "child", WAIT="parent", ONCE="parent"))["parent"]
+    job = jobs(submit("--variant", "child", WAIT="parent", ONCE="parent"))["parent"]
     wait_until(lambda: "begin parent" in home.order(), home)
     urgent = ["sbatch", "--partition=urgent", "--exclusive", "--time=1", "--output=/dev/null", "--wrap=sleep 1"]
     subprocess.run(urgent, check=True, capture_output=True, cwd=home.folder)
@@ -397,9 +416,9 @@ def test_slurm_takes_the_machine_for_something_urgent(slurm: None, home: Home, g
     assert done.index("end parent 1") < done.index("begin child")
 
 
-def test_a_machine_that_dies_is_no_failure(slurm: None, home: Home) -> None:
+def test_a_machine_that_dies_is_no_failure(home: Home, submit: Callable[..., str]) -> None:
     """The run has no time to save a checkpoint; it begins again, from its last one if it has any."""
-    job = jobs(home.command(*SLURM, "--variant", "parent", WAIT="parent", DEAF="parent"))["parent"]
+    job = jobs(submit("--variant", "parent", WAIT="parent", DEAF="parent"))["parent"]
     wait_until(lambda: "begin parent" in home.order(), home)
     node = subprocess.check_output(["sinfo", "--noheader", "--format=%N", "--partition=main"], text=True).strip()
     update = ["scontrol", "update", f"NodeName={node}", "Reason=a test"]
@@ -415,8 +434,8 @@ def test_a_machine_that_dies_is_no_failure(slurm: None, home: Home) -> None:
     subprocess.run(["scancel", job], check=True)
 
 
-def test_cancelled_by_a_person_it_stays_cancelled(slurm: None, home: Home) -> None:
-    said = jobs(home.command(*SLURM, "--variant", "child", WAIT="parent"))
+def test_cancelled_by_a_person_it_stays_cancelled(home: Home, submit: Callable[..., str]) -> None:
+    said = jobs(submit("--variant", "child", WAIT="parent"))
     wait_until(lambda: "begin parent" in home.order(), home)
     subprocess.run(["scancel", said["parent"]], check=True)
     wait_until(lambda: home.states()["child"] == ("interrupted", f"slurm job {said['child']} is gone"), home)
@@ -424,27 +443,28 @@ def test_cancelled_by_a_person_it_stays_cancelled(slurm: None, home: Home) -> No
     assert home.order().count("begin parent") == 1
 
 
-def test_what_slurm_refuses_is_one_line(slurm: None, home: Home) -> None:
-    said = home.command(*SLURM, "--partition", "nowhere", code=2)
+def test_what_slurm_refuses_is_one_line(home: Home, submit: Callable[..., str]) -> None:
+    said = submit("--partition", "nowhere", code=2)
     assert "nl-lightning: parent seed 0: sbatch: error: " in said
     assert "nvalid partition" in said
     assert said.count("\n") == 1
     assert {name for name, _ in home.states().values()} == {"missing"}
-    assert "unrecognized option '--tiem=5'" in home.command(*SLURM, "--slurm", "tiem=5", code=2)
+    assert "unrecognized option '--tiem=5'" in submit("--slurm", "tiem=5", code=2)
 
 
 def test_real_training_as_a_job(
-    slurm: None, tmp_path: Path, small_videos: Path, monkeypatch: pytest.MonkeyPatch
+    slurm: None, tmp_path: Path, small_videos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By the command that a person types, without a stand-in."""
+    """Without a stand-in for the process of a run."""
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(schedule, "prepare", lambda recipe: 0)
     write_tiny_study(tmp_path, small_videos)
     study, recipe, results = tmp_path / "study.yaml", tmp_path / "tiny.yaml", tmp_path / "results"
     where = [str(study), "--recipe", str(recipe), "--results", str(results), "--variant", "c2d"]
-    command = [sys.executable, "-m", "nl_lightning.cli", "run", *where, *SLURM[1:]]
-    said = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert said.stderr == ""
-    assert set(jobs(said.stdout)) == {"c2d"}
+    assert main(["run", *where, *SLURM[1:]]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert set(jobs(said.out)) == {"c2d"}
     (run,) = plan(load_study(study), load_recipe(recipe), [0], results, variants=["c2d"])
     deadline = time.monotonic() + LIMIT
     while not run.is_done():

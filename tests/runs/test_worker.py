@@ -1,4 +1,4 @@
-"""A run of several processes, by torchrun as on two machines: told to stop, gone on, and tested as by one process."""
+"""A run of several processes as on two machines: told to stop under torchrun, gone on, and tested as by one process."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ from nl_lightning.train.lightning_cli import lightning_command
 
 ON_TWO_MACHINES = {
     "devices: 1": "devices: 1, num_nodes: 2, strategy: ddp",
-    "max_epochs: 3": "max_epochs: 8",  # seconds of training, so that it can be told to stop within
+    "max_epochs: 3": "max_epochs: 5",  # more than it takes to be told to stop
     "batch_size: 11": "batch_size: 3",
     "test_batch_size: 4": "test_batch_size: 5",  # 22 videos: three batches for the one, two for the other
     "dropout: 0}": "dropout: 0.5}",
@@ -28,44 +28,79 @@ LIMIT = 900
 """Seconds after which a test hangs."""
 
 
-def torchrun(folder: Path, run: Run, stop_after: int | None = None) -> list[int]:
-    """One agent a machine, as a person would start them; exit codes. They are told to stop after so many steps."""
+COMMAND = ["run", "study.yaml", "--recipe=tiny.yaml", "--variant=nl"]
+TOGETHER = """
+import os, sys
+from nl_lightning.cli import main
+from nl_lightning.train import execute  # seconds, once for all processes
+
+def process(rank, results):
+    os.environ.update(RANK=str(rank), GROUP_RANK=str(rank))
+    os._exit(main([*sys.argv[2:], f"--results={results}"]))
+
+for results in sys.argv[1].split():
+    ranks = [os.fork() or process(rank, results) for rank in range(2)]
+    print(results, *(os.waitstatus_to_exitcode(os.waitpid(rank, 0)[1]) for rank in ranks))
+"""
+"""Runs of two processes each, one run after the other, with the environment that torchrun gives them."""
+
+
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        port: int = free.getsockname()[1]
+    return port
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "PYTHONPATH": str(REPOSITORY)}
+
+
+def stopped_under_torchrun(folder: Path, run: Run) -> list[int]:
+    """One agent a machine, as a person would start them, told to stop after a step; their exit codes."""
     agent = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d"]
-    agent += [f"--rdzv-endpoint=127.0.0.1:{port}", "-m", "nl_lightning.cli", "run", "study.yaml", "--recipe=tiny.yaml"]
-    agent += [f"--variant={run.variant.name}", f"--results={run.results}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "PYTHONPATH": str(REPOSITORY)}
-    agents = [subprocess.Popen(agent, cwd=folder, env=environment, stdout=subprocess.DEVNULL) for _ in range(2)]
+    agent += [f"--rdzv-endpoint=127.0.0.1:{free_port()}", "-m", "nl_lightning.cli", *COMMAND]
+    agent += [f"--results={run.results}"]
+    agents = [subprocess.Popen(agent, cwd=folder, env=environment(), stdout=subprocess.DEVNULL) for _ in range(2)]
     try:
         give_up = time.monotonic() + LIMIT
-        while stop_after is not None and run.said().done < stop_after and time.monotonic() < give_up:
+        while run.said().done < 1 and time.monotonic() < give_up:
             assert all(one.poll() is None for one in agents), "a process ended before it was told to stop"
             time.sleep(0.02)
-        if stop_after is not None:
-            for one in agents:
-                one.send_signal(signal.SIGTERM)
+        for one in agents:
+            one.send_signal(signal.SIGTERM)
         return [one.wait(timeout=LIMIT) for one in agents]
     finally:
         for one in agents:
             one.kill()
 
 
+def together(folder: Path, *runs: Run) -> str:
+    """What becomes of runs of two processes."""
+    torchrun = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    torchrun |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    results = " ".join(str(run.results) for run in runs)
+    script = [sys.executable, "-c", TOGETHER, results, *COMMAND]
+    done = subprocess.run(
+        script, cwd=folder, env=environment() | torchrun, capture_output=True, text=True, timeout=LIMIT
+    )
+    return done.stdout + done.stderr
+
+
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")  # a test has no use for a training curve
 def test_two_processes_do_as_one(tmp_path: Path, small_videos: Path) -> None:
     write_tiny_study(tmp_path, small_videos, ON_TWO_MACHINES)
     whole, stopped = planned(tmp_path, "nl", "whole"), planned(tmp_path, "nl", "stopped")
-    assert torchrun(tmp_path, whole) == [0, 0]
-    assert all(torchrun(tmp_path, stopped, stop_after=2))
+    assert all(stopped_under_torchrun(tmp_path, stopped))
     assert stopped.state().name == "preempted"
-    assert torchrun(tmp_path, stopped) == [0, 0]
+    said = together(tmp_path, stopped, whole)
+    assert all(f"{run.results} 0 0" in said for run in (stopped, whole)), said
 
     records = [run.state().record for run in (whole, stopped)]
     assert records[0] is not None
     assert records[1] is not None
     assert records[0].curve == records[1].curve  # nothing was left out or done twice
-    assert (records[0].steps, records[0].videos_scored) == (40, 22)  # 16 of 33 videos for each, in batches of 3
+    assert (records[0].steps, records[0].videos_scored) == (25, 22)  # 16 of 33 videos for each, in batches of 3
 
     arguments = [word for word in whole.arguments() if "predictions" not in word]
     alone = ["--trainer.num_nodes=1", "--trainer.strategy=auto", "--trainer.logger=false"]
