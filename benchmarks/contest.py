@@ -196,7 +196,7 @@ def _begin(settings: Settings) -> None:
         torch.set_num_threads(1)
         most = int(SPARE * memory_at_hand("cpu")) + _account("VmData")
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-        from nl_lightning.train.lightning_cli import keep_freed_memory  # as every command does
+        from nl_lightning.train.run_cli import keep_freed_memory  # as every command does
 
         keep_freed_memory()
     torch.manual_seed(0)

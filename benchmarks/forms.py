@@ -34,7 +34,7 @@ from nl_lightning.models.forms import form_of
 from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig
 from nl_lightning.study.files import write_atomically
-from nl_lightning.train.lightning_cli import keep_freed_memory
+from nl_lightning.train.run_cli import keep_freed_memory
 
 PLACEMENT: dict[str, dict[str, list[int]]] = {
     "no block": {},

@@ -37,7 +37,8 @@ from nl_lightning.models.conventions import INSTANTIATIONS
 from nl_lightning.report.render import markdown_table
 from nl_lightning.report.words import of_rows
 from nl_lightning.study.files import write_atomically
-from nl_lightning.study.loading import find_study, load_study
+from nl_lightning.study.finding import find_study
+from nl_lightning.study.loading import load_study
 
 PARTS = ("operations", "networks", "growth", "pipeline", "study")
 NOTHING = "-"

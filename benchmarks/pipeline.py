@@ -22,11 +22,13 @@ from nl_lightning.data import decoding
 from nl_lightning.data.datamodule import VideoDataModule
 from nl_lightning.data.decoding import Frames
 from nl_lightning.data.sampling import clip_indices, train_start
-from nl_lightning.study.loading import find_study, load_study
+from nl_lightning.study.finding import find_study
+from nl_lightning.study.loading import load_study
 from nl_lightning.study.recipe import load_recipe
 from nl_lightning.train.classifier import VideoClassifier
-from nl_lightning.train.lightning_cli import ANY_MACHINE, VideoCLI
+from nl_lightning.train.lightning_cli import VideoCLI
 from nl_lightning.train.optimization import parameter_groups
+from nl_lightning.train.run_cli import ANY_MACHINE
 
 VARIANTS = ("c2d_r50", "i3d311_r50_nl5")
 STAGES = ("decoded", "augmented", "trained")

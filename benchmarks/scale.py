@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.store import REPOSITORY
-from nl_lightning.study.loading import find_study, load_study
+from nl_lightning.study.finding import find_study
+from nl_lightning.study.loading import load_study
 
 PAGE = REPOSITORY / "docs" / "scale.md"
 START, END = "<!-- scale:start -->", "<!-- scale:end -->"

@@ -18,7 +18,8 @@ from benchmarks import data
 from benchmarks.contest import Figures, Settings
 from benchmarks.store import REPOSITORY
 from nl_lightning.models.complexity import complexity
-from nl_lightning.study.loading import find_study, load_study
+from nl_lightning.study.finding import find_study
+from nl_lightning.study.loading import load_study
 from nl_lightning.study.recipe import Recipe, load_recipe
 from nl_lightning.study.run import Run
 from nl_lightning.study.study import Study, Variant

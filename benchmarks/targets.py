@@ -24,7 +24,8 @@ from benchmarks.ratios import (
 )
 from benchmarks.study_cost import STUDY
 from nl_lightning.models.forms import form_of
-from nl_lightning.study.loading import find_study, load_study
+from nl_lightning.study.finding import find_study
+from nl_lightning.study.loading import load_study
 
 Figures = Mapping[str, list[Entry]]
 """The entries of each part."""

@@ -16,7 +16,8 @@ import pytest
 
 from nl_lightning.cli import main, output, table
 from nl_lightning.study import loading
-from nl_lightning.study.loading import find_study, load_study
+from nl_lightning.study.finding import find_study
+from nl_lightning.study.loading import load_study
 from nl_lightning.study.recipe import load_recipe, run_hash
 from nl_lightning.study.records import load_records, write_record
 from nl_lightning.train import lightning_cli

@@ -22,13 +22,15 @@ from nl_lightning.report.claims import report
 from nl_lightning.report.collate import collect
 from nl_lightning.report.render import README_END, README_START, readme_block, write_tables
 from nl_lightning.report.uncertainty import wilson
-from nl_lightning.study.loading import find_study, load_study
+from nl_lightning.study.finding import find_study
+from nl_lightning.study.loading import load_study
 from nl_lightning.study.recipe import load_recipe
 from nl_lightning.study.records import load_records, unpack
 from nl_lightning.study.run import plan
 from nl_lightning.study.study import Study
-from nl_lightning.train.lightning_cli import ANY_MACHINE, VideoCLI, with_recipes
+from nl_lightning.train.lightning_cli import VideoCLI
 from nl_lightning.train.predictions import PartWriter, VideoViews, ViewProtocol, merge
+from nl_lightning.train.run_cli import ANY_MACHINE, with_recipes
 from nl_lightning.weights.exporting import export_weights
 from nl_lightning.weights.file import HEADER, InputSettings, WeightsHeader, save_weights, with_weights
 

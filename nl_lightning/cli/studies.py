@@ -18,7 +18,8 @@ from nl_lightning.cli.output import plain_table, print_lines, show, working, wri
 from nl_lightning.cli.parsing import KEY_VALUE, OPTION, SEED, SEVERAL, number, whole
 from nl_lightning.errors import UserError, from_extra, mistake, terminal, visible
 from nl_lightning.study.files import overwriting, read_text, refuse_foreign, write_output
-from nl_lightning.study.loading import experiments_folders, find_study, load_study
+from nl_lightning.study.finding import experiments_folders, find_study
+from nl_lightning.study.loading import load_study
 from nl_lightning.study.recipe import Recipe, load_recipe, with_stills
 from nl_lightning.study.run import CHECKPOINT_MINUTES, Logger, Run, plan, to_run_again
 from nl_lightning.study.study import Study
@@ -197,7 +198,7 @@ def _run_here(runs: list[Run], workers: int, tables: Sequence[str], compare: Pat
     def refresh(one: Run) -> None:
         record = one.state().record
         assert record is not None
-        expected = as_expected(record, committed(one, compare or committed_folder(one)))
+        expected = as_expected(record, committed(one, compare or committed_folder(one)), study.metric)
         console.print(f"{one.name}: {record.outcome(study.metric)}", end="")
         console.print(f" ({expected})" if expected else "", soft_wrap=True)
         try:
@@ -206,7 +207,7 @@ def _run_here(runs: list[Run], workers: int, tables: Sequence[str], compare: Pat
             why = mistake(error) or f"{type(error).__name__}: {error}"
             console.print(f"tables not refreshed: {visible(why)}", style="yellow", soft_wrap=True)
 
-    if not all(one.is_done() for one in runs) and (code := prepare(recipe)):
+    if not all(one.is_done() for one in runs) and (code := prepare(study, recipe)):
         return code
     failed = run_all(runs, workers, console, refresh)
     show(*write_tables_of(collect(study, recipe, results), results), list(tables) or None)
@@ -240,7 +241,7 @@ def _submit(runs: list[Run], cluster: Literal["slurm", "local"], workers: int, o
     from nl_lightning.runs.slurm import ClusterSettings, cluster_of, submit_all
 
     there = cluster_of(ClusterSettings(cluster, runs[0].results / "jobs", workers, options))
-    if not all(one.is_done() for one in runs) and (code := prepare(runs[0].base)):
+    if not all(one.is_done() for one in runs) and (code := prepare(runs[0].study, runs[0].base)):
         return code
     submit_all(runs, there, print_lines)
     print_lines(f"nl-lightning status shows how far they are; what they print: {runs[0].log.parent.parent}/*/seed*.log")
@@ -257,10 +258,10 @@ def status(which: Selected) -> int:
     out, metric = terminal(), runs[0].study.metric
     # A narrow terminal cuts the note only, and nothing is cut where nobody's terminal is.
     room = max(12, out.width - max(len(one.variant.name) for one in runs) - 34) if out.is_terminal else 10**6
-    table = plain_table("variant", "seed", "state", f"{metric.name} %", "")
+    table = plain_table("variant", "seed", "state", f"{metric.name} {metric.unit}".rstrip(), "")
     for one, state in zip(runs, found, strict=True):
         record = state.record
-        score = f"{record.score(metric):.1f}" if record and metric.key in record.scores else ""
+        score = f"{record.score(metric):.{metric.decimals}f}" if record and metric.key in record.scores else ""
         note = visible(record.outcome(metric) if record and record.diverged else state.note)
         table.add_row(one.variant.name, str(one.seed), state.name, score, note[: room - 3] + "..." * (len(note) > room))
     out.print(table)

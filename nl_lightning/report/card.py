@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from nl_lightning.report.collate import over_videos
+from nl_lightning.report.pairing import over_videos
 from nl_lightning.report.render import markdown_table
 from nl_lightning.report.words import called, interval, of_rows
 from nl_lightning.study.metrics import Metric

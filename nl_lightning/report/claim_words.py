@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from nl_lightning.report.claims import PartVerdict, Report, Verdict
 from nl_lightning.report.comparisons import ASSUMED_DISAGREEMENT, ENOUGH_SEEDS, Comparison
+from nl_lightning.report.uncertainty import Difference
 from nl_lightning.report.words import (
-    GAIN,
     MEASURED,
     MISSING,
     REPORTED,
@@ -14,6 +14,7 @@ from nl_lightning.report.words import (
     Column,
     called,
     counted,
+    gain_form,
     interval_of,
     number,
     of_rows,
@@ -80,18 +81,20 @@ def comparison_columns(report: Report, comparisons: Sequence[Comparison]) -> lis
 
 def _comparison(report: Report, comparison: Comparison) -> list[str]:
     check, difference, study = comparison.check, comparison.difference, report.runs.study
-    form = (".2f", "x") if check.cost else (GAIN, f" {unit}" if (unit := other_unit(report, comparison)) else "")
+    unit = other_unit(report, comparison)
+    form = (".2f", "x") if check.cost else (gain_form(study.metric), f" {unit}" if unit else "")
     n, exact, measured = "" if check.cost else "0", "", number(comparison.measured, *form)
     if difference is not None:
         n, exact = str(difference.seeds), "" if difference.mcnemar is None else p_value(difference.mcnemar)
-        measured += f" {interval_of(difference)}{UNPAIRED if difference.bounded and not difference.paired else ''}"
+        measured += f" {interval_of(difference, study.metric)}"
+        measured += UNPAIRED if difference.bounded and not difference.paired else ""
     hole = next((report.broken[name] for name in comparison.missing if name in report.broken), MISSING)
     return [
         comparison.claim.name,
         part_name(comparison),
         pair_names(comparison, study),
         expected(check, study, comparison.claim.table),
-        number(comparison.reported, *(form if check.cost else (GAIN, ""))),
+        number(comparison.reported, *(form if check.cost else (gain_form(study.metric), ""))),
         measured or hole,
         n,
         exact,
@@ -150,7 +153,8 @@ def reason(part: PartVerdict, claim: Claim, report: Report) -> str:
     if unknown:
         return f"Nothing is known of {', '.join(_unknown(unknown, claim, report))}."
     if part.word == "seen once":
-        spread = "" if report.spread is None else f" (seeds of one network spread by ± {report.spread:.1f})"
+        points = number(report.spread, f".{study.metric.decimals}f")
+        spread = f" (seeds of one network spread by ± {points})" if points else ""
         one = "seed" if report.runs.recipe.folds == 1 else "split"
         return f"{weakest if part.leaning == 'holds' else ''}{telling}. One {one} decides nothing{spread}."
     if part.telling.without_effect and part.telling.difference is not None:
@@ -182,8 +186,12 @@ def statement(comparison: Comparison, study: Study) -> str:
         return f"{pair}, is {number(comparison.share, '.2f', 'x')}; claimed: {claimed}"
     if difference is None:
         return f"{pair}: no seed has both"
-    share = comparison.effect and f" ({comparison.effect.mean:{GAIN}} {interval_of(comparison.effect)})"
-    return f"{pair} is {difference.mean:{GAIN}} {interval_of(difference)}; claimed: {claimed}{share or ''}"
+    share = comparison.effect and f" ({_difference(comparison.effect, study)})"
+    return f"{pair} is {_difference(difference, study)}; claimed: {claimed}{share or ''}"
+
+
+def _difference(difference: Difference, study: Study) -> str:
+    return f"{difference.mean:{gain_form(study.metric)}} {interval_of(difference, study.metric)}"
 
 
 def summary(report: Report) -> str:
@@ -210,7 +218,8 @@ def summary(report: Report) -> str:
     if report.runs.soft:
         found.append(f"Parts are judged by {judged_by(report)}.")
     if any(named[word] for word in ONCE):
-        found.append("One seed decides nothing: its intervals are over videos only, and another training may differ.")
+        item = report.runs.study.metric.item
+        found.append(f"One seed decides nothing: its intervals are over {item}s only, and another training may differ.")
     return " ".join([*found, *unplanned(report)])
 
 
@@ -280,7 +289,7 @@ def verdict_legend(report: Report) -> str:
     if own:
         found.append(f"Parts that are judged on other videos: {', '.join(own)}.")
     if not all(v.paired for v in report.verdicts):
-        found.append(f"{UNPAIRED} from accuracies alone: too wide.")
+        found.append(f"{UNPAIRED} {'over seeds alone.' if study.metric.own else 'from accuracies alone: too wide.'}")
     return " ".join(found)
 
 

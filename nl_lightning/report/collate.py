@@ -5,32 +5,24 @@ Only records whose hash matches today's configuration count. Missing, stale and 
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple, cast
 
-import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
 
 from nl_lightning.errors import UserError, visible
+from nl_lightning.report.pairing import by_fold, over_videos, weighted
 from nl_lightning.report.uncertainty import (
     Difference,
     Interval,
-    alone,
-    combined,
-    combined_unpaired,
-    mean_of_videos,
     over_folds,
-    paired_numbers,
-    wilson,
 )
 from nl_lightning.study.metrics import Metric
-from nl_lightning.study.packing import unpack, unpack_numbers
 from nl_lightning.study.recipe import Recipe, with_stills
 from nl_lightning.study.records import Record, record_path, recorded
 from nl_lightning.study.run import State, agreeing, state, state_by_record
-from nl_lightning.study.study import Row, Study
+from nl_lightning.study.study import COSTS, Row, Study
 
 VIEWS = {"num_clips": "clips a video", "num_crops": "crops a frame"}
 VIDEOS = {
@@ -84,21 +76,23 @@ class Runs:
         return [cast(tuple[Record, ...], records) for records in found if None not in records]
 
     def difference(self, variant: str, than: str) -> Difference | None:
-        """Score of a variant minus that of another, from the seeds that both have; None if there is none."""
+        """By how much a variant is better than another, from the seeds that both have; None if there is none."""
         return self.combination({variant: 1, than: -1})
 
     def combination(self, weights: Mapping[str, float], soft: bool = False, of: str = "") -> Difference | None:
         """A weighted sum of scores whose weights add up to zero, from the seeds that all of these variants have.
+
+        Where a lower score is better, it is the sum of minus the scores: what is above zero is an improvement.
 
         Paired by video where the records say which videos are right, or what each contributes to the mAP, and that they
         are of the same test list; else from the scores alone. Videos that one of them couldn't read are left out
         where the records say which, but not of an mAP. `soft`: the mean probability of the right class
         in place of the metric, of the videos of :meth:`group` of `of`; every record has to have it.
         """
-        factors = list(weights.values())
-        folds = _by_fold(self.together(weights), self.recipe.folds, lambda records: records[0].seed)
+        factors = [self.study.metric.sign * weight for weight in weights.values()]
+        folds = by_fold(self.together(weights), self.recipe.folds, lambda records: records[0].seed)
         metric, group = self.study.metric, self.group(of)
-        parts = [_combined(list(zip(*fold, strict=True)), factors, metric, soft, group) for fold in folds]
+        parts = [weighted(list(zip(*fold, strict=True)), factors, metric, soft, group) for fold in folds]
         return over_folds(parts) if parts else None
 
     @cached_property
@@ -120,66 +114,6 @@ class Runs:
         field = "params" if cost == "params" else "macs"
         costs = [getattr(record, field) for name in (variant, than) for record in self.records([name])[:1]]
         return costs[0] / costs[1] if len(costs) == 2 and costs[1] > 0 else None
-
-
-Item = TypeVar("Item")
-
-
-def _by_fold(items: Sequence[Item], folds: int, seed: Callable[[Item], int]) -> list[list[Item]]:
-    """What there is of each official split of the data; only within one are the test videos the same."""
-    by_fold = [[item for item in items if seed(item) % folds == fold] for fold in range(folds)]
-    return [fold for fold in by_fold if fold]
-
-
-def _combined(
-    records: Sequence[tuple[Record, ...]], weights: Sequence[float], metric: Metric, soft: bool, group: str
-) -> Difference:
-    """The weighted sum from the records of each variant, all of the same seeds."""
-    every = [record for of in records for record in of]
-    lists = {record.videos_hash for record in every}
-    if soft or not metric.counts_videos:
-        kept = all(record.soft_by_video if soft else record.mAP_by_video for record in every)
-    else:
-        kept = all(record.right_top1 for record in every)
-    if "" in lists or len(lists) > 1 or not kept:
-        scores = [np.array([record.score(metric) for record in of]) for of in records]
-        if metric.counts_videos:
-            return combined_unpaired(scores, weights, every[0].videos_expected)
-        return alone(np.array(weights) @ np.stack(scores), every[0].videos_expected)
-    if soft or not metric.counts_videos:
-        numbers = [np.stack([_contributions(record, soft) for record in of]) for of in records]
-        difference = np.tensordot(np.array(weights), np.stack(numbers), 1)  # (seeds, videos)
-        return paired_numbers(difference[:, _judged(every, group)] if soft else difference)
-    rights = [np.stack([_bits(record.right_top1, record.videos_expected) for record in of]) for of in records]
-    return combined(rights, weights, np.all([_read(record) for record in every], axis=0))
-
-
-def _contributions(record: Record, soft: bool = False) -> Float[np.ndarray, " V"]:
-    return _numbers(record.soft_by_video if soft else record.mAP_by_video, record.videos_expected)
-
-
-def _judged(records: Sequence[Record], group: str) -> Bool[np.ndarray, " V"]:
-    """The test videos of a group, or all, that every one could read; of the same list."""
-    read = np.all([_read(record) for record in records], axis=0)
-    of = _bits(records[0].videos_by_group[group], records[0].videos_expected) if group else np.ones_like(read)
-    return read & of if (read & of).any() else of
-
-
-def _read(record: Record) -> Bool[np.ndarray, " V"]:
-    """Which test videos could be decoded; all of them if the record doesn't say which couldn't."""
-    if not record.read_videos:
-        return np.ones(record.videos_expected, dtype=bool)
-    return _bits(record.read_videos, record.videos_expected)
-
-
-@lru_cache(maxsize=1000)  # a record is compared with several others
-def _bits(packed: str, videos: int) -> Bool[np.ndarray, " V"]:
-    return np.array(unpack(packed, videos))
-
-
-@lru_cache(maxsize=1000)
-def _numbers(packed: str, videos: int) -> Float[np.ndarray, " V"]:
-    return np.array(unpack_numbers(packed, videos))
 
 
 # ------------------------------------------------------------------------------------------------ finding the runs
@@ -235,7 +169,7 @@ def _same_protocol(runs: Runs, variants: list[str], where: str, place: Place) ->
 
     Longer clips may have fewer views of a video (one may be all of it), so views are compared within a length.
     """
-    for records in _by_fold(runs.records(variants), runs.recipe.folds, lambda record: record.seed):
+    for records in by_fold(runs.records(variants), runs.recipe.folds, lambda record: record.seed):
         _same(records, VIDEOS, where, place)
     for clip in {runs.study.variants[name].clip for name in variants}:
         of_clip = [name for name in variants if runs.study.variants[name].clip == clip]
@@ -247,7 +181,7 @@ def _same(records: list[Record], fields: Mapping[str, str], where: str, place: P
         first: Record | None = None
         for record in records:
             said = _said(record, key)
-            if not said:  # older records don't say which test list it was
+            if said in ("", "0"):  # older records don't say which test list it was
                 continue
             first = first or record
             before = _said(first, key)
@@ -287,6 +221,7 @@ def collate(runs: Runs) -> pd.DataFrame:
     frame = pd.DataFrame([_line(runs, table.name, row) for table in runs.study.tables.values() for row in table.rows])
     whole = ["n", "gain_n", "gain_dropped", "params", "macs"]
     ends = ("_std", "_low", "_high", "_ratio", "gain", *(shown.key for shown in runs.study.metric.shown))
+    ends += tuple(f"reported_{key}" for key in runs.study.also_reported)
     numbers = [name for name in map(str, frame) if name.endswith(ends)]
     types = dict.fromkeys(whole, "Int64") | dict.fromkeys(numbers, "float64") | {"gain_paired": "boolean"}
     return frame.astype(types)
@@ -311,12 +246,11 @@ def _line(runs: Runs, table: str, row: Row) -> dict[str, object]:
         "gain_paired": gain.paired if gain else None,
         "gain_dropped": gain.dropped if gain else None,
         "params": records[0].params if records else None,
-        "macs": records[0].macs if records else None,
+        "macs": records[0].macs or None if records else None,
         **{f"{c}_ratio": runs.ratio(variant, baseline or variant, c) if variant else None for c in ("params", "flops")},
-        **{f"reported_{shown.key}": getattr(row.reported, shown.key) for shown in study.metric.shown},
+        **{f"reported_{shown.key}": row.reported.get(shown.short) for shown in study.metric.shown},
         "reported_gain": study.reported_gain(variant, baseline) if variant and baseline else None,
-        "reported_params_ratio": row.reported.params_ratio,
-        "reported_flops_ratio": row.reported.flops_ratio,
+        **{f"reported_{key}": row.reported.get(key) for key in (*COSTS, *study.also_reported)},
         "holes": _holes(runs, variant) if variant else (),
     }
 
@@ -330,14 +264,6 @@ def _scores(metric: Metric, records: Sequence[Record]) -> dict[str, object]:
         if shown is metric:
             found |= _ends(metric.key, over_videos(records[0], metric) if len(records) == 1 else None)
     return found
-
-
-def over_videos(record: Record, metric: Metric) -> Interval | None:
-    """The interval of one record's score over test videos, in percent; None if the record can't tell."""
-    if metric.counts_videos:
-        right = round(record.score(metric) * record.videos_expected / 100)
-        return wilson(right, record.videos_expected)
-    return mean_of_videos(_contributions(record)) if record.mAP_by_video else None
 
 
 def _ends(name: str, interval: Interval | None) -> dict[str, float | None]:

@@ -234,10 +234,10 @@ def _plus(weights: Mapping[str, float], pair: tuple[str, str], times: float) -> 
 
 def _least_lead(runs: Runs, check: Check) -> Difference | None:
     """The smallest lead over the validated epochs that both have, a number a seed."""
-    key, leads = f"{check.curve}/{runs.study.metric.key}", []
+    key, sign, leads = f"{check.curve}/{runs.study.metric.short}", runs.study.metric.sign, []
     for mine, other in runs.together(check.variants):
         first, second = ({p["step"]: p[key] for p in record.curve if key in p} for record in (mine, other))
-        both = [first[step] - second[step] for step in first if step in second]
+        both = [sign * (first[step] - second[step]) for step in first if step in second]
         if both:
             leads.append(min(both))
     return over_seeds(np.array(leads), runs.together(check.variants)[0][0].videos_expected) if leads else None
@@ -263,7 +263,7 @@ def _reported(study: Study, check: Check, variant: str, than: str) -> float | No
     if check.reported is not None:
         return check.reported
     for table in study.tables.values():
-        costs = {row.variant: getattr(row.reported, f"{check.cost}_ratio") for row in table.rows}
+        costs = {row.variant: row.reported.get(f"{check.cost}_ratio") for row in table.rows}
         first, second = (costs.get(name) for name in check.variants)
         if first is not None and second:
             return float(first / second)

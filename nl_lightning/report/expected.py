@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from scipy.special import stdtrit
 
-from nl_lightning.report.collate import over_videos
-from nl_lightning.study.metrics import METRICS
+from nl_lightning.report.pairing import over_videos
+from nl_lightning.study.metrics import METRICS, TOP1, Metric
 from nl_lightning.study.recipe import run_hash
 from nl_lightning.study.records import Record, load_records
 from nl_lightning.study.run import Run
@@ -31,12 +31,12 @@ def committed(run: Run, folder: Path) -> list[Record]:
     return [one for one in of_variant if one.config_hash == run_hash(run.study, run.base, one.variant, one.seed)]
 
 
-def as_expected(record: Record, others: list[Record]) -> str:
+def as_expected(record: Record, others: list[Record], of: Metric = TOP1) -> str:
     """What is committed for a row, in a few words, and whether a new record of it lies within that; empty if nothing.
 
     Compared by the metric that the record has; those that have diverged have none.
     """
-    metric = next((metric for metric in METRICS.values() if metric.key in record.scores), None)
+    metric = next((metric for metric in (of, *METRICS.values()) if metric.key in record.scores), None)
     sound = [other for other in others if metric is not None and metric.key in other.scores]
     if not others:
         return ""
@@ -48,12 +48,12 @@ def as_expected(record: Record, others: list[Record]) -> str:
         mean, spread = float(np.mean(scores)), float(np.std(scores, ddof=1))
         half = float(stdtrit(len(scores) - 1, 0.975)) * spread * math.sqrt(1 + 1 / len(scores))
         within = abs(record.score(metric) - mean) <= half
-        of = f"{mean:.1f} +- {half:.1f} %, the spread of {len(scores)} committed seeds"
+        said = f"{mean:.{metric.decimals}f} +- {metric.text(half)}, the spread of {len(scores)} committed seeds"
     else:
         (mine, theirs) = (over_videos(one, metric) for one in (record, sound[0]))
         if mine is None or theirs is None:
-            return f"{scores[0]:.1f} % is committed (seed {sound[0].seed})"
+            return f"{metric.text(scores[0])} is committed (seed {sound[0].seed})"
         within = mine.low <= theirs.high and theirs.low <= mine.high
-        of = f"{scores[0]:.1f} % is committed (seed {sound[0].seed}); the intervals over videos "
-        of += "overlap" if within else "don't overlap"
-    return f"{'' if within else 'not '}as expected: {of}"
+        said = f"{metric.text(scores[0])} is committed (seed {sound[0].seed}); the intervals over videos "
+        said += "overlap" if within else "don't overlap"
+    return f"{'' if within else 'not '}as expected: {said}"

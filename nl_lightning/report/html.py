@@ -16,10 +16,12 @@ from markupsafe import Markup
 
 from nl_lightning.report import claim_words, words
 from nl_lightning.report.claims import Report, Verdict
-from nl_lightning.report.collate import one_line, over_videos
+from nl_lightning.report.collate import one_line
 from nl_lightning.report.comparisons import Comparison
+from nl_lightning.report.pairing import over_videos
 from nl_lightning.report.uncertainty import Interval
 from nl_lightning.study.files import write_output
+from nl_lightning.study.metrics import Metric
 from nl_lightning.study.records import Record, record_path
 from nl_lightning.study.study import Table
 
@@ -149,13 +151,13 @@ def _census(report: Report) -> list[dict[str, Any]]:
     found, metric = [], report.runs.study.metric
     for name in report.runs.study.compared:
         for i, record in enumerate(report.runs.records([name])):
-            ends = over_videos(record, metric)
-            kept = record.right_top1 if metric.counts_videos else record.mAP_by_video
+            low, high = over_videos(record, metric) or (None, None)
+            kept = record.outcomes or (record.right_top1 if metric.counts_videos else record.mAP_by_video)
             found.append(
                 {
                     "id": f"run-{name}" if i == 0 else "",
                     "record": record,
-                    "score": f"{record.score(metric):.1f} {words.interval(*(ends or (None, None)))}",
+                    "score": f"{record.score(metric):.{metric.decimals}f} {words.interval(low, high, metric.decimals)}",
                     "paired": bool(kept and record.videos_hash),
                 }
             )
@@ -217,7 +219,7 @@ def _panels(report: Report) -> dict[str, Any] | None:
     for row in (row for table in runs.study.tables.values() for row in table.rows if row.variant is not None):
         baselines[str(row.variant)] = baselines.get(str(row.variant)) or row.baseline
     first = {name: records[0] for name in baselines if (records := runs.records([name])) and records[0].curve}
-    curves = {name: _curves(record, runs.study.metric.key) for name, record in first.items()}
+    curves = {name: _curves(record, runs.study.metric) for name, record in first.items()}
     points = [point for curve in curves.values() for line in curve.values() for point in line]
     if not points:
         return None
@@ -231,8 +233,10 @@ def _panels(report: Report) -> dict[str, Any] | None:
     return {"x": across, "y": Axis(0.0, 1.05 * max(error for _, error in points), 104, 6), "panels": panels}
 
 
-def _curves(record: Record, metric: str) -> dict[str, list[tuple[float, float]]]:
+def _curves(record: Record, metric: Metric) -> dict[str, list[tuple[float, float]]]:
     """Training, then validation, where there is anything of it (a batch has no mAP): (iterations, error in percent).
+
+    Of a metric that another LightningModule logs, it is the metric itself.
 
     A point may repeat what an earlier one measured; such points are left out.
     """
@@ -240,10 +244,11 @@ def _curves(record: Record, metric: str) -> dict[str, list[tuple[float, float]]]
     for part, points in found.items():
         before = None
         for point in record.curve:
-            key, now = f"{part}/{metric}", (point.get(f"{part}/{metric}"), point.get(f"{part}/loss"))
+            key = f"{part}/{metric.short}"
+            now = (point.get(key), point.get(f"{part}/loss"))
             if key in point and now != before:
                 before = now
-                points.append((point["step"], 100 - point[key]))
+                points.append((point["step"], metric.scale * point[key] if metric.own else 100 - point[key]))
     return {part: points for part, points in found.items() if points}
 
 

@@ -93,7 +93,8 @@ def claims_markdown(report: Report) -> str:
     if verdicts:
         comparisons = [comparison for verdict in verdicts for comparison in verdict.comparisons]
         parts += [markdown(summary(report)), markdown_table(verdict_columns(report)), markdown(verdict_legend(report))]
-        parts += ["### The comparisons behind them", markdown_table(comparison_columns(report, comparisons))]
+        if comparisons:
+            parts += ["### The comparisons behind them", markdown_table(comparison_columns(report, comparisons))]
     if report.reported:
         parts += ["### What the reported numbers could decide", markdown(reported_legend(report))]
         parts.append(markdown_table(reported_columns(report)))

@@ -46,6 +46,7 @@ class Difference:
         disagreement: percent of the videos on which just one of the two is right; None if not paired.
         std: sample standard deviation of the seeds' differences, in points; None with one seed.
         mcnemar: p-value of McNemar's exact test, two-sided; None but for one seed, paired.
+        limit: no difference can be larger; infinite for what isn't in percent.
     """
 
     mean: float
@@ -59,6 +60,7 @@ class Difference:
     disagreement: float | None = None
     std: float | None = None
     mcnemar: float | None = None
+    limit: float = 100.0
 
     @property
     def bounded(self) -> bool:
@@ -68,7 +70,7 @@ class Difference:
     def interval(self, level: float = LEVEL) -> Interval:
         """Where the difference lies: between the networks that were trained (one seed), or of such trainings."""
         half = half_width((1 - level) / 2, self.seed_se, self.video_se, self.seeds)
-        return Interval(max(self.centre - half, -100.0), min(self.centre + half, 100.0))
+        return Interval(max(self.centre - half, -self.limit), min(self.centre + half, self.limit))
 
     def p_above(self, bound: float) -> float:
         """One-sided p-value against "at most `bound`": small if the difference is surely above it."""
@@ -192,10 +194,10 @@ def paired_numbers(differences: Float[np.ndarray, "S V"]) -> Difference:
     )
 
 
-def mean_of_videos(numbers: Float[np.ndarray, " V"], level: float = LEVEL) -> Interval:
-    """The interval over videos of one score, from what each of them contributes to it, in percent."""
-    half = -float(ndtri((1 - level) / 2)) * float(numbers.std(ddof=1)) / len(numbers) ** 0.5
-    return Interval(max(float(numbers.mean()) - half, 0.0), min(float(numbers.mean()) + half, 100.0))
+def mean_of_videos(numbers: Float[np.ndarray, " V"], ends: tuple[float, float] = (0.0, 100.0)) -> Interval:
+    """The interval over videos of one score, from what each of them contributes to it, within what it can be."""
+    half = -float(ndtri((1 - LEVEL) / 2)) * float(numbers.std(ddof=1)) / len(numbers) ** 0.5
+    return Interval(max(float(numbers.mean()) - half, ends[0]), min(float(numbers.mean()) + half, ends[1]))
 
 
 def _variances(numbers: Float[np.ndarray, "S V"]) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from nl_lightning.report.claims import Report
 from nl_lightning.report.code import mixed_code
 from nl_lightning.report.collate import DIVERGED, REPORTED_ONLY, UNREADABLE, Runs, Times, one_line
 from nl_lightning.report.uncertainty import Difference, clopper_pearson, rank_correlation
+from nl_lightning.study.metrics import TOP1, Metric
 from nl_lightning.study.records import Record
 from nl_lightning.study.study import Study, Table
 
@@ -21,6 +22,7 @@ HOLES = (MISSING, "stale", *(f"{of}{state}" for of in ("", "baseline ") for stat
 NOT_RUN = "-"  # in rows that are only reported
 
 GAIN = "+z.1f"  # points, signed; z: never -0.0
+SEEDS = "over seeds"
 UNPAIRED = "†"  # beside an interval that had to do with accuracies alone
 NO_INTERVAL = "(no interval)"
 MEASURED, REPORTED = "measured", "reported"
@@ -57,14 +59,19 @@ def counted(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
-def interval(low: float | None, high: float | None) -> str:
+def interval(low: float | None, high: float | None, decimals: int = 1) -> str:
     """An interval as text."""
-    return NO_INTERVAL if low is None or high is None else f"[{low:z.1f}, {high:z.1f}]"
+    return NO_INTERVAL if low is None or high is None else f"[{low:z.{decimals}f}, {high:z.{decimals}f}]"
 
 
-def interval_of(difference: Difference) -> str:
+def interval_of(difference: Difference, metric: Metric = TOP1) -> str:
     """The interval of a difference as text."""
-    return interval(*difference.interval()) if difference.bounded else NO_INTERVAL
+    return interval(*difference.interval(), metric.decimals) if difference.bounded else NO_INTERVAL
+
+
+def gain_form(metric: Metric) -> str:
+    """How a difference is written: signed; z: never -0.0."""
+    return f"+z.{metric.decimals}f"
 
 
 def p_value(p: float) -> str:
@@ -106,16 +113,18 @@ def table_columns(report: Report, table: Table, beside: bool = True, costs: bool
     scores = metric.shown if beside else (metric,)
     columns = [Column("", [row.label for row in table.rows], "", words=True)]
     for shown in scores:
-        cells = [_score(line, shown.key) if line["n"] or shown is metric else "" for line in lines]
+        cells = [_score(line, shown) if line["n"] or shown is metric else "" for line in lines]
         columns.append(Column(shown.name, cells))
     over = "n"  # what a mean is over
     if runs.recipe.folds > 1:
         over = "splits" if len(runs.seeds) <= runs.recipe.folds else "splits x seeds"
     columns.append(Column(over, [_seeds(line, len(runs.seeds)) for line in lines]))
     columns.append(Column("gain", [_gain(report, line) for line in lines]))
-    columns.append(Column("gain", [number(line["reported_gain"], GAIN) for line in lines], REPORTED))
-    for shown in scores:
-        columns.append(Column(shown.name, [number(line[f"reported_{shown.key}"], ".1f") for line in lines], REPORTED))
+    columns.append(Column("gain", [number(line["reported_gain"], gain_form(metric)) for line in lines], REPORTED))
+    also = runs.study.also_reported if beside else {}
+    for name, key in (*((shown.name, shown.key) for shown in scores), *((name, key) for key, name in also.items())):
+        cells = [number(line[f"reported_{key}"], f".{metric.decimals}f") for line in lines]
+        columns.append(Column(name, cells, REPORTED))
     for name, key in (("params", "params_ratio"), ("FLOPs", "flops_ratio")):
         reported = [number(line[f"reported_{key}"], ".1f", "x") for line in lines]
         if costs and any(reported):
@@ -126,10 +135,10 @@ def table_columns(report: Report, table: Table, beside: bool = True, costs: bool
     return [column for column in said if has_baselines or column.title != "gain"]
 
 
-def _score(line: dict[str, Any], key: str) -> str:
+def _score(line: dict[str, Any], metric: Metric) -> str:
     if line["n"]:
-        spread = number(line[f"{key}_std"], ".1f")
-        return number(line[key], ".1f") + (f" ± {spread}" if spread else "")
+        spread = number(line[f"{metric.key}_std"], form := f".{metric.decimals}f")
+        return number(line[metric.key], form) + (f" ± {spread}" if spread else "")
     return NOT_RUN if line["state"] == REPORTED_ONLY else str(line["state"])  # missing, stale, diverged or unreadable
 
 
@@ -138,8 +147,10 @@ def _gain(report: Report, line: dict[str, Any]) -> str:
         return ""
     if not line["gain_n"]:
         return f"baseline {report.broken.get(line['baseline'], MISSING)}"
+    metric = report.runs.study.metric
     mark = "" if line["gain_paired"] or line["gain_low"] is None else UNPAIRED
-    return f"{line['gain']:{GAIN}} {interval(line['gain_low'], line['gain_high'])}{mark}"
+    bounds = interval(line["gain_low"], line["gain_high"], metric.decimals)
+    return f"{line['gain']:{gain_form(metric)}} {bounds}{mark}"
 
 
 def _seeds(line: dict[str, Any], expected: int) -> str:
@@ -153,17 +164,23 @@ def legend(report: Report) -> str:
     metric, folds, rows = report.runs.study.metric, report.runs.recipe.folds, report.rows
     over = "n seeds" if folds == 1 else f"the {folds} official splits of the data, each trained with a seed of its own"
     one = "seed" if folds == 1 else "split"
-    how = "paired by video" if folds == 1 else "over splits"
+    how = f"paired by {metric.item}" if folds == 1 else "over splits"
+    lone = rows["gain_paired"] == False  # noqa: E712
+    if metric.own and lone.any():
+        how = SEEDS if lone.equals(rows["gain_paired"].notna()) else f"{how}, or, marked {UNPAIRED}, {SEEDS}"
+    gains = f"Gains are points of {metric.name}{', what it is lower by,' if metric.sign < 0 else ''}"
     said = [
-        f"{metric.meaning}: means over {over}, ± their sample standard deviation. Gains are points of {metric.name} "
+        f"{metric.meaning}: means over {over}, ± their sample standard deviation. {gains} "
         f"over the row's own baseline, from the {one}s that both have, with 95 % intervals, {how}."
     ]
-    lone = rows["gain_paired"] == False  # noqa: E712
     if (rows["gain_n"] == 1).any():
-        said.append(f"With one {one} an interval is over videos only: another training may differ by more.")
-    if (lone & rows["gain_low"].notna()).any():
+        said.append(f"With one {one} an interval is over {metric.item}s only: another training may differ by more.")
+    if metric.own:
+        if lone.any():
+            said.append(f"Where it is {SEEDS}, the records have no outcome of each test item whose mean is the metric.")
+    elif (lone & rows["gain_low"].notna()).any():
         said.append(f"{UNPAIRED} from accuracies alone, since the records don't say which videos were right: too wide.")
-    if (lone & rows["gain_low"].isna()).any():
+    if not metric.own and (lone & rows["gain_low"].isna()).any():
         said.append(f"{NO_INTERVAL[1:-1].capitalize()} where the records don't say what each video contributes.")
     if not rows["variant"].notna().all():
         said.append(f"{NOT_RUN} stands where a number is only reported, and nothing is run.")
@@ -266,14 +283,20 @@ def agreement(report: Report) -> str:
     both = rows[rows["gain"].notna() & rows["reported_gain"].notna()].drop_duplicates(["variant", "baseline"])
     if len(both) < 5:
         return ""
+    metric = report.runs.study.metric
     found, around = rank_correlation(both["gain"].to_numpy(), both["reported_gain"].to_numpy())
+    correlation = (
+        f"Over {len(both)} rows, measured and reported gains have a rank correlation of {found:.2f} "
+        f"[{around.low:.2f}, {around.high:.2f}]."
+    )
+    if not metric.bounded or metric.sign < 0:  # nothing says how much there was to gain
+        return correlation
     shares = [
         (100 * both[gain] / (100 - (both[score] - both[gain]))).median()
         for gain, score in (("gain", key), ("reported_gain", f"reported_{key}"))
     ]
     return (
-        f"Over {len(both)} rows, measured and reported gains have a rank correlation of {found:.2f} "
-        f"[{around.low:.2f}, {around.high:.2f}]. The median gain is {shares[0]:.0f} % of what the baseline left to "
+        f"{correlation} The median gain is {shares[0]:.0f} % of what the baseline left to "
         f"gain; of the reported ones, {shares[1]:.0f} %."
     )
 
@@ -292,6 +315,8 @@ def provenance(runs: Runs) -> list[tuple[str, str]]:
     lines = [("recipe", f"{runs.recipe.name}; {seeds}"), ("runs", progress(runs))]
     if not records:
         return lines
+    if runs.study.metric.own:
+        return [*lines, *_of_modules(records)]
     videos = [f"{_several(r.videos_expected for r in records)} expected"]
     counts = [(r.videos_present, r.videos_decodable) for r in records]
     if not any(None in count for count in counts):
@@ -316,6 +341,19 @@ def provenance(runs: Runs) -> list[tuple[str, str]]:
             "time in all",
             f"{hours[0]} of training, {hours[1]} of testing" + (f", {before} for stills before" if stills else ""),
         ),
+    ]
+
+
+def _of_modules(records: Sequence[Record]) -> list[tuple[str, str]]:
+    """The same of another LightningModule: what its records say."""
+    times = [_hours(sum(getattr(r, f"{phase}_seconds") for r in records)) for phase in ("train", "test")]
+    return [
+        ("module", _several(r.module for r in records)),
+        ("test items", _several(r.videos_expected or "not told" for r in records)),
+        ("versions", _several(", ".join(map(" ".join, sorted(r.versions.items()))) for r in records)),
+        ("nl-lightning", _several(map(_code, records))),
+        ("device", _several(r.device for r in records)),
+        ("time in all", f"{times[0]} of training, {times[1]} of testing"),
     ]
 
 

@@ -25,7 +25,7 @@ from nl_lightning.errors import UserError, bars, mistake, say, visible
 from nl_lightning.runs.processes import HELD, Process, how_it_ended, kill_session, start, stopping
 from nl_lightning.study.recipe import Recipe
 from nl_lightning.study.run import Run, State
-from nl_lightning.study.study import STILLS
+from nl_lightning.study.study import STILLS, Study
 
 WORKER = [sys.executable, "-m", "nl_lightning.runs.worker"]
 """Command of a process that executes a run or prepares data."""
@@ -39,14 +39,17 @@ ENOUGH_DISK = 200 << 20
 """Bytes that must be free for a study to go on after a run has failed."""
 
 
-def prepare(recipe: Recipe) -> int:
+def prepare(study: Study, recipe: Recipe) -> int:
     """Make or check the recipe's data in processes of their own, before any run starts; return an exit code."""
+    if recipe.over(study).module is not None:
+        return _prepare(recipe, ["check", str(study.path), str(recipe.files[0])])
     parts = [recipe, recipe.with_clip(STILLS)] if recipe.stills else [recipe]
-    return next((code for part in parts if (code := _prepare(part))), 0)
+    words = [["prepare", *(f"--config={file}" for file in part.files)] for part in parts]
+    return next((code for of_part in words if (code := _prepare(recipe, of_part))), 0)
 
 
-def _prepare(recipe: Recipe) -> int:
-    process = start([*WORKER, "prepare", *(f"--config={file}" for file in recipe.files)], os.environ, None)
+def _prepare(recipe: Recipe, words: list[str]) -> int:
+    process = start([*WORKER, *words], os.environ, None)
     with stopping(lambda: [process]):
         code = process.wait()
         kill_session(process)  # a pool whose owner was killed

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 def main(arguments: list[str]) -> int:
     """``run`` and :meth:`Run.identity` executes a run; ``prepare --config=FILE ...`` makes a recipe's data.
 
+    ``check STUDY RECIPE`` imports the classes that these name, checks each variant's settings, and makes the data.
+
     Returns:
         0: the run has its record, or the data is there. 75: another process is at work on it. 130, 143: told to stop.
         2: the user's mistake. (An exception is the fifth way out.)
@@ -31,6 +33,8 @@ def main(arguments: list[str]) -> int:
     stop_on_signals()
     verb, *rest = arguments
     try:
+        if verb == "check":
+            return _check(*rest)
         return _prepare(rest) if verb == "prepare" else _run(*rest)
     except Stopped as stopped:
         return stopped.exit_code
@@ -105,6 +109,18 @@ def _prepare(files: list[str]) -> int:
     data.prepare_data()
     for stage in ("fit", "test"):
         data.setup(stage)
+    return 0
+
+
+def _check(study: str, recipe: str) -> int:
+    """See that every variant of another LightningModule can be run, before one of them is."""
+    from pathlib import Path
+
+    from nl_lightning.study.loading import load_study
+    from nl_lightning.study.recipe import load_recipe
+    from nl_lightning.train.modules import check_variants
+
+    check_variants(load_study(Path(study)), load_recipe(recipe))
     return 0
 
 

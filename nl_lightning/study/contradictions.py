@@ -11,7 +11,7 @@ from itertools import compress, pairwise
 from typing import Any
 
 from nl_lightning.study.metrics import METRICS
-from nl_lightning.study.packing import unpack, unpack_numbers
+from nl_lightning.study.packing import unpack, unpack_numbers, unpack_outcomes
 from nl_lightning.study.recipe import hash_of
 
 Fields = Mapping[str, Any]
@@ -23,11 +23,40 @@ SHORTER = {"limit_train_batches", "overfit_batches", "fast_dev_run", "max_time",
 
 def contradiction(record: Fields) -> str | None:
     """The first contradiction within a record, in one line; None if there is none."""
-    checks = (_metrics, _videos, _bits, _numbers, _groups, _hash, _curve, _steps)
+    checks = (_of_module, _metrics, _videos, _bits, _numbers, _groups, _hash, _curve, _steps)
     return next((said for check in checks if (said := check(record))), None)
 
 
+def _of_module(record: Fields) -> str | None:
+    """Fields of another LightningModule's run, and those that only such a run can leave out."""
+    items, metrics = record["videos_expected"], record["metrics"]
+    if not record["module"]:
+        if metrics or record["outcomes"]:
+            return "metrics: there are some, but no 'module' that logged them"
+        empty = (key for key in ("videos_expected", "macs") if not record[key])
+        return next((f"{key}: expected a whole number of at least 1, got 0" for key in empty), None)
+    if not metrics and not record["diverged"]:
+        return "metrics: expected one or more, got none"
+    if not record["outcomes"]:
+        return None
+    try:
+        outcomes = unpack_outcomes(record["outcomes"], items)
+    except ValueError as error:
+        return f"outcomes: not a number for each of {items} items ({str(error).replace('videos', 'items')})"
+    if not any(factor_of(outcomes, value) for value in metrics.values()):
+        return f"outcomes: the items' mean is {sum(outcomes) / items:.6g}, which no metric is"
+    return None
+
+
+def factor_of(outcomes: Sequence[float], value: float) -> float | None:
+    """What the mean of the items' outcomes is multiplied by to be a metric: 1, or 100; None: it isn't that metric."""
+    mean = sum(outcomes) / len(outcomes)
+    return next((one for one in (1.0, 100.0) if math.isclose(one * mean, value, rel_tol=1e-3, abs_tol=1e-4)), None)
+
+
 def _metrics(record: Fields) -> str | None:
+    if record["module"]:
+        return None
     scores = {shown.key for metric in METRICS.values() for shown in metric.shown if record[shown.key] is not None}
     if not any(metric.key in scores for metric in METRICS.values()) and not record["diverged"]:
         return f"the key '{next(iter(METRICS))}' is missing"

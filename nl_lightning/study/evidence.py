@@ -47,6 +47,7 @@ class Evidence:
         content: 12 hexadecimal digits of each split's list and content, after a word for what was looked at: ``bytes``
             of all files, ``census`` (their hashes or sizes in the manifest), ``sizes`` or ``list`` (of large sets).
         weights: 12 hexadecimal digits of all tensors of the tested network, in the order of their names.
+        source: 12 hexadecimal digits of the file of each class that the study or the recipe names.
         loss: of the test videos' mean scores: the cross-entropy, or its mean over classes.
         by_class: top-1 or average precision of each class in percent, None for one without test videos. Empty: there
             are more than 1,000.
@@ -56,5 +57,6 @@ class Evidence:
     started: str = ""
     content: dict[Literal["train", "val", "test"], str] = field(default_factory=dict)
     weights: str = ""
+    source: dict[str, str] = field(default_factory=dict)
     loss: Amount | None = None
     by_class: list[Percent | None] = field(default_factory=list)

@@ -5,18 +5,15 @@
 file, the place and the nearest known word. Nothing here imports torch: looking at a study is quick.
 """
 
-import contextlib
-import filecmp
-import functools
 import itertools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, Field
 
-from nl_lightning.errors import UserError, nearest, say
+from nl_lightning.errors import UserError, nearest
 from nl_lightning.models.conventions import (
     BLOCKS,
     STAGES,
@@ -27,11 +24,22 @@ from nl_lightning.models.conventions import (
     SumOver,
     check_placement,
 )
-from nl_lightning.study.border import Line, Name, Positive, checked, load_yaml, read_json
+from nl_lightning.study.border import Line, Name, Percent, Positive, checked, load_yaml, read_json
 from nl_lightning.study.claims import StatedClaim, check_claims
-from nl_lightning.study.files import reason
-from nl_lightning.study.metrics import METRICS, Metric
-from nl_lightning.study.study import Grid, Learned, Row, Study, Table, Variant, placement_name
+from nl_lightning.study.finding import find_study, is_file
+from nl_lightning.study.metrics import LOGGED, METRICS, Metric
+from nl_lightning.study.study import (
+    COSTS,
+    NET,
+    Grid,
+    Learned,
+    Ratio,
+    Row,
+    Study,
+    Table,
+    Variant,
+    placement_name,
+)
 
 # --------------------------------------------------------------------------------------------- as a file states it
 
@@ -95,11 +103,57 @@ class _Net:
         return net | {key: value for key, value in rest.items() if value is not None}
 
 
+Setting = Annotated[str, Field(pattern=r"^(model|data|trainer)(\.[A-Za-z_]\w*)+$"), "a key such as model.hidden,"]
+ClassPath = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$"), "a class such as digits.Net"]
+Logged = Annotated[str, Field(pattern=r"^test/[\w./@-]{1,60}$"), "a metric such as test/accuracy"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Variant:
-    net: _Net
+    net: _Net | None = None
+    settings: dict[Setting, Any] | None = None
     clip: Name | None = None
     init_from: str | None = None
+    study: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.study is not None and (self.net, self.settings, self.clip, self.init_from) != (None,) * 4:
+            raise ValueError("study: the variant is what that study says; leave the other keys out")
+        if self.study is None and self.net is None and self.settings is None:
+            raise ValueError("the key 'net' is missing; of another LightningModule, give 'settings', which may be {}")
+
+    def variant(self, name: str, at: str) -> Variant:
+        net = {} if self.net is None else self.net.settings(f"{at}.net")
+        settings = {f"{NET}{key}": value for key, value in net.items()} | dict(sorted((self.settings or {}).items()))
+        return Variant(name, settings, self.clip, self.init_from)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Class:
+    class_path: ClassPath
+    init_args: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Metric:
+    name: Logged
+    better: Literal["higher", "lower"]
+    label: Line | None = None
+    unit: Line | None = None
+    decimals: Annotated[int, Field(ge=0, le=6)] | None = None
+    scale: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    beside: list[Logged] = field(default_factory=list)
+
+    def metric(self) -> Metric:
+        decimals = (1 if self.unit == "%" else 3) if self.decimals is None else self.decimals
+
+        def of(name: str, label: str | None, beside: tuple[Metric, ...] = ()) -> Metric:
+            label = label or name.removeprefix(LOGGED)
+            unit = f", in {self.unit}" if self.unit else ""
+            meaning = f"{label} is {name} as the module logs it{unit}; {self.better} is better"
+            return Metric(name, label, meaning, beside, False, self.better, self.unit or "", decimals, self.scale)
+
+        return of(self.name, self.label, tuple(of(name, None) for name in self.beside))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +178,10 @@ class _Study:
     recipe: str
     variants: dict[Name, _Variant]
     tables: dict[Name, _Table]
-    metric: Literal["top1", "mAP"] = "top1"
+    model: _Class | None = None
+    data: _Class | None = None
+    metric: Literal["top1", "mAP"] | _Metric = "top1"
+    also_reported: dict[Name, Line] = field(default_factory=dict)
     reported_on: Line | None = None
     reported_videos: Positive | None = None
     claims: list[StatedClaim] = field(default_factory=list)
@@ -143,10 +200,10 @@ def load_study(path: Path) -> Study:
     """Read a study and check it. UserError that names the place of the first mistake."""
     at = str(path)
     stated = checked(_Study, load_yaml(path), at)
-    variants = {
-        name: Variant(name, each.net.settings(f"{at}: variants.{name}.net"), each.clip, each.init_from)
-        for name, each in stated.variants.items()
-    }
+    variants = _variants(stated, path)
+    for name, each in stated.variants.items():
+        if each.study is not None:
+            variants |= _taken(each.study, name, path)
     grid = None
     if stated.grid is not None:
         products, grid = product(stated.grid, f"{at}: grid")
@@ -161,7 +218,7 @@ def load_study(path: Path) -> Study:
         variants=variants,
         tables={name: Table(name, table.caption, table.rows) for name, table in stated.tables.items()},
         claims=tuple(each.claim() for each in stated.claims),
-        metric=METRICS[stated.metric],
+        metric=METRICS[stated.metric] if isinstance(stated.metric, str) else stated.metric.metric(),
         reported_on=stated.reported_on,
         reported_videos=stated.reported_videos,
         grid=grid,
@@ -169,6 +226,8 @@ def load_study(path: Path) -> Study:
         looks=tuple(stated.looks),
         learned=stated.learned,
         judged_on=stated.judged_on,
+        base={part: _plain(named) for part in ("model", "data") if (named := getattr(stated, part)) is not None},
+        also_reported=stated.also_reported,
     )
     for key, there in (("variants", variants), ("tables", stated.tables)):
         if not there:
@@ -179,6 +238,37 @@ def load_study(path: Path) -> Study:
     _check_reported(study.tables, at)
     check_claims(study, at)
     return study
+
+
+def _plain(named: _Class) -> dict[str, Any]:
+    return {key: value for key, value in vars(named).items() if value}
+
+
+def _variants(stated: _Study, path: Path) -> dict[str, Variant]:
+    """The variants that a study defines itself; of those that it takes from another study, only the place."""
+    return {
+        name: each.variant(name, f"{path}: variants.{name}") if each.study is None else Variant(name, {})
+        for name, each in stated.variants.items()
+    }
+
+
+def _taken(study: str, name: str, path: Path) -> dict[str, Variant]:
+    """A variant of another study, and what it starts from; records are filed by variant, so both share them."""
+    beside = path.parent / f"{study}.yaml"
+    try:
+        other = beside if is_file(beside) else find_study(study)
+        stated = checked(_Study, load_yaml(other), str(other))
+        _known(name, f"{other}: variants", stated.variants)
+        if stated.variants[name].study is not None:
+            raise UserError(f"{other} takes it from {stated.variants[name].study}: name that one")
+    except UserError as error:
+        raise UserError(f"{path}: variants.{name}.study: {error}") from None
+    own = _variants(stated, other)
+    _check_parents(own, str(other))
+    found, parent = {name: own[name]}, own[name].init_from
+    while parent is not None:
+        found[parent], parent = own[parent], own[parent].init_from
+    return found
 
 
 def _costs(path: Path) -> dict[str, tuple[int, int]]:
@@ -208,23 +298,26 @@ def _check_parents(variants: Mapping[str, Variant], at: str) -> None:
 
 def _check_table(table: Table, study: Study, at: str) -> None:
     for i, row in enumerate(table.rows):
-        _check_row(row, study.variants, study.metric, f"{at}.rows[{i}]")
+        _check_row(row, study, f"{at}.rows[{i}]")
     for label in _repeated([row.label for row in table.rows]):
         raise UserError(f"{at}: two rows have the label '{label}'")
     for variant in _repeated(table.variants):
         raise UserError(f"{at}: two rows have the variant '{variant}'")
 
 
-def _check_row(row: Row, variants: Mapping[str, Variant], metric: Metric, at: str) -> None:
-    reported = {key for key, value in vars(row.reported).items() if value is not None}
-    if row.variant is None and (not reported or row.baseline is not None):
+def _check_row(row: Row, study: Study, at: str) -> None:
+    if row.variant is None and (not row.reported or row.baseline is not None):
         raise UserError(f"{at}: the key 'variant' is missing; only what others report has none, and no baseline")
-    known = [*(shown.key for shown in metric.shown), "params_ratio", "flops_ratio"]
-    for key in sorted(reported.difference(known)):
+    scores: Any = Percent if study.metric.bounded else float
+    known = dict.fromkeys((*(shown.short for shown in study.metric.shown), *study.also_reported), scores)
+    known |= dict.fromkeys(COSTS, Ratio)
+    for key in sorted(row.reported.keys() - known.keys()):
         raise UserError(f"{at}.reported: unknown key '{key}'{nearest(key, known)}")
+    for key, value in row.reported.items():
+        checked(known[key], value, f"{at}.reported.{key}")
     for key, name in (("variant", row.variant), ("baseline", row.baseline)):
         if name is not None:
-            _known(name, f"{at}.{key}", variants)
+            _known(name, f"{at}.{key}", study.variants)
     if row.baseline is not None and row.baseline == row.variant:
         raise UserError(f"{at}.baseline: '{row.variant}' can't be its own baseline; leave it out")
 
@@ -234,10 +327,8 @@ def _check_reported(tables: Mapping[str, Table], at: str) -> None:
     first: dict[tuple[str, str], tuple[float, str]] = {}
     for table in tables.values():
         for row in table.rows:
-            for key, value in vars(row.reported).items():
-                if value is None or row.variant is None:
-                    continue
-                before, where = first.setdefault((row.variant, key), (value, table.name))
+            for key, value in row.reported.items() if row.variant is not None else ():
+                before, where = first.setdefault((str(row.variant), key), (value, table.name))
                 if value != before:
                     raise UserError(
                         f"{at}: tables.{table.name}: {row.variant} is reported with {key} {value:g}, "
@@ -279,7 +370,7 @@ def product(stated: _Grid, at: str) -> tuple[dict[str, Variant], Grid]:
     for instantiation, place, sum_over in itertools.product(stated.instantiation, places, stated.sum_over):
         name = f"{instantiation}_{place}_{sum_over}"
         block = _NonLocal(placement=places[place], instantiation=instantiation, sum_over=sum_over)
-        variants[name] = Variant(name, replace(stated.net, non_local=block).settings(f"{at}.{place}"))
+        variants[name] = _Variant(net=replace(stated.net, non_local=block)).variant(name, f"{at}.{place}")
     axes: dict[str, Sequence[str | int]] = {
         "instantiation": stated.instantiation,
         "stage": stated.stage,
@@ -287,57 +378,3 @@ def product(stated: _Grid, at: str) -> tuple[dict[str, Variant], Grid]:
         "sum_over": stated.sum_over,
     }
     return variants, Grid(tuple(variants), axes, impossible)
-
-
-# --------------------------------------------------------------------------------------------------------- finding
-
-
-def experiments_folders() -> list[Path]:
-    """Where studies and recipes are looked for: ./experiments, then those that come with the package."""
-    return [folder for folder in (Path("experiments"), shipped(Path("experiments"))) if folder.is_dir()]
-
-
-def shipped(folder: Path) -> Path:
-    """A folder that comes with the package: inside it in a wheel, beside it in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    inside = package / folder
-    return inside if inside.is_dir() else package.parent / folder
-
-
-def find_study(name_or_path: str | Path, root: Path | None = None) -> Path:
-    """The file of a study: ``table2`` is ``experiments/table2.yaml``; a path is taken as it is.
-
-    `root` stands for the experiments folder, in place of those of :func:`experiments_folders`.
-    """
-    return find(name_or_path, lambda: [root] if root else experiments_folders(), "study")
-
-
-def find(name_or_path: str | Path, folders: Callable[[], list[Path]], what: str) -> Path:
-    """The YAML file of this name in one of the folders, or at this path. UserError with the nearest name."""
-    path = Path(name_or_path)
-    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
-        if not _is_file(path):
-            raise UserError(f"no {what} at {path}")
-        return path
-    searched = folders()
-    if found := [file for folder in searched if _is_file(file := folder / f"{path}.yaml")]:
-        _say_whose(*found)
-        return found[0]
-    known = [file.stem for folder in searched for file in sorted(folder.glob("*.yaml"))]
-    absent = "" if Path("experiments").is_dir() else "; there is no folder 'experiments' here"
-    raise UserError(f"no {what} '{path}' in {' or '.join(map(str, searched))}{nearest(str(path), known)}{absent}")
-
-
-@functools.cache
-def _say_whose(taken: Path, *others: Path) -> None:
-    """Say once that a file of the user's stands for one of the package, where the two differ."""
-    with contextlib.suppress(OSError):  # one that can't be read is refused by its reader
-        if not all(filecmp.cmp(taken, other, shallow=False) for other in others):
-            say(f"{taken} is taken in place of nl-lightning's own '{taken.stem}'")
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError) as error:  # a name of 300 letters, or with a NUL
-        raise UserError(f"{path}: can't be read: {reason(error)}") from None

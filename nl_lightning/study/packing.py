@@ -1,6 +1,7 @@
-"""Numbers of each test video, packed into a text: a record holds them without becoming long. No torch here."""
+"""Numbers of each test video or item, packed into a text: a record holds them without becoming long. No torch here."""
 
 import base64
+import math
 import struct
 from collections.abc import Sequence
 from itertools import chain
@@ -35,3 +36,19 @@ def unpack_numbers(packed: str, videos: int) -> list[float]:
     if len(content) != 4 * videos:
         raise ValueError(f"expected {videos} videos, got {len(content)} bytes")
     return list(struct.unpack(f"<{videos}f", content))
+
+
+def pack_outcomes(outcomes: Sequence[float]) -> str:
+    """A number of each item: a bit each if all are 0 or 1, else 4 bytes each. (No number of items is both.)"""
+    return pack([bool(one) for one in outcomes]) if {0, 1}.issuperset(outcomes) else pack_numbers(outcomes)
+
+
+def unpack_outcomes(packed: str, items: int) -> list[float] | list[bool]:
+    """What :func:`pack_outcomes` packed. ValueError if it isn't of so many items, or has what is no finite number."""
+    content = base64.b64decode(packed, validate=True)
+    if len(content) == -(-items // 8):
+        return unpack(packed, items)
+    numbers = unpack_numbers(packed, items)
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError("expected finite numbers")
+    return numbers

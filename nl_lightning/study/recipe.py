@@ -18,15 +18,15 @@ from typing import Any
 from nl_lightning.errors import UserError
 from nl_lightning.study.border import Name, Positive, checked, load_yaml
 from nl_lightning.study.files import read_text
-from nl_lightning.study.loading import experiments_folders, find
-from nl_lightning.study.study import STILLS, Study, Variant
+from nl_lightning.study.finding import experiments_folders, find
+from nl_lightning.study.study import NET, STILLS, Study, Variant
 
 # Settings that can't change a number: where things lie, how fast they go, what is shown. Not in a run's hash.
 NEUTRAL = {
     "seed_everything", "data.root", "data.allow_outside", "data.shards", "data.manifest", "data.decode_seconds",
     "data.num_workers", "data.decoded_copy", "trainer.enable_model_summary", "trainer.default_root_dir",
     "trainer.logger", "trainer.enable_progress_bar", "trainer.accelerator", "trainer.log_every_n_steps",
-    "model.kernels",
+    "model.kernels", "data.init_args.num_workers", "data.init_args.root", "data.init_args.data_dir",
 }  # fmt: skip
 # A batch is per process, so these change a number unless they are 1, which is the same as not saying it.
 NEUTRAL_IF_ONE = {"trainer.devices", "trainer.num_nodes"}
@@ -38,6 +38,7 @@ class _Model:
     net: dict[str, Any] = field(default_factory=dict)
     init_from: str | None = None
     imagenet: str | None = None
+    class_path: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,11 @@ class Recipe:
         return self._known.data.folds
 
     @property
+    def module(self) -> str | None:
+        """The class of a LightningModule that isn't ours, as ``digits.Net``; None: our own networks."""
+        return self._known.model.class_path
+
+    @property
     def frames(self) -> int | None:
         """Frames of a clip; None if it doesn't say."""
         return self._known.data.num_frames
@@ -109,9 +115,31 @@ class Recipe:
             raise UserError(f"recipe '{self.name}' has no {overlay}, which variants with 'clip: {clip}' need")
         return Recipe(self.name, (*self.files, overlay), _merged(self.config, _recipe_config(overlay)))
 
+    def over(self, study: Study) -> "Recipe":
+        """The recipe, laid over the classes that a study names."""
+        return Recipe(self.name, self.files, _merged(study.base, self.config)) if study.base else self
+
     def check_measures(self, study: Study) -> None:
-        """UserError if testing under this recipe doesn't give the metric by which a study compares networks."""
-        if self.multi_label != study.metric.multi_label:
+        """UserError if the study isn't of this recipe's kind: by its networks, or by the metric that testing gives."""
+        module, metric = self.over(study).module, study.metric
+        odd = [name for name, variant in study.variants.items() if bool(variant.net) == (module is not None)]
+        if odd and module is not None:
+            raise UserError(
+                f"{study.path}: variants.{odd[0]}.net: is of our own networks; of {module}, give 'settings'"
+            )
+        if odd:
+            named = "neither study nor recipe names a class as model: {class_path: ...}"
+            raise UserError(f"{study.path}: variants.{odd[0]}: the key 'net' is missing, and {named}")
+        if metric.own != (module is not None):
+            logged = "metric: {name: test/accuracy, better: higher}" if module else "metric: top1, or mAP"
+            raise UserError(
+                f"{study.path}: metric: {metric.key} isn't what {module or 'our own networks'} can be compared by: "
+                f"expected {'for example ' if module else ''}{logged}"
+            )
+        if module is not None:
+            if self.stills:
+                raise UserError(f"{self.files[0]}: stills: is of our own networks, not of {module}")
+        elif self.multi_label != study.metric.multi_label:
             each = "several classes" if self.multi_label else "one class"
             raise UserError(
                 f"{study.path}: networks are compared by {study.metric.key}, but videos of recipe '{self.name}' have "
@@ -172,7 +200,7 @@ def with_stills(study: Study, recipe: Recipe) -> Study:
     for name, variant in study.variants.items():
         pixel = variant.net.get("control", {}).get("kind") == "pixel"  # no ResNet that could start from another
         if variant.init_from is None and variant.clip != STILLS and not pixel:
-            net = {key: variant.net[key] for key in ("depth", "width") if key in variant.net}
+            net = {key: variant.settings[key] for key in (f"{NET}depth", f"{NET}width") if key in variant.settings}
             plain = Variant(f"{STILLS}_r{'_w'.join(f'{value:g}' for value in net.values())}", net, STILLS)
             added[plain.name] = plain
             variants[name] = dataclasses.replace(variant, init_from=plain.name)
@@ -218,4 +246,4 @@ def run_hash(study: Study, recipe: Recipe, variant: str, seed: int) -> str:
     """The :func:`config_hash` of a run of a study, parents included; `recipe` is the one without clip."""
     network = study.variant(variant)
     parent = run_hash(study, recipe, network.init_from, seed) if network.init_from else None
-    return config_hash(recipe.with_clip(network.clip), network, parent, seed)
+    return config_hash(recipe.with_clip(network.clip).over(study), network, parent, seed)

@@ -44,6 +44,8 @@ class Record:
     """One finished run: variant x recipe x seed. Metrics are percent, over all views of each video.
 
     Those of a :class:`~nl_lightning.study.metrics.Metric` that the recipe's videos have are there, the others None.
+    Of another LightningModule than ours (`module`), all fields of videos are empty, but those whose videos are its test
+    items: `videos_expected`, `videos_scored` (0: it doesn't tell them) and `videos_hash`.
 
     Attributes:
         config: the merged recipe and the variant's arguments, for people; `config_hash` is what is compared.
@@ -82,6 +84,10 @@ class Record:
         earlier_code: a line for each other version of the code that did a part of the training before this one:
             ``until step 120: commit 402bae4 (now c9bd86e)``.
         machine, evidence: where it was measured, and what of. None: not kept.
+        module: class of the LightningModule; empty: ours.
+        metrics: what that module logged in testing, by the names that it gave.
+        outcomes: the number that it handed over for each test item, by the items' names, packed
+            (:func:`~nl_lightning.study.packing.pack_outcomes`). Empty: none.
     """
 
     study: Name
@@ -93,17 +99,17 @@ class Record:
     top1: Percent | None = None
     top5: Percent | None = None
     mAP: Percent | None = None
-    videos_expected: Positive
+    videos_expected: Count
     videos_scored: Count
-    num_clips: Positive
-    num_crops: Positive
+    num_clips: Positive = 1
+    num_crops: Positive = 1
     params: Positive
-    macs: Positive
+    macs: Count = 0
     steps: Positive
     train_seconds: Seconds
     test_seconds: Seconds
     device: str
-    decoder: str
+    decoder: str = ""
     commit: str
     dirty: bool
     finished: Annotated[str, AfterValidator(_a_time)]
@@ -129,6 +135,9 @@ class Record:
     earlier_code: list[str] = field(default_factory=list)
     machine: Machine | None = None
     evidence: Evidence | None = None
+    module: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    outcomes: str = ""
 
     def right(self, k: Literal[1, 5]) -> list[bool] | None:
         """Whether each test video's class is among the `k` best, in the order of the test list; None if not kept."""
@@ -136,24 +145,24 @@ class Record:
         return unpack(packed, self.videos_expected) if packed else None
 
     def score(self, metric: Metric) -> float:
-        """What it says of a metric, in percent. UserError if that isn't among what was measured."""
-        value: float | None = getattr(self, metric.key)
+        """What it says of a metric, in its unit. UserError if that isn't among what was measured."""
+        value = self.scores.get(metric.key)
         if value is None:
             raise UserError(f"the record of {self.variant}, recipe {self.recipe}, seed {self.seed} has no {metric.key}")
-        return value
+        return value * metric.scale
 
     def outcome(self, metric: Metric) -> str:
         """What came of the run, in a few words: ``top-1 45.4 %``, or that it diverged."""
         if self.diverged:
             return f"diverged: {self.diverged}"
         metric = next(one for one in (metric, *METRICS.values()) if one.key in self.scores)  # stills have their own
-        return f"{metric.name} {self.score(metric):.1f} %"
+        return f"{metric.name} {metric.text(self.score(metric))}"
 
     @property
     def scores(self) -> dict[str, float]:
         """What was measured, by the metrics' keys."""
         keys = [shown.key for metric in METRICS.values() for shown in metric.shown]
-        return {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
+        return {key: getattr(self, key) for key in keys if getattr(self, key) is not None} | self.metrics
 
 
 class Unreadable(NamedTuple):

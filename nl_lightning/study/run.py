@@ -124,7 +124,7 @@ class Run:
     @functools.cached_property
     def recipe(self) -> Recipe:
         """The recipe as the variant is trained under it."""
-        return self.base.with_clip(self.variant.clip)
+        return self.base.with_clip(self.variant.clip).over(self.study)
 
     @functools.cached_property
     def config_hash(self) -> str:
@@ -168,17 +168,16 @@ class Run:
 
     def arguments(self) -> list[str]:
         """What ``nl-lightning fit`` and ``test`` take: the recipe's files, then what the variant adds."""
-        arguments = [f"--config={file}" for file in self.recipe.files]
+        arguments = [f"--{part}={json.dumps(named)}" for part, named in self.study.base.items()]
+        arguments += [f"--config={file}" for file in self.recipe.files]
         arguments += [f"--seed_everything={self.seed}", *self.variant.arguments()]
         if self.parent is not None:
             arguments.append(f"--model.init_from={self.parent.checkpoint}")
             if self.parent.variant.clip == STILLS:  # without blocks, and with other classes
                 arguments.append("--model.init_new=[non_local, fc]")
-        return [
-            *arguments,
-            f"--model.predictions={self.predictions}",
-            f"--trainer.default_root_dir={self.folder}",
-        ]
+        if self.recipe.module is None:
+            arguments.append(f"--model.predictions={self.predictions}")
+        return [*arguments, f"--trainer.default_root_dir={self.folder}"]
 
     def commands(self) -> list[str]:
         """The commands by which a person would do the same, without the record."""
@@ -192,12 +191,13 @@ class Run:
 
     def columns(self) -> dict[str, str | int]:
         """Flat columns that make W&B's own table of runs readable."""
+        frames: dict[str, str | int] = {} if self.recipe.module else {"frames": self.recipe.frames or "default"}
         return {
-            **self.variant.columns(),
+            **self.study.columns(self.variant.name),
             "study": self.study.name,
             "recipe": self.base.name,
             "seed": self.seed,
-            "frames": self.recipe.frames or "default",
+            **frames,
             "config_hash": self.config_hash,
         }
 
@@ -218,7 +218,7 @@ class Run:
     @property
     def weight(self) -> int:
         """How much of the study's time it takes, roughly: for the bar of the whole study."""
-        return int(self.variant.net["depth"])
+        return int(self.variant.net.get("depth", 1))
 
     def identity(self) -> list[str]:
         """What names this run to :mod:`nl_lightning.runs.worker`."""

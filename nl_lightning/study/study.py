@@ -23,6 +23,10 @@ from nl_lightning.study.metrics import TOP1, Metric
 STILLS = "stills"
 """The clip of networks that are trained on single frames, for others to start from."""
 Ratio = Annotated[float, Field(gt=0, le=1e6)]
+NET = "model.net."
+"""How the settings of our own networks begin."""
+COSTS = ("params_ratio", "flops_ratio")
+"""What may be reported beside metrics."""
 
 
 @dataclass(frozen=True)
@@ -31,28 +35,32 @@ class Variant:
 
     Attributes:
         name: unique in its study; records are filed under it.
-        net: settings of :class:`~nl_lightning.models.resnet.ResNetConfig`, without spelled-out defaults.
+        settings: by which it differs, as the command line's dotted keys: ``model.net.depth``, ``data.batch_size``.
         clip: e.g. ``128f``: the recipe is overlaid with its ``<recipe>_128f.yaml``. None: the plain recipe.
         init_from: the variant whose weights it starts from, or None.
     """
 
     name: str
-    net: Mapping[str, Any]
+    settings: Mapping[str, Any]
     clip: str | None = None
     init_from: str | None = None
 
+    @property
+    def net(self) -> dict[str, Any]:
+        """Its settings of :class:`~nl_lightning.models.resnet.ResNetConfig`; none: it is another LightningModule's."""
+        return {key.removeprefix(NET): value for key, value in self.settings.items() if key.startswith(NET)}
+
     def arguments(self) -> list[str]:
         """Command-line arguments of ``nl-lightning fit``: texts raw, everything else as JSON."""
-        return [
-            f"--model.net.{key}={value if isinstance(value, str) else json.dumps(value)}"
-            for key, value in self.net.items()
-        ]
+        return [f"--{key}={shown_value(value)}" for key, value in self.settings.items()]
 
     def columns(self) -> dict[str, str | int]:
-        """The variant as flat columns for a table of runs, such as W&B's.
+        """What its `net` is, as flat columns; see :meth:`Study.columns`.
 
         ``blocks``: non-local blocks, or what stands in their place.
         """
+        if not self.net:
+            return {"variant": self.name}
         non_local: Mapping[str, Any] = self.net.get("non_local") or {}
         control: Mapping[str, Any] = self.net.get("control") or {}
         placement: Mapping[str, list[int]] = (non_local or control).get("placement", {})
@@ -73,26 +81,16 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Reported:
-    """What is reported, or None: metrics in percent, costs as multiples of the baseline's."""
-
-    top1: Percent | None = None
-    top5: Percent | None = None
-    mAP: Percent | None = None
-    params_ratio: Ratio | None = None
-    flops_ratio: Ratio | None = None
-
-
-@dataclass(frozen=True)
 class Row:
     """A row of a table. Its gain is taken from the variant `baseline`; None in the baseline's own row.
 
-    Without a `variant` it is what others report, shown for comparison and never run.
+    Without a `variant` it is what others report, shown for comparison and never run. `reported`: metrics by their short
+    keys, and costs as multiples of the baseline's (:data:`COSTS`).
     """
 
     label: Line
     variant: str | None = None
-    reported: Reported = field(default_factory=Reported)
+    reported: dict[str, Any] = field(default_factory=dict)
     baseline: str | None = None
 
 
@@ -268,6 +266,8 @@ class Study:
     the paper's own networks, as far as they are counted. `looks`: numbers of seeds at which the claims are judged.
     `learned`: groups of test videos that networks learn suddenly, or not at all, by their names in records.
     `judged_on`: the group of test videos by whose soft score claims are judged, where records have it; empty: all.
+    `base`: the LightningModule and the data module that it names, as a recipe would; empty: our own.
+    `also_reported`: names of what rows report and nothing here measures, by the key in `reported`.
     """
 
     name: str
@@ -285,6 +285,8 @@ class Study:
     looks: tuple[int, ...] = ()
     learned: Mapping[str, Learned] = field(default_factory=dict)
     judged_on: str = ""
+    base: Mapping[str, Any] = field(default_factory=dict)
+    also_reported: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def compared(self) -> list[str]:
@@ -307,25 +309,34 @@ class Study:
             raise UserError(f"{self.path}: no table '{name}'{nearest(name, self.tables)}")
         return self.tables[name]
 
-    def reported(self, variant: str) -> Reported:
+    def reported(self, variant: str) -> dict[str, float]:
         """What is reported of a variant: its rows agree, but only some may report a cost."""
-        merged: dict[str, float | None] = {}
+        merged: dict[str, float] = {}
         for table in self.tables.values():
             for row in table.rows:
                 if row.variant == variant:
-                    merged |= {key: value for key, value in vars(row.reported).items() if value is not None}
-        return Reported(**merged)
+                    merged |= row.reported
+        return merged
 
     def reported_score(self, variant: str) -> float | None:
         """What is reported of a variant in the study's metric."""
-        score: float | None = getattr(self.reported(variant), self.metric.key)
-        return score
+        return self.reported(variant).get(self.metric.short)
 
     def reported_gain(self, variant: str, than: str) -> float | None:
-        """Reported score of a variant minus that of another, in points; None if one isn't reported."""
+        """By how much a variant is reported to be better than another, in points; None if one isn't reported."""
         first, second = self.reported_score(variant), self.reported_score(than)
         # Rounded, because 75.1 - 73.8 isn't 1.3 in binary, and a claim's margin may be met exactly.
-        return None if first is None or second is None else round(first - second, 6)
+        return None if first is None or second is None else round(self.metric.sign * (first - second), 6)
+
+    def columns(self, variant: str) -> dict[str, str | int]:
+        """A variant as flat columns for a table of runs, such as W&B's; all variants have the same ones.
+
+        Beside those of :meth:`Variant.columns` there is one for each other setting that any variant has.
+        """
+        own = self.variants[variant]
+        others = dict.fromkeys(key for one in self.variants.values() for key in one.settings if not key.startswith(NET))
+        said = {key: shown_value(own.settings[key]) if key in own.settings else "default" for key in others}
+        return {**own.columns(), **said}
 
     def select(
         self, tables: Sequence[str] | None = None, variants: Sequence[str] | None = None, parents: bool = True
@@ -344,7 +355,7 @@ class Study:
         wanted |= {self.variant(name).name for name in variants or ()}
         if tables is None and variants is None:
             wanted = set(order)
-        by_depth = sorted(order, key=lambda name: int(self.variants[name].net["depth"]))
+        by_depth = sorted(order, key=lambda name: int(self.variants[name].net.get("depth", 0)))
         selected: dict[str, None] = {}
         for name in by_depth:
             if name in wanted:
@@ -360,14 +371,14 @@ class Study:
             LeftOut: there are none, as the grid leaves their place out.
             UserError: there are none.
         """
-        known = next(iter(self.variants.values())).columns()  # every variant has the same columns
+        known = self.columns(next(iter(self.variants)))
         for column in columns:
             if column not in known:
                 raise UserError(f"{self.path}: variants have no column '{column}'{nearest(column, known)}")
         found = [
             name
-            for name, variant in self.variants.items()
-            if all(str(variant.columns()[column]) == value for column, value in columns.items())
+            for name in self.variants
+            if all(str(self.columns(name)[column]) == value for column, value in columns.items())
         ]
         if not found:
             wanted = ", ".join(f"{column}={value}" for column, value in columns.items())
@@ -389,6 +400,11 @@ class Study:
 
 def _used(row: Row) -> list[str]:
     return [name for name in (row.baseline, row.variant) if name is not None]
+
+
+def shown_value(value: Any) -> str:
+    """A value as a command line has it."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def placement_name(stage: str, blocks: int) -> str:

@@ -31,7 +31,7 @@ def overview(study: Study, recipe: Recipe, entity: str, project: str, tables: Ma
         entity, project: where it will lie.
         tables: the text of each table by its name, in Markdown.
     """
-    columns = [study.variants[name].columns() for name in study.select(None)]
+    columns = [study.columns(name) for name in study.select(None)]
     varied = [axis for axis in AXES if len({column[axis] for column in columns}) > 1]
     metric = wr.SummaryMetric(study.metric.key)
     axes = [wr.ParallelCoordinatesPlotColumn(metric=wr.Config(axis)) for axis in varied]

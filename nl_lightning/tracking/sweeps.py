@@ -15,7 +15,7 @@ import yaml
 
 from nl_lightning.errors import UserError, visible
 from nl_lightning.study.files import refuse_foreign, write_output
-from nl_lightning.study.loading import find_study
+from nl_lightning.study.finding import find_study
 from nl_lightning.study.recipe import Recipe, find_recipe, run_hash
 from nl_lightning.study.records import load_records
 from nl_lightning.study.study import Study
@@ -138,7 +138,7 @@ def _sweep(
     lines = [f"# {visible(line)}" for line in head]
     lines += [f"name: {_scalar(name)}", f"description: {json.dumps(caption)}", f"project: {PROJECT}", "method: grid"]
     lines += [
-        f"metric: {{name: {study.metric.key}, goal: maximize}}",
+        f"metric: {{name: {study.metric.key}, goal: {'maximize' if study.metric.sign > 0 else 'minimize'}}}",
         f"run_cap: {math.prod(map(len, axes.values()))}",
         "parameters:",
     ]

@@ -18,6 +18,9 @@ from nl_lightning.study.files import write_atomically
 from nl_lightning.study.lock import Lock
 from nl_lightning.study.run import Run
 
+MOST = 10**9
+"""Of a training that has no end."""
+
 
 class Progress(Callback):
     """Say in the run's marker how far it is, for the runner's bars; stop if the claim is lost.
@@ -38,10 +41,10 @@ class Progress(Callback):
         self.run.say("running", started=self.started, phase=phase, done=done, total=total)
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
-        self.say("train", trainer.global_step, int(trainer.estimated_stepping_batches))
+        self.say("train", trainer.global_step, int(min(trainer.estimated_stepping_batches, MOST)))
 
     def on_test_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, index: int, *_: int) -> None:
-        self.say("test", index + 1, int(sum(trainer.num_test_batches)))
+        self.say("test", index + 1, int(min(sum(trainer.num_test_batches), MOST)))
 
 
 class Curve(Callback):
@@ -60,7 +63,7 @@ class Curve(Callback):
             self.validated = _rounded({name: float(value) for name, value in metrics if name.startswith("val/")})
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: Any) -> None:
-        self.points.append({"step": trainer.global_step, **_rounded(module.epoch_means()), **self.validated})
+        self.points.append({"step": trainer.global_step, **_rounded(means(trainer, module)), **self.validated})
         self.validated = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -68,6 +71,14 @@ class Curve(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.points, self.validated = state["points"], state["validated"]
+
+
+def means(trainer: L.Trainer, module: Any) -> dict[str, float]:
+    """The means of training over the epoch so far: our networks say them, others log them as ``train/...``."""
+    if hasattr(module, "epoch_means"):
+        return module.epoch_means()  # type: ignore[no-any-return]
+    logged = trainer.callback_metrics.items()
+    return {name: float(value) for name, value in logged if name.startswith("train/") and not name.endswith("_step")}
 
 
 class FitCurve(Curve):
@@ -108,6 +119,8 @@ class Bar(RichProgressBar):
         super().on_train_epoch_end(trainer, module)
 
     def get_metrics(self, trainer: L.Trainer, module: Any) -> dict[str, Any]:
+        if not hasattr(module, "sums"):
+            return dict(super().get_metrics(trainer, module))
         if time.monotonic() - self.asked >= 1:
             self.asked, sums = time.monotonic(), module.sums()
             clips = sums.pop("clips", 0)

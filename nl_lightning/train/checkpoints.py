@@ -47,13 +47,14 @@ class Saver(Checkpoint):
         newest: file of the newest; the one before lies beside it.
         minutes: from one checkpoint to the next, at most.
         files: by which the trainer reads checkpoints.
+        within_epochs: whether the data know their place within an epoch; else there is only one after every epoch.
 
     Attributes:
         earlier: a line for each other version of the code that did a part of the training.
     """
 
-    def __init__(self, newest: Path, minutes: float, files: "LocalFiles") -> None:
-        self.newest, self.minutes, self.files = newest, minutes, files
+    def __init__(self, newest: Path, minutes: float, files: "LocalFiles", within_epochs: bool = True) -> None:
+        self.newest, self.minutes, self.files, self.within_epochs = newest, minutes, files, within_epochs
         self.stop = Postponed()
         self.random_states: list[dict[str, Any]] = []
         self.steps, self.saved = 0, 0.0
@@ -76,6 +77,10 @@ class Saver(Checkpoint):
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, index: int) -> None:
         stepped = trainer.global_step != self.steps
         self.steps = trainer.global_step
+        if not self.within_epochs:
+            if trainer.strategy.reduce_boolean_decision(self.stop.told is not None, all=False):
+                raise self.stop.told or Stopped(STOP[1])
+            return
         due = self.stop.told is not None or time.monotonic() - self.saved >= 60 * self.minutes
         if stepped and trainer.strategy.reduce_boolean_decision(due, all=False) and not _validates_or_ends(trainer):
             self._save(trainer)
@@ -84,7 +89,8 @@ class Saver(Checkpoint):
         self.files.restoring = None
         if not _fits(trainer):
             return
-        if trainer.global_step != trainer.max_steps:  # for then Lightning would not validate when it goes on
+        # At the last step not, for then Lightning would not validate when it goes on.
+        if self.within_epochs and trainer.global_step != trainer.max_steps:
             self._save(trainer)
         self.stop.end()  # nothing would be saved from here on
 
@@ -245,11 +251,15 @@ def commit() -> dict[str, Any]:
 class LocalFiles(TorchCheckpointIO):
     """Lightning's reader of checkpoints, made safe: files of this machine, and nothing that is in them is run.
 
+    Args:
+        ours: whether they are of our own networks, and say of which.
+
     Attributes:
         restoring: the file that the trainer is being restored from; None once that is done.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ours: bool = True) -> None:
+        self.ours = ours
         self.restoring: Path | None = None
 
     def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
@@ -262,7 +272,7 @@ class LocalFiles(TorchCheckpointIO):
         state = content.get("state_dict") if isinstance(content, dict) else None
         if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
             raise UserError(f"ckpt_path: {file} is no training checkpoint: it has no tensors under 'state_dict'")
-        if HEADER not in content:
+        if self.ours and HEADER not in content:
             raise UserError(
                 f"ckpt_path: {file} is no checkpoint of nl-lightning; nl-lightning weights import reads those of others"
             )

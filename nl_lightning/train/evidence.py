@@ -22,7 +22,7 @@ from torch import Tensor
 from nl_lightning.data.datamodule import VideoDataModule
 from nl_lightning.errors import UserError
 from nl_lightning.study.evidence import Machine
-from nl_lightning.study.loading import find_study
+from nl_lightning.study.finding import find_study
 from nl_lightning.study.recipe import find_recipe
 from nl_lightning.study.run import Run
 

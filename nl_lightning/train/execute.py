@@ -30,6 +30,8 @@ from nl_lightning.train.checkpoints import Saver, commit, newest_whole, versions
 from nl_lightning.train.classifier import VideoClassifier
 from nl_lightning.train.evidence import Meter, command, content, machine, weights
 from nl_lightning.train.lightning_cli import VideoCLI
+from nl_lightning.train.modules import ModuleCLI, check_tests, fields, handed_over, module_cli, sources
+from nl_lightning.train.run_cli import RunCLI
 from nl_lightning.train.scores import by_class, by_group, contributions, in_order, mean_loss, right, soft_scores
 
 C = TypeVar("C", bound=Callback)
@@ -58,7 +60,12 @@ def execute(run: Run, held: Lock | None, tracker: Tracker) -> Record | None:
     progress, curve, clock, meter = Progress(run, held), Curve(), Clock(), Meter()
     progress.say("start", 0, 1)
     quiet = {"logger": False, "enable_progress_bar": False}
-    cli = VideoCLI(run.checkpoint_minutes, args=run.arguments(), run=False, trainer_defaults=quiet)
+    cli: VideoCLI | ModuleCLI
+    if run.recipe.module is None:
+        cli = VideoCLI(run.checkpoint_minutes, args=run.arguments(), run=False, trainer_defaults=quiet)
+    else:
+        cli = module_cli(run)
+        check_tests(cli)
     trainer, model, data = cli.trainer, cli.model, cli.datamodule
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     callbacks[:] = [progress, curve, *callbacks, clock, meter]  # the saver, which keeps the curve, comes after it
@@ -70,11 +77,20 @@ def execute(run: Run, held: Lock | None, tracker: Tracker) -> Record | None:
     with cli.files.mistakes_named():
         trainer.fit(model, datamodule=data, ckpt_path=from_checkpoint, weights_only=True)
     trained = time.monotonic()
-    metrics = trainer.test(model, datamodule=data, verbose=False)[0]
-    unreadable = _callback(trainer, UnreadableVideos).everywhere()
+    found = trainer.test(model, datamodule=data, verbose=False)
+    metrics = {name: value for of_loader in found for name, value in of_loader.items()}
+    if isinstance(cli, ModuleCLI):
+        outcomes = handed_over(cli)
+    else:
+        unreadable = _callback(trainer, UnreadableVideos).everywhere()
     if not trainer.is_global_zero:
         return None
-    record = _record(run, cli, metrics, unreadable, test_seconds=round(time.monotonic() - trained, 1))
+    seconds = round(time.monotonic() - trained, 1)
+    if isinstance(cli, ModuleCLI):
+        measured = fields(run, cli, metrics, outcomes) | {"evidence": _module_evidence(run, cli)}
+    else:
+        measured = _video_fields(run, cli, metrics, unreadable)
+    record = _record(run, cli, measured, seconds)
     write_record(run.results, record)
     tracker.end(record)
     return record
@@ -96,13 +112,10 @@ def _callback(trainer: L.Trainer, kind: type[C]) -> C:
     return found
 
 
-def _record(
-    run: Run, cli: VideoCLI, metrics: Mapping[str, float], unreadable: Mapping[str, Sequence[str]], test_seconds: float
-) -> Record:
-    """The record of a run that has just been tested."""
-    trainer, model, data = cli.trainer, cli.model, cli.datamodule
+def _record(run: Run, cli: RunCLI, measured: Mapping[str, Any], test_seconds: float) -> Record:
+    """The record of a run that has just been tested, of what was measured and of what every run has."""
+    trainer = cli.trainer
     curve, clock = _callback(trainer, Curve), _callback(trainer, Clock)
-    read = [video.scores is not None for video in in_order(model.tested)]
     return Record(
         study=run.study.name,
         recipe=run.recipe.name,
@@ -110,32 +123,50 @@ def _record(
         seed=run.seed,
         config_hash=run.config_hash,
         config={"recipe": portable(run.recipe.config), "arguments": run.variant.arguments()},
-        videos_expected=len(data.videos("test")),
-        videos_scored=sum(read),
-        unreadable=sorted(below(Path(p), data.root) for p in set().union(*unreadable.values())),
-        num_clips=data.num_clips,
-        num_crops=data.num_crops,
-        params=sum(p.numel() for p in model.net.parameters()),
-        macs=complexity(model.net.config, data.clip_shape).macs,
         steps=trainer.global_step,
         train_seconds=round(clock.seconds, 1),
         data_wait=clock.data_wait,
         test_seconds=test_seconds,
-        videos_hash=videos_hash(data.listed("test")),
-        **_measured(model, metrics, data.groups),
-        read_videos="" if all(read) else pack(read),
         curve=curve.points,
         device=_device(trainer),
-        decoder=data.files.decoder,
         versions=versions(),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         init_from=run.variant.init_from,
         earlier_code=_callback(trainer, Saver).earlier,
         machine=machine(trainer, _callback(trainer, Meter)),
-        evidence=_evidence(run, cli),
-        **_videos(data, scored=sum(read)),
+        **measured,
         **commit(),
     )
+
+
+def _video_fields(
+    run: Run, cli: VideoCLI, metrics: Mapping[str, float], unreadable: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """Fields of the record of a run of ours that has just been tested."""
+    model, data = cli.model, cli.datamodule
+    read = [video.scores is not None for video in in_order(model.tested)]
+    return {
+        "videos_expected": len(data.videos("test")),
+        "videos_scored": sum(read),
+        "unreadable": sorted(below(Path(p), data.root) for p in set().union(*unreadable.values())),
+        "num_clips": data.num_clips,
+        "num_crops": data.num_crops,
+        "params": sum(p.numel() for p in model.net.parameters()),
+        "macs": complexity(model.net.config, data.clip_shape).macs,
+        "videos_hash": videos_hash(data.listed("test")),
+        **_measured(model, metrics, data.groups),
+        "read_videos": "" if all(read) else pack(read),
+        "decoder": data.files.decoder,
+        "evidence": _evidence(run, cli),
+        **_videos(data, scored=sum(read)),
+    }
+
+
+def _module_evidence(run: Run, cli: ModuleCLI) -> Evidence:
+    """What the record of another LightningModule's run was made by and made of."""
+    tensors = {name: value for name, value in cli.model.state_dict().items() if isinstance(value, torch.Tensor)}
+    started = _callback(cli.trainer, Meter).started
+    return Evidence(command=command(run), started=started, weights=weights(tensors), source=sources(cli))
 
 
 def _measured(model: VideoClassifier, metrics: Mapping[str, float], groups: Sequence[str]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from nl_lightning.models.fast import FastVideoResNet
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.study.border import Positive, checked, parse_json, shown
 from nl_lightning.study.files import write_output
-from nl_lightning.study.loading import shipped
+from nl_lightning.study.finding import shipped
 
 FORMAT = "nl-lightning 1"
 HEADER = "nl_lightning_header"

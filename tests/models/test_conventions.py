@@ -6,7 +6,8 @@ import pytest
 
 from nl_lightning.errors import UserError
 from nl_lightning.models.conventions import PROFILES, Conventions, Rules
-from nl_lightning.train.lightning_cli import ANY_MACHINE, VideoCLI
+from nl_lightning.train.lightning_cli import VideoCLI
+from nl_lightning.train.run_cli import ANY_MACHINE
 
 
 def test_every_rule_can_be_overridden() -> None:

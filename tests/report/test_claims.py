@@ -14,7 +14,8 @@ from nl_lightning.report.comparisons import Comparison, compare, compare_reporte
 from nl_lightning.report.uncertainty import Difference
 from nl_lightning.report.words import learned_columns, provenance
 from nl_lightning.study.evidence import Evidence
-from nl_lightning.study.loading import find_study, load_study
+from nl_lightning.study.finding import find_study
+from nl_lightning.study.loading import load_study
 from nl_lightning.study.packing import pack, pack_numbers
 from nl_lightning.study.recipe import Recipe
 from nl_lightning.study.records import Record

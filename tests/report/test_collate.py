@@ -137,7 +137,7 @@ def test_stale_records_are_never_used(study: Study, recipe: Recipe, results: Pat
 def test_a_changed_parent_makes_its_child_stale(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:
     measure("plain_128f", 0, 60.0)
     assert line(collate(collect(study, recipe, results)), "plain_128f")["state"] == "ok"
-    wider = replace(study.variants["plain"], net={"depth": 50, "width": 0.5})
+    wider = replace(study.variants["plain"], settings={"model.net.depth": 50, "model.net.width": 0.5})
     changed = replace(study, variants={**study.variants, "plain": wider})
     assert line(collate(collect(changed, recipe, results)), "plain_128f")["state"] == "stale"
 

@@ -29,7 +29,8 @@ from nl_lightning.report.render import (
     write_tables,
 )
 from nl_lightning.report.words import Column, heading
-from nl_lightning.study.loading import find_study, load_study
+from nl_lightning.study.finding import find_study
+from nl_lightning.study.loading import load_study
 from nl_lightning.study.packing import pack
 from nl_lightning.study.recipe import Recipe, load_recipe
 from nl_lightning.study.records import Record, record_path

@@ -7,7 +7,8 @@ import pytest
 
 from nl_lightning.errors import UserError
 from nl_lightning.models.conventions import BLOCKS, STAGES
-from nl_lightning.study.loading import find_study, load_study, spread
+from nl_lightning.study.finding import find_study
+from nl_lightning.study.loading import load_study, spread
 
 STUDY = """
 name: product

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from nl_lightning.errors import UserError
-from nl_lightning.study.loading import find_study, load_study
+from nl_lightning.study.finding import find_study
+from nl_lightning.study.loading import load_study
 from nl_lightning.study.recipe import Recipe, config_hash, load_recipe, run_hash
 from nl_lightning.study.study import Study
 

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from nl_lightning.errors import UserError
-from nl_lightning.study.loading import find_study, load_study
+from nl_lightning.study.finding import find_study
+from nl_lightning.study.loading import load_study
 from nl_lightning.study.recipe import load_recipe, run_hash, with_stills
 from nl_lightning.study.study import LeftOut
 from nl_lightning.tracking import sweeps

@@ -26,7 +26,7 @@ from nl_lightning.weights import safe
 FAULTS = """
 import resource
 import numpy as np
-from nl_lightning.train.lightning_cli import keep_freed_memory
+from nl_lightning.train.run_cli import keep_freed_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(10):
