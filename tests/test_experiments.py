@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,26 @@ def test_commands_are_shown() -> None:
         "run", "status", "report", "power", "sweeps", "complexity", "fit", "test", "attend", "reach", "predict", "data",
         "weights", "rescore",
     }  # fmt: skip
+
+
+def test_a_switch_is_one_difference() -> None:
+    """Networks of implementation.yaml differ from the one that they are compared with in the switch that they name."""
+    runs = {
+        run.variant.name: run
+        for run in plan(load_study(find_study("implementation")), load_recipe("longrange"), [0], Path("r"))
+    }
+
+    def rules(name: str) -> dict[str, Any]:
+        return asdict(Conventions(**understand(runs[name].arguments()).model.net.conventions).rules)
+
+    for name, switch in {
+        "c2d_r50_nl5_pool_before": {"subsample": "before"}, "c2d_r50_nl5_unscaled": {"scale": False},
+        "c2d_r50_nl5_gaussian_init": {"nonlocal_init": "gaussian"}, "c2d_r50_nl5_gamma1": {"nonlocal_gamma": 1.0},
+        "c2d_r50_nl5_unpadded": {"max_pool": "unpadded"}, "c2d_r50_nl5_decay_bn": {"decay_bn": True},
+        "i3d311_r50_nl5_res2_all": {"inflate_res2": "all"},
+    }.items():  # fmt: skip
+        assert rules(name) == rules(name.partition("_nl5")[0] + "_nl5") | switch
+    assert rules("c2d_r50_nl5_release") == asdict(Conventions("release").rules)
 
 
 @pytest.mark.parametrize(
