@@ -101,9 +101,12 @@ def visible(text: object) -> str:
     Names, paths and messages from outside may hold escape sequences, line breaks, or bytes that are no text. Those are
     shown as Python writes them: ``\x1b[2J``.
     """
+    whole = str(text)
+    if whole.isprintable():
+        return whole
     return "".join(
         each if each.isprintable() or unicodedata.category(each) == "Zs" else each.encode("unicode_escape").decode()
-        for each in str(text)
+        for each in whole
     )
 
 

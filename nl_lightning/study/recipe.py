@@ -113,7 +113,14 @@ class Recipe:
         overlay = self.overlay(clip)
         if not overlay.is_file():
             raise UserError(f"recipe '{self.name}' has no {overlay}, which variants with 'clip: {clip}' need")
-        return Recipe(self.name, (*self.files, overlay), _merged(self.config, _recipe_config(overlay)))
+        if clip not in self._overlaid:  # every run of a study asks
+            merged = _merged(self.config, _recipe_config(overlay))
+            self._overlaid[clip] = Recipe(self.name, (*self.files, overlay), merged)
+        return self._overlaid[clip]
+
+    @functools.cached_property
+    def _overlaid(self) -> dict[str, "Recipe"]:
+        return {}
 
     def over(self, study: Study) -> "Recipe":
         """The recipe, laid over the classes that a study names."""
