@@ -39,7 +39,7 @@ REPOSITORY = Path(__file__).parent.parent
 RECIPES = sorted(
     path.stem
     for path in (REPOSITORY / "experiments" / "recipes").glob("*.yaml")
-    if not path.stem.endswith(("_128f", "_stills"))
+    if not path.stem.endswith(("_128f", "_stills", "_more"))
 )
 
 
