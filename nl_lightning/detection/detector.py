@@ -77,8 +77,7 @@ class Detector(L.LightningModule):
         self.detections = None if detections is None else Path(detections)
         kinds: tuple[Kind, ...] = ("keypoint",) if num_keypoints else ("box", "mask")
         self.precision = nn.ModuleDict({kind: AveragePrecision(kind, sigmas) for kind in kinds})
-        self.per_item: dict[str, list[float]] = {}
-        """After a test: what each image contributes to each AP, by metric, in the order of the images' ids."""
+        self._outcomes: dict[int, float] = {}
 
     def setup(self, stage: str) -> None:
         data = getattr(self.trainer, "datamodule", None)
@@ -127,12 +126,17 @@ class Detector(L.LightningModule):
     def _log(self, split: str) -> None:
         for kind, metric in self._metrics():
             self.log_dict({f"{split}/{kind}_{name}": value for name, value in metric.compute().items()})
-            if split == "test":
-                found = metric.detections()
-                self.per_item[f"test/{kind}_AP"] = contributions(found).tolist()
-                if self.detections is not None and self.trainer.is_global_zero:
-                    found.save(self.detections / f"{kind}.npz")
+            found = metric.found
+            assert found is not None
+            if split == "test" and kind != "mask":
+                self._outcomes = dict(zip(found.images.tolist(), contributions(found).tolist(), strict=True))
+            if split == "test" and self.detections is not None and self.trainer.is_global_zero:
+                found.save(self.detections / f"{kind}.npz")
             metric.reset()
+
+    def test_outcomes(self) -> dict[int, float]:
+        """For a study: what each test image, by its id, contributes to the AP of boxes, or of keypoints."""
+        return self._outcomes
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         learning = [parameter for parameter in self.net.parameters() if parameter.requires_grad]

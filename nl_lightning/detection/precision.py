@@ -94,6 +94,7 @@ class AveragePrecision(Metric):
     def __init__(self, kind: Kind, sigmas: Sequence[float] | None = None) -> None:
         super().__init__()
         self.kind, self.sigmas = kind, sigmas
+        self.found: Detections | None = None
         for state in ("rows", "scores", "truths", "seen"):
             self.add_state(state, [], dist_reduce_fx="cat")
 
@@ -146,8 +147,9 @@ class AveragePrecision(Metric):
         )
 
     def compute(self) -> dict[str, float]:
-        """``AP``, ``AP50`` and ``AP75`` in percent."""
-        return summary(self.detections())
+        """``AP``, ``AP50`` and ``AP75`` in percent. What they are made of, of all processes, is kept as ``found``."""
+        self.found = self.detections()
+        return summary(self.found)
 
 
 def summary(detections: Detections) -> dict[str, float]:

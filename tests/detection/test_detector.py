@@ -24,7 +24,7 @@ def test_fit_and_test_log_what_the_tables_have(
     model = {"num_classes": 5, "size": SMALL, "frozen_bn": False, "trainable_layers": 5, "settings": FEW}
     model |= {"backbone_block": True, "detections": str(tmp_path / "found")}
     if keypoints:
-        model |= {"num_classes": 2, "num_keypoints": 3, "sigmas": [0.1] * 3, "head_blocks": True}
+        model |= {"num_classes": 2, "num_keypoints": 2, "sigmas": [0.1] * 2, "head_blocks": True}
     config = {
         "seed_everything": 1,
         "model": model,
@@ -42,10 +42,10 @@ def test_fit_and_test_log_what_the_tables_have(
     (tested,) = cli.trainer.test(cli.model, cli.datamodule, verbose=False)
     kinds = ["keypoint"] if keypoints else ["box", "mask"]
     assert set(tested) == {f"test/{kind}_{name}" for kind in kinds for name in ("AP", "AP50", "AP75")}
+    each = cli.model.test_outcomes()
+    assert len(each) == 4
+    assert np.mean(list(each.values())) == pytest.approx(tested[f"test/{kinds[0]}_AP"], abs=1e-4)
     for kind in kinds:
-        each = cli.model.per_item[f"test/{kind}_AP"]
-        assert len(each) == 4
-        assert np.mean(each) == pytest.approx(tested[f"test/{kind}_AP"], abs=1e-4)
         found = Detections.load(tmp_path / "found" / f"{kind}.npz")
         assert average_precision(found).mean() == pytest.approx(tested[f"test/{kind}_AP"], abs=1e-4)
         assert len(found.image) > 0
