@@ -305,7 +305,7 @@ def agreement(report: Report) -> str:
 
 
 def provenance(runs: Runs) -> list[tuple[str, str]]:
-    """What a reader needs to weigh the numbers: runs, videos, views, decoder, versions, code, device, time."""
+    """What a reader needs to weigh the numbers: runs, videos, views, decoder, versions, code, machine, content, time."""
     records, folds = runs.records(), runs.recipe.folds
     several = "s" if len(runs.seeds) > 1 else ""
     seeds = f"seed{several}: {', '.join(map(str, runs.seeds))}"
@@ -326,6 +326,8 @@ def provenance(runs: Runs) -> list[tuple[str, str]]:
     if unreadable:
         more = f" and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
         scored += f"; unreadable, counted as wrong: {', '.join(unreadable[:5])}{more}"
+    known = [r.evidence.content for r in records if r.evidence and r.evidence.content]
+    contents = [", ".join(f"{split} {said}" for split, said in of.items()) for of in known]
     stills = runs.records(runs.study.variants.keys() - set(runs.study.compared))
     hours = [_hours(sum(getattr(r, f"{phase}_seconds") for r in records)) for phase in ("train", "test")]
     before = _hours(sum(r.train_seconds + r.test_seconds for r in stills))
@@ -336,7 +338,8 @@ def provenance(runs: Runs) -> list[tuple[str, str]]:
         ("decoder", _several(r.decoder for r in records)),
         ("versions", _several(", ".join(map(" ".join, sorted(r.versions.items()))) for r in records)),
         ("code", _several(map(_code, records))),
-        ("device", _several(r.device for r in records)),
+        ("device", _several(f"{r.device}, {r.machine.processor}" if r.machine else r.device for r in records)),
+        *([("content of the splits", _several(contents))] if contents else []),
         (
             "time in all",
             f"{hours[0]} of training, {hours[1]} of testing" + (f", {before} for stills before" if stills else ""),

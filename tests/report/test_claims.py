@@ -400,13 +400,15 @@ def test_parts_without_runs_are_counted_as_waiting(
     study: Study, recipe: Recipe, results: Path, measure: Measure
 ) -> None:
     measure("plain", 0, 64.0)
-    measure("block", 0, 70.5, commit="unknown", dirty=True)
+    content = Evidence(content={"train": "bytes:0123456789ab", "test": "bytes:0123456789ac"})
+    measure("block", 0, 70.5, commit="unknown", dirty=True, evidence=content)
     found = report(collect(study, recipe, results))
     parts = sum(len(verdict.parts) for verdict in found.verdicts)
     assert f"{parts} parts" in summary(found)
     assert "for runs that are missing" in summary(found)
     assert ("undecided", 2, "waiting for runs") in counts(found)
     assert ("code", f"{'0123456789ab'} (1 run); of no checkout (1 run)") in provenance(found.runs)
+    assert ("content of the splits", "train bytes:0123456789ab, test bytes:0123456789ac") in provenance(found.runs)
 
 
 def test_a_look_that_was_not_planned_is_said(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:
