@@ -305,7 +305,7 @@ def agreement(report: Report) -> str:
 
 
 def provenance(runs: Runs) -> list[tuple[str, str]]:
-    """What a reader needs to weigh the numbers: runs, videos, views, decoder, versions, code, machine, content, time."""
+    """What a reader needs to weigh the numbers: runs, videos, views, decoder, versions, code, machine, splits, time."""
     records, folds = runs.records(), runs.recipe.folds
     several = "s" if len(runs.seeds) > 1 else ""
     seeds = f"seed{several}: {', '.join(map(str, runs.seeds))}"
