@@ -32,7 +32,8 @@ from nl_lightning.report.uncertainty import (
     wilson,
 )
 from nl_lightning.report.words import of_rows
-from nl_lightning.study.study import Check, Claim, Part, Share, Study
+from nl_lightning.study.checks import Check, Claim, Part, Share
+from nl_lightning.study.study import Study
 
 PAGE = Path(__file__).parent.parent / "docs" / "uncertainty.md"
 START, END = "<!-- coverage:start -->", "<!-- coverage:end -->"

@@ -43,7 +43,7 @@ BESIDE = dict.fromkeys(("predict", "attend", "reach", "test", "weights"), NETWOR
 AS_THE_PAPER = {"NonLocalBlock": "nonlocal_block", "VideoResNet": "resnet"}
 """Public classes that are faster forms of the paper's."""
 FORMATS = {
-    "The file of a study": ["study.study.Study", "study.study.Variant", "study.study.Row", "study.study.Claim"],
+    "The file of a study": ["study.study.Study", "study.study.Variant", "study.study.Row", "study.checks.Claim"],
     "The file of a recipe": ["study.recipe.Recipe"],
     "The file of a record": ["study.records.Record"],
 }

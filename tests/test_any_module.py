@@ -1,5 +1,7 @@
+# ruff: noqa: E501 - what is changed and what is said of it stand side by side
 """A study of anybody's LightningModule: the documented example, from its folder to verdicts, and what can be wrong."""
 
+import json
 import re
 import shutil
 import sys
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from nl_lightning.cli import main
 from nl_lightning.errors import UserError
@@ -18,21 +21,24 @@ from nl_lightning.study.packing import unpack_outcomes
 from nl_lightning.study.recipe import load_recipe
 from nl_lightning.study.records import read_record, record_path
 from nl_lightning.study.run import plan
+from nl_lightning.train import modules
 
-EXAMPLE = Path(__file__).parents[1] / "docs" / "spirals"
+PAGE = Path(__file__).parents[1] / "docs" / "reproduce.md"
 STUDY, RECIPE = "experiments/depth.yaml", "experiments/recipes/spirals.yaml"
 
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The example in a folder of its own, which is the working folder; what it imports is forgotten afterwards."""
+    """The example of the page in a folder of its own, which is the working folder; what it imports is forgotten afterwards."""
     with there(tmp_path / "own", monkeypatch):
         yield tmp_path / "own"
 
 
 class there:
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
-        shutil.copytree(EXAMPLE, folder)
+        for file, text in re.findall(r"Save this as `([\w./]+)`:\n\n```\w+\n(.*?)```", PAGE.read_text(), re.DOTALL):
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_text(text)
         patch.chdir(folder)
         patch.setattr(sys, "path", [*sys.path])
         patch.setenv("WANDB_MODE", "disabled")
@@ -116,3 +122,312 @@ def test_settings_are_columns(own: Path) -> None:
     assert study.where({"model.layers": "1"}) == ["shallow"]
     with pytest.raises(UserError, match=r"no column 'model\.layer'; did you mean 'model\.layers'"):
         study.where({"model.layer": "1"})
+
+
+# ---------------------------------------------------------------------------------------- compared by something else
+
+
+def compared(trained: Path, folder: Path, study: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """The report on the trained runs by a changed study, and what it printed; nothing of it is trained again."""
+    path = folder / STUDY
+    path.write_text(study)
+    shutil.copytree(trained / "my_results" / "records", folder / "my_results" / "records", dirs_exist_ok=True)
+    code = main(["report", "depth"])
+    said = capsys.readouterr()
+    return (folder / "my_results/tables/spirals/depth.md").read_text() if code == 0 else said.err
+
+
+def test_where_lower_is_better_a_gain_is_what_it_is_lower_by(
+    trained: Path, own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = (own / STUDY).read_text()
+    study = study.replace('test/accuracy, better: higher, unit: "%", scale: 100', "test/loss, better: lower")
+    study = re.sub(r"reported: \{accuracy: ([\d.]+)\}", r"reported: {loss: 1\1}", study).replace(
+        ", by: 10", ", by: 0.1"
+    )
+    text = compared(trained, own, study, capsys)
+    losses = {
+        name: np.array(
+            [read_record(p).metrics["test/loss"] for p in (own / "my_results/records/spirals" / name).iterdir()]
+        )
+        for name in ("linear", "deep")
+    }
+    gain = losses["linear"].mean() - losses["deep"].mean()
+    (row,) = [line for line in text.splitlines() if line.startswith("| two hidden")]
+    assert f"{losses['deep'].mean():.3f} ± {losses['deep'].std(ddof=1):.3f}" in row
+    assert f"{gain:+.3f} [" in row
+    assert gain > 0
+    assert "-46.000" in row  # 144 to 190: reported as worse
+    assert "Gains are points of loss, what it is lower by, over the row's own baseline" in text
+    assert "95 % intervals, over seeds." in text
+    assert "Where it is over seeds, the records have no outcome of each test item whose mean is the metric." in text
+    assert "| depth | direction 1 | holds " in text
+    assert "paired by" not in text
+
+
+def test_a_gain_over_seeds_has_students_interval(trained: Path, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = (
+        (own / STUDY)
+        .read_text()
+        .replace('test/accuracy, better: higher, unit: "%", scale: 100', "test/loss, better: lower")
+    )
+    study = re.sub(r", reported: \{[^}]*\}", "", study).replace("by: 10", "by: 0.1")
+    text = compared(trained, own, study, capsys)
+    by_seed = [
+        read_record(own / f"my_results/records/spirals/linear/seed{seed}.json").metrics["test/loss"]
+        - read_record(own / f"my_results/records/spirals/deep/seed{seed}.json").metrics["test/loss"]
+        for seed in range(3)
+    ]
+    half = 4.302653 * np.std(by_seed, ddof=1) / 3**0.5
+    assert f"[{np.mean(by_seed) - half:.3f}, {np.mean(by_seed) + half:.3f}]" in text
+
+
+def test_outcomes_of_other_items_are_not_compared(trained: Path, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(trained / "my_results" / "records", own / "my_results" / "records")
+    path = record_path(own / "my_results", "spirals", "deep", 1)
+    kept = json.loads(path.read_text())
+    for change, said in (
+        ({"videos_hash": "0123456789ab"}, "they can't be compared"),
+        ({"videos_expected": 900, "videos_scored": 900}, "outcomes: not a number for each of 900 items"),
+        ({"outcomes": ""}, "paired by item, or, marked †, over seeds"),
+        ({"metrics": {"test/accuracy": 0.5}}, "outcomes: the items' mean is"),
+        ({"metrics": {}}, "metrics: expected one or more, got none"),
+        ({"module": ""}, "metrics: there are some, but no 'module' that logged them"),
+    ):
+        path.write_text(json.dumps(kept | change))
+        main(["report", "depth"])
+        printed = capsys.readouterr()
+        text = (own / "my_results/tables/spirals/depth.md").read_text()
+        assert said in (printed.err + printed.out + text).replace("\n", " "), change
+
+
+# ----------------------------------------------------------------------------------------------------- what is wrong
+
+
+def checked_first() -> str:
+    """What is said before anything is trained."""
+    with pytest.raises(UserError) as caught:
+        modules.check_variants(load_study(Path(STUDY)), load_recipe(RECIPE))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("there", "instead", "said"),
+    [
+        ("spirals.Net}", "spiral.Net}", "model.class_path: there is no module 'spiral': expected spiral.py in "),
+        ("spirals.Net}", "spirals.Nett}", "model.class_path: spirals has no class 'Nett'; did you mean 'Net'?"),
+        ("spirals.Net}", "spirals.Spirals}", "model.class_path: spirals.Spirals is no LightningModule"),
+        ("spirals.Net}", "pathlib.Path}", "model.class_path: pathlib.Path is no LightningModule"),
+        ("spirals.Spirals}", "spirals.Net}", "data.class_path: spirals.Net is no LightningDataModule"),
+        ("model.layers: 1", "model.layer: 1", "shallow: model.layer: Net has no such setting; did you mean 'model.layers'?"),
+        ("model.layers: 1", "model.layers: many", "shallow: model.layers: expected a int. Got value: many"),
+        ("model.layers: 1", "data.batchsize: 1", "data.batchsize: Spirals has no such setting; did you mean 'data.batch_size'?"),
+        ("model.layers: 1", "trainer.max_epoch: 1", "did you mean 'trainer.max_epochs'?"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_found_before_anything_is_trained(own: Path, there: str, instead: str, said: str) -> None:
+    change(STUDY, there, instead)
+    assert said in checked_first()
+
+
+@pytest.mark.parametrize(
+    ("there", "instead", "said"),
+    [
+        ("import torch\n", "import torch\nimport torchh\n", "spirals imports 'torchh', which isn't installed"),
+        ("import torch\n", "import torch\n1 / 0\n", "spirals can't be imported: ZeroDivisionError: division by zero (spirals.py, line 7)"),
+        ("import torch\n", "import torch\n1 +\n", "spirals can't be imported: SyntaxError: "),
+        ("def test_step", "def tests", "spirals.Net has no test_step, so it never logs what it is compared by"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_the_module_are_found_as_well(own: Path, there: str, instead: str, said: str) -> None:
+    change("spirals.py", there, instead)
+    assert said in checked_first()
+
+
+def test_a_module_of_the_other_lightning_says_so(own: Path) -> None:
+    other = "class LightningModule:\n    pass\nLightningModule.__module__ = 'lightning.pytorch.core.module'\n"
+    Path("other.py").write_text(f"{other}class Net(LightningModule):\n    pass\n")
+    change(STUDY, "spirals.Net}", "other.Net}")
+    assert "other.Net is a LightningModule of the package 'lightning'" in checked_first()
+    sys.modules.pop("other")
+
+
+@pytest.mark.parametrize(
+    ("file", "there", "instead", "said"),
+    [
+        (STUDY, "test/accuracy", "test/acuracy", "metric: spirals.Net never logged test/acuracy in testing; did you mean 'test/accuracy'?; it logged test/loss, test/accuracy"),
+        ("spirals.py", "enumerate(self.right)", "enumerate(self.right[1:])", "Net.test_outcomes: gave numbers of 999 items, and 1000 were tested"),
+        ("spirals.py", "return dict(enumerate(self.right))", "return self.right", "Net.test_outcomes: expected a number by the name of each test item, as a dict, got "),
+        ("spirals.py", "enumerate(self.right)", "enumerate([float('nan')] * 1000)", "Net.test_outcomes: expected a finite number for item 0, got nan"),
+        ("spirals.py", "enumerate(self.right)", "enumerate([2.0] * 1000)", "Net.test_outcomes: the mean of its numbers is 2, but test/accuracy is "),
+    ],
+)  # fmt: skip
+def test_mistakes_that_a_test_shows(
+    own: Path, capsys: pytest.CaptureFixture[str], file: str, there: str, instead: str, said: str
+) -> None:
+    change(RECIPE, "max_epochs: 15", "max_epochs: 1")
+    if file == STUDY:
+        Path(STUDY).write_text(re.sub(r", reported: \{[^}]*\}", "", Path(STUDY).read_text()))
+    change(file, there, instead)
+    (run,) = plan(load_study(Path(STUDY)), load_recipe(RECIPE), [0], Path("my_results"), variants=["linear"])
+    assert worker.main(["run", *run.identity()[:-1], "none"]) == 2
+    assert said in capsys.readouterr().err
+    assert said[:60] in run.state().note
+    assert run.state().name == "failed"
+
+
+def test_a_metric_that_is_no_number_is_of_a_run_that_diverged(own: Path) -> None:
+    change(RECIPE, "max_epochs: 15", "max_epochs: 1")
+    change("spirals.py", '"test/accuracy": right.mean()', '"test/accuracy": right.mean() * torch.nan')
+    train([0], ["linear"])
+    record = read_record(record_path(Path("my_results"), "spirals", "linear", 0))
+    assert (record.diverged, record.outcomes) == ("test/accuracy", "")
+    assert set(record.metrics) == {"test/loss"}
+
+
+def test_a_module_without_the_hook_has_intervals_over_seeds(own: Path) -> None:
+    change(RECIPE, "max_epochs: 15", "max_epochs: 1")
+    change("spirals.py", "def test_outcomes", "def outcomes")
+    train([0], ["linear"])
+    record = read_record(record_path(Path("my_results"), "spirals", "linear", 0))
+    assert (record.outcomes, record.videos_expected, record.videos_hash) == ("", 0, "")
+
+
+@pytest.mark.parametrize(
+    ("there", "instead", "said"),
+    [
+        ("spirals.Net}", "Net}", "model.class_path: expected a class such as digits.Net, got 'Net'"),
+        ("better: higher", "better: more", "metric: better: expected higher or lower, got 'more'"),
+        ("name: test/accuracy, ", "name: accuracy, ", "metric: name: expected a metric such as test/accuracy, got 'accuracy'"),
+        (", better: higher", "", "metric: the key 'better' is missing"),
+        ("{accuracy: 44.0}", "{acuracy: 44.0}", "reported: unknown key 'acuracy'; did you mean 'accuracy'?"),
+        ("{accuracy: 44.0}", "{accuracy: 144.0}", "reported.accuracy: expected percent, 0 to 100, got 144"),
+        ("{settings: {model.layers: 0}}", "{settings: {layers: 0}}", "expected a key such as model.hidden, got 'layers'"),
+        ("{settings: {model.layers: 0}}", "{}", "variants.linear: the key 'net' is missing; of another LightningModule, give 'settings'"),
+        ("{settings: {model.layers: 0}}", "{study: table22}", "variants.linear.study: no study 'table22' in "),
+        ("{settings: {model.layers: 0}}", "{study: table2}", "unknown 'linear'"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_a_study_are_named(own: Path, there: str, instead: str, said: str) -> None:
+    change(STUDY, there, instead)
+    with pytest.raises(UserError) as caught:
+        load_study(Path(STUDY))
+    assert said in str(caught.value)
+
+
+def test_a_study_and_a_recipe_of_different_kinds_are_refused(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = Path(STUDY).read_text()
+    for change_, said in (
+        (("{settings: {}}", "{net: {depth: 50}}"), "variants.deep.net: is of our own networks; of spirals.Net, give 'settings'"),
+        (("model: {class_path: spirals.Net}", ""), "the key 'net' is missing, and neither study nor recipe names a class"),
+        (('metric: {name: test/accuracy, better: higher, unit: "%", scale: 100}', "metric: top1"), "metric: top1 isn't what spirals.Net can be compared by: expected for example"),
+    ):  # fmt: skip
+        text = study.replace(*change_)
+        if "metric: top1" in change_[1]:
+            text = text.replace("reported: {accuracy", "reported: {top1")
+        Path(STUDY).write_text(text)
+        assert main(["status", "depth"]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_a_stopped_run_goes_on_after_its_last_epoch(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change(RECIPE, "max_epochs: 15", "max_epochs: 2")
+    (run,) = plan(load_study(Path(STUDY)), load_recipe(RECIPE), [0], Path("my_results"), variants=["deep"])
+    words = ["run", *run.identity()[:-1], "none"]
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.Adam, "step", stops_at(18, torch.optim.Adam.step))
+        with pytest.raises(RuntimeError, match="enough"):
+            worker.main(words)
+    assert worker.main(words) == 0
+    record = read_record(record_path(Path("my_results"), "spirals", "deep", 0))
+    assert [point["step"] for point in record.curve] == [12, 24]
+    assert record.steps == 24
+
+
+def stops_at(step: int, original: object) -> object:
+    calls = 0
+
+    def stepping(*args: object, **kwargs: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls > step:
+            raise RuntimeError("enough")
+        return original(*args, **kwargs)  # type: ignore[operator]
+
+    return stepping
+
+
+def test_fit_takes_the_module_too(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(RECIPE, "max_epochs: 15", "max_epochs: 1")
+    assert main(["fit", "--config", RECIPE, "--model=spirals.Net", "--data=spirals.Spirals", "--model.layers=0"]) == 0
+    said = capsys.readouterr().out
+    assert "9e-06 M parameters; into my_results/fit/1" in said
+    assert "epoch 1, step 12: train/loss" in said
+    assert main(["test", "--config", RECIPE, "--model=spirals.Net", "--data=spirals.Spirals", "--model.layers=0", "--ckpt_path=my_results/fit/1/checkpoints/last.ckpt"]) == 0  # fmt: skip
+    assert "test/accuracy 0." in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------------------------------------ Table 3
+
+
+def test_table_3_takes_the_long_networks_of_table_2() -> None:
+    study, other = load_study(find_study("table3")), load_study(find_study("table2"))
+    assert study.select() == ["i3d311_r50_nl5", "i3d311_r50_nl5_128f", "i3d311_r101_nl5", "i3d311_r101_nl5_128f"]
+    assert all(study.variants[name] == other.variants[name] for name in study.variants)
+    recipe = load_recipe("kinetics400_paper")
+    hashes = [
+        [run.config_hash for run in plan(one, recipe, [0], Path(), variants=study.select())] for one in (study, other)
+    ]
+    assert hashes[0] == hashes[1]
+    for name in study.variants:
+        if name.endswith("128f"):
+            assert study.reported(name).keys() == {"top1", "top5"}
+
+
+def test_table_3_says_what_the_paper_says() -> None:
+    tables = load_study(find_study("table3")).tables
+    assert [tuple(row.reported.values()) for row in tables["3-val"].rows] == [
+        (72.1, 90.3), (75.7, 92.0), (73.0, 90.9), (74.9, 91.6), (77.1, 93.2), (77.7, 93.2), (76.5, 92.6), (77.7, 93.3),
+    ]  # fmt: skip
+    assert [tuple(row.reported.values()) for row in tables["3-test"].rows] == [
+        (71.1, 89.3, 80.2),
+        (74.2, 91.3, 82.8),
+        (83.8,),
+    ]
+
+
+def test_a_claim_can_be_about_what_others_report(trained: Path, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = (own / STUDY).read_text()
+    claims = """  - id: others
+    text: It is ahead of one that reports 50, and level with one that reports 88.
+    parts:
+      - direction: It is ahead.
+        checks:
+          - surpasses: {variant: deep, reported: 50, by: 5}
+      - size: It is level.
+        checks:
+          - matches: {variant: deep, reported: 88, within: 20}
+      - direction: It is ahead of a perfect one.
+        checks:
+          - surpasses: {variant: deep, reported: 99.9}
+"""
+    text = compared(trained, own, study + claims, capsys)
+    scores = [
+        read_record(path).score(load_study(Path(STUDY)).metric)
+        for path in (own / "my_results/records/spirals/deep").iterdir()
+    ]
+    assert f"two hidden layers (1) - 50.0 %, reported is {np.mean(scores) - 50:+.1f} [" in text
+    for part, word in (("direction 1", "holds"), ("size", "holds"), ("direction 2", "fails")):
+        assert re.search(rf"\| others \| {part} +\| {word} ", text), part
+
+
+def test_records_of_a_changed_file_are_named(trained: Path, own: Path) -> None:
+    shutil.copytree(trained / "my_results", own / "my_results")
+    path = record_path(own / "my_results", "spirals", "deep", 1)
+    record = json.loads(path.read_text())
+    record["evidence"]["source"]["spirals.Net"] = "0123456789ab"
+    path.write_text(json.dumps(record))
+    assert main(["report", "depth"]) == 0
+    text = (own / "my_results/tables/spirals/depth.md").read_text()
+    assert "Mixed code: the file of spirals.Net was changed between these records" in text

@@ -9,7 +9,7 @@ from benchmarks import coverage
 from benchmarks.coverage import bootstrap, covered, verdicts
 from benchmarks.worlds import WORLDS, Luck, World, networks
 from nl_lightning.report.uncertainty import paired
-from nl_lightning.study.study import Check
+from nl_lightning.study.checks import Check
 
 
 def test_the_bootstrap_is_reproducible_and_like_the_formula_for_one_seed() -> None:

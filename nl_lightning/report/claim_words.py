@@ -20,7 +20,8 @@ from nl_lightning.report.words import (
     of_rows,
     p_value,
 )
-from nl_lightning.study.study import Check, Claim, Share, Study
+from nl_lightning.study.checks import Check, Claim, Share
+from nl_lightning.study.study import Study
 
 VERBS = {
     "holds": ("holds", "hold"),
@@ -106,6 +107,8 @@ def pair_names(comparison: Comparison, study: Study) -> str:
     """What is compared, by the labels of rows."""
     check, table = comparison.check, comparison.claim.table
     first, second = (called(study, name, table) for name in (comparison.variant, comparison.than))
+    if check.against is not None:
+        return f"{first} - {study.metric.text(check.against)}, reported"
     if check.cost is not None:
         return f"{first} / {second}, {COSTS[check.cost]}"
     if check.curve is not None:
@@ -130,7 +133,7 @@ def expected(check: Check, study: Study, table: str | None = None) -> str:
     low, high = check.bounds or (0.0, 0.0)
     if check.cost is not None:
         return "below 1x" if not margin else f"{low:.2f}x to {high:.2f}x"
-    if check.kind == "alike":
+    if check.kind in ("alike", "matches"):
         return f"within ±{high:g}"
     return f"above {low:g}" if math.isinf(high) else f"{low:g} to {high:g}"
 

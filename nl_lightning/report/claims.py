@@ -28,7 +28,8 @@ import pandas as pd
 from nl_lightning.report.collate import DIVERGED, UNREADABLE, Runs, Times, by_group, collate, learned, standing
 from nl_lightning.report.comparisons import ASSUMED_DISAGREEMENT, Comparison, Word, compare, compare_reported
 from nl_lightning.report.uncertainty import LEVEL, holm
-from nl_lightning.study.study import Claim, Part, Study
+from nl_lightning.study.checks import Claim, Part
+from nl_lightning.study.study import Study
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,15 @@ def mixed_code(records: Iterable[Record]) -> str:
     return f"Mixed code: records are of commits {named}, which differ in {files} where numbers are computed"
 
 
+def mixed_source(records: Iterable[Record]) -> str:
+    """What to say of classes that a study names, where the files that they were in differ; else nothing."""
+    found: dict[str, set[str]] = {}
+    for name, digest in (pair for one in records if one.evidence for pair in one.evidence.source.items()):
+        found.setdefault(one_line(name), set()).add(digest)
+    odd = [name for name, digests in found.items() if len(digests) > 1]
+    return f"Mixed code: the file of {', '.join(odd)} was changed between these records" if odd else ""
+
+
 @functools.cache
 def _changed(commits: tuple[str, ...]) -> tuple[str, ...] | None:
     """Files that compute numbers and differ between some of the commits; None if the repository isn't here."""

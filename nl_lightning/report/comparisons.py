@@ -13,7 +13,8 @@ import numpy as np
 
 from nl_lightning.report.collate import Runs
 from nl_lightning.report.uncertainty import LEVEL, Difference, Interval, assumed, combined_unpaired, over_seeds
-from nl_lightning.study.study import Check, Claim, Part, Share, Study
+from nl_lightning.study.checks import Check, Claim, Part, Share
+from nl_lightning.study.study import Study
 
 ASSUMED_DISAGREEMENT = 10.0  # percent of videos; networks of one family on Kinetics split on 10 to 15
 ENOUGH_SEEDS = 3  # Student's t of two reaches 13 standard errors, and a plateau may be hit twice
@@ -56,7 +57,7 @@ class Comparison:
     @property
     def weights(self) -> dict[str, float]:
         """The difference, as a weighted sum of scores."""
-        pair: dict[str, float] = {self.variant: 1, self.than: -1}
+        pair: dict[str, float] = {self.variant: 1, self.than: -1} if self.than else {self.variant: 1}
         return pair if self.check.over is None else _plus(pair, self.check.over, -1)
 
     @property
@@ -169,7 +170,7 @@ def compare_reported(study: Study, disagreement: float | None = None) -> list[Co
         if None in scores.values() or videos is None or not study.metric.counts_videos:
             return None
         known = np.array(list(scores.values()), dtype=float)
-        if disagreement is not None:
+        if disagreement is not None and len(weights) > 1:
             # Rounded, because 75.1 - 73.8 isn't 1.3 in binary, and a claim's margin may be met exactly.
             mean = round(float(known @ np.array(list(weights.values()))), 6)
             return assumed(mean, videos, disagreement, list(weights.values()))
@@ -200,7 +201,7 @@ def compare_by(
             if part.untestable(recipe) is not None or (check.curve and lead is None):  # no curve is reported
                 continue
             for variant, than in check.pairs():
-                needed = dict.fromkeys((variant, than, *check.beside))
+                needed = dict.fromkeys((variant, *([than] if than else []), *check.beside))
                 missing = tuple(name for name in needed if name not in known)
                 one = Comparison(claim, part, check, variant, than, _reported(study, check, variant, than))
                 if check.cost is not None:
@@ -208,6 +209,11 @@ def compare_by(
                     found.append(replace(one, share=share, missing=missing if share is None else ()))
                 elif check.curve is not None and lead is not None:
                     found.append(replace(one, difference=lead(check), missing=missing))
+                elif check.against is not None:
+                    alone = combination(one.weights, True, "")
+                    shift = study.metric.sign * check.against
+                    less = alone and replace(alone, mean=alone.mean - shift, centre=alone.centre - shift)
+                    found.append(replace(one, difference=less, missing=missing))
                 else:
                     found.append(replace(_measured(one, combination), missing=missing))
     return found
@@ -257,6 +263,9 @@ def _reported(study: Study, check: Check, variant: str, than: str) -> float | No
     """
     if check.curve is not None:
         return None
+    if check.against is not None:
+        score = study.reported_score(variant)
+        return None if score is None else round(study.metric.sign * (score - check.against), 6)
     if check.cost is None:
         gain, less = study.reported_gain(variant, than), study.reported_gain(*check.over) if check.over else 0.0
         return None if gain is None or less is None else round(gain - less, 6)

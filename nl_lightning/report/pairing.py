@@ -46,10 +46,11 @@ def weighted(
         kept = all(record.soft_by_video if soft else record.mAP_by_video for record in every)
     else:
         kept = all(record.right_top1 for record in every)
-    if "" in lists or len(lists) > 1 or not kept:
+    if "" in lists or len(lists) > 1 or not kept or (len(weights) == 1 and metric.counts_videos):
         scores = [np.array([record.score(metric) for record in of]) for of in records]
         if metric.counts_videos:
-            return combined_unpaired(scores, weights, every[0].videos_expected)
+            found = combined_unpaired(scores, weights, every[0].videos_expected)
+            return replace(found, paired=len(weights) == 1)  # nothing to be paired with is no lack
         return alone(np.array(weights) @ np.stack(scores), every[0].videos_expected)
     if soft or not metric.counts_videos:
         numbers = [np.stack([_contributions(record, soft) for record in of]) for of in records]
@@ -67,7 +68,7 @@ def _of_module(records: Sequence[tuple[Record, ...]], weights: Sequence[float], 
         scores = np.stack([[record.score(metric) for record in of] for of in records])
         return replace(over_seeds(np.array(weights) @ scores, 0), paired=False, limit=limit)
     each = np.array(outcomes)  # (variants, seeds, items)
-    if np.isin(each, (0, 100)).all() and metric.bounded:
+    if np.isin(each, (0, 100)).all() and metric.bounded and len(weights) > 1:
         return combined([one > 0 for one in each], weights)
     return replace(paired_numbers(np.tensordot(np.array(weights), each, 1)), limit=limit)
 

@@ -18,7 +18,8 @@ from nl_lightning.report.collate import Runs
 from nl_lightning.report.comparisons import ASSUMED_DISAGREEMENT, ENOUGH_SEEDS, Comparison, compare
 from nl_lightning.report.uncertainty import LEVEL, Difference, half_width, noise_size
 from nl_lightning.report.words import GAIN, Column, number, of_rows
-from nl_lightning.study.study import Check, Share, Study
+from nl_lightning.study.checks import Check, Share
+from nl_lightning.study.study import Study
 
 POWER = 0.8  # of a claim as a whole: the usual promise
 MOST_SEEDS = 100

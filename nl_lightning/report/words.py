@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nl_lightning.report.claims import Report
-from nl_lightning.report.code import mixed_code
+from nl_lightning.report.code import mixed_code, mixed_source
 from nl_lightning.report.collate import DIVERGED, REPORTED_ONLY, UNREADABLE, Runs, Times, one_line
 from nl_lightning.report.uncertainty import Difference, clopper_pearson, rank_correlation
 from nl_lightning.study.metrics import TOP1, Metric
@@ -165,9 +165,9 @@ def legend(report: Report) -> str:
     over = "n seeds" if folds == 1 else f"the {folds} official splits of the data, each trained with a seed of its own"
     one = "seed" if folds == 1 else "split"
     how = f"paired by {metric.item}" if folds == 1 else "over splits"
-    lone = rows["gain_paired"] == False  # noqa: E712
+    lone = rows["gain_paired"].eq(False).fillna(False)
     if metric.own and lone.any():
-        how = SEEDS if lone.equals(rows["gain_paired"].notna()) else f"{how}, or, marked {UNPAIRED}, {SEEDS}"
+        how = SEEDS if lone.sum() == rows["gain_paired"].count() else f"{how}, or, marked {UNPAIRED}, {SEEDS}"
     gains = f"Gains are points of {metric.name}{', what it is lower by,' if metric.sign < 0 else ''}"
     said = [
         f"{metric.meaning}: means over {over}, ± their sample standard deviation. {gains} "
@@ -219,8 +219,8 @@ def remarks(report: Report, table: Table) -> list[str]:
             said.append(f"gain without {counted(line['gain_dropped'], 'video')} that one of the two couldn't read")
         found += [f"{row.label}: {what}" for what in said if what]
     shown = [*table.variants, *(row.baseline for row in table.rows if row.baseline)]
-    mixed = mixed_code(report.runs.records(shown))
-    return [*found, mixed] if mixed else found
+    records = report.runs.records(shown)
+    return [*found, *filter(None, (mixed_code(records), mixed_source(records)))]
 
 
 def note(line: dict[str, Any]) -> str:

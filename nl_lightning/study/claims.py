@@ -13,7 +13,8 @@ from pydantic import AfterValidator, Field
 
 from nl_lightning.errors import UserError, nearest
 from nl_lightning.study.border import Line, Name
-from nl_lightning.study.study import Check, Claim, Part, Ratio, Share, Study
+from nl_lightning.study.checks import Check, Claim, Part, Share
+from nl_lightning.study.study import Ratio, Study
 
 Points = Annotated[float, Field(ge=-100, le=100), "points, -100 to 100,"]
 Margin = Annotated[float, Field(gt=0, le=100), "a margin above 0, in points"]
@@ -102,6 +103,20 @@ class _Alike:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Surpasses:
+    variant: str
+    reported: float
+    by: Points = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Matches:
+    variant: str
+    reported: float
+    within: Margin
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Check:
     better: _Better | None = None
     ordered: _Ordered | None = None
@@ -110,6 +125,8 @@ class _Check:
     contrast: _Contrast | None = None
     ahead: _Ahead | None = None
     cheaper: _Cheaper | None = None
+    surpasses: _Surpasses | None = None
+    matches: _Matches | None = None
 
     def __post_init__(self) -> None:
         if sum(value is not None for value in vars(self).values()) != 1:
@@ -127,6 +144,10 @@ class _Check:
         if self.cheaper is not None:
             cheaper = self.cheaper
             return Check("cheaper", cheaper.pair, within=cheaper.within, cost=cheaper.cost, reported=cheaper.reported)
+        if (one := self.surpasses) is not None:
+            return Check("surpasses", (one.variant,), by=one.by, against=one.reported)
+        if (other := self.matches) is not None:
+            return Check("matches", (other.variant,), within=other.within, against=other.reported)
         if self.alike is not None:
             return Check("alike", tuple(self.alike.variants), within=_margin(self.alike.within))
         assert self.ordered is not None

@@ -103,7 +103,7 @@ class _Net:
         return net | {key: value for key, value in rest.items() if value is not None}
 
 
-Setting = Annotated[str, Field(pattern=r"^(model|data|trainer)(\.[A-Za-z_]\w*)+$"), "a key such as model.hidden,"]
+Setting = Annotated[str, Field(pattern=r"^(model|data|trainer)(\.[A-Za-z_]\w*)+$"), "a key such as model.hidden"]
 ClassPath = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$"), "a class such as digits.Net"]
 Logged = Annotated[str, Field(pattern=r"^test/[\w./@-]{1,60}$"), "a metric such as test/accuracy"]
 
@@ -180,7 +180,7 @@ class _Study:
     tables: dict[Name, _Table]
     model: _Class | None = None
     data: _Class | None = None
-    metric: Literal["top1", "mAP"] | _Metric = "top1"
+    metric: Any = "top1"
     also_reported: dict[Name, Line] = field(default_factory=dict)
     reported_on: Line | None = None
     reported_videos: Positive | None = None
@@ -218,7 +218,7 @@ def load_study(path: Path) -> Study:
         variants=variants,
         tables={name: Table(name, table.caption, table.rows) for name, table in stated.tables.items()},
         claims=tuple(each.claim() for each in stated.claims),
-        metric=METRICS[stated.metric] if isinstance(stated.metric, str) else stated.metric.metric(),
+        metric=_metric(stated.metric, f"{at}: metric"),
         reported_on=stated.reported_on,
         reported_videos=stated.reported_videos,
         grid=grid,
@@ -238,6 +238,13 @@ def load_study(path: Path) -> Study:
     _check_reported(study.tables, at)
     check_claims(study, at)
     return study
+
+
+def _metric(stated: Any, at: str) -> Metric:
+    """By its name, or as another LightningModule logs it."""
+    if isinstance(stated, dict):
+        return checked(_Metric, stated, at).metric()
+    return METRICS[checked(Literal["top1", "mAP"], stated, at)]  # type: ignore[arg-type]
 
 
 def _plain(named: _Class) -> dict[str, Any]:

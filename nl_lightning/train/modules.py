@@ -87,6 +87,9 @@ _WRONG = re.compile(
 )
 
 
+_CLASS = re.compile(r"(?!.*\.(?:yaml|yml|json)$)[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")  # files can be given there as well
+
+
 def named_classes(words: Sequence[str]) -> dict[str, str]:
     """The classes that the words of a command line name, and the files among them: ``{"model": "digits.Net"}``."""
     found: dict[str, str] = {}
@@ -99,7 +102,7 @@ def named_classes(words: Sequence[str]) -> dict[str, str]:
     for word in words:
         key, _, value = word.removeprefix("--").partition("=")
         for part in BASES:
-            if key == f"{part}.class_path" or (key == part and value and not value.startswith("{")):
+            if key == f"{part}.class_path" or (key == part and _CLASS.fullmatch(value)):
                 found[part] = value
             elif key == part and (path := re.search(r'"class_path": "([\w.]+)"', value)):
                 found.setdefault(part, path[1])

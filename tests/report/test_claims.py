@@ -13,13 +13,14 @@ from nl_lightning.report.collate import collect
 from nl_lightning.report.comparisons import Comparison, compare, compare_reported
 from nl_lightning.report.uncertainty import Difference
 from nl_lightning.report.words import learned_columns, provenance
+from nl_lightning.study.checks import Check, Claim, Part, Share
 from nl_lightning.study.evidence import Evidence
 from nl_lightning.study.finding import find_study
 from nl_lightning.study.loading import load_study
 from nl_lightning.study.packing import pack, pack_numbers
 from nl_lightning.study.recipe import Recipe
 from nl_lightning.study.records import Record
-from nl_lightning.study.study import Check, Claim, Learned, Part, Share, Study
+from nl_lightning.study.study import Learned, Study
 
 Measure = Callable[..., Record]
 

@@ -13,12 +13,13 @@ from browser import CHROMIUM, Browser
 from nl_lightning.report.claims import report
 from nl_lightning.report.collate import collect
 from nl_lightning.report.html import Axis, axis_for, page, write_html
+from nl_lightning.study.checks import Part
 from nl_lightning.study.loading import load_study
 from nl_lightning.study.packing import pack
 from nl_lightning.study.recipe import Recipe, load_recipe
 from nl_lightning.study.records import Record
 from nl_lightning.study.run import marker_path
-from nl_lightning.study.study import Part, Study
+from nl_lightning.study.study import Study
 
 REPOSITORY = Path(__file__).parent.parent.parent
 COMMITTED = REPOSITORY / "results" / "tables" / "longrange" / "table2.html"

@@ -29,13 +29,14 @@ from nl_lightning.report.render import (
     write_tables,
 )
 from nl_lightning.report.words import Column, heading
+from nl_lightning.study.checks import Part
 from nl_lightning.study.finding import find_study
 from nl_lightning.study.loading import load_study
 from nl_lightning.study.packing import pack
 from nl_lightning.study.recipe import Recipe, load_recipe
 from nl_lightning.study.records import Record, record_path
 from nl_lightning.study.run import marker_path
-from nl_lightning.study.study import Part, Study
+from nl_lightning.study.study import Study
 
 Measure = Callable[..., Record]
 REPOSITORY = Path(__file__).parent.parent.parent
