@@ -220,7 +220,7 @@ def test_intervals_have_the_true_difference() -> None:
     at = [[world(rng, many, skill + shift) for shift in (-noise, 0, noise)] for skill in skills]
     (a, b) = [np.mean([average_precision(each).mean() for each in of]) for of in at]
     closed, resampled = [], []
-    for _ in range(60):
+    for _ in range(40):
         hard = rng.normal(0, 0.7, 100)
         one, other = ([world(rng, hard, skill + rng.choice([-1, 0, 1]) * noise) for _ in range(3)] for skill in skills)
         gains = np.stack([contributions(x) - contributions(y) for x, y in zip(one, other, strict=True)])

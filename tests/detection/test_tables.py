@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from nl_lightning.detection import CocoData, Detector
 from nl_lightning.study.loading import load_study
@@ -40,6 +41,8 @@ def test_reported_is_what_the_paper_reports(study: str) -> None:
 )
 def test_every_variant_builds(study: str, recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nl_lightning.detection.detector.load_start", lambda net, path: [])  # no such files here
+    for draw in ("kaiming_normal_", "kaiming_uniform_"):  # no numbers to draw
+        monkeypatch.setattr(nn.init, draw, lambda tensor, *_, **__: tensor)
     for name, cli in built(study, recipe).items():
         config = cli.config
         with torch.device("meta"):
