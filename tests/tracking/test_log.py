@@ -1,6 +1,7 @@
 """What a run tells W&B, who is logged in, and which record of the project is believed."""
 
 import json
+import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -167,6 +168,22 @@ def test_a_point_whose_record_in_the_project_is_not_its_own_is_run(
     assert brought == [asked]
     assert not asked.is_done()
     assert not list(asked.results.parents[1].rglob("climbed_out"))
+
+
+def test_a_point_that_another_machine_has_measured_is_a_repeat(
+    asked: PlannedRun, project: WandbServer, measure: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This machine has no results; the record is found in the W&B project."""
+    record = measure("plain", 0, 60.0)
+    shutil.rmtree(asked.results)
+    put(project, "first", text(record), asked.config_hash)
+    monkeypatch.setenv("WANDB_SWEEP_ID", "some")
+    monkeypatch.setenv("WANDB_RUN_ID", "again")
+    assert agent.run_point(lambda: [asked], lambda runs, environment: pytest.fail("it is run")) == 0
+    assert asked.state().record == record
+    again = project.state.runs["again"]
+    assert (again.state, again.tags[-1], again.summary["repeat_of"]) == ("finished", "repeat", "first")
+    assert json.loads(again.summary["record"]) == asdict(record)
 
 
 @pytest.mark.parametrize("trouble", ["wrong key", "no server"])
