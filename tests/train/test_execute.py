@@ -362,9 +362,10 @@ def test_what_was_tested_is_what_is_kept(
         assert pq.read_table(again).equals(pq.read_table(run.predictions)), name
     long = planned(folder, "long")
     assert execute(long) == 0
-    frozen = [key for key in weights(run) if "running" in key]
+    before, after = weights(run), weights(long)
+    frozen = [key for key in before if "running" in key]
     assert frozen
-    assert all(torch.equal(weights(run)[key], weights(long)[key]) for key in frozen)
+    assert all(torch.equal(before[key], after[key]) for key in frozen)
 
 
 def test_statistics_are_kept_also_where_the_run_was_killed_before_its_test(
