@@ -85,15 +85,18 @@ class RunCLI(LightningCLI):
 
     # ------------------------------------------------------------------------------------------------------- arguments
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """The commands, and arguments of the Trainer's methods that they don't take: files are read safely, always."""
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The command, and arguments of the Trainer's methods that it doesn't take: files are read safely, always.
+
+        A parser takes a while to make, so the other commands have none; without a command all have one.
+        """
         ours = {"model", "datamodule", "weights_only"}
-        return {
+        every = {
             "fit": {*ours, "train_dataloaders", "val_dataloaders"},
             "validate": {*ours, "dataloaders"},
             "test": {*ours, "dataloaders"},
         }
+        return {name: every[name] for name in self.command[:1] if name in every} or every
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         self.keys = [action.dest for action in parser._actions]
