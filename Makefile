@@ -30,9 +30,9 @@ table2: .venv/ready
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/mypy --config-file tests/mypy.ini tests
 	$(BIN)/lint-imports
+	$(BIN)/mypy --config-file tests/mypy.ini --cache-dir .mypy_cache/tests tests & tests=$$!; \
+		$(BIN)/mypy; package=$$?; wait $$tests && exit $$package  # each takes a minute of one core
 
 docs: .venv/ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -42,7 +42,7 @@ wheel: .venv/ready
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
 test: lint slurm
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)  # a process a core; more threads would only wait for each other
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal  # a process a core; more threads would only wait for each other
 
 # The tests of jobs want a Slurm of their own, and are skipped where there is none.
 slurm:
