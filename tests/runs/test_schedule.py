@@ -131,7 +131,7 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 def command(
-    folder: Path, *options: str, before: str = "runner.prepare = lambda recipe: 0", **environment: str
+    folder: Path, *options: str, before: str = "runner.prepare = lambda study, recipe: 0", **environment: str
 ) -> "subprocess.Popen[str]":
     """``nl-lightning run`` of the study, as a shell would start it, with the stand-in for the process of a run."""
     script = textwrap.dedent(f"""
@@ -173,7 +173,7 @@ def test_a_finished_run_says_whether_it_is_as_expected(
 ) -> None:
     go(runs[:1])
     runs[0].results.rename(tmp_path / "committed")
-    monkeypatch.setattr(runner, "prepare", lambda recipe: 0)
+    monkeypatch.setattr(runner, "prepare", lambda study, recipe: 0)
     with pytest.raises(UserError, match="--compare: there is no folder nowhere"):
         _run_here(runs[:1], 1, [], Path("nowhere"))
     assert _run_here(runs[:1], 1, ["one"], tmp_path / "committed") == 0

@@ -126,7 +126,7 @@ class Home:
             from nl_lightning import cli
             from nl_lightning.runs import schedule
             schedule.WORKER = [sys.executable, {str(self.folder / "process.py")!r}]
-            schedule.prepare = lambda recipe: 0
+            schedule.prepare = lambda study, recipe: 0
             sys.exit(cli.main(sys.argv[1:]))
         """)
         command = [sys.executable, "-c", script, *self.words(verb, *arguments)]
@@ -148,7 +148,7 @@ def submit(
 ) -> Callable[..., str]:
     """What ``run`` with Slurm prints, in this process; the jobs have the stand-in for the process of a run."""
     monkeypatch.setattr(schedule, "WORKER", [sys.executable, str(home.folder / "process.py")])
-    monkeypatch.setattr(schedule, "prepare", lambda recipe: 0)
+    monkeypatch.setattr(schedule, "prepare", lambda study, recipe: 0)
 
     def submit(*arguments: str, code: int = 0, **environment: str) -> str:
         for name, value in {"OMP_NUM_THREADS": "3", **environment}.items():
@@ -254,7 +254,7 @@ def test_a_job_waits_until_a_dead_machine_s_claim_is_stale(home: Home, monkeypat
 @pytest.fixture
 def run_here(home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """What ``run`` prints, in this process; nothing but sbatch is started."""
-    monkeypatch.setattr(schedule, "prepare", lambda recipe: 0)
+    monkeypatch.setattr(schedule, "prepare", lambda study, recipe: 0)
 
     def run(*arguments: str, code: int = 0) -> str:
         assert main(home.words("run", *arguments)) == code
@@ -457,7 +457,7 @@ def test_real_training_as_a_job(
 ) -> None:
     """Without a stand-in for the process of a run."""
     monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setattr(schedule, "prepare", lambda recipe: 0)
+    monkeypatch.setattr(schedule, "prepare", lambda study, recipe: 0)
     write_tiny_study(tmp_path, small_videos)
     study, recipe, results = tmp_path / "study.yaml", tmp_path / "tiny.yaml", tmp_path / "results"
     where = [str(study), "--recipe", str(recipe), "--results", str(results), "--variant", "c2d"]
