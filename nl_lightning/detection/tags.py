@@ -1,7 +1,7 @@
 """The generated set ``tags``: pictures whose objects look alike, and a far one tells which is which. COCO's JSON, PNG.
 
-A picture has two *tags*, a triangle and a cross, in two colours. The colours are two hues, at least 100 degrees apart,
-and chance says which tag has which. Elsewhere, without touching, lie
+A picture has two *tags*, a triangle and a cross, in two colours, by default any two hues at least 100 degrees
+apart. Chance says which tag has which. Elsewhere, without touching, lie
 
 - two discs, one of each colour (``instances_*.json``). A disc belongs to the tag of its colour: its category is
   ``disc_of_triangle`` or ``disc_of_cross``. Tags are objects too.
@@ -56,6 +56,7 @@ class Tags(GeneratedSet):
         num_frames, fps, crop: of videos; not used.
         size: height and width of a picture.
         keypoints: bars with keypoints, not discs with masks.
+        hues: of so many evenly spaced ones, the two of a picture differ; 0: any hues.
     """
 
     name: ClassVar[str] = "tags"
@@ -68,12 +69,15 @@ class Tags(GeneratedSet):
     num_frames: int = 1
     size: int = 96
     keypoints: bool = False
+    hues: int = 0
 
     def __post_init__(self) -> None:
         """Raise UserError for numbers beyond reason, and pictures without room for four objects."""
         super().__post_init__()
         if self.size < 80:
             raise UserError(f"tags: size is {self.size}: expected 80 or more, so that all objects fit")
+        if not (self.hues == 0 or 2 <= self.hues <= 360):
+            raise UserError(f"tags: hues is {self.hues}: expected 2 to 360, or 0 for any")
 
     def classes(self) -> tuple[str, ...]:
         return ("bar",) if self.keypoints else DISCS
@@ -120,8 +124,7 @@ class Tags(GeneratedSet):
     def scene(self, split: str, index: int, twin: bool = False) -> tuple[npt.NDArray[np.uint8], list[Object]]:
         """A picture (H, W, 3), or its twin, and what is annotated in it."""
         rng = self.rng(split, index)
-        first = rng.uniform(0, 360)
-        hues = (first, first + rng.uniform(APART, 360 - APART))
+        hues = draw_hues(rng, self.hues)
         swapped = bool(rng.integers(2)) ^ twin
         radius = BAR + END if self.keypoints else DISC
         (*tags, one, other), angles = draw_places(rng, (TAG, TAG, radius, radius), self.size), rng.uniform(0, 360, 2)
@@ -142,6 +145,15 @@ class Tags(GeneratedSet):
                 picture[mask] = colour_of(hues[kind])
                 objects.append(Object(3 + (kind ^ swapped), mask))
         return finished(rng, picture[None])[0], objects
+
+
+def draw_hues(rng: np.random.Generator, hues: int) -> tuple[float, float]:
+    """Draw two hues in degrees: of so many evenly spaced ones, or any that are far enough apart."""
+    if hues:
+        first, step = int(rng.integers(hues)), int(rng.integers(1, hues))
+        return 360 / hues * first, 360 / hues * (first + step)
+    start = rng.uniform(0, 360)
+    return start, start + rng.uniform(APART, 360 - APART)
 
 
 def draw_places(rng: np.random.Generator, radii: tuple[float, ...], size: int) -> list[tuple[float, float]]:

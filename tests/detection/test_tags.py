@@ -1,6 +1,7 @@
 """The generated set: its files, and that nothing but the tags tells which disc or end is which."""
 
 import hashlib
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from PIL import Image
 
 from nl_lightning.detection.coco import CocoSplit
 from nl_lightning.detection.precision import AveragePrecision
-from nl_lightning.detection.tags import SIGMAS, Tags
+from nl_lightning.detection.tags import SIGMAS, Tags, draw_hues
 from nl_lightning.errors import UserError
 
 
@@ -114,9 +115,18 @@ def test_a_small_picture_is_refused() -> None:
         Tags(size=40)
 
 
-def test_png_is_lossless() -> None:
-    import io
+@pytest.mark.parametrize(("hues", "least"), [(0, 100), (3, 120), (6, 60)])
+def test_the_two_hues_differ(hues: int, least: float) -> None:
+    rng = np.random.default_rng(0)
+    drawn = [draw_hues(rng, hues) for _ in range(200)]
+    apart = [abs((second - first + 180) % 360 - 180) for first, second in drawn]
+    assert least - 1e-9 <= min(apart) < least + 10
+    assert not hues or {round(first) for first, _ in drawn} == {360 // hues * k for k in range(hues)}
+    with pytest.raises(UserError, match=r"^tags: hues is 1: expected 2 to 360, or 0 for any$"):
+        Tags(hues=1)
 
+
+def test_png_is_lossless() -> None:
     spec = Tags()
     with Image.open(io.BytesIO(spec.clip("val", 0, 0))) as opened:
         assert np.array_equal(np.asarray(opened), spec.scene("val", 0)[0])
