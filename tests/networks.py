@@ -13,10 +13,12 @@ EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
 
 def every_variant() -> dict[str, Variant]:
-    """The variants of all studies; a name stands for one network in all of them."""
+    """The variants of all studies of our own networks; a name stands for one network in all of them."""
     found: dict[str, Variant] = {}
     for path in sorted(EXPERIMENTS.glob("*.yaml"), key=lambda path: path.stem):
         for name, variant in load_study(path).variants.items():
+            if not variant.net:
+                continue
             assert found.setdefault(name, variant) == variant, f"{path}: {name} is another network elsewhere"
     return found
 
