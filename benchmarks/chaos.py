@@ -48,6 +48,8 @@ WHILE = (1.0, 4.0)
 """Seconds that a fault lasts which is mended again: fewest and most."""
 PAUSE = (0.5, 2.0)
 """Seconds from one fault to the next."""
+PROGRAM = [sys.executable, "-m", "nl_lightning.cli"]
+"""``nl-lightning``."""
 DISK = 512 << 20
 """Bytes of the small disk; more than the runner wants to have free."""
 STUDY = """
@@ -127,7 +129,7 @@ class Chaos:
 
     def start(self, results: Path) -> "subprocess.Popen[bytes]":
         """The command that a person would type, and type again."""
-        command = [sys.executable, "-m", "nl_lightning.cli", "run", "study.yaml", "--recipe=chaos.yaml", "--workers=2"]
+        command = [*PROGRAM, "run", "study.yaml", "--recipe=chaos.yaml", "--workers=2"]
         command += [f"--results={results}", "--checkpoint-minutes=0.02"]
         command += [f"--seed={seed}" for seed in range(self.seeds)] + [f"--variant={name}" for name in self.variants]
         environment = {**os.environ, **self.server.environment(self.folder), "OMP_NUM_THREADS": "1"}
