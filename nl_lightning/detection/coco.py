@@ -138,8 +138,10 @@ class CocoSplit(Dataset[Example]):
             size = f"{known['width']} x {known['height']}"
             raise UserError(f"{file}: is {width} x {height}; {self.path.name} says {size}")
         annotations = self.files.coco.imgToAnns[number]
-        target: dict[str, Any] = {"image_id": number, "size": (height, width), "annotations": annotations}
-        if self.training:
+        target: dict[str, Any] = {"image_id": number, "size": (height, width)}
+        if not self.training:
+            target["annotations"] = annotations
+        else:
             target |= self._target([one for one in annotations if not one.get("iscrowd")], height, width)
             if self.flip and torch.rand(()) < 0.5:
                 image, target = image.flip(-1), self._flipped(target, width)
