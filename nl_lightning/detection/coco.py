@@ -7,7 +7,7 @@ What is kept as it is, mended or refused:
 
 - An image without annotations is background. `empty: drop` leaves it out of training; testing keeps it.
 - A box that reaches over the edge of its image is clipped for training. One line says how many there are.
-- A box without an area is left out of training, and counted in the same line. COCO has two.
+- A box without an area is left out of training, and counted in the same line.
 - A box that lies outside of its image, a missing file, an unknown category or image: one line, and nothing runs.
 """
 
