@@ -163,7 +163,7 @@ def run(
         return agent.run_point(planned, lambda runs, env: run_all(runs, workers, terminal(), lambda one: None, env))
     runs = planned()
     if dry_run:
-        return _show_commands(runs)
+        return _show_commands(runs, cluster)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return _run_together(runs)
     if cluster is None and (partition or slurm):
@@ -177,7 +177,11 @@ def _counts(names: Any) -> str:
     return ", ".join(f"{count} {name}" for name, count in Counter(names).items())
 
 
-def _show_commands(runs: list[Run]) -> int:
+def _show_commands(runs: list[Run], cluster: str | None) -> int:
+    if cluster == "slurm":
+        with from_extra("slurm"):
+            importlib.import_module("submitit")
+        print_lines("# each run is one job, which calls these commands")
     left = [(one, state) for one in runs if (state := one.state()).name != "done"]
     print_lines(f"# {len(runs) - len(left)} of {len(runs)} runs are done already")
     for one, state in left:
@@ -265,7 +269,8 @@ def status(which: Selected) -> int:
         note = visible(record.outcome(metric) if record and record.diverged else state.note)
         table.add_row(one.variant.name, str(one.seed), state.name, score, note[: room - 3] + "..." * (len(note) > room))
     out.print(table)
-    print_lines(f"{_counts(state.name for state in found)}, in {which.results}")
+    where = which.results if any(state.name != "missing" for state in found) else which.results.absolute()
+    print_lines(f"{_counts(state.name for state in found)}, in {where}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The generated set ``match``: small videos whose classes need affinities between pairs of places or moments.
+"""The generated set ``match``: small videos whose classes compare glyphs at pairs of places or moments.
 
 A video has four glyphs in two pairs. The two of the *equal* pair have one shape (disc or square ring, of equal areas),
 those of the *mixed* pair are a disc and a ring. The two glyphs of one of the pairs, and only of that one, have equal

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 
 from nl_lightning.report.claims import PartVerdict, Report, Verdict
 from nl_lightning.report.comparisons import ASSUMED_DISAGREEMENT, ENOUGH_SEEDS, Comparison
-from nl_lightning.report.uncertainty import Difference
 from nl_lightning.report.words import (
     MEASURED,
     MISSING,
@@ -15,10 +14,10 @@ from nl_lightning.report.words import (
     called,
     counted,
     gain_form,
-    interval_of,
     number,
     of_rows,
     p_value,
+    points_of,
 )
 from nl_lightning.study.checks import Check, Claim, Share
 from nl_lightning.study.study import Study
@@ -75,8 +74,9 @@ def by_part(verdict: Verdict) -> str:
 
 def comparison_columns(report: Report, comparisons: Sequence[Comparison]) -> list[Column]:
     """A line a comparison: what is reported and what was measured, with its interval."""
-    reported = f"{REPORTED}, {report.runs.study.metric.name}" if report.runs.soft else REPORTED
-    header = ["claim", "part", "comparison", "claimed", reported, MEASURED, "n", "McNemar p", "by itself"]
+    soft, metric = report.runs.soft, report.runs.study.metric.name
+    titles = [f"{REPORTED}, {metric}", f"{MEASURED}, soft score"] if soft else [REPORTED, MEASURED]
+    header = ["claim", "part", "comparison", "claimed", *titles, "n", "McNemar p", "by itself"]
     return of_rows(header, [_comparison(report, comparison) for comparison in comparisons], labels=4)
 
 
@@ -87,7 +87,7 @@ def _comparison(report: Report, comparison: Comparison) -> list[str]:
     n, exact, measured = "" if check.cost else "0", "", number(comparison.measured, *form)
     if difference is not None:
         n, exact = str(difference.seeds), "" if difference.mcnemar is None else p_value(difference.mcnemar)
-        measured += f" {interval_of(difference, study.metric)}"
+        measured = points_of(difference, study.metric, form[1])
         measured += UNPAIRED if difference.bounded and not difference.paired else ""
     hole = next((report.broken[name] for name in comparison.missing if name in report.broken), MISSING)
     return [
@@ -154,7 +154,8 @@ def reason(part: PartVerdict, claim: Claim, report: Report) -> str:
         return f"{weakest}{telling}."
     unknown = dict.fromkeys(name for c in part.comparisons for name in c.missing)
     if unknown:
-        return f"Nothing is known of {', '.join(_unknown(unknown, claim, report))}."
+        said = "It waits for" if waits(part, report) else "Nothing is known of"
+        return f"{said} {', '.join(_unknown(unknown, claim, report))}."
     if part.word == "seen once":
         points = number(report.spread, f".{study.metric.decimals}f")
         spread = f" (seeds of one network spread by ± {points})" if points else ""
@@ -176,6 +177,12 @@ def reason(part: PartVerdict, claim: Claim, report: Report) -> str:
     return f"{which if count > 1 else ''}{telling}."
 
 
+def waits(part: PartVerdict, report: Report) -> bool:
+    """Whether a part is open because runs are missing that may still come."""
+    missing = [name for c in part.comparisons for name in c.missing]
+    return part.word == "undecided" and any(name not in report.broken for name in missing)
+
+
 def _unknown(names: Mapping[str, None], claim: Claim, report: Report) -> list[str]:
     marks = {name: f" ({report.broken[name]})" if name in report.broken else "" for name in names}
     return [called(report.runs.study, name, claim.table) + mark for name, mark in marks.items()]
@@ -189,12 +196,8 @@ def statement(comparison: Comparison, study: Study) -> str:
         return f"{pair}, is {number(comparison.share, '.2f', 'x')}; claimed: {claimed}"
     if difference is None:
         return f"{pair}: no seed has both"
-    share = comparison.effect and f" ({_difference(comparison.effect, study)})"
-    return f"{pair} is {_difference(difference, study)}; claimed: {claimed}{share or ''}"
-
-
-def _difference(difference: Difference, study: Study) -> str:
-    return f"{difference.mean:{gain_form(study.metric)}} {interval_of(difference, study.metric)}"
+    share = comparison.effect and f" ({points_of(comparison.effect, study.metric)})"
+    return f"{pair} is {points_of(difference, study.metric)}; claimed: {claimed}{share or ''}"
 
 
 def summary(report: Report) -> str:
@@ -206,7 +209,7 @@ def summary(report: Report) -> str:
     ]
     if not any(part.known for _, part in parts):
         return ""
-    known = [(name, part) for name, part in parts if part.known or part.word == "not testable"]
+    known = [(name, part) for name, part in parts if not waits(part, report)]
     named: dict[str, list[str]] = {}
     verbs = VERBS | BY_COST | ONCE | UNTESTABLE
     for word in verbs:
@@ -228,8 +231,7 @@ def summary(report: Report) -> str:
 
 def counts(report: Report) -> list[tuple[str, int, str]]:
     """The same as figures: a word, how many parts have it, and what is said of them."""
-    waiting = [part for part in report.parts if not part.known and part.word != "not testable"]
-    parts = [part for part in report.parts if not any(part is one for one in waiting)]
+    parts = [part for part in report.parts if not waits(part, report)]
     found: list[tuple[str, int, str]] = []
     for word in ("holds", "fails", "undecided", "seen once", "not testable"):
         of = [part for part in parts if part.word == word]
@@ -238,7 +240,8 @@ def counts(report: Report) -> list[tuple[str, int, str]]:
         if of:
             note = "" if not cost else ", by cost alone" if cost == len(of) else f", {cost} of them by cost alone"
             found.append((word, len(of), said + note))
-    return [*found, ("undecided", len(waiting), "waiting for runs")] if waiting else found
+    waiting = len(report.parts) - len(parts)
+    return [*found, ("undecided", waiting, "waiting for runs")] if waiting else found
 
 
 def unplanned(report: Report) -> list[str]:

@@ -100,7 +100,7 @@ class PartVerdict:
         against = min(self.comparisons, key=lambda c: c.p_against)
         if self.word == "fails" or against.leaning == "fails":
             return against
-        return max(self.comparisons, key=lambda c: c.p_for)
+        return max(self.comparisons, key=lambda c: (c.p_for, -c.room))
 
 
 @dataclass(frozen=True)

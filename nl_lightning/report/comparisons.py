@@ -88,6 +88,13 @@ class Comparison:
             bounds = (edge, math.inf) if self.check.within is None else (-edge, edge)
         return None if bounds is None else Interval(*bounds)
 
+    @property
+    def room(self) -> float:
+        """How far a cost is from the nearer edge of what is claimed of it; 0 for what has noise."""
+        if self.share is None or self.claimed is None:
+            return 0.0
+        return min(self.share - self.claimed.low, self.claimed.high - self.share)
+
     @cached_property
     def _sides(self) -> list[tuple[float, float]]:
         """For each edge of what is claimed, the p-values of lying on the right side of it and on the wrong one."""

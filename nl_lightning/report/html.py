@@ -26,7 +26,7 @@ from nl_lightning.study.records import Record, record_path
 from nl_lightning.study.study import Table
 
 # Beside the word, for eyes that don't tell red from green.
-SIGNS = {"holds": "✓", "fails": "✗", "undecided": "?", "seen once": "1", "not testable": "-"}
+SIGNS = {"holds": "✓", "fails": "✗", "undecided": "?", "seen once": "○", "not testable": "-"}
 
 # Where a line must not break: before a unit, after a sign of comparison, within an interval.
 _TIGHT = re.compile(r"(?<=\d) (?=%)|(?<=\bp) (?=[<=])|(?<=[<=±]) (?=\d)|(?<=\d) (?=[±[])|(?<=\d,) (?=-?\d+\.\d+\])")
@@ -173,6 +173,7 @@ def _verdict(report: Report, verdict: Verdict) -> dict[str, Any]:
     bounded = [c for c in comparisons if c.difference is not None and c.difference.bounded]
     units = {claim_words.other_unit(report, c) or claim_words.judged_by(report) for c in bounded}
     ends = [end for c in bounded if c.difference is not None for end in c.difference.interval()]
+    ends += [end for c in bounded if c.claimed for end in c.claimed if math.isfinite(end)]  # what is claimed is shaded
     axis = axis_for([*ends, *(c.reported for c in bounded if c.reported is not None and _comparable(report, c))])
     columns = claim_words.comparison_columns(report, comparisons) if comparisons else []
     left_out = ("claim", "n") if len(verdict.parts) > 1 else ("claim", "part", "n")
@@ -193,7 +194,7 @@ def _verdict(report: Report, verdict: Verdict) -> dict[str, Any]:
         "axis": axis,
         "unit": units.pop() if len(units) == 1 else None,
         "marks": [_mark(comparison, axis, _comparable(report, comparison)) for comparison in comparisons],
-        "after": [column.title for column in columns].index(words.MEASURED) if bounded else None,
+        "after": next((i for i, one in enumerate(columns) if bounded and one.title.startswith(words.MEASURED)), None),
     }
 
 

@@ -148,7 +148,7 @@ def _disagreement(difference: Difference) -> float | None:
 
 
 def _first(given: float | None, recorded: Sequence[float | None], assumed: float) -> tuple[float, str]:
-    found = [value for value in recorded if value is not None]
+    found = [value for value in recorded if value]  # networks that never differ say nothing of what others would
     if given is not None:
         return given, "given"
     return (float(median(found)), "median of the records") if found else (assumed, "assumed, as on Kinetics")

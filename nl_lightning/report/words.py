@@ -64,9 +64,12 @@ def interval(low: float | None, high: float | None, decimals: int = 1) -> str:
     return NO_INTERVAL if low is None or high is None else f"[{low:z.{decimals}f}, {high:z.{decimals}f}]"
 
 
-def interval_of(difference: Difference, metric: Metric = TOP1) -> str:
-    """The interval of a difference as text."""
-    return interval(*difference.interval(), metric.decimals) if difference.bounded else NO_INTERVAL
+def points_of(difference: Difference, metric: Metric = TOP1, unit: str = "") -> str:
+    """A difference and its interval, with as many digits as it takes to tell the ends apart."""
+    low, high = difference.interval()
+    digits = next((n for n in range(metric.decimals, 4) if high - low >= 3 * 10**-n or high == low), 4)
+    found = interval(low, high, digits) if difference.bounded else NO_INTERVAL
+    return f"{difference.mean:+z.{digits}f}{unit} {found}"
 
 
 def gain_form(metric: Metric) -> str:
@@ -209,6 +212,12 @@ def remarks(report: Report, table: Table) -> list[str]:
         if row.baseline and row.baseline not in table.variants
     ]
     found = [f"Gains are over runs outside this table: {'; '.join(outside)}"] if outside else []
+    if (
+        study.costs
+        and any("flops_ratio" in row.reported for row in table.rows)
+        and not study.comparable(report.runs.recipe.name)
+    ):
+        found.append("Measured costs are those of this recipe's small networks; verdicts take those of the paper's own")
     for row, line in zip(table.rows, report.lines[table.name], strict=True):
         said = [note(line)] if line["holes"] else []
         if row.baseline and 0 < line["gain_n"] < line["n"]:
@@ -273,7 +282,8 @@ def learned_legend(report: Report) -> str:
     )
     return (
         f"How many trainings learned a group, with the exact 95 % interval of how often one would, in percent; and the "
-        f"mean score of those that did. A group counts as learned beyond {bounds}: written down before."
+        f"mean score of those that did. A group counts as learned beyond {bounds}: written down before. Groups "
+        "of which the study doesn't say when they are learned are left out."
     )
 
 
@@ -297,7 +307,7 @@ def agreement(report: Report) -> str:
     ]
     return (
         f"{correlation} The median gain is {shares[0]:.0f} % of what the baseline left to "
-        f"gain; of the reported ones, {shares[1]:.0f} %."
+        f"gain (100 minus its score); of the reported ones, {shares[1]:.0f} %."
     )
 
 
@@ -337,7 +347,7 @@ def provenance(runs: Runs) -> list[tuple[str, str]]:
         ("views of a video (clips x crops)", _several(f"{r.num_clips} x {r.num_crops}" for r in records)),
         ("decoder", _several(r.decoder for r in records)),
         ("versions", _several(", ".join(map(" ".join, sorted(r.versions.items()))) for r in records)),
-        ("code", _several(map(_code, records))),
+        ("code", _several(map(code_of, records))),
         ("device", _several(f"{r.device}, {r.machine.processor}" if r.machine else r.device for r in records)),
         *([("content of the splits", _several(contents))] if contents else []),
         (
@@ -354,13 +364,14 @@ def _of_modules(records: Sequence[Record]) -> list[tuple[str, str]]:
         ("module", _several(r.module for r in records)),
         ("test items", _several(r.videos_expected or "not told" for r in records)),
         ("versions", _several(", ".join(map(" ".join, sorted(r.versions.items()))) for r in records)),
-        ("nl-lightning", _several(map(_code, records))),
+        ("nl-lightning", _several(map(code_of, records))),
         ("device", _several(r.device for r in records)),
         ("time in all", f"{times[0]} of training, {times[1]} of testing"),
     ]
 
 
-def _code(record: Record) -> str:
+def code_of(record: Record) -> str:
+    """The commit that a record was measured with, as it is shown."""
     if record.commit == "unknown":  # of an installed package
         return "of no checkout"
     return record.commit[:12] + (" with uncommitted changes" if record.dirty else "")
@@ -382,4 +393,6 @@ def _several(values: Iterable[object]) -> str:
 
 
 def _hours(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
     return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min"

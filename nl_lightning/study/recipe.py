@@ -101,6 +101,11 @@ class Recipe:
         opening = "\n".join(line[1:] for line in itertools.takewhile(lambda line: line.startswith("#"), lines))
         return [" ".join(line.split()) for line in re.sub(r"\n  +", " ", opening).splitlines()]
 
+    @property
+    def about(self) -> str:
+        """The first paragraph of the comment that its file opens with: what its data can show."""
+        return " ".join(itertools.takewhile(bool, self.comment))
+
     def overlay(self, clip: str) -> Path:
         """The file that changes this recipe for variants of this clip; it need not exist."""
         base = self.files[0]

@@ -12,7 +12,7 @@ from nl_lightning.report.claims import Report, Verdict, judge, report
 from nl_lightning.report.collate import collect
 from nl_lightning.report.comparisons import Comparison, compare, compare_reported
 from nl_lightning.report.uncertainty import Difference
-from nl_lightning.report.words import learned_columns, provenance
+from nl_lightning.report.words import learned_columns, points_of, provenance
 from nl_lightning.study.checks import Check, Claim, Part, Share
 from nl_lightning.study.evidence import Evidence
 from nl_lightning.study.finding import find_study
@@ -54,9 +54,9 @@ def test_what_is_missing_is_said(study: Study, recipe: Recipe, results: Path, me
     assert all(c.word == "undecided" for c in by_pair.values())
     found = report(runs)
     assert [(v.claim.name, v.word, reason(v.parts[0], v.claim, found)) for v in found.verdicts] == [
-        ("helps", "undecided", "Nothing is known of I3D."),
-        ("alike", "undecided", "Nothing is known of I3D (a)."),
-        ("more", "undecided", "Nothing is known of I3D (a), NL_I3D (a)."),
+        ("helps", "undecided", "It waits for I3D."),
+        ("alike", "undecided", "It waits for I3D (a)."),
+        ("more", "undecided", "It waits for I3D (a), NL_I3D (a)."),
         ("why", "not testable", "An interpretation."),
     ]
 
@@ -195,7 +195,7 @@ def test_the_reported_numbers_are_judged_too(study: Study) -> None:
     assert [v.word for v in judge(with_videos, paired)] == ["seen once", "seen once", "undecided", "not testable"]
     assert [v.parts[0].leaning for v in judge(with_videos, unpaired)[:2]] == ["undecided", "undecided"]
     assert [v.parts[0].leaning for v in judge(with_videos, paired)[:2]] == ["holds", "undecided"]
-    assert why(judge(with_videos, paired)[2], study) == "Nothing is known of NL_I3D (a)."
+    assert why(judge(with_videos, paired)[2], study) == "It waits for NL_I3D (a)."
     assert all(c.difference is None for c in compare_reported(study))  # nobody says on how many videos
 
 
@@ -243,7 +243,7 @@ def test_a_share_of_what_was_not_measured_is_missing(
     measured(measure, {"block": 300, "i3d": 290})
     asked = stating(study, Check("alike", ("block", "i3d"), within=Share(0.5, ("block", "plain"))))
     found = report(collect(asked, recipe, results))
-    assert reason(found.verdicts[0].parts[0], found.verdicts[0].claim, found) == "Nothing is known of C2D."
+    assert reason(found.verdicts[0].parts[0], found.verdicts[0].claim, found) == "It waits for C2D."
 
 
 def test_a_contrast_is_a_difference_of_differences(
@@ -295,7 +295,7 @@ def test_the_soft_score_is_judged_where_every_record_has_one(
         column.title: column.cells
         for column in comparison_columns(found, [c for v in found.verdicts for c in v.comparisons])
     }
-    assert columns["measured"] == ["+6.0 [6.0, 6.0]", "+0.0 top-1 [-0.7, 0.7]"]
+    assert columns["measured, soft score"] == ["+6.0 [6.0, 6.0]", "+0.0 top-1 [-0.7, 0.7]"]
     assert "reported, top-1" in columns
     assert found.learned == {"plain": {"space": (0, 3, None)}, "block": {"space": (3, 3, pytest.approx(56.9975))}}
     assert [column.cells for column in learned_columns(found)] == [
@@ -395,6 +395,29 @@ def test_what_cost_alone_decides_is_said(study: Study, recipe: Recipe, results: 
     assert "2 parts: 1 stays undecided (c1), 1 holds by cost alone (c0)" in summary(found)
     assert counts(found) == [("holds", 1, "holds, by cost alone"), ("undecided", 1, "undecided")]
     assert by_part(found.verdicts[0]) == "direction holds, by its cost"
+
+
+def test_of_two_costs_the_one_nearer_to_the_limit_tells(
+    study: Study, recipe: Recipe, results: Path, measure: Measure
+) -> None:
+    for variant, macs in (("plain", 1000), ("block", 500), ("i3d", 900)):
+        measure(variant, 0, 50.0, macs=macs)
+    cheaper = [Check("cheaper", (name, "plain"), cost="flops") for name in ("block", "i3d")]
+    asked = replace(study, claims=(Claim("c", "C.", "a", (part(*cheaper),)),))
+    found = report(collect(asked, recipe, results))
+    assert "is 0.90x; claimed: below 1x" in reason(found.parts[0], found.verdicts[0].claim, found)
+
+
+@pytest.mark.parametrize(
+    ("mean", "error", "said"),
+    [
+        (1.234, 1.0, "+1.2 [-0.7, 3.2]"),
+        (0.0123, 0.0125, "+0.01 [-0.01, 0.04]"),
+        (-0.004, 0.001, "-0.004 [-0.006, -0.002]"),
+    ],
+)
+def test_small_differences_have_more_digits(mean: float, error: float, said: str) -> None:
+    assert points_of(Difference(mean, mean, 0.0, error, 1, 400)) == said
 
 
 def test_parts_without_runs_are_counted_as_waiting(

@@ -106,7 +106,7 @@ def test_what_the_page_says(varied: Path) -> None:
         "stale",
         "missing",
         "claim-helps",
-        "Nothing is known of NL_I3D (a).",
+        "It waits for NL_I3D (a).",
         "+9.5\u00a0[",
         "An interpretation.",
         "†",
