@@ -17,7 +17,7 @@ import numpy as np
 from nl_lightning.errors import UserError
 from nl_lightning.report.render import markdown_table
 from nl_lightning.report.uncertainty import paired
-from nl_lightning.report.words import interval_of, of_rows
+from nl_lightning.report.words import interval, of_rows
 from nl_lightning.study.records import Record, load_records
 
 Scores = Mapping[str, Mapping[int, Record]]
@@ -94,7 +94,7 @@ def changes(first: Scores, second: Scores, of: Mapping[str, float]) -> list[Chan
             continue
         right = [np.array([record.right(1)]) for record in (other, one)]
         same = one.videos_hash == other.videos_hash and one.right_top1 and other.right_top1
-        ends = interval_of(paired(right[0], right[1])) if same else "other videos"
+        ends = interval(*paired(right[0], right[1]).interval()) if same else "other videos"
         noise = math.sqrt(of.get(variant, usual))
         found.append(Change(variant, seed, one.top1, other.top1, ends, noise, variant in of))
     return found

@@ -24,10 +24,10 @@ def every_variant() -> dict[str, Variant]:
 
 
 def network(variant: Variant, **conventions: Any) -> ResNetConfig:
-    """The network of a variant, as the command line would parse it."""
+    """The network of a variant, as the command line would parse it; its own conventions go before the given ones."""
     net: dict[str, Any] = dict(variant.net)
     if "non_local" in net:
         net["non_local"] = NonLocalConfig(**net["non_local"])
     if "control" in net:
         net["control"] = ControlConfig(**net["control"])
-    return ResNetConfig(**net, conventions=Conventions(**conventions))
+    return ResNetConfig(**net | {"conventions": Conventions(**conventions | net.get("conventions", {}))})
