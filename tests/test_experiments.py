@@ -245,6 +245,8 @@ def test_a_switch_is_one_difference() -> None:
         ("stages", "place", "stages"),
         ("table2", "match", "match"),
         ("controls", "match", "controls"),
+        ("implementation", "longrange", "implementation"),
+        ("long_training", "longrange", "long_training"),
     ],
 )
 def test_what_is_shown_is_what_was_measured(study: str, recipe: str, page: str, tmp_path: Path) -> None:
