@@ -340,9 +340,8 @@ def _marked(path: Path, expected: str) -> State | None:
     if marker.config_hash not in (None, expected):
         return None
     if marker.state == "running":
-        return State(
-            "interrupted", f"process {marker.pid} on {marker.host} was stopped or is gone; 'run' goes on from there"
-        )
+        who = f"process {marker.pid} on {marker.host}"
+        return State("interrupted", f"{who} was stopped or is gone; 'run' goes on from there")
     return State(marker.state, " ".join((marker.error or marker.job).split()))
 
 
