@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from nl_lightning.cli import main, output, table
-from nl_lightning.study import loading
+from nl_lightning.study import finding
 from nl_lightning.study.finding import find_study
 from nl_lightning.study.loading import load_study
 from nl_lightning.study.recipe import load_recipe, run_hash
@@ -444,7 +444,7 @@ def test_files_of_ones_own_stand_for_those_that_come_with_the_package(
         own.parent.mkdir(parents=True)
         own.write_text(text + written)
         monkeypatch.chdir(tmp_path / name)
-        loading._say_whose.cache_clear()
+        finding._say_whose.cache_clear()
         output = said(capsys, "status", "table2", "--recipe", "longrange_smoke", "--variant", "c2d_r50")
         line = "experiments/recipes/longrange_smoke.yaml is taken in place of nl-lightning's own 'longrange_smoke'"
         assert (line in output) == bool(written)

@@ -269,8 +269,7 @@ def status(which: Selected) -> int:
         note = visible(record.outcome(metric) if record and record.diverged else state.note)
         table.add_row(one.variant.name, str(one.seed), state.name, score, note[: room - 3] + "..." * (len(note) > room))
     out.print(table)
-    where = which.results if any(state.name != "missing" for state in found) else which.results.absolute()
-    print_lines(f"{_counts(state.name for state in found)}, in {where}")
+    print_lines(f"{_counts(state.name for state in found)}, in {which.results}")
     return 0
 
 

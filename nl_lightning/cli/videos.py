@@ -190,8 +190,6 @@ def predict(video: Sequence[Path], *, weights: Path, json: bool = False) -> int:
         weights: a weight file, as 'weights import' makes them, or a published network's name.
         json: print JSON.
     """
-    if lacking := [path for path in video if not path.exists()]:
-        raise UserError(f"{visible(lacking[0])}: there is no such file or folder")
     with working("reading the weights"):
         from nl_lightning.inspect.predict import Guesses, Predictor, as_json, videos_in
 

@@ -118,13 +118,13 @@ class Recipe:
         overlay = self.overlay(clip)
         if not overlay.is_file():
             raise UserError(f"recipe '{self.name}' has no {overlay}, which variants with 'clip: {clip}' need")
-        if clip not in self._overlaid:  # every run of a study asks
+        if (found := (clip, read_text(overlay))) not in self._overlaid:  # every run of a study asks
             merged = _merged(self.config, _recipe_config(overlay))
-            self._overlaid[clip] = Recipe(self.name, (*self.files, overlay), merged)
-        return self._overlaid[clip]
+            self._overlaid[found] = Recipe(self.name, (*self.files, overlay), merged)
+        return self._overlaid[found]
 
     @functools.cached_property
-    def _overlaid(self) -> dict[str, "Recipe"]:
+    def _overlaid(self) -> dict[tuple[str, str], "Recipe"]:
         return {}
 
     def over(self, study: Study) -> "Recipe":
