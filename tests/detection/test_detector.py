@@ -12,7 +12,7 @@ from nl_lightning.detection import CocoData, Detections, Detector, Size, Tags, a
 from nl_lightning.errors import UserError
 
 SMALL = {"width": 0.125, "channels": 16, "hidden": 32, "head": 8, "anchors": [8, 16, 32, 64, 128]}
-FEW = {"min_size": 96, "max_size": 96, "rpn_post_nms_top_n_train": 20, "rpn_post_nms_top_n_test": 20}
+FEW: dict[str, float] = {"min_size": 96, "max_size": 96, "rpn_post_nms_top_n_train": 20, "rpn_post_nms_top_n_test": 20}
 FEW |= {"box_detections_per_img": 5, "box_score_thresh": 0.0, "box_batch_size_per_image": 8}
 
 
