@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Blocks = Literal[0, 1, 5, 10]
     Stage = Literal["res2", "res3", "res4", "res5"]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "ControlConfig": "models.conventions.ControlConfig",

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import importlib.metadata
 import json
 import os
 import re
@@ -383,10 +382,6 @@ def test_a_seed_may_be_given_as_a_column(home: Path, capsys: pytest.CaptureFixtu
     output = said(capsys, "status", "table2", "--where", "seed=007", "depth=101")
     assert " 7 missing" in output
     assert " 0 missing" not in output
-
-
-def test_the_version_is_the_packages(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert said(capsys, "--version") == f"nl-lightning {importlib.metadata.version('nl-lightning')}"
 
 
 @pytest.mark.parametrize("command", ["fit", "validate", "test"])

@@ -273,7 +273,7 @@ def verdict_legend(report: Report) -> str:
     study = report.runs.study
     judged, metric = judged_by(report), study.metric.name
     if report.runs.soft:
-        judged += f" (the mean probability of the right class), those about points of {metric} by {metric}"
+        judged += f" (the mean probability of the right class, in percent), those about points of {metric} by {metric}"
     found = [
         f"Claims are judged part by part, by {judged}. One seed decides nothing, nor do two. From {ENOUGH_SEEDS} seeds "
         "on a part holds if each of its comparisons does, and fails if one surely does; otherwise it is undecided. The "
