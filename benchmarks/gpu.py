@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import yaml
 from benchmarks.run import label
 from benchmarks.store import REPOSITORY
 from nl_lightning.study.border import load_yaml
+from nl_lightning.study.recipe import merged
 
 CONTESTS = 0.4  # of the time
 REPORT = 30  # seconds at the end, for tables and page
@@ -66,19 +67,12 @@ def write_recipes(folder: Path, device: str) -> Path:
     """The recipe ``longrange_wide`` and what it lays over itself; the path of the first."""
     folder.mkdir(parents=True, exist_ok=True)
     for suffix, changes in WIDE.items():
-        recipe = merged(load_yaml(REPOSITORY / "experiments" / "recipes" / f"longrange{suffix}.yaml"), changes)
+        base: Any = load_yaml(REPOSITORY / "experiments" / "recipes" / f"longrange{suffix}.yaml")
+        recipe = merged(base, changes)
         if device == "cuda" and not suffix:
             recipe["trainer"] |= {"accelerator": "gpu", "precision": "bf16-mixed"}
         (folder / f"longrange_wide{suffix}.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     return folder / "longrange_wide.yaml"
-
-
-def merged(base: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A mapping with changes, key by key."""
-    inner = {
-        key: merged(base.get(key) or {}, value) if isinstance(value, dict) else value for key, value in changes.items()
-    }
-    return {**base, **inner}
 
 
 def stopped_at(words: Sequence[str], end: float) -> None:

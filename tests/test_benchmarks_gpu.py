@@ -7,19 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from understood import understand
 
 from benchmarks import gpu
-from nl_lightning.study.loading import find_study, load_study
+from nl_lightning.study.finding import find_study
+from nl_lightning.study.loading import load_study
 from nl_lightning.study.recipe import load_recipe
 from nl_lightning.study.run import plan
-from nl_lightning.train.lightning_cli import ANY_MACHINE, VideoCLI
-
-
-class Understood(VideoCLI):
-    """Parses and checks everything, and makes nothing."""
-
-    def instantiate_classes(self) -> None:
-        pass
+from nl_lightning.train.run_cli import ANY_MACHINE
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -31,8 +26,7 @@ def test_its_recipe_is_twice_as_wide(device: str, tmp_path: Path) -> None:
         ("stills_r50", 1, "data/longrange64_stills"), ("c2d_r50", 8, "data/longrange64"),
         ("i3d311_r101_nl5_128f", 16, "data/longrange64"),
     ):  # fmt: skip
-        words = [*runs[name].arguments(), *ANY_MACHINE]
-        config: Any = Understood(args=words, run=False, trainer_defaults={"logger": False}).config
+        config = understand([*runs[name].arguments(), *ANY_MACHINE])
         assert config.model.net.width == 0.125
         assert (config.data.root, config.data.num_frames, config.data.crop) == (root, frames, 64)
         made = config.data.stills if name == "stills_r50" else config.data.longrange

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from understood import understand
 
 from nl_lightning.cli import main
 from nl_lightning.cli.table import parser
@@ -29,7 +30,6 @@ from nl_lightning.study.recipe import load_recipe
 from nl_lightning.study.records import load_records, unpack
 from nl_lightning.study.run import plan
 from nl_lightning.study.study import Study
-from nl_lightning.train.lightning_cli import VideoCLI
 from nl_lightning.train.predictions import PartWriter, VideoViews, ViewProtocol, merge
 from nl_lightning.train.run_cli import ANY_MACHINE, with_recipes
 from nl_lightning.weights.exporting import export_weights
@@ -42,18 +42,6 @@ RECIPES = sorted(
     if not path.stem.endswith(("_128f", "_stills", "_more")) and not path.stem.startswith(("coco", "tags"))
 )
 """Of videos; tests/detection has the others."""
-
-
-class Understood(VideoCLI):
-    """Parses and checks the types of everything, and makes nothing."""
-
-    def instantiate_classes(self) -> None:
-        pass
-
-
-def understand(arguments: list[str]) -> Any:
-    cli = Understood(args=arguments, run=False, trainer_defaults={"logger": False})
-    return cli.config
 
 
 @pytest.fixture(scope="module")

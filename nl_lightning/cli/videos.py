@@ -253,11 +253,11 @@ def data_check(of: DataSet, *, hash: bool = False, out: Path | None = None, comp
     terminal().print(table)
     print_lines(*(f"{count} x {visible(error)} ({visible(example)})" for error, count, example in by_error(rows)))
     for split, videos in splits.items():
-        made = data.generated
-        whole = (
-            f"{split}: {len(videos):,} videos of the generated set {made.name}, version {made.version}" if made else ""
-        )
-        print_lines(whole or said_of(len(videos), split))
+        if made := data.generated:
+            said = f"{split}: {len(videos):,} videos of the generated set {made.name}, version {made.version}"
+        else:
+            said = said_of(len(videos), split)
+        print_lines(said)
         if compare is not None:
             other = read_annotation(str(compare.resolve()), data.root, split)
             shared = overlap(videos.paths.names(), other.paths.names())

@@ -17,7 +17,7 @@ from nl_lightning.report.claim_words import pair_names, part_name
 from nl_lightning.report.collate import Runs
 from nl_lightning.report.comparisons import ASSUMED_DISAGREEMENT, ENOUGH_SEEDS, Comparison, compare
 from nl_lightning.report.uncertainty import LEVEL, Difference, half_width, noise_size
-from nl_lightning.report.words import GAIN, Column, number, of_rows
+from nl_lightning.report.words import Column, gain_form, number, of_rows
 from nl_lightning.study.checks import Check, Share
 from nl_lightning.study.study import Study
 
@@ -194,7 +194,7 @@ def power_columns(study: Study, plan: Plan) -> list[Column]:
     rows = []
     for name, need in hardest.items():
         amounts = [f"{need.videos:,}" if need.videos else "never", str(need.seeds or f"> {MOST_SEEDS}")]
-        effect = number(need.effect, GAIN) + ("" if need.measured else "*")
+        effect = number(need.effect, gain_form(study.metric)) + ("" if need.measured else "*")
         known = [effect, *amounts] if need.slack is not None else [""] * 3
         rows.append([" ".join(name), pair_names(need.comparison, study), *known])
     return of_rows(["part", "hardest comparison", "effect", "videos", "seeds"], rows, labels=2)

@@ -21,7 +21,6 @@ MISSING = "missing"
 HOLES = (MISSING, "stale", *(f"{of}{state}" for of in ("", "baseline ") for state in (MISSING, DIVERGED, UNREADABLE)))
 NOT_RUN = "-"  # in rows that are only reported
 
-GAIN = "+z.1f"  # points, signed; z: never -0.0
 SEEDS = "over seeds"
 UNPAIRED = "†"  # beside an interval that had to do with accuracies alone
 NO_INTERVAL = "(no interval)"

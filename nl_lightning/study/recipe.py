@@ -119,8 +119,8 @@ class Recipe:
         if not overlay.is_file():
             raise UserError(f"recipe '{self.name}' has no {overlay}, which variants with 'clip: {clip}' need")
         if (found := (clip, read_text(overlay))) not in self._overlaid:  # every run of a study asks
-            merged = _merged(self.config, _recipe_config(overlay))
-            self._overlaid[found] = Recipe(self.name, (*self.files, overlay), merged)
+            config = merged(self.config, _recipe_config(overlay))
+            self._overlaid[found] = Recipe(self.name, (*self.files, overlay), config)
         return self._overlaid[found]
 
     @functools.cached_property
@@ -129,7 +129,7 @@ class Recipe:
 
     def over(self, study: Study) -> "Recipe":
         """The recipe, laid over the classes that a study names."""
-        return Recipe(self.name, self.files, _merged(study.base, self.config)) if study.base else self
+        return Recipe(self.name, self.files, merged(study.base, self.config)) if study.base else self
 
     def check_measures(self, study: Study) -> None:
         """UserError if the study isn't of this recipe's kind: by its networks, or by the metric that testing gives."""
@@ -222,12 +222,13 @@ def with_stills(study: Study, recipe: Recipe) -> Study:
     return dataclasses.replace(study, variants=variants | added)
 
 
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """One mapping laid over another: mappings merge, everything else is replaced."""
+    found = dict(below)
     for key, value in above.items():
-        old = merged.get(key)
-        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
+        old = found.get(key)
+        found[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return found
 
 
 def config_hash(recipe: Recipe, variant: Variant, parent_hash: str | None, seed: int) -> str:
