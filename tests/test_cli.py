@@ -221,7 +221,20 @@ def test_status_prints_what_a_marker_says_as_it_is(home: Path, capsys: pytest.Ca
     assert said(capsys, "status", "no \x1b]0;x", code=2).startswith(r"nl-lightning: no study 'no \x1b]0;x'")
 
 
-def write_done(home: Path, variant: str) -> None:
+def test_status_shows_every_seed_that_was_begun(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of records and of folders; --failed looks at as many."""
+    smoke = ("table2", "--recipe", "longrange_smoke", "--variant", "c2d_r50")
+    write_done(home, "c2d_r50", seed=2)
+    marker = home / "my_results/runs/longrange_smoke/c2d_r50/seed1/state.json"
+    marker.parent.mkdir(parents=True)
+    marker.write_text('{"state": "failed"}')
+    (home / "my_results/records/longrange_smoke/c2d_r50/seed9999999999.json").write_text("{}")
+    assert said(capsys, "status", *smoke).endswith("seeds 0, 1, 2: 1 missing, 1 failed, 1 done, in my_results")
+    assert said(capsys, "status", *smoke, "--seed", "2").endswith("seed 2: 1 done, in my_results")
+    assert "# c2d_r50 seed 1: failed" in said(capsys, "run", *smoke, "--failed", "--dry-run")
+
+
+def write_done(home: Path, variant: str, seed: int = 0) -> None:
     """A record of a variant as it is defined now, under a recipe without stills."""
     study, recipe = load_study(find_study("table2")), load_recipe("longrange_smoke")
     record = next(
@@ -229,8 +242,9 @@ def write_done(home: Path, variant: str) -> None:
         for r in load_records(REPOSITORY / "results" / "earlier" / "longrange", "longrange")[0]
         if r.variant == variant
     )
-    hashed = run_hash(study, recipe, variant, 0)
-    write_record(home / "my_results", dataclasses.replace(record, recipe=recipe.name, config={}, config_hash=hashed))
+    hashed = run_hash(study, recipe, variant, seed)
+    record = dataclasses.replace(record, recipe=recipe.name, config={}, config_hash=hashed, seed=seed)
+    write_record(home / "my_results", record)
 
 
 def test_dry_run_leaves_out_what_is_done(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

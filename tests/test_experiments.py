@@ -242,7 +242,8 @@ def test_what_is_shown_is_what_was_measured(study: str, recipe: str, page: str, 
     results = REPOSITORY / "results"
     made = report(collect(load_study(find_study(study)), load_recipe(recipe), results))
     assert {state.name for state in made.runs.states.values()} <= {"done", "missing"}
-    assert f"{README_START}\n{readme_block(made)}\n{README_END}" in (results / f"{page}.md").read_text()
+    way = f"tables/{recipe}/{study}.md"
+    assert f"{README_START}\n{readme_block(made, way)}\n{README_END}" in (results / f"{page}.md").read_text()
     for path in write_tables(made, tmp_path):
         committed = results / path.relative_to(tmp_path)
         assert committed.read_text() == path.read_text()

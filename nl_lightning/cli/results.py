@@ -56,7 +56,7 @@ def report(
     if readme is not None:
         from nl_lightning.report.render import update_readme
 
-        update_readme(readme, found)
+        update_readme(readme, found, written[0])
     if html:
         from nl_lightning.report.html import write_html
 

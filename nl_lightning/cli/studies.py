@@ -21,7 +21,8 @@ from nl_lightning.study.files import overwriting, read_text, refuse_foreign, wri
 from nl_lightning.study.finding import experiments_folders, find_study
 from nl_lightning.study.loading import load_study
 from nl_lightning.study.recipe import Recipe, load_recipe, with_stills
-from nl_lightning.study.run import CHECKPOINT_MINUTES, Logger, Run, plan, to_run_again
+from nl_lightning.study.records import recorded
+from nl_lightning.study.run import CHECKPOINT_MINUTES, Logger, Run, begun, plan, to_run_again
 from nl_lightning.study.study import Study
 
 Seeds = Annotated[Sequence[int], SEED]
@@ -64,7 +65,7 @@ class Selected(OfStudy):
         table: only this table of the study, for example 2a.
         variant: only this variant of the study.
         where: only variants with these values, for example depth=50 sum_over=space.
-        seed: 0 if none is given.
+        seed: if none is given 0, for status and --failed also all that were begun.
     """
 
     _: KW_ONLY
@@ -73,13 +74,23 @@ class Selected(OfStudy):
     where: Annotated[Sequence[tuple[str, str]], KEY_VALUE, SEVERAL] = ()
     seed: Seeds = ()
 
-    def runs(self, parents: bool = True) -> list[Run]:
-        """The selected runs; with `parents`, also those that they start from."""
+    def runs(self, parents: bool = True, every_seed: bool = False) -> list[Run]:
+        """The selected runs; with `parents`, also those that they start from.
+
+        If no seed is given it is 0; with `every_seed`, also each one of which there is a record or a folder.
+        """
         study, recipe = self.load()
         columns = dict(self.where)
-        seeds = [int(columns.pop("seed"))] if "seed" in columns else self.seed or [0]
+        seeds = [int(columns.pop("seed"))] if "seed" in columns else self.seed
+        seeds = seeds or ([0] if not every_seed else self._seeds(study, recipe))
         variants = [*self.variant, *(study.where(columns) if columns else [])]
         return plan(study, recipe, seeds, self.results, self.table or None, variants or None, parents)
+
+    def _seeds(self, study: Study, recipe: Recipe) -> list[int]:
+        found = [(run.variant.name, run.seed) for run in begun(study, recipe, self.results)]
+        found += recorded(self.results, recipe.name)
+        seeds = {seed for variant, seed in found if variant in study.variants and seed < 2**32}
+        return sorted(seeds.union(range(max(1, recipe.folds))))
 
 
 # ---------------------------------------------------------------------------------------------------- the study
@@ -143,7 +154,7 @@ def run(
     def planned() -> list[Run]:
         if agent.is_present() and logger != "wandb":
             raise UserError(f"--logger {logger}: a W&B agent's runs tell W&B")
-        runs = which.runs(parents == "train")
+        runs = which.runs(parents == "train", every_seed=failed)
         runs = [replace(one, checkpoint_minutes=checkpoint_minutes, logger=logger) for one in runs]
         if failed and not (runs := to_run_again(found := runs)):
             counts = _counts(one.state().name for one in found)
@@ -253,11 +264,14 @@ def _submit(runs: list[Run], cluster: Literal["slurm", "local"], workers: int, o
 
 
 def status(which: Selected) -> int:
-    """Show every run of a study and where it stands."""
+    """Show every run of a study and where it stands.
+
+    These are the runs of seed 0, and of every other seed that was begun, unless --seed says which.
+    """
     from nl_lightning.runs.slurm import states
 
     with working("looking at the runs"):
-        runs = which.runs()
+        runs = which.runs(every_seed=True)
         found = states(runs)
     out, metric = terminal(), runs[0].study.metric
     # A narrow terminal cuts the note only, and nothing is cut where nobody's terminal is.
@@ -269,7 +283,9 @@ def status(which: Selected) -> int:
         note = visible(record.outcome(metric) if record and record.diverged else state.note)
         table.add_row(one.variant.name, str(one.seed), state.name, score, note[: room - 3] + "..." * (len(note) > room))
     out.print(table)
-    print_lines(f"{_counts(state.name for state in found)}, in {which.results}")
+    seeds = list(dict.fromkeys(one.seed for one in runs))
+    named = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    print_lines(f"{named}: {_counts(state.name for state in found)}, in {which.results}")
     return 0
 
 

@@ -75,7 +75,11 @@ def by_part(verdict: Verdict) -> str:
 def comparison_columns(report: Report, comparisons: Sequence[Comparison]) -> list[Column]:
     """A line a comparison: what is reported and what was measured, with its interval."""
     soft, metric = report.runs.soft, report.runs.study.metric.name
-    titles = [f"{REPORTED}, {metric}", f"{MEASURED}, soft score"] if soft else [REPORTED, MEASURED]
+    titles = [REPORTED, MEASURED]
+    costs = [c.check.cost is not None for c in comparisons]
+    if soft and not all(costs):
+        more = " or cost" if any(costs) else ""
+        titles = [f"{REPORTED}, {metric}{more}", f"{MEASURED}, soft score{more}"]
     header = ["claim", "part", "comparison", "claimed", *titles, "n", "McNemar p", "by itself"]
     return of_rows(header, [_comparison(report, comparison) for comparison in comparisons], labels=4)
 
@@ -219,7 +223,7 @@ def summary(report: Report) -> str:
     ]
     claims = f"The {len(report.verdicts)} claims have" if len(report.verdicts) > 1 else "The one claim has"
     if waiting := len(parts) - len(known):
-        counts.append(f"{waiting} {'wait' if waiting > 1 else 'waits'} for runs that are missing")
+        counts.append(f"{waiting} {VERBS['undecided'][waiting > 1]}, as runs are missing")
     found = [f"{claims} {counted(len(parts), 'part')}: {', '.join(counts)}."]
     if report.runs.soft:
         found.append(f"Parts are judged by {judged_by(report)}.")
@@ -241,7 +245,7 @@ def counts(report: Report) -> list[tuple[str, int, str]]:
             note = "" if not cost else ", by cost alone" if cost == len(of) else f", {cost} of them by cost alone"
             found.append((word, len(of), said + note))
     waiting = len(report.parts) - len(parts)
-    return [*found, ("undecided", waiting, "waiting for runs")] if waiting else found
+    return [*found, ("undecided", waiting, "undecided, as runs are missing")] if waiting else found
 
 
 def unplanned(report: Report) -> list[str]:

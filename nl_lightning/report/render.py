@@ -5,21 +5,16 @@ bytes.
 """
 
 import itertools
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from nl_lightning.errors import UserError, nearest
-from nl_lightning.report.claim_words import (
-    comparison_columns,
-    reported_columns,
-    reported_legend,
-    summary,
-    verdict_columns,
-    verdict_legend,
-)
+from nl_lightning.report import claim_words
 from nl_lightning.report.claims import Report, Verdict
 from nl_lightning.report.collate import one_line
 from nl_lightning.report.words import (
@@ -92,19 +87,21 @@ def claims_markdown(report: Report) -> str:
     parts = ["\n".join(f"- **{v.claim.name}** {markdown(v.claim.text)}{_parts(v)}" for v in verdicts)]
     if verdicts:
         comparisons = [comparison for verdict in verdicts for comparison in verdict.comparisons]
-        parts += [markdown(summary(report)), markdown_table(verdict_columns(report)), markdown(verdict_legend(report))]
+        parts += [markdown(claim_words.summary(report)), markdown_table(claim_words.verdict_columns(report))]
+        parts.append(markdown(claim_words.verdict_legend(report)))
         if comparisons:
-            parts += ["### The comparisons behind them", markdown_table(comparison_columns(report, comparisons))]
+            columns = claim_words.comparison_columns(report, comparisons)
+            parts += ["### The comparisons behind them", markdown_table(columns)]
     if report.reported:
-        parts += ["### What the reported numbers could decide", markdown(reported_legend(report))]
-        parts.append(markdown_table(reported_columns(report)))
+        parts += ["### What the reported numbers could decide", markdown(claim_words.reported_legend(report))]
+        parts.append(markdown_table(claim_words.reported_columns(report)))
     return "\n\n".join(part for part in parts if part)
 
 
 def _parts(verdict: Verdict) -> str:
     """The parts of a claim below it, if it has several."""
-    several = verdict.parts if len(verdict.parts) > 1 else ()
-    return "".join(f"\n  - *{one.part.kind}*: {markdown(one.part.text)}" for one in several)
+    named = zip(claim_words.part_names(verdict.claim), verdict.parts, strict=True) if len(verdict.parts) > 1 else ()
+    return "".join(f"\n  - *{name}*: {markdown(one.part.text)}" for name, one in named)
 
 
 def table_markdown(report: Report, table: Table, beside: bool = True) -> str:
@@ -142,13 +139,15 @@ def study_markdown(report: Report) -> str:
     return "\n\n".join([*parts, "## Where the numbers come from", _provenance(report)]) + "\n"
 
 
-def readme_block(report: Report) -> str:
-    """The results for a README: tables of the metric alone, groups of classes, how many claims hold, provenance."""
-    parts = [*_opening(report), *_tables(report, "###", beside=False), markdown(summary(report)), _provenance(report)]
+def readme_block(report: Report, page: str) -> str:
+    """The results for a README, with a link to the study's own page, which has every claim and verdict."""
+    link = f"[What each claim says, and its verdict]({page})" if report.verdicts else ""
+    parts = [*_opening(report), *_tables(report, "###", beside=False), markdown(claim_words.summary(report)), link]
+    parts.append(_provenance(report))
     return "\n\n".join(part for part in parts if part)
 
 
-def update_readme(path: Path, report: Report) -> None:
+def update_readme(path: Path, report: Report, page: Path) -> None:
     """Put :func:`readme_block` between the marks in a file. UserError if it hasn't both, once, in order."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -158,7 +157,8 @@ def update_readme(path: Path, report: Report) -> None:
     _, end, after = rest.partition(README_END)
     if not (start and end) or text.count(README_START) > 1 or text.count(README_END) > 1:
         raise UserError(f"{path}: expected the lines {README_START} and {README_END}, once each, in this order")
-    new = f"{before}{README_START}\n{readme_block(report)}\n{README_END}{after}"
+    way = quote(Path(os.path.relpath(page, path.parent)).as_posix())
+    new = f"{before}{README_START}\n{readme_block(report, way)}\n{README_END}{after}"
     if new != text:
         write_atomically(path, new)
 
@@ -391,7 +391,7 @@ def print_study(console: "Console", report: Report, tables: Sequence[str] | None
         for remark in remarks(report, table):
             console.print(Text(f"  {one_line(remark)}", "dim"))
     console.print()
-    if said := summary(report):
+    if said := claim_words.summary(report):
         say(said)
     say(f"runs: {progress(runs)}")
     if not runs.records():

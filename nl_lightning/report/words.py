@@ -25,6 +25,7 @@ SEEDS = "over seeds"
 UNPAIRED = "†"  # beside an interval that had to do with accuracies alone
 NO_INTERVAL = "(no interval)"
 MEASURED, REPORTED = "measured", "reported"
+UNSAID = "The study doesn't say on which data the reported numbers were measured (reported_on)."
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,8 @@ def heading(report: Report) -> str:
     """Under which recipe the numbers came about, and what may be compared with the reported ones."""
     study, recipe = report.runs.study, report.runs.recipe.name
     if study.reported_on is None:
-        return f"Recipe {recipe}."
+        unsaid = any(row.reported for table in study.tables.values() for row in table.rows)
+        return f"Recipe {recipe}." + f" {UNSAID}" * unsaid
     if study.comparable(recipe):
         return f"Recipe {recipe}, on {study.reported_on}, the data of the reported numbers."
     return (
@@ -370,9 +372,10 @@ def _of_modules(records: Sequence[Record]) -> list[tuple[str, str]]:
 
 
 def code_of(record: Record) -> str:
-    """The commit that a record was measured with, as it is shown."""
-    if record.commit == "unknown":  # of an installed package
-        return "of no checkout"
+    """The commit that a record was measured with, as it is shown; of an installed package its version."""
+    if record.commit == "unknown":
+        version = record.versions.get("nl-lightning")
+        return f"version {version}, installed (no git commit)" if version else "installed (no git commit)"
     return record.commit[:12] + (" with uncommitted changes" if record.dirty else "")
 
 

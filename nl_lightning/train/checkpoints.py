@@ -27,6 +27,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
+from nl_lightning import __version__
 from nl_lightning.data.together import from_all
 from nl_lightning.errors import STOP, Postponed, Stopped, UserError, say
 from nl_lightning.study.files import whole_file
@@ -225,8 +226,10 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that can change a number."""
+    """Of Python and of the packages that can change a number; of this one where no commit tells its code."""
     found = {"python": platform.python_version()}
+    if commit()["commit"] == "unknown":
+        found["nl-lightning"] = __version__
     for package in VERSIONS:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # decord has no wheel for every machine
             found[package.removeprefix("pytorch-")] = importlib.metadata.version(package)  # the name in all records

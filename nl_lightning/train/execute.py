@@ -31,7 +31,7 @@ from nl_lightning.train.classifier import VideoClassifier
 from nl_lightning.train.evidence import Meter, command, content, machine, weights
 from nl_lightning.train.lightning_cli import VideoCLI
 from nl_lightning.train.modules import ModuleCLI, check_tests, fields, handed_over, module_cli, sources
-from nl_lightning.train.run_cli import RunCLI
+from nl_lightning.train.run_cli import RunCLI, without_advice
 from nl_lightning.train.scores import by_class, by_group, contributions, in_order, mean_loss, right, soft_scores
 
 C = TypeVar("C", bound=Callback)
@@ -59,6 +59,7 @@ def execute(run: Run, held: Lock | None, tracker: Tracker) -> Record | None:
     """
     progress, curve, clock, meter = Progress(run, held), Curve(), Clock(), Meter()
     progress.say("start", 0, 1)
+    without_advice()
     quiet = {"logger": False, "enable_progress_bar": False}
     cli: VideoCLI | ModuleCLI
     if run.recipe.module is None:

@@ -288,11 +288,21 @@ def be_quiet() -> None:
     """Leave out what Lightning says of itself; warnings that stay are one line, without a place in a file."""
     for logger in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(logger).setLevel(logging.WARNING)  # devices, seeds, advertisements
+    without_advice()
     for category in (PossibleUserWarning, FutureWarning, DeprecationWarning):
         warnings.filterwarnings("ignore", category=category)
     warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`")  # a test has no use for a curve
-    warnings.filterwarnings("ignore", "The `srun` command is available")  # Lightning's advice where jobs are submitted
     warnings.formatwarning = lambda message, *rest, **more: f"nl-lightning: {visible(message)}\n"
+
+
+def without_advice() -> None:
+    """Leave out what Lightning advertises, and its advice to call srun; all else that it says stays."""
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_no_tip)
+    warnings.filterwarnings("ignore", "The `srun` command is available")
+
+
+def _is_no_tip(record: logging.LogRecord) -> bool:
+    return "Tip: " not in record.getMessage()
 
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h

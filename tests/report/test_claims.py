@@ -297,6 +297,14 @@ def test_the_soft_score_is_judged_where_every_record_has_one(
     }
     assert columns["measured, soft score"] == ["+6.0 [6.0, 6.0]", "+0.0 top-1 [-0.7, 0.7]"]
     assert "reported, top-1" in columns
+    cheaper = Check("cheaper", ("block", "i3d"), cost="flops")
+    for checks, said in (((cheaper,), "measured"), ((BLOCK_HELPS, cheaper), "measured, soft score or cost")):
+        of_costs = report(collect(stating(study, *checks), recipe, results))
+        titles = [
+            column.title
+            for column in comparison_columns(of_costs, [c for v in of_costs.verdicts for c in v.comparisons])
+        ]
+        assert said in titles
     assert found.learned == {"plain": {"space": (0, 3, None)}, "block": {"space": (3, 3, pytest.approx(56.9975))}}
     assert [column.cells for column in learned_columns(found)] == [
         ["plain", "block"], ["0 of 3 [0, 71]", "3 of 3 [29, 100]"], ["", "57.0"],
@@ -425,13 +433,13 @@ def test_parts_without_runs_are_counted_as_waiting(
 ) -> None:
     measure("plain", 0, 64.0)
     content = Evidence(content={"train": "bytes:0123456789ab", "test": "bytes:0123456789ac"})
-    measure("block", 0, 70.5, commit="unknown", dirty=True, evidence=content)
+    measure("block", 0, 70.5, commit="unknown", dirty=True, evidence=content, versions={"nl-lightning": "0.1.9"})
     found = report(collect(study, recipe, results))
     parts = sum(len(verdict.parts) for verdict in found.verdicts)
     assert f"{parts} parts" in summary(found)
-    assert "for runs that are missing" in summary(found)
-    assert ("undecided", 2, "waiting for runs") in counts(found)
-    assert ("code", f"{'0123456789ab'} (1 run); of no checkout (1 run)") in provenance(found.runs)
+    assert "2 stay undecided, as runs are missing" in summary(found)
+    assert ("undecided", 2, "undecided, as runs are missing") in counts(found)
+    assert ("code", "0123456789ab (1 run); version 0.1.9, installed (no git commit) (1 run)") in provenance(found.runs)
     assert ("content of the splits", "train bytes:0123456789ab, test bytes:0123456789ac") in provenance(found.runs)
 
 

@@ -28,7 +28,7 @@ from nl_lightning.report.render import (
     update_readme,
     write_tables,
 )
-from nl_lightning.report.words import Column, heading
+from nl_lightning.report.words import UNSAID, Column, heading
 from nl_lightning.study.checks import Part
 from nl_lightning.study.finding import find_study
 from nl_lightning.study.loading import load_study
@@ -220,6 +220,8 @@ def test_the_heading_says_what_may_be_compared(mixed: Report) -> None:
     on_kinetics = replace(mixed, runs=replace(mixed.runs, recipe=recipe))
     assert heading(on_kinetics) == "Recipe kinetics400_paper, on kinetics400, the data of the reported numbers."
     assert "compare only the gains" in heading(mixed)
+    unsaid = replace(mixed, runs=replace(mixed.runs, study=replace(mixed.runs.study, reported_on=None)))
+    assert heading(unsaid).endswith(UNSAID)
 
 
 def test_numbers_stand_to_the_right() -> None:
@@ -341,7 +343,7 @@ def outside(study: Study, recipe: Recipe, results: Path, measure: Measure) -> Re
 
 
 def test_text_from_outside_is_no_markdown(outside: Report) -> None:
-    for text in (study_markdown(outside), readme_block(outside)):
+    for text in (study_markdown(outside), readme_block(outside, "small.md").replace("](small.md)", "")):
         assert not re.search(r"(?<!\\)(<img|\]\(|`|\x1b)", text)
         assert not re.search(r"(?m)^# d", text)
         body = [line for line in text.splitlines() if line.startswith("|")]
@@ -568,24 +570,27 @@ def test_the_files_of_table2_have_its_names(recipe: Recipe, results: Path) -> No
 def test_the_readme_block(mixed: Report, tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("# Mine\n<!-- results:start -->\nold\n<!-- results:end -->\nafter\n")
-    update_readme(readme, mixed)
+    update_readme(readme, mixed, tmp_path / "the tables" / "small.md")
     text = readme.read_text()
-    assert text == (f"# Mine\n<!-- results:start -->\n{readme_block(mixed)}\n<!-- results:end -->\nafter\n")
+    assert text == (
+        f"# Mine\n<!-- results:start -->\n{readme_block(mixed, 'the%20tables/small.md')}\n<!-- results:end -->\nafter\n"
+    )
     assert "old" not in text
     assert "### Table a. Blocks & costs\n\n|        |      top-1 |      n |              gain |" in text  # no top-5
     assert "claims" not in text  # nothing could be compared
     before = readme.stat().st_mtime_ns
-    update_readme(readme, mixed)
+    update_readme(readme, mixed, tmp_path / "the tables" / "small.md")
     assert readme.stat().st_mtime_ns == before
 
 
 @pytest.mark.usefixtures("one_seed")
 def test_the_readme_counts_verdicts(study: Study, recipe: Recipe, results: Path) -> None:
-    block = readme_block(report(collect(study, recipe, results)))
+    block = readme_block(report(collect(study, recipe, results)), "small.md")
     assert (
         "The 4 claims have 4 parts: 3 were seen once, open (helps, alike, more), 1 is not testable on these data"
         in block
     )
+    assert "[What each claim says, and its verdict](small.md)" in block
 
 
 @pytest.mark.parametrize(
@@ -604,10 +609,10 @@ def test_a_readme_without_its_marks_is_left_alone(mixed: Report, tmp_path: Path,
     with pytest.raises(
         UserError, match=r"README.md: expected the lines <!-- results:start --> and <!-- results:end -->"
     ):
-        update_readme(readme, mixed)
+        update_readme(readme, mixed, tmp_path / "the tables" / "small.md")
     assert readme.read_text() == text
     with pytest.raises(UserError, match=r"NONE.md: can't be read"):
-        update_readme(tmp_path / "NONE.md", mixed)
+        update_readme(tmp_path / "NONE.md", mixed, readme)
 
 
 TERMINAL = """\

@@ -1,6 +1,7 @@
 """fit, validate and test: nothing is fetched or run, a bad file is one line, and a stop says how it goes on."""
 
 import http.server
+import logging
 import os
 import pickle
 import platform
@@ -15,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as L
 import torch
 from tiny_study import write_tiny_study
 
 from nl_lightning.cli import main
 from nl_lightning.data.datamodule import VideoDataModule
 from nl_lightning.train.lightning_cli import lightning_command
+from nl_lightning.train.run_cli import without_advice
 from nl_lightning.weights import safe
 
 FAULTS = """
@@ -336,3 +339,24 @@ def test_another_trainings_checkpoint_is_kept(home: Path, checkpoint: Path, caps
     assert "last.ckpt is of another training: kept as before1.ckpt" in capsys.readouterr().err
     kept = torch.load(home / "fitted" / "checkpoints" / "before1.ckpt", weights_only=True)
     torch.testing.assert_close(kept["state_dict"], first["state_dict"], rtol=0, atol=0)
+
+
+def test_advertisements_are_left_out_and_all_else_is_kept(tmp_path: Path) -> None:
+    """What Lightning says when a trainer is made."""
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        without_advice()
+        L.Trainer(default_root_dir=tmp_path, logger=False, accelerator="cpu")
+        logger.warning("Beware")
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    assert any("GPU available" in line for line in said)
+    assert said[-1] == "Beware"
+    assert not any("Tip: " in line for line in said)
