@@ -36,7 +36,7 @@ lint: .venv/ready
 
 docs: .venv/ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
-	@echo "open site/index.html, or, to search it: $(BIN)/python -m http.server --directory site"
+	@echo "open site/index.html"
 
 wheel: .venv/ready
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .

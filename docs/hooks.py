@@ -37,6 +37,8 @@ EXAMPLES = {
     "complexity": ["complexity table2 --table 2a", "complexity table2 --variant c2d_r50_nl1_res2 --explain"],
 }
 """Cheap commands, run while the site is built, on the committed records."""
+SOURCE = "---\nsearch: {boost: 0.1}\n---\n"
+"""The head of a page of code: a search finds it after what explains it."""
 NETWORKS = "[The published networks](../results/weights/longrange/README.md): their names, blocks, maps and scores."
 BESIDE = dict.fromkeys(("predict", "attend", "reach", "test", "weights"), NETWORKS)
 """What else a reader of a command's page needs."""
@@ -67,7 +69,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, text in made.items():
         files.append(File.generated(config, name, content=text))
     written = [path for path in _written(config.nav) if path not in made]
-    todo = [*written, *(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/**/*.md")), "docs/site.css"]
+    todo = [*written, *config.extra_css, *config.extra["polyfills"]]
+    todo += [path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/**/*.md")]
     seen = set[str]()
     while todo:
         path = todo.pop()
@@ -130,7 +133,7 @@ def _page(path: str, content: bool = True) -> tuple[str, str | None]:
         return f"{path}/files.md", _listing(file) if content else None
     if file.suffix in (".py", ".yaml", ".cff"):
         language = "python" if file.suffix == ".py" else "yaml"
-        return f"{path}.md", f"# {path}\n\n```{language}\n{file.read_text()}```\n" if content else None
+        return f"{path}.md", f"{SOURCE}# {path}\n\n```{language}\n{file.read_text()}```\n" if content else None
     if file.suffix == ".ipynb":
         return f"{path}.md", _notebook(file) if content else None
     return path, None
@@ -153,7 +156,7 @@ def _notebook(file: Path) -> str:
             if "image/png" in data:
                 parts.append(f"![what the cell draws](data:image/png;base64,{data['image/png'].strip()})")
             elif text := output.get("text") or data.get("text/plain"):
-                parts.append(f"```text\n{text.rstrip()}\n```")
+                parts.append(f"```console\n{text.rstrip()}\n```")
     return "\n\n".join(parts) + "\n"
 
 

@@ -171,7 +171,7 @@ def test_a_gain_over_seeds_has_students_interval(trained: Path, own: Path, capsy
         .read_text()
         .replace('test/accuracy, better: higher, unit: "%", scale: 100', "test/loss, better: lower")
     )
-    study = re.sub(r", reported: \{[^}]*\}", "", study).replace("by: 10", "by: 0.1")
+    study = re.sub(r",?\s+reported: \{[^}]*\}", "", study).replace("by: 10", "by: 0.1")
     text = compared(trained, own, study, capsys)
     by_seed = [
         read_record(own / f"my_results/records/spirals/linear/seed{seed}.json").metrics["test/loss"]

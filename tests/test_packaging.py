@@ -111,6 +111,18 @@ def test_one_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"## [{nl.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
+def test_the_readme_cites_what_the_citation_file_says() -> None:
+    stated = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    (paper,), found = stated["references"], (ROOT / "README.md").read_text().partition("```bibtex")[2]
+    said = " ".join(found.partition("```")[0].split())
+    software = {"title": stated["title"], "author": f"{{{stated['authors'][0]['name']}}}"}
+    software |= {"version": stated["version"], "year": str(stated["date-released"].year)}
+    authors = " and ".join(f"{one['family-names']}, {one['given-names']}" for one in paper["authors"])
+    of_paper = {"title": paper["title"], "author": authors, "booktitle": paper["collection-title"]}
+    for name, value in [*software.items(), *of_paper.items(), ("year", str(paper["year"]))]:
+        assert f"{name} = {{{value}}}," in said
+
+
 def workflow() -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())
     return found["jobs"]["make"]

@@ -5,10 +5,12 @@ import importlib.util
 import io
 import re
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from browser import CHROMIUM, PATIENCE, Browser
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 
@@ -59,6 +61,21 @@ def test_every_page_has_its_place(site: Path) -> None:
         assert f"nl-lightning {command}" in (site / f"commands/{command}.html").read_text(encoding="utf-8")
     api = (site / "api/index.html").read_text(encoding="utf-8")
     assert not [name for name in nl.__all__ if name[0] != "_" and f'id="nl_lightning.{name}"' not in api]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no browser")
+def test_it_can_be_searched_from_a_disk(site: Path) -> None:
+    search = """document.getElementById("__search").click()
+    const box = document.querySelector(".md-search__input")
+    box.focus(), box.value = "softmax", box.dispatchEvent(new KeyboardEvent("keyup"))"""
+    end = time.monotonic() + PATIENCE
+    with Browser() as browser:
+        browser.open(site / "index.html", 1300)
+        browser.run(search)
+        while not browser.run("document.querySelectorAll('.md-search-result__item').length"):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        assert not browser.errors
 
 
 def test_output_and_formulas_are_made(site: Path) -> None:

@@ -31,6 +31,7 @@ from nl_lightning.study.files import refuse_foreign
 from nl_lightning.weights.file import InputSettings, load_weights
 
 CONNECTIONS = 20  # as many as in the paper's figure
+NEAREST = "Below, a pixel shows the position whose centre is nearest: those at an edge reach up to it."
 SEVERAL_FRAMES = "A frame of the map stands for several frames of the video; one of them is drawn."
 FILM_SIDE, FILM_RATE = 256, 4  # pixels at least; frames a second, slow enough to look at
 MOST_QUERIES = 64  # positions that `dependence` compares: some 2,000 pairs
@@ -201,7 +202,7 @@ def attend(video: Path, weights: Path, block: str, query: Triple, out: Path) -> 
         f"maps of two queries differ by {divergence:.3f} bits on average (Jensen-Shannon: 0 alike, 1 nothing shared)",
     ]
     title = f"{block}, {kind}: where position {query} looks ({stands})"
-    notes = [*said[2:], *([SEVERAL_FRAMES] if places.step[0] > 1 else [])]
+    notes = [*said[2:], NEAREST, *([SEVERAL_FRAMES] if places.step[0] > 1 else [])]
     note = "\n".join(line[0].upper() + line[1:] for line in notes)
     name = f"attend_{video.stem}_{block}_{'-'.join(map(str, query))}"
     film = out / f"{name}.mp4"

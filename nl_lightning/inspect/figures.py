@@ -18,7 +18,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.patches import FancyArrowPatch, Rectangle
+from matplotlib.patches import FancyArrowPatch
 from matplotlib.patheffects import withStroke
 
 from nl_lightning.errors import visible
@@ -118,16 +118,13 @@ def draw_connections(ax: Axes, seen: Attention, count: int = 20) -> Axes:
 
 
 def draw_weights(ax: Axes, seen: Attention) -> Axes:
-    """The weight of every j as a heat map for each frame, with the scale beside it."""
+    """The weight of every j as a heat map for each frame, with the scale beside it; j has the pixels nearest to it."""
     norm, colours = _scale(seen)
     _lay_out(ax, seen, 0.3 * seen.frames.mean(axis=3, keepdims=True).repeat(3, axis=3))
-    half_h, half_w = (float(at[1] - at[0]) / 2 if len(at) > 1 else 0.5 for at in (seen.rows, seen.columns))
-    for t, weights in enumerate(seen.weights):
-        left, top = _at(seen, t, seen.rows[0] - half_h, seen.columns[0] - half_w)
-        right, bottom = _at(seen, t, seen.rows[-1] + half_h, seen.columns[-1] + half_w)
-        drawn = ax.imshow(weights, cmap=colours, norm=norm, extent=(left, right, bottom, top), interpolation="none")
-        outline = Rectangle(_at(seen, t, -0.5, -0.5), *seen.frames.shape[2:0:-1], transform=ax.transData)
-        drawn.set_clip_path(outline)
+    for t, weights in enumerate(_of_pixels(seen)):
+        (left, top), (height, width) = _at(seen, t, -0.5, -0.5), weights.shape
+        extent = (left, left + width, top + height, top)
+        ax.imshow(weights, cmap=colours, norm=norm, extent=extent, interpolation="none")
     _finish(ax, seen)
     bar = ax.inset_axes((1.015, 0.0, 0.012, 1.0))
     ticks = sorted({float(norm.vmin or 0), 0.0, float(norm.vmax or 0)})
@@ -139,13 +136,18 @@ def draw_weights(ax: Axes, seen: Attention) -> Axes:
     return ax
 
 
-def overlay(seen: Attention, scale: int) -> Frames:
-    """The frames in grey, `scale` times as large, with the weights laid over them; a white square marks i."""
-    norm, colours = _scale(seen)
+def _of_pixels(seen: Attention) -> Map:
+    """(T, H, W): for each pixel, the weight of the position whose centre is nearest to it."""
     _, height, width, _ = seen.frames.shape
     h = np.abs(seen.rows[:, None] - np.arange(height)).argmin(axis=0)
     w = np.abs(seen.columns[:, None] - np.arange(width)).argmin(axis=0)
-    weights = seen.weights[:, h][:, :, w]  # (T, H, W)
+    return seen.weights[:, h][:, :, w]
+
+
+def overlay(seen: Attention, scale: int) -> Frames:
+    """The frames in grey, `scale` times as large, with the weights laid over them; a white square marks i."""
+    norm, colours = _scale(seen)
+    weights = _of_pixels(seen)
     strength = np.abs(weights) / max(float(np.abs(weights).max()), np.finfo(np.float32).tiny)
     grey = seen.frames.mean(axis=3, keepdims=True).repeat(3, axis=3)
     mixed = grey + 0.8 * strength[..., None] * (255 * colours(norm(weights))[..., :3] - grey)

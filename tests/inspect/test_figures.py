@@ -54,6 +54,7 @@ def test_maps_share_a_scale_that_begins_at_zero_or_is_symmetric(
     ax = draw_weights(Figure().subplots(), attention(weights))
     maps = [image for image in ax.images if image.get_array().ndim == 2]  # type: ignore[union-attr]
     assert [image.get_clim() for image in maps] == [limits] * 2
+    assert maps[0].get_extent() == [-0.5, 7.5, 7.5, -0.5]  # nothing of the frame is left over
     dark = np.mean(maps[0].to_rgba(np.array([[0.0]]))[..., :3])
     assert all(np.mean(maps[0].to_rgba(np.array([[end]]))[..., :3]) > dark + 0.3 for end in limits if end)
 
