@@ -37,6 +37,8 @@ EXAMPLES = {
     "complexity": ["complexity table2 --table 2a", "complexity table2 --variant c2d_r50_nl1_res2 --explain"],
 }
 """Cheap commands, run while the site is built, on the committed records."""
+WORD = re.compile(r"<[^>]*>|[^\s<>]*-[^\s<>]*")
+"""A tag, or a word with a hyphen."""
 SOURCE = "---\nsearch: {boost: 0.1}\n---\n"
 """The head of a page of code: a search finds it after what explains it."""
 NETWORKS = "[The published networks](../results/weights/longrange/README.md): their names, blocks, maps and scores."
@@ -104,11 +106,17 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html_text: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Mathematics as MathML, and no roles of reStructuredText before names in docstrings."""
+    """Mathematics as MathML, options that no line break parts, no roles of reStructuredText before names."""
+    commands = r'(?<=<div class="language-text highlight">)<pre>.*?</pre>'
+    html_text = re.sub(commands, lambda m: WORD.sub(_whole, m[0]), html_text, flags=re.S)
     for pattern, display in ((r"\\\((.+?)\\\)", "inline"), (r"\\\[(.+?)\\\]", "block")):
         found = rf'(?<=class="arithmatex">){pattern}(?=</)'
         html_text = re.sub(found, lambda m, d=display: convert(html.unescape(m[1]), display=d), html_text, flags=re.S)
     return re.sub(r":(?:class|func|meth|mod|data|attr):(?=<code>)", "", html_text)
+
+
+def _whole(word: re.Match[str]) -> str:
+    return word[0] if word[0].startswith("<") else f'<span class="word">{word[0]}</span>'
 
 
 def _written(nav: Any) -> Iterator[str]:

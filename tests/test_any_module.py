@@ -269,7 +269,7 @@ def test_mistakes_that_a_test_shows(
 ) -> None:
     change(RECIPE, "max_epochs: 15", "max_epochs: 1")
     if file == STUDY:
-        Path(STUDY).write_text(re.sub(r", reported: \{[^}]*\}", "", Path(STUDY).read_text()))
+        Path(STUDY).write_text(re.sub(r",?\s+reported: \{[^}]*\}", "", Path(STUDY).read_text()))
     change(file, there, instead)
     (run,) = plan(load_study(Path(STUDY)), load_recipe(RECIPE), [0], Path("my_results"), variants=["linear"])
     assert worker.main(["run", *run.identity()[:-1], "none"]) == 2

@@ -18,6 +18,8 @@ import nl_lightning as nl
 from nl_lightning.cli import table
 
 ROOT = Path(__file__).parent.parent
+PLAIN = ("", "text")  # languages of blocks whose lines are wrapped
+WIDTH = 80  # characters of a block between the two columns of links; a page of 800 pixels shows some more
 PAGES = ["README.md", "docs/start.md", "docs/block.md"]
 
 
@@ -76,6 +78,14 @@ def test_it_can_be_searched_from_a_disk(site: Path) -> None:
             assert time.monotonic() < end
             time.sleep(0.1)
         assert not browser.errors
+
+
+def test_code_fits_on_a_narrow_page() -> None:
+    """That of pages written by hand; commands are wrapped."""
+    for page in [ROOT / "README.md", ROOT / "experiments/README.md", *ROOT.glob("docs/**/*.md")]:
+        for language, block in re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
+            long = [line for line in block.splitlines() if len(line) > WIDTH and language not in PLAIN]
+            assert not long, page
 
 
 def test_output_and_formulas_are_made(site: Path) -> None:
