@@ -4,11 +4,12 @@ RESULTS ?= my_results
 WORKERS ?= $(shell nproc)
 BIN     := .venv/bin
 
-.PHONY: table2 test lint docs wheel slurm clean
+.PHONY: table2 tables test lint docs wheel slurm clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make table2   generate the videos, train and test all rows of Table 2, print the compared tables"
+	@echo "make tables   all studies of the paper that two CPU cores can train, and one page of every table"
 	@echo "make test     lint and tests"
 	@echo "make docs     the docs site, in site/"
 	@echo "make wheel    the package as one file, in dist/"
@@ -26,6 +27,9 @@ help:
 
 table2: .venv/ready
 	@$(BIN)/nl-lightning run table2 --workers $(WORKERS) --results $(RESULTS)
+
+tables: .venv/ready
+	@$(BIN)/nl-lightning tables --workers $(WORKERS) --results $(RESULTS)
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""The commands on what a study has measured: ``report``, ``wandb-report``, ``power``. They import no torch."""
+"""The commands on what was measured: ``report``, ``tables``, ``wandb-report``, ``power``. They import no torch."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from nl_lightning.cli.output import print_lines, show, working, write_tables_of
 from nl_lightning.cli.parsing import SEVERAL, number, whole
-from nl_lightning.cli.studies import OfStudy
+from nl_lightning.cli.studies import MY_RESULTS, OfStudy, Seeds, Selected, Workers, run
 from nl_lightning.errors import UserError, from_extra, terminal, visible
 from nl_lightning.study.files import overwriting
+from nl_lightning.study.finding import find_study, paper_tables
+from nl_lightning.study.loading import load_study
 from nl_lightning.study.recipe import Recipe
 from nl_lightning.study.study import Study
 
@@ -79,6 +81,49 @@ def _from_wandb(
     listed = from_server(project) if project is not None else from_folders(folder or Path())
     runs, left_out = select(study, recipe, listed)
     return runs, lambda: print_left_out(terminal(), left_out, len(listed))
+
+
+def tables(
+    *,
+    results: Path = MY_RESULTS,
+    seed: Seeds = (),
+    workers: Workers = 1,
+    report_only: bool = False,
+    overwrite: bool = False,
+) -> int:
+    """Run every table of the paper on CPU cores, and make one page of them all.
+
+    Studies without a recipe for CPU cores are not run: the page shows what is reported,
+    and what the results folder has. The same command can be given again at any time.
+
+    Args:
+        results: folder of the records.
+        seed: 0 if none is given.
+        workers: runs at a time.
+        report_only: run nothing; make the page of what the results folder has.
+        overwrite: replace files among the tables that nl-lightning didn't write.
+    """
+    from nl_lightning.report.claims import report as judged
+    from nl_lightning.report.collate import collect
+    from nl_lightning.report.html import write_html
+    from nl_lightning.report.index import write_index
+    from nl_lightning.report.render import write_tables
+
+    failed, found = 0, []
+    for name in paper_tables():
+        study = load_study(find_study(name))
+        of = Selected(name, recipe=study.cpu_recipe, results=results, seed=seed)
+        if study.cpu_recipe is not None and not report_only:
+            failed = max(failed, run(of, workers=workers))
+        with overwriting(overwrite), working(f"computing the tables of {name}"):
+            one = judged(collect(*of.load(), results))
+            if one.runs.records():
+                write_tables(one, results)
+                write_html(one, results)
+        found.append(one)
+    with overwriting(overwrite):
+        print_lines(*map(str, write_index(found, results)))
+    return failed
 
 
 def wandb_report(of: OfStudy, project: str, *, picture: Sequence[Path] = ()) -> int:

@@ -12,6 +12,7 @@ COMMANDS: dict[str, Any] = {
     "run": studies.run,
     "status": studies.status,
     "report": results.report,
+    "tables": results.tables,
     "sweeps": studies.sweeps,
     "wandb-report": results.wandb_report,
     "power": results.power,

@@ -86,7 +86,31 @@ def write_html(report: Report, results: Path) -> Path:
 
 def page(report: Report) -> str:
     """The page."""
-    environment = jinja2.Environment(
+    verdicts = [_verdict(report, verdict) for verdict in report.verdicts]
+    text = (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            study=report.runs.study,
+            metric=report.runs.study.metric,
+            words=words,
+            claims=claim_words,
+            verdicts=verdicts,
+            diamonds=any(mark and mark.reported is not None for one in verdicts for mark in one["marks"]),
+            tables=[table_figure(report, table) for table in report.runs.study.tables.values()],
+            panels=_panels(report),
+            costs=_costs(report),
+            census=_census(report),
+            place=record_path(Path(), report.runs.recipe.name, "RUN", 0).as_posix().replace("seed0", "seedSEED"),
+        )
+    )
+    return f"{text}\n"
+
+
+def environment() -> jinja2.Environment:
+    """Where the skeletons of pages are."""
+    found = jinja2.Environment(
         loader=jinja2.PackageLoader("nl_lightning.report", "."),
         autoescape=True,
         finalize=_tight,
@@ -94,24 +118,9 @@ def page(report: Report) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    verdicts = [_verdict(report, verdict) for verdict in report.verdicts]
-    text = environment.get_template("report.html.j2").render(
-        report=report,
-        study=report.runs.study,
-        metric=report.runs.study.metric,
-        words=words,
-        claims=claim_words,
-        signs=SIGNS,
-        style=Markup((Path(__file__).parent / "report.css").read_text(encoding="utf-8")),
-        verdicts=verdicts,
-        diamonds=any(mark and mark.reported is not None for one in verdicts for mark in one["marks"]),
-        tables=[_table(report, table) for table in report.runs.study.tables.values()],
-        panels=_panels(report),
-        costs=_costs(report),
-        census=_census(report),
-        place=record_path(Path(), report.runs.recipe.name, "RUN", 0).as_posix().replace("seed0", "seedSEED"),
-    )
-    return f"{text}\n"
+    style = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
+    found.globals |= {"signs": SIGNS, "style": Markup(style)}
+    return found
 
 
 def _tight(value: Any) -> Any:
@@ -122,8 +131,11 @@ def _tight(value: Any) -> Any:
 # ------------------------------------------------------------------------------------------------------- tables
 
 
-def _table(report: Report, table: Table) -> dict[str, Any]:
-    """A table's columns, measured ones first, and its gains as a figure that follows their column."""
+def table_figure(report: Report, table: Table, page: str = "") -> dict[str, Any]:
+    """A table's columns, measured ones first, and its gains as a figure that follows their column.
+
+    Measured cells lead to their runs on `page`; by default that is the page they are on.
+    """
     lines = report.lines[table.name]
     columns = sorted(words.table_columns(report, table), key=lambda column: column.group == words.REPORTED)
     drawn = [line[key] for line in lines for key in ("gain_low", "gain_high", "reported_gain")]
@@ -133,7 +145,9 @@ def _table(report: Report, table: Table) -> dict[str, Any]:
     ]
     return {
         "table": table,
+        "page": page,
         "columns": columns,
+        "unit": report.runs.study.metric.name,
         "axis": axis_for(value for value in drawn if value is not None),
         "marks": marks,
         "after": next((i for i, column in enumerate(columns) if column.title == "gain"), None),

@@ -15,6 +15,12 @@ def experiments_folders() -> list[Path]:
     return [folder for folder in (Path("experiments"), shipped(Path("experiments"))) if folder.is_dir()]
 
 
+def paper_tables() -> list[str]:
+    """The names of the studies that are a table of a paper: ``table2`` and so on, here and in the package."""
+    files = [file for folder in experiments_folders() for file in folder.glob("table*.yaml")]
+    return sorted({file.stem for file in files}, key=lambda name: (len(name), name))
+
+
 def shipped(folder: Path) -> Path:
     """A folder that comes with the package: inside it in a wheel, beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]

@@ -182,6 +182,7 @@ class _Study:
     data: _Class | None = None
     metric: Any = "top1"
     also_reported: dict[Name, Line] = field(default_factory=dict)
+    cpu_recipe: str | None = None
     reported_on: Line | None = None
     reported_videos: Positive | None = None
     claims: list[StatedClaim] = field(default_factory=list)
@@ -219,6 +220,7 @@ def load_study(path: Path) -> Study:
         tables={name: Table(name, table.caption, table.rows) for name, table in stated.tables.items()},
         claims=tuple(each.claim() for each in stated.claims),
         metric=_metric(stated.metric, f"{at}: metric"),
+        cpu_recipe=stated.cpu_recipe,
         reported_on=stated.reported_on,
         reported_videos=stated.reported_videos,
         grid=grid,

@@ -152,6 +152,7 @@ class Study:
     the paper's own networks, as far as they are counted. `looks`: numbers of seeds at which the claims are judged.
     `learned`: groups of test videos that networks learn suddenly, or not at all, by their names in records.
     `judged_on`: the group of test videos by whose soft score claims are judged, where records have it; empty: all.
+    `cpu_recipe`: the recipe with which two CPU cores train it in less than an hour a seed; None if there is none.
     `base`: the LightningModule and the data module that it names, as a recipe would; empty: our own.
     `also_reported`: names of what rows report and nothing here measures, by the key in `reported`.
     """
@@ -164,6 +165,7 @@ class Study:
     tables: Mapping[str, Table]
     claims: tuple[Claim, ...] = ()
     metric: Metric = TOP1
+    cpu_recipe: str | None = None
     reported_on: str | None = None
     reported_videos: int | None = None
     grid: Grid | None = None

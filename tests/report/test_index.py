@@ -1,0 +1,60 @@
+"""The page of every table, and the command that fills it."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+
+from nl_lightning.cli import main, results
+from nl_lightning.cli.studies import OfStudy, Selected
+from nl_lightning.report.claims import report
+from nl_lightning.report.collate import collect
+from nl_lightning.report.index import index
+from nl_lightning.study.finding import find_study, paper_tables
+from nl_lightning.study.loading import load_study
+
+RESULTS = Path(__file__).parent.parent.parent / "results"
+PAGES = [RESULTS / "tables" / f"index.{kind}" for kind in ("md", "html")]
+
+
+def test_the_command_runs_what_cpu_cores_can_and_remakes_the_committed_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str | None]] = []
+    monkeypatch.setattr(results, "run", lambda of, workers: asked.append((of.study, of.recipe)) or 0)
+    for recipe in ("longrange", "tags", "tags_keypoints"):
+        if (records := RESULTS / "records" / recipe).is_dir():
+            shutil.copytree(records, tmp_path / "records" / recipe)
+    assert main(["tables", "--results", str(tmp_path)]) == 0
+    assert asked == [("table2", "longrange"), ("table3", "longrange"), ("table5", "tags"), ("table6", "tags_keypoints")]
+    for page in PAGES:
+        assert (tmp_path / "tables" / page.name).read_bytes() == page.read_bytes()
+    for link in ("longrange/table2.html", "longrange/table3.md"):
+        assert (tmp_path / "tables" / link).is_file()
+        assert link in (tmp_path / "tables" / f"index{Path(link).suffix}").read_text()
+
+
+def test_a_failed_study_is_said_by_the_exit_code_and_the_page_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "run", lambda of, workers: int(of.study == "table2"))
+    assert main(["tables", "--results", str(tmp_path)]) == 1
+    page = (tmp_path / "tables" / "index.md").read_text()
+    assert page.count("Only reported") == len(paper_tables()) == 5  # nothing was trained
+    assert "missing" not in page
+    assert "| NL, 4 in head | +0.9 | 66.0 | 87.1 | 71.7 |" in " ".join(page.split())
+
+
+def test_what_a_study_says_is_only_text(tmp_path: Path) -> None:
+    study, recipe = Selected("table4", results=tmp_path).load()
+    study = dataclasses.replace(study, title='<script>alert("x")</script>')
+    pages = index([report(collect(study, recipe, tmp_path))])
+    assert "<script" not in pages["html"]
+    assert r"\<script>" in pages["md"]
+
+
+def test_recipes_for_cpu_cores_are_those_of_a_cpu() -> None:
+    for name in paper_tables():
+        recipe = load_study(find_study(name)).cpu_recipe
+        assert recipe is None or OfStudy(name, recipe=recipe).load()[1].config["trainer"]["accelerator"] == "cpu"
