@@ -14,6 +14,7 @@ What is kept as it is, mended or refused:
 import contextlib
 import io
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,7 @@ import numpy as np
 import pytorch_lightning as L
 import torch
 from PIL import Image
+from pycocotools import mask as rle
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import CocoDetection
@@ -67,8 +69,16 @@ class CocoSplit(Dataset[Example]):
             self._check(images)
         except UserError:
             raise
-        except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
-            raise UserError(f"{annotations}: isn't COCO's JSON ({type(error).__name__}: {error})"[:300]) from None
+        except (
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            AssertionError,
+            ArithmeticError,
+            RecursionError,
+        ) as e:
+            raise UserError(f"{annotations}: isn't COCO's JSON ({type(e).__name__}: {e})"[:300]) from None
         if drop_empty:
             with_objects = {one["image_id"] for one in self.files.coco.anns.values()}
             self.files.ids = [image for image in self.files.ids if image in with_objects]
@@ -90,6 +100,13 @@ class CocoSplit(Dataset[Example]):
         coco = self.files.coco
         if not coco.cats or not coco.imgs:
             raise UserError(f"{self.path}: has no {'images' if coco.cats else 'categories'}")
+        for kind, known in (("images", coco.imgs), ("annotations", coco.anns), ("categories", coco.cats)):
+            given = [one["id"] for one in coco.dataset.get(kind, ())]
+            if len(given) > len(known):  # pycocotools keeps the last, without a word
+                twice = next(number for number, count in Counter(given).items() if count > 1)
+                raise UserError(f"{self.path}: {kind}: the id {twice} is there twice; expected one of its own for each")
+        if odd := [number for number in coco.imgs if not isinstance(number, int) or not 0 <= number < 2**63]:
+            raise UserError(f"{self.path}: image {odd[0]!r:.60}: expected a number from 0 as its id")
         names = [image["file_name"] for image in coco.imgs.values()]
         if missing := [name for name in names if not (folder / name).is_file()]:
             raise UserError(f"{self.path}: {len(missing)} of {len(names)} images are not in {folder}: {missing[0]}")
@@ -114,10 +131,21 @@ class CocoSplit(Dataset[Example]):
             flat += min(wide, high) == 0
             over = max(-x, -y, x + wide - image["width"], y + high - image["height"])
             clipped += over > 1  # less is rounding
-            if self.keypoints and len(one.get("keypoints", ())) != 3 * self.num_keypoints:
-                raise UserError(f"{at}: expected {self.num_keypoints} keypoints, each x, y and visibility")
-            if not self.keypoints and not one.get("segmentation"):
+            if one.setdefault("iscrowd", 0) not in (0, 1):
+                raise UserError(f"{at}: iscrowd is {one['iscrowd']!r:.60}: expected 0 or 1")
+            if self.keypoints:
+                points = one.get("keypoints", ())
+                if len(points) != 3 * self.num_keypoints or not all(math.isfinite(number) for number in points):
+                    raise UserError(f"{at}: expected {self.num_keypoints} keypoints, each x, y and visibility")
+                one.setdefault("num_keypoints", sum(seen > 0 for seen in points[2::3]))
+                if "area" not in one:
+                    raise UserError(f"{at}: has no area, by which OKS measures how far a keypoint may be off")
+            elif not one.get("segmentation"):
                 raise UserError(f"{at}: has no mask; expected polygons or run lengths as 'segmentation'")
+            elif not _is_mask(one["segmentation"], [image["height"], image["width"]]):
+                raise UserError(f"{at}: its mask isn't polygons of x, y, x, y ..., nor run lengths of its image's size")
+            if not 0 <= one.setdefault("area", wide * high) < math.inf:
+                raise UserError(f"{at}: area is {one['area']!r:.60}: expected a number from 0")
         if self.training and (clipped or flat):
             say(f"{self.path}: {clipped} boxes reach over an edge and are clipped, {flat} without an area are left out")
 
@@ -159,8 +187,18 @@ class CocoSplit(Dataset[Example]):
         if self.keypoints:
             points = torch.tensor([one["keypoints"] for one in objects], dtype=torch.float32)
             return {**found, "keypoints": points.reshape(len(objects), self.num_keypoints, 3)}
-        masks = [self.files.coco.annToMask(one) for one in objects]
+        masks = [self._mask(one) for one in objects]
         return {**found, "masks": torch.from_numpy(np.stack(masks)) if masks else torch.zeros(0, height, width).byte()}
+
+    def _mask(self, one: dict[str, Any]) -> Any:
+        try:
+            coded = self.files.coco.annToRLE(one)
+            covered, (height, width) = sum(_runs(coded["counts"])), coded["size"]
+            if covered != height * width:  # pycocotools fills what is left with whatever memory held
+                raise ValueError(f"run lengths cover {covered} pixels of {height} x {width}")
+            return rle.decode(coded)
+        except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+            raise UserError(f"{self.path}: annotation {one['id']}: its mask can't be read: {error}"[:300]) from None
 
     def _flipped(self, target: dict[str, Any], width: int) -> dict[str, Any]:
         """The target of the mirrored image; what is left becomes right."""
@@ -177,6 +215,28 @@ class CocoSplit(Dataset[Example]):
             points[..., 0] = torch.where(points[..., 2] > 0, width - points[..., 0], points[..., 0])
             flipped["keypoints"] = points
         return flipped
+
+
+def _is_mask(given: Any, size: list[int]) -> bool:
+    """Whether these are polygons, or run lengths of an image of this height and width, as far as one sees at once."""
+    if isinstance(given, dict):
+        return given["size"] == size and isinstance(given["counts"], str | list)
+    return all(isinstance(one, list) and len(one) >= 6 and len(one) % 2 == 0 for one in given)
+
+
+def _runs(counts: str | bytes) -> list[int]:
+    """COCO's compressed run lengths as numbers: five bits a character, from the third on as differences."""
+    runs: list[int] = []
+    value = shift = 0
+    for character in counts.encode() if isinstance(counts, str) else counts:
+        bits = character - 48
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            value -= (1 << shift) * bool(bits & 16)
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = shift = 0
+    return runs
 
 
 def _other_side(name: str) -> str:

@@ -10,6 +10,8 @@ the images instead. Checked in the tests against torchmetrics, COCOeval's own su
 
 import contextlib
 import io
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -68,9 +70,9 @@ class Detections(NamedTuple):
     def load(cls, path: Path) -> "Detections":
         """Read what :meth:`save` wrote. UserError if the file is missing or another."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 found = {name: file[name] for name in cls._fields}
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{path}: is no file of detections ({type(error).__name__}); testing writes one") from None
         for name in ("matched", "ignored"):
             found[name] = np.unpackbits(found[name], axis=0, count=THRESHOLDS).astype(bool)

@@ -6,7 +6,7 @@ apart. Chance says which tag has which. Elsewhere, without touching, lie
 - two discs, one of each colour (``instances_*.json``). A disc belongs to the tag of its colour: its category is
   ``disc_of_triangle`` or ``disc_of_cross``. Tags are objects too.
 - or two bars (``person_keypoints_*.json``), whose ends have the two colours. A bar's keypoints are the end in the
-  triangle's colour, then the end in the cross's. Tags are not annotated.
+  triangle's colour, the middle, and the end in the cross's. Tags are not annotated.
 
 Every picture has a *twin*, as likely as itself: the tags swap their colours, all else stays to the pixel. In it, the
 categories of the discs and the ends of the bars are swapped. So nothing that doesn't see the tags does better than
@@ -34,8 +34,8 @@ APART = 100.0  # least difference of the two hues in degrees
 DISC, TAG, END, BAR = 9.0, 8.0, 6.0, 13.0  # radii; half the length of a bar between the middles of its ends (pixels)
 GAP = 3.0  # least distance of two objects in pixels
 DISCS = ("triangle", "cross", "disc_of_triangle", "disc_of_cross")
-KEYPOINTS = ("triangle_end", "cross_end")
-SIGMAS = (0.1, 0.1)
+KEYPOINTS = ("triangle_end", "middle", "cross_end")
+SIGMAS = (0.1, 0.1, 0.1)
 """Of OKS: how far a keypoint may lie from the truth, as a share of the object's size. COCO's are 0.025 to 0.107."""
 
 
@@ -60,7 +60,7 @@ class Tags(GeneratedSet):
     """
 
     name: ClassVar[str] = "tags"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     seeds: ClassVar[dict[str, int]] = {"train": 31, "val": 32, "test": 34}
 
     train: int = 4000
@@ -118,7 +118,7 @@ class Tags(GeneratedSet):
                 objects.append({"id": len(objects) + 1, "image_id": i + 1, **_annotation(each)})
         categories: list[dict[str, Any]] = [{"id": k, "name": name} for k, name in enumerate(self.classes(), start=1)]
         if self.keypoints:
-            categories[0] |= {"keypoints": list(KEYPOINTS), "skeleton": [[1, 2]]}
+            categories[0] |= {"keypoints": list(KEYPOINTS), "skeleton": [[1, 2], [2, 3]]}
         return {"images": images, "annotations": objects, "categories": categories}
 
     def scene(self, split: str, index: int, twin: bool = False) -> tuple[npt.NDArray[np.uint8], list[Object]]:
@@ -207,7 +207,7 @@ def _bar(
         mask |= end
     points = [(float(ex), float(ey)) for ey, ex in ends]
     triangle, cross = points[swapped], points[not swapped]
-    return Object(1, mask, (triangle, cross))
+    return Object(1, mask, (triangle, (float(cx), float(cy)), cross))
 
 
 def _annotation(each: Object) -> dict[str, Any]:

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools import mask as rle
 
 from nl_lightning.detection.coco import CocoData, CocoSplit, together
 from nl_lightning.detection.tags import Tags
@@ -121,6 +123,21 @@ def changed(change: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
         ),
         (changed(lambda f: f["annotations"][0].pop("segmentation")), "annotation 1: has no mask; expected polygons"),
         (changed(lambda f: f["annotations"][0].update(bbox=None)), r"isn't COCO's JSON \(TypeError"),
+        (changed(lambda f: f["annotations"][0].update(bbox=[10**400, 2, 4, 4])), r"isn't COCO's JSON \(OverflowError"),
+        ("[" * 10**5, r"isn't COCO's JSON \(RecursionError"),
+        (changed(lambda f: f["annotations"][1].update(id=1)), "annotations: the id 1 is there twice"),
+        (changed(lambda f: f["images"][1].update(id=7)), "images: the id 7 is there twice"),
+        (
+            changed(lambda f: [one.update(id=one["file_name"]) for one in f["images"]]),
+            r"image 'a\.png': expected a number",
+        ),
+        (changed(lambda f: f["annotations"][0].update(iscrowd="no")), "annotation 1: iscrowd is 'no': expected 0 or 1"),
+        (changed(lambda f: f["annotations"][0].update(area=-1)), "annotation 1: area is -1: expected a number from 0"),
+        (changed(lambda f: f["annotations"][0].update(segmentation=[[1, 2, 3, 4]])), "annotation 1: its mask isn't"),
+        (
+            changed(lambda f: f["annotations"][0].update(segmentation={"size": [20, 16], "counts": [0, 320]})),
+            "annotation 1: its mask isn't polygons of x, y, x, y ..., nor run lengths of its image's size$",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line(found: object, line: str, tmp_path: Path) -> None:
@@ -155,6 +172,32 @@ def test_keypoints_that_are_missing_are_one_line(tmp_path: Path) -> None:
     found["annotations"][0]["keypoints"] = [1, 2, 2]
     with pytest.raises(UserError, match="annotation 1: expected 2 keypoints, each x, y and visibility"):
         split(tmp_path, found, keypoints=True)
+
+
+def test_a_mask_that_is_no_mask_is_one_line(tmp_path: Path) -> None:
+    for given in ({"size": [16, 20], "counts": "~~~~~~~~"}, {"size": [16, 20], "counts": [5, "x"]}, [["a"] * 6]):
+        found = changed(lambda f, given=given: f["annotations"][0].update(segmentation=given))
+        with pytest.raises(UserError, match=r"instances_val\.json: annotation 1: its mask can't be read: "):
+            split(tmp_path, found, training=True)[0]
+    mask = np.random.default_rng(0).integers(0, 2, (16, 20), np.uint8)
+    coded = rle.encode(np.asfortranarray(mask))
+    found = changed(lambda f: f["annotations"][0].update(segmentation={**coded, "counts": coded["counts"].decode()}))
+    assert np.array_equal(split(tmp_path, found, training=True)[0][1]["masks"][0], mask)
+
+
+def test_what_testing_needs_is_there_before_training(tmp_path: Path) -> None:
+    found = content()
+    for one in found["annotations"]:
+        del one["area"], one["iscrowd"]
+    assert [(one["area"], one["iscrowd"]) for one in split(tmp_path, found)[0][1]["annotations"]] == [(100, 0)] * 2
+    found["categories"][0]["keypoints"] = ["nose", "left_eye"]
+    for one in found["annotations"]:
+        one["keypoints"] = [3, 4, 2, 0, 0, 0]
+    with pytest.raises(UserError, match="annotation 1: has no area, by which OKS measures"):
+        split(tmp_path, found, keypoints=True)
+    for one in found["annotations"]:
+        one["area"] = 50
+    assert split(tmp_path, found, keypoints=True)[0][1]["annotations"][0]["num_keypoints"] == 1
 
 
 def test_splits_have_the_same_categories(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def test_fit_and_test_log_what_the_tables_have(
     model = {"num_classes": 5, "size": SMALL, "frozen_bn": False, "trainable_layers": 5, "settings": FEW}
     model |= {"backbone_block": True, "detections": str(tmp_path / "found")}
     if keypoints:
-        model |= {"num_classes": 2, "num_keypoints": 2, "sigmas": [0.1] * 2, "head_blocks": True}
+        model |= {"num_classes": 2, "num_keypoints": 3, "sigmas": [0.1] * 3, "head_blocks": True}
     config = {
         "seed_everything": 1,
         "model": model,

@@ -141,6 +141,10 @@ def test_an_image_that_two_processes_have_seen_counts_once(scenes: list[Any], tm
     (tmp_path / "text.npz").write_text("no")
     with pytest.raises(UserError, match="is no file of detections"):
         Detections.load(tmp_path / "text.npz")
+    whole = (tmp_path / "found" / "box.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[:-30] + bytes(30))
+    with pytest.raises(UserError, match=r"cut\.npz: is no file of detections \(BadZipFile\)"):
+        Detections.load(tmp_path / "cut.npz")
 
 
 def test_nothing_found_and_nothing_there() -> None:
