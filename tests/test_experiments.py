@@ -191,6 +191,8 @@ def test_a_command_that_is_shown_works(
         understand(with_recipes(words[1:]) + ANY_MACHINE)
     elif verb == "run" and "--failed" not in rest:
         assert main([verb, *rest, "--dry-run"]) == 0
+    elif verb == "complexity":  # tests/models/test_complexity.py counts all of them
+        assert main([*command, "--variant", "c2d_r50_nl1_res2"]) == 0
     elif verb == "tables":
         assert main([verb, *rest, "--report-only"]) == 0
     elif verb in ("data", "wandb-report") or {"--wandb", "--failed", "publish"} & {*rest}:  # no data, project or runs
