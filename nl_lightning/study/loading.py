@@ -142,7 +142,8 @@ class _Metric:
     unit: Line | None = None
     decimals: Annotated[int, Field(ge=0, le=6)] | None = None
     scale: Annotated[float, Field(gt=0, le=1e6)] = 1.0
-    beside: list[Logged] = field(default_factory=list)
+    item: Line = "item"
+    beside: dict[Logged, Line] | list[Logged] = field(default_factory=list)
 
     def metric(self) -> Metric:
         decimals = (1 if self.unit == "%" else 3) if self.decimals is None else self.decimals
@@ -151,9 +152,11 @@ class _Metric:
             label = label or name.removeprefix(LOGGED)
             unit = f", in {self.unit}" if self.unit else ""
             meaning = f"{label} is {name} as the module logs it{unit}; {self.better} is better"
-            return Metric(name, label, meaning, beside, False, self.better, self.unit or "", decimals, self.scale)
+            unit, sort = self.unit or "", (False, self.better)
+            return Metric(name, label, meaning, beside, *sort, unit, decimals, self.scale, self.item)
 
-        return of(self.name, self.label, tuple(of(name, None) for name in self.beside))
+        labels = self.beside if isinstance(self.beside, dict) else dict.fromkeys(self.beside)
+        return of(self.name, self.label, tuple(of(*each) for each in labels.items()))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ class Metric:
         better: which way is better. Gains are improvements either way.
         unit, decimals: of tables.
         scale: what a logged number is multiplied by.
+        item: what is tested: one of them has one outcome.
     """
 
     key: str
@@ -31,6 +32,7 @@ class Metric:
     unit: str = "%"
     decimals: int = 1
     scale: float = 1.0
+    item: str = "video"
 
     @property
     def own(self) -> bool:
@@ -61,11 +63,6 @@ class Metric:
     def bounded(self) -> bool:
         """Whether it is in percent, 0 to 100."""
         return self.unit == "%"
-
-    @property
-    def item(self) -> str:
-        """What is tested: one of them has one outcome."""
-        return "item" if self.own else "video"
 
     def text(self, score: float) -> str:
         """A score with its unit."""
