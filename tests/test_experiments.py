@@ -239,6 +239,8 @@ def test_a_switch_is_one_difference() -> None:
         ("controls", "match", "controls"),
         ("implementation", "longrange", "implementation"),
         ("long_training", "longrange", "long_training"),
+        ("table5", "tags", "table5"),
+        ("table6", "tags_keypoints", "table6"),
     ],
 )
 def test_what_is_shown_is_what_was_measured(study: str, recipe: str, page: str, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from nl_lightning.cli.output import print_lines, show, working, write_tables_of
 from nl_lightning.cli.parsing import SEVERAL, number, whole
 from nl_lightning.cli.studies import MY_RESULTS, OfStudy, Seeds, Selected, Workers, run
-from nl_lightning.errors import UserError, from_extra, terminal, visible
+from nl_lightning.errors import UserError, from_extra, say, terminal, visible
 from nl_lightning.study.files import overwriting
 from nl_lightning.study.finding import find_study, paper_tables
 from nl_lightning.study.loading import load_study
@@ -114,7 +114,11 @@ def tables(
         study = load_study(find_study(name))
         of = Selected(name, recipe=study.cpu_recipe, results=results, seed=seed)
         if study.cpu_recipe is not None and not report_only:
-            failed = max(failed, run(of, workers=workers))
+            try:
+                failed = max(failed, run(of, workers=workers))
+            except UserError as error:  # such as an extra that isn't installed; the other studies are run all the same
+                say(f"{name}: {error}")
+                failed = 2
         with overwriting(overwrite), working(f"computing the tables of {name}"):
             one = judged(collect(*of.load(), results))
             if one.runs.records():

@@ -8,6 +8,7 @@ import pytest
 
 from nl_lightning.cli import main, results
 from nl_lightning.cli.studies import OfStudy, Selected
+from nl_lightning.errors import UserError
 from nl_lightning.report.claims import report
 from nl_lightning.report.collate import collect
 from nl_lightning.report.index import index
@@ -44,6 +45,25 @@ def test_a_failed_study_is_said_by_the_exit_code_and_the_page_is_made(
     assert page.count("Only reported") == len(paper_tables()) == 5  # nothing was trained
     assert "missing" not in page
     assert "| NL, 4 in head | +0.9 | 66.0 | 87.1 | 71.7 |" in " ".join(page.split())
+
+
+def test_what_one_study_lacks_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def run(of: Selected, workers: int) -> int:
+        asked.append(of.study)
+        if of.study == "table5":
+            raise UserError("pycocotools isn't installed: pip install 'nl-lightning[detection]'")
+        return 0
+
+    monkeypatch.setattr(results, "run", run)
+    assert main(["tables", "--results", str(tmp_path)]) == 2
+    assert asked[-1] == "table6"
+    said = "nl-lightning: table5: pycocotools isn't installed: pip install 'nl-lightning[detection]'\n"
+    assert capsys.readouterr().err == said
+    assert (tmp_path / "tables" / "index.html").is_file()
 
 
 def test_what_a_study_says_is_only_text(tmp_path: Path) -> None:
