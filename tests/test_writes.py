@@ -67,8 +67,9 @@ NO_WORD = {"data shards", "data check"}
 TRAIN = {"run", "fit", "test", "validate"}
 """Write below a folder of results; see the tests below."""
 ONLY_LOOK = {"status", "power", "complexity", "rescore", "predict"}
-ELSEWHERE = {"weights publish", "wandb-report"}
-"""The first needs a finished run (tests/train/test_execute.py), the second writes at W&B only."""
+ELSEWHERE = {"tables", "weights publish", "wandb-report"}
+"""tests/report/test_index.py has the first; the second needs a finished run (tests/train/test_execute.py); the third
+writes at W&B only."""
 
 
 def test_every_command_is_on_one_of_the_lists() -> None:

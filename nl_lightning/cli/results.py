@@ -106,9 +106,11 @@ def tables(
     from nl_lightning.report.claims import report as judged
     from nl_lightning.report.collate import collect
     from nl_lightning.report.html import write_html
-    from nl_lightning.report.index import write_index
+    from nl_lightning.report.index import places, write_index
     from nl_lightning.report.render import write_tables
 
+    with overwriting(overwrite):
+        places(results)  # known before anything is trained
     failed, found = 0, []
     for name in paper_tables():
         study = load_study(find_study(name))

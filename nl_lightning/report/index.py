@@ -11,24 +11,34 @@ from nl_lightning.report import claim_words, words
 from nl_lightning.report.claims import Report
 from nl_lightning.report.html import environment, table_figure
 from nl_lightning.report.render import markdown, markdown_table
-from nl_lightning.study.files import write_output
+from nl_lightning.study.files import MARK, refuse_foreign, write_output
 
 TITLE = "Every table: measured, and reported"
 
 
+def places(results: Path) -> list[Path]:
+    """Where the page is. UserError if somebody else's files are there."""
+    files = [results / "tables" / f"index.{kind}" for kind in ("md", "html")]
+    refuse_foreign(files)
+    return files
+
+
 def write_index(reports: Sequence[Report], results: Path) -> list[Path]:
     """Write ``<results>/tables/index.md`` and ``index.html``, and return where; the same content is left alone."""
-    files = {results / "tables" / f"index.{kind}": text for kind, text in index(reports).items()}
-    for path, text in files.items():
+    files = places(results)
+    for path, text in zip(files, index(reports).values(), strict=True):
         write_output(path, text)
-    return list(files)
+    return files
 
 
 def index(reports: Sequence[Report]) -> dict[str, str]:
     """The page of these studies, as ``md`` and as ``html``."""
     studies = [_study(one) for one in reports]
-    text = environment().get_template("index.html.j2").render(studies=studies, words=words, title=TITLE)
-    return {"md": "\n\n".join([f"# {TITLE}", *map(_markdown, studies)]) + "\n", "html": f"{text}\n"}
+    text = environment().get_template("index.html.j2").render(studies=studies, words=words, title=TITLE, mark=MARK)
+    return {
+        "md": "\n\n".join([f"# {TITLE}", *map(_markdown, studies), f"This page was {MARK}."]) + "\n",
+        "html": f"{text}\n",
+    }
 
 
 def _study(report: Report) -> dict[str, Any]:

@@ -66,6 +66,25 @@ def test_what_one_study_lacks_stops_no_other(
     assert (tmp_path / "tables" / "index.html").is_file()
 
 
+def test_the_page_takes_the_place_of_its_own_and_of_nobody_elses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(results, "paper_tables", lambda: ["table4"])
+    pages = [tmp_path / "tables" / f"index.{kind}" for kind in ("md", "html")]
+    assert main(["tables", "--results", str(tmp_path)]) == 0
+    for page in pages:
+        now = page.read_text()
+        page.write_text(now.replace("Charades", "of before"))
+        assert main(["tables", "--results", str(tmp_path)]) == 0
+        assert page.read_text() == now
+        page.write_text("somebody's own")
+        assert main(["tables", "--results", str(tmp_path)]) == 2
+        assert f"{page.name} is there already, and nl-lightning didn't write it" in capsys.readouterr().err
+        assert page.read_text() == "somebody's own"
+        assert main(["tables", "--results", str(tmp_path), "--overwrite"]) == 0
+        assert page.read_text() == now
+
+
 def test_what_a_study_says_is_only_text(tmp_path: Path) -> None:
     study, recipe = Selected("table4", results=tmp_path).load()
     study = dataclasses.replace(study, title='<script>alert("x")</script>')
