@@ -8,7 +8,7 @@ from nl_lightning.cli.output import print_lines, show, working, write_tables_of
 from nl_lightning.cli.parsing import SEVERAL, number, whole
 from nl_lightning.cli.studies import MY_RESULTS, OfStudy, Seeds, Selected, Workers, run
 from nl_lightning.errors import UserError, from_extra, say, terminal, visible
-from nl_lightning.study.files import overwriting
+from nl_lightning.study.files import overwriting, refuse_foreign
 from nl_lightning.study.finding import find_study, paper_tables
 from nl_lightning.study.loading import load_study
 from nl_lightning.study.recipe import Recipe
@@ -110,7 +110,7 @@ def tables(
     from nl_lightning.report.render import write_tables
 
     with overwriting(overwrite):
-        places(results)  # known before anything is trained
+        refuse_foreign(places(results))  # known before anything is trained
     failed, found = 0, []
     for name in paper_tables():
         study = load_study(find_study(name))

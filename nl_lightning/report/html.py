@@ -91,6 +91,7 @@ def page(report: Report) -> str:
         environment()
         .get_template("report.html.j2")
         .render(
+            title=report.runs.study.title,
             report=report,
             study=report.runs.study,
             metric=report.runs.study.metric,

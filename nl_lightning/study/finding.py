@@ -17,7 +17,7 @@ def experiments_folders() -> list[Path]:
 
 def paper_tables() -> list[str]:
     """The names of the studies that are a table of a paper: ``table2`` and so on, here and in the package."""
-    files = [file for folder in experiments_folders() for file in folder.glob("table*.yaml")]
+    files = [file for folder in experiments_folders() for file in folder.glob("table[0-9]*.yaml")]
     return sorted({file.stem for file in files}, key=lambda name: (len(name), name))
 
 

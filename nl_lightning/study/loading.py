@@ -152,8 +152,9 @@ class _Metric:
             label = label or name.removeprefix(LOGGED)
             unit = f", in {self.unit}" if self.unit else ""
             meaning = f"{label} is {name} as the module logs it{unit}; {self.better} is better"
-            unit, sort = self.unit or "", (False, self.better)
-            return Metric(name, label, meaning, beside, *sort, unit, decimals, self.scale, self.item)
+            return Metric(
+                name, label, meaning, beside, False, self.better, self.unit or "", decimals, self.scale, self.item
+            )
 
         labels = self.beside if isinstance(self.beside, dict) else dict.fromkeys(self.beside)
         return of(self.name, self.label, tuple(of(*each) for each in labels.items()))

@@ -97,3 +97,11 @@ def test_recipes_for_cpu_cores_are_those_of_a_cpu() -> None:
     for name in paper_tables():
         recipe = load_study(find_study(name)).cpu_recipe
         assert recipe is None or OfStudy(name, recipe=recipe).load()[1].config["trainer"]["accelerator"] == "cpu"
+
+
+def test_tables_are_studies_called_table_and_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("experiments").mkdir()
+    for name in ("tablecloth", "table10"):
+        Path("experiments", f"{name}.yaml").touch()
+    assert paper_tables() == ["table2", "table3", "table4", "table5", "table6", "table10"]
