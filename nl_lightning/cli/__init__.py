@@ -15,7 +15,7 @@ from nl_lightning.errors import STOP, Stopped, mistake, say, stop_on_signals
 SECONDS_TO_STOP = 28.0
 """A command that is told to stop has ended after so many seconds, whatever it was doing."""
 GOES_ON = {
-    **dict.fromkeys(("run", "data"), "; the same command goes on from here"),
+    **dict.fromkeys(("run", "tables", "data"), "; the same command goes on from here"),
     **dict.fromkeys(("fit", "validate", "test"), "; the same command begins again"),
 }
 """What comes after a command was stopped; the others begin anew."""

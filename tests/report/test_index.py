@@ -66,6 +66,17 @@ def test_what_one_study_lacks_stops_no_other(
     assert (tmp_path / "tables" / "index.html").is_file()
 
 
+def test_a_command_that_is_stopped_says_that_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(of: Selected, workers: int) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(results, "run", stopped)
+    assert main(["tables", "--results", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "nl-lightning: stopped; the same command goes on from here\n"
+
+
 def test_the_page_takes_the_place_of_its_own_and_of_nobody_elses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
