@@ -44,6 +44,7 @@ class GeneratedSet:
     name: ClassVar[str]  # as messages have it
     version: ClassVar[int]  # raise it whenever the same specification gives other pixels: old copies are then refused
     seeds: ClassVar[dict[str, int]]  # of the splits
+    later: ClassVar[tuple[str, ...]] = ()  # settings that older copies lack; where 0 or False, the file says nothing
 
     train: int = 2000
     val: int = 600
@@ -121,7 +122,8 @@ class GeneratedSet:
         Raises:
             UserError: `root` holds another specification or files that this function did not write.
         """
-        marker = json.dumps({"version": self.version, "seeds": self.seeds, **dataclasses.asdict(self)}, indent=2) + "\n"
+        said = {name: value for name, value in dataclasses.asdict(self).items() if value or name not in self.later}
+        marker = json.dumps({"version": self.version, "seeds": self.seeds, **said}, indent=2) + "\n"
         done, begun = root / "spec.json", root / "spec.unfinished.json"
         for path in (done, begun):
             if os.path.lexists(path) and not (path.is_file() and path.read_bytes() == marker.encode()):

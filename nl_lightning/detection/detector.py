@@ -17,6 +17,7 @@ from nl_lightning.detection.coco import Batch, CocoData
 from nl_lightning.detection.network import Size, detector_network, load_start
 from nl_lightning.detection.precision import AveragePrecision, Kind, contributions
 from nl_lightning.errors import UserError
+from nl_lightning.models.conventions import ControlConfig
 from nl_lightning.train.optimization import Schedule, optimize
 
 
@@ -39,6 +40,7 @@ class Detector(L.LightningModule):
         frozen_bn: keep BN as the start weights have it.
         trainable_layers: of conv1 and four stages, the last so many learn.
         settings: others of torchvision's ``MaskRCNN`` or ``KeypointRCNN``, such as ``min_size``.
+        control: what the backbone has in the place of a block, to see what that buys.
         start: a file of torchvision's weights, of its ResNet (``resnet50-*.pth``) or of a detector. ``{depth}`` in it
             stands for the depth.
         optimizer: any optimiser of torch.
@@ -58,6 +60,7 @@ class Detector(L.LightningModule):
         frozen_bn: bool = True,
         trainable_layers: int = 3,
         settings: dict[str, Any] | None = None,
+        control: ControlConfig | None = None,
         start: str | None = None,
         optimizer: OptimizerCallable = coco_sgd,
         schedule: Schedule = Schedule(milestones=(60_000, 80_000)),  # noqa: B008 - frozen
@@ -68,7 +71,7 @@ class Detector(L.LightningModule):
             raise UserError(f"model.sigmas: OKS needs one for each of the {num_keypoints} keypoints")
         if sigmas is not None and len(sigmas) != num_keypoints:
             raise UserError(f"model.sigmas: expected {num_keypoints}, one a keypoint, got {len(sigmas)}")
-        blocks = (backbone_block, head_blocks, size, frozen_bn, trainable_layers, settings)
+        blocks = (backbone_block, head_blocks, size, frozen_bn, trainable_layers, settings, control)
         self.net = detector_network(depth, num_classes, num_keypoints, *blocks)
         if start is not None:
             load_start(self.net, Path(start.replace("{depth}", str(depth))))

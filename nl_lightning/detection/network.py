@@ -24,9 +24,11 @@ from torchvision.models.resnet import Bottleneck, ResNet
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from nl_lightning.errors import UserError, nearest
-from nl_lightning.models.conventions import BLOCKS, STAGES
+from nl_lightning.models.controls import stand_in
+from nl_lightning.models.conventions import BLOCKS, STAGES, ControlConfig, Conventions
 from nl_lightning.models.initial import drawn_by_name
 from nl_lightning.models.insert import insert_non_local
+from nl_lightning.models.resnet import Bottleneck as ResidualBlock
 from nl_lightning.weights.file import some
 from nl_lightning.weights.safe import read_torch
 
@@ -71,6 +73,7 @@ def detector_network(
     frozen_bn: bool = True,
     trainable_layers: int = 3,
     settings: Mapping[str, Any] | None = None,
+    control: ControlConfig | None = None,
 ) -> FasterRCNN:
     """Mask R-CNN, or Keypoint R-CNN, with weights drawn from torch's seed and each tensor's name.
 
@@ -84,12 +87,17 @@ def detector_network(
         frozen_bn: keep BN as the start weights have it.
         trainable_layers: of conv1 and four stages, the last so many learn.
         settings: any others of torchvision's ``MaskRCNN`` or ``KeypointRCNN``, such as ``min_size``.
+        control: what the backbone has in the place of a block, as the networks of Table 1 have it.
 
     Raises:
         UserError: a setting is unknown or wrong, or blocks are asked for in a head that isn't there.
     """
     if head_blocks and not num_keypoints:
         raise UserError("head_blocks: they are in the keypoint head; set num_keypoints, or leave them out")
+    if control is not None:
+        control.check(depth, backbone_block)
+        if not control.placed:
+            raise UserError(f"control: {control.kind} is of networks that classify; expected one that has a placement")
     kind = KeypointRCNN if num_keypoints else MaskRCNN
     known = [*inspect.signature(kind.__init__).parameters, *inspect.signature(FasterRCNN.__init__).parameters]
     known = sorted(
@@ -128,11 +136,33 @@ def detector_network(
             raise UserError(f"settings: {' '.join(str(error).split())[:300]}") from error
         if backbone_block:
             insert_non_local(net, f"backbone.body.layer3.{BLOCKS[depth][STAGES.index('res4')] - 2}")
+        if control is not None:
+            _put_control(net.backbone.body, control)
         if head_blocks:
             insert_non_local(net.roi_heads.keypoint_head, HEAD_LAYERS, example=torch.zeros(1, size.channels, 14, 14))
         return net
 
     return drawn_by_name(make, torch.initial_seed())
+
+
+class _OneFrame(nn.Module):
+    """A control for clips, on maps (N, C, H, W)."""
+
+    def __init__(self, control: nn.Module) -> None:
+        super().__init__()
+        self.control = control
+
+    def forward(self, x: Tensor) -> Tensor:
+        z: Tensor = self.control(x[:, :, None])
+        return z[:, :, 0]
+
+
+def _put_control(body: nn.Module, control: ControlConfig) -> None:
+    """Put a control where a non-local block would be, after each residual block that its placement names."""
+    for stage, places in control.placement.items():
+        for name in (f"layer{STAGES.index(stage) + 1}.{after}" for after in places):
+            layer: Any = insert_non_local(body, name).get_submodule(name)
+            layer.non_local = _OneFrame(stand_in(control, layer.conv3.out_channels, Conventions().rules, ResidualBlock))
 
 
 def _narrow(width: float) -> Any:

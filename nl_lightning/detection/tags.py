@@ -32,6 +32,7 @@ Mask = npt.NDArray[np.bool_]  # (H, W)
 TINT = (60, 60, 60)  # RGB of the background
 APART = 100.0  # least difference of the two hues in degrees
 DISC, TAG, END, BAR = 9.0, 8.0, 6.0, 13.0  # radii; half the length of a bar between the middles of its ends (pixels)
+GREY = 140  # as bright as the hues
 GAP = 3.0  # least distance of two objects in pixels
 DISCS = ("triangle", "cross", "disc_of_triangle", "disc_of_cross")
 KEYPOINTS = ("triangle_end", "middle", "cross_end")
@@ -57,11 +58,13 @@ class Tags(GeneratedSet):
         size: height and width of a picture.
         keypoints: bars with keypoints, not discs with masks.
         hues: of so many evenly spaced ones, the two of a picture differ; 0: any hues.
+        grey: both tags are grey, a control: nothing in a picture tells which disc or end is which.
     """
 
     name: ClassVar[str] = "tags"
     version: ClassVar[int] = 2
     seeds: ClassVar[dict[str, int]] = {"train": 31, "val": 32, "test": 34}
+    later: ClassVar[tuple[str, ...]] = ("grey",)
 
     train: int = 4000
     val: int = 300
@@ -70,6 +73,7 @@ class Tags(GeneratedSet):
     size: int = 96
     keypoints: bool = False
     hues: int = 0
+    grey: bool = False
 
     def __post_init__(self) -> None:
         """Raise UserError for numbers beyond reason, and pictures without room for four objects."""
@@ -133,7 +137,7 @@ class Tags(GeneratedSet):
         objects: list[Object] = []
         for kind, (cy, cx) in enumerate(tags):  # the triangle, the cross
             mask = (_triangle, _cross)[kind](y - cy, x - cx)
-            picture[mask] = colour_of(hues[kind ^ swapped])
+            picture[mask] = GREY if self.grey else colour_of(hues[kind ^ swapped])
             objects.append(Object(kind + 1, mask))
         if self.keypoints:
             objects = [
@@ -199,7 +203,7 @@ def _bar(
     along = (y - cy) * np.sin(turn) + (x - cx) * np.cos(turn)
     across = (x - cx) * np.sin(turn) - (y - cy) * np.cos(turn)
     mask: Mask = (abs(along) <= BAR) & (abs(across) <= 2)
-    picture[mask] = 140
+    picture[mask] = GREY
     ends = [(cy + sign * step[0], cx + sign * step[1]) for sign in (-1, 1)]
     for (ey, ex), hue in zip(ends, hues, strict=True):
         end = (y - ey) ** 2 + (x - ex) ** 2 <= END**2

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nl_lightning.models.conventions import STAGES, ControlConfig
+from nl_lightning.models.conventions import STAGES, ControlConfig, Rules
 
 
 class Context(nn.Module):
@@ -85,16 +85,18 @@ def put_control(net: Any, control: ControlConfig, residual: Callable[..., Any]) 
         stage = getattr(net, name)
         for after in sorted(places):
             channels = stage.blocks[after].conv3.out_channels
-            hidden = control.channels(channels)
-            if control.kind == "residual":
-                rules = net.config.conventions.rules
-                rules = replace(rules, residual_gamma=rules.nonlocal_gamma)  # starts as the blocks do
-                block = residual(channels, hidden, channels, 1, "none", rules)
-                for conv in (block.conv1, block.conv2, block.conv3):
-                    nn.init.kaiming_normal_(conv.weight, mode="fan_out")
-            else:
-                block = Context(channels, hidden, attends=control.kind == "query_independent")
-            stage.non_local[str(after)] = block
+            stage.non_local[str(after)] = stand_in(control, channels, net.config.conventions.rules, residual)
+
+
+def stand_in(control: ControlConfig, channels: int, rules: Rules, residual: Callable[..., Any]) -> Any:
+    """What stands in the place of a non-local block for maps of so many channels; `residual` makes a residual block."""
+    hidden = control.channels(channels)
+    if control.kind != "residual":
+        return Context(channels, hidden, attends=control.kind == "query_independent")
+    block = residual(channels, hidden, channels, 1, "none", replace(rules, residual_gamma=rules.nonlocal_gamma))
+    for conv in (block.conv1, block.conv2, block.conv3):
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out")
+    return block  # starts as the identity, as the blocks do
 
 
 def _see_pixels(net: Any, hidden: int) -> None:

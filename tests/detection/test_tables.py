@@ -37,7 +37,14 @@ def test_reported_is_what_the_paper_reports(study: str) -> None:
 
 @pytest.mark.parametrize(
     ("study", "recipe"),
-    [("table5", "coco"), ("table5", "tags"), ("table6", "coco_keypoints"), ("table6", "tags_keypoints")],
+    [
+        ("table5", "coco"),
+        ("table5", "tags"),
+        ("table6", "coco_keypoints"),
+        ("table6", "tags_keypoints"),
+        ("controls_objects", "tags"),
+        ("controls_keypoints", "tags_keypoints"),
+    ],
 )
 def test_every_variant_builds(study: str, recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nl_lightning.detection.detector.load_start", lambda net, path: [])  # no such files here
@@ -51,7 +58,9 @@ def test_every_variant_builds(study: str, recipe: str, monkeypatch: pytest.Monke
         assert isinstance(made["data"], CocoData)
         assert made["data"].keypoints == bool(made["model"].num_keypoints)
         names = [name for name, _ in made["model"].net.named_modules() if name.endswith(".non_local")]
-        assert len(names) == int(name[-1] if "_nl" in name else 0)
+        placed = name.removesuffix("_grey")
+        assert len(names) == (int(placed[-1]) if placed[-1].isdigit() and placed.count("_") > 1 else 0)
+        assert made["data"].tags is None or made["data"].tags.grey == name.endswith("_grey")
         depth = sum(
             part.startswith("backbone.body.layer3.") and part.count(".") == 3
             for part, _ in made["model"].net.named_modules()

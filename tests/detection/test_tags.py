@@ -37,6 +37,27 @@ def test_the_twin_differs_in_the_tags_alone(keypoints: bool) -> None:
     assert len(tags.scene("train", 0)[1]) == 4
 
 
+@pytest.mark.parametrize("keypoints", [False, True])
+def test_grey_tags_tell_nothing(keypoints: bool) -> None:
+    """Twins are one picture, with two truths."""
+    spec = Tags(keypoints=keypoints, grey=True)
+    for i in range(3):
+        (picture, objects), (twin, swapped) = (spec.scene("test", i, twin) for twin in (False, True))
+        assert np.array_equal(picture, twin)
+        assert [one.category for one in objects] != [one.category for one in swapped] or keypoints
+        coloured, same = Tags(keypoints=keypoints).scene("test", i)
+        assert [one[::2] for one in same] == [one[::2] for one in objects]
+        assert 0 < (picture != coloured).any(axis=2).sum() < 2 * 200  # two tags of fewer pixels
+
+
+def test_a_set_from_before_a_setting_came_is_the_same_set(tmp_path: Path) -> None:
+    spec = Tags(train=1, val=1, test=1)
+    spec.generate(tmp_path)
+    assert "grey" not in json.loads((tmp_path / "spec.json").read_text())
+    with pytest.raises(UserError, match="is of another tags set than the one asked for"):
+        Tags(train=1, val=1, test=1, grey=True).generate(tmp_path)
+
+
 def test_both_of_a_twin_are_as_likely() -> None:
     spec = Tags()
     first = [spec.scene("test", i)[1][2].category for i in range(60)]
