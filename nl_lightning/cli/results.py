@@ -117,6 +117,7 @@ def tables(
         of = Selected(name, recipe=study.cpu_recipe, results=results, seed=seed)
         if study.cpu_recipe is not None and not report_only:
             try:
+                print_lines(f"{name}: {study.title}")  # whose runs and bar follow
                 failed = max(failed, run(of, workers=workers))
             except UserError as error:  # such as an extra that isn't installed; the other studies are run all the same
                 say(f"{name}: {error}")

@@ -246,7 +246,8 @@ def _panels(report: Report) -> dict[str, Any] | None:
         lines += [("above", part, line) for part, line in curve.items()]
         panels.append({"name": name, "baseline": baseline, "lines": lines})
     across = Axis(0.0, float(max(step for step, _ in points)), 34, 184)
-    return {"x": across, "y": Axis(0.0, 1.05 * max(error for _, error in points), 104, 6), "panels": panels}
+    up = Axis(0.0, 1.05 * max(error for _, error in points), 104, 6)
+    return {"x": across, "y": up, "panels": panels, "training": any("train" in one for one in curves.values())}
 
 
 def _curves(record: Record, metric: Metric) -> dict[str, list[tuple[float, float]]]:
