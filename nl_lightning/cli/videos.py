@@ -269,11 +269,14 @@ def data_check(of: DataSet, *, hash: bool = False, out: Path | None = None, comp
     return 0
 
 
-def data_prepare(of: DataSet, *, out: Path, overwrite: bool = False) -> int:
-    """Copy a data set at short side 256, with a key frame every 16 frames, so that it decodes fast.
+def data_prepare(
+    of: DataSet, *, out: Path, short_side: Annotated[int, whole(2, 10_000)] = 256, overwrite: bool = False
+) -> int:
+    """Copy a data set at a small size, with a key frame every 16 frames, so that it decodes fast.
 
     Args:
-        out: folder where the copy goes.
+        out: folder where the copy goes. Give each size a folder of its own.
+        short_side: of the copies, in pixels. Nothing is enlarged.
         overwrite: replace files there that nl-lightning didn't write.
     """
     with working("reading the lists"):
@@ -282,7 +285,7 @@ def data_prepare(of: DataSet, *, out: Path, overwrite: bool = False) -> int:
         data = of.load()
     lists = [name for name in data.lists.values() if name is not None]
     with overwriting(overwrite):
-        made = copy_data_set(data.splits(), lists, data.root, out, of.workers)
+        made = copy_data_set(data.splits(), lists, data.root, out, of.workers, short_side)
     print_lines(*(f"{visible(error)} (copied as it is: {visible(name)})" for name, error in made.as_they_are.items()))
     print_lines(
         f"{made.made} videos copied, {made.there} were there, {len(made.as_they_are)} copied as they are, "

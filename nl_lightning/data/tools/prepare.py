@@ -1,7 +1,7 @@
 """``nl-lightning data prepare``: a copy of a data set that decodes several times faster.
 
 Decoding a clip means decoding from the last key frame on, at the full size of the picture. The copy has a short side of
-256 (the paper's test size; never enlarged), a key frame every 16 frames, and H.264 without what costs a decoder most
+256 or as given (256 is the paper's test size; never enlarged), a key frame every 16 frames, and H.264 without what costs a decoder most
 (x264's ``fastdecode``). Every copy has all frames that a player shows of its original, at their times: the same indices
 are the same moments. They are turned and mirrored; the shape of pixels is passed on. Pixels differ by the scaling and
 by what the encoder loses.
@@ -49,11 +49,11 @@ class Prepared:
 
 
 def copy_data_set(
-    splits: Mapping[str, VideoList], lists: Iterable[str], root: Path, folder: Path, workers: int
+    splits: Mapping[str, VideoList], lists: Iterable[str], root: Path, folder: Path, workers: int, side: int = SHORT_SIDE
 ) -> Prepared:
     """Copy the videos of all splits, `workers` at a time, and what lists them, from `root` to `folder`.
 
-    `lists` are names of list files or folders of them, below `root`.
+    `side` is the short side of the copies, in pixels. `lists` are names of list files or folders of them, below `root`.
 
     Raises:
         UserError: a video lies outside of `root`, `folder` has files that this command didn't write, another process is
@@ -73,12 +73,12 @@ def copy_data_set(
         for target, content in texts.items():
             write_output(target, content)
         failed = {}
-        requests = [(root / name, folder / name) for name in left]
+        requests = [(root / name, folder / name, side) for name in left]
         with bars() as bar:
             copies = by_helpers(f"{__name__}.copy_video", requests, workers, SECONDS)
             for place, error in bar.track(copies, len(left), description="copying"):
                 if error is not None:
-                    source, target = requests[place]
+                    source, target, _ = requests[place]
                     with whole_file(target) as part:
                         shutil.copy2(source, part)
                     failed[left[place]] = str(error)
@@ -99,13 +99,13 @@ def _is_made(source: Path, target: Path) -> bool:
     return target.exists() and int(target.stat().st_mtime) == int(source.stat().st_mtime)
 
 
-def copy_video(source: Path, target: Path) -> None:
+def copy_video(source: Path, target: Path, side: int = SHORT_SIDE) -> None:
     """Write the copy of one video. DecodeError if it can't be read, or the copy has other frames."""
     version, index, copied = source.stat(), index_of(source), 0
     try:
         screen = Screen(source)
         for pictures in sources(source, np.arange(index.count), index, screen):
-            content = _encoded(source, index, pictures, screen)
+            content = _encoded(source, index, pictures, screen, side)
             copied = _count(content)
             if copied == index.count:
                 break
@@ -117,7 +117,7 @@ def copy_video(source: Path, target: Path) -> None:
     os.utime(target, ns=(version.st_atime_ns, version.st_mtime_ns))
 
 
-def _encoded(source: Path, index: Index, pictures: Pictures, screen: Screen) -> bytes:
+def _encoded(source: Path, index: Index, pictures: Pictures, screen: Screen, side: int) -> bytes:
     """The copy as MP4. Pictures go through RGB, so that no matrix or range of colours has to be passed on."""
     with av.open(url(source)) as old:
         stream = video_stream(old)
@@ -133,7 +133,7 @@ def _encoded(source: Path, index: Index, pictures: Pictures, screen: Screen) -> 
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             if not sized:
                 sized = True
-                copy.height, copy.width = copied_size(frame.height, frame.width)
+                copy.height, copy.width = copied_size(frame.height, frame.width, side)
                 if aspect := screen.pixel_aspect:
                     scaled = aspect * Fraction(frame.width * copy.height, frame.height * copy.width)
                     copy.codec_context.sample_aspect_ratio = scaled.limit_denominator(4096)
@@ -145,11 +145,11 @@ def _encoded(source: Path, index: Index, pictures: Pictures, screen: Screen) -> 
     return file.getvalue()
 
 
-def copied_size(height: int, width: int) -> tuple[int, int]:
-    """Height and width of a copy: short side 256 or less, even, as 4:2:0 wants it."""
+def copied_size(height: int, width: int, side: int = SHORT_SIDE) -> tuple[int, int]:
+    """Height and width of a copy: short side `side` or less, even, as 4:2:0 wants it."""
     short = min(height, width)
-    if short > SHORT_SIDE:  # as in sampling.resized, without importing torch into every helper
-        height, width = height * SHORT_SIDE // short, width * SHORT_SIDE // short
+    if short > side:  # as in sampling.resized, without importing torch into every helper
+        height, width = height * side // short, width * side // short
     return max(2, height - height % 2), max(2, width - width % 2)
 
 
