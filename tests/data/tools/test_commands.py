@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny_study import write_tiny_study
 
@@ -33,7 +34,7 @@ def test_prepare_and_shards(folder: Path, capsys: pytest.CaptureFixture[str]) ->
         file = folder / "videos" / f"{split}.txt"
         file.write_text("".join(file.read_text().splitlines(keepends=True)[:3]))
     recipe, copy, packed = str(folder / "tiny.yaml"), folder / "copy", folder / "packed"
-    assert main(["data", "prepare", recipe, "--workers", "1", "--out", str(copy)]) == 0
+    assert main(["data", "prepare", recipe, "--workers", "1", "--out", str(copy), "--short-side", "24"]) == 0
     assert f"9 videos copied, 0 were there, 0 copied as they are, 0 absent; train with --data.root={copy}" in (
         capsys.readouterr().out
     )
@@ -49,6 +50,7 @@ def test_prepare_and_shards(folder: Path, capsys: pytest.CaptureFixture[str]) ->
         assert data.listed("test") == original.listed("test")
         video = data.videos("train").paths[0]
         assert data.files.num_frames(video) == 32
+        assert data.files.frames(video, np.arange(1)).shape == (1, 24, 24, 3)
 
 
 def test_a_mistake_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

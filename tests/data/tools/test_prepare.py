@@ -79,6 +79,7 @@ def test_pauses_stay(tmp_path: Path) -> None:
 )
 def test_sizes_are_even_and_never_larger(size: tuple[int, int], expected: tuple[int, int]) -> None:
     assert copied_size(*size) == expected
+    assert copied_size(256, 520, 80) == (80, 162)
 
 
 @pytest.fixture
