@@ -1,8 +1,8 @@
 """How much of a set of videos one thumbnail tells: ``python -m benchmarks.thumbnails RECIPE [--root FOLDER]``.
 
-The control for real videos: clips of one place look alike, whatever happens in them. Of each video only the middle frame
-is seen, at 24 x 14 pixels. A video gets the label of the training video whose thumbnail is nearest. For a folder of your
-own videos, RECIPE is ``folder``. A network that is no better than this may know nothing but the places.
+The control for real videos: clips of one place look alike, whatever happens in them. Of each video only the middle
+frame is seen, at 24 x 14 pixels. A video gets the label of the training video whose thumbnail is nearest. For a folder
+of your own videos, RECIPE is ``folder``. A network that is no better than this may know nothing but the places.
 """
 
 import argparse

@@ -1,10 +1,10 @@
 """``nl-lightning data prepare``: a copy of a data set that decodes several times faster.
 
 Decoding a clip means decoding from the last key frame on, at the full size of the picture. The copy has a short side of
-256 or as given (256 is the paper's test size; never enlarged), a key frame every 16 frames, and H.264 without what costs a decoder most
-(x264's ``fastdecode``). Every copy has all frames that a player shows of its original, at their times: the same indices
-are the same moments. They are turned and mirrored; the shape of pixels is passed on. Pixels differ by the scaling and
-by what the encoder loses.
+256, the paper's test size, or another that was asked for (never enlarged), a key frame every 16 frames, and H.264
+without what costs a decoder most (x264's ``fastdecode``). Every copy has all frames that a player shows of its
+original, at their times: the same indices are the same moments. They are turned and mirrored; the shape of pixels is
+passed on. Pixels differ by the scaling and by what the encoder loses.
 
 A copy keeps its original's name, whatever the suffix, so that the lists of the data set are right for the copy as well.
 Content tells a decoder what it is. A repeated command knows what is done by the time of change of the original, which
@@ -31,7 +31,6 @@ from nl_lightning.errors import UserError, bars
 from nl_lightning.study.files import MARK, refuse_foreign, whole_file, write_atomically, write_output
 from nl_lightning.study.lock import alone
 
-SHORT_SIDE = 256
 KEY_EVERY = 16
 X264 = {"preset": "veryfast", "tune": "fastdecode", "crf": "23", "threads": "1", "g": str(KEY_EVERY)}
 LISTS = {".txt", ".csv", ".json", ".yaml", ".yml"}  # suffixes of what lists and describes videos
@@ -49,7 +48,7 @@ class Prepared:
 
 
 def copy_data_set(
-    splits: Mapping[str, VideoList], lists: Iterable[str], root: Path, folder: Path, workers: int, side: int = SHORT_SIDE
+    splits: Mapping[str, VideoList], lists: Iterable[str], root: Path, folder: Path, workers: int, side: int = 256
 ) -> Prepared:
     """Copy the videos of all splits, `workers` at a time, and what lists them, from `root` to `folder`.
 
@@ -99,7 +98,7 @@ def _is_made(source: Path, target: Path) -> bool:
     return target.exists() and int(target.stat().st_mtime) == int(source.stat().st_mtime)
 
 
-def copy_video(source: Path, target: Path, side: int = SHORT_SIDE) -> None:
+def copy_video(source: Path, target: Path, side: int = 256) -> None:
     """Write the copy of one video. DecodeError if it can't be read, or the copy has other frames."""
     version, index, copied = source.stat(), index_of(source), 0
     try:
@@ -145,7 +144,7 @@ def _encoded(source: Path, index: Index, pictures: Pictures, screen: Screen, sid
     return file.getvalue()
 
 
-def copied_size(height: int, width: int, side: int = SHORT_SIDE) -> tuple[int, int]:
+def copied_size(height: int, width: int, side: int = 256) -> tuple[int, int]:
     """Height and width of a copy: short side `side` or less, even, as 4:2:0 wants it."""
     short = min(height, width)
     if short > side:  # as in sampling.resized, without importing torch into every helper
