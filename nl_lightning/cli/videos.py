@@ -87,11 +87,10 @@ def weights_publish(which: Selected, *, out: Path = Path("results/weights"), ove
         from nl_lightning.train.publishing import blocks_of, publish
 
         files = [publish(run, out / recipe.name) for run in runs]
-        names = [run.variant.name for run in runs]
-        records = [one for one in load_records(which.results, recipe.name)[0] if one.variant in names]
-        by_variant = {name: [one for one in records if one.variant == name] for name in names}
+        names, seed = [run.variant.name for run in runs], runs[0].seed
+        of_seed = {one.variant: one for one in load_records(which.results, recipe.name)[0] if one.seed == seed}
         blocks = {name: blocks_of(file) for name, file in zip(names, files, strict=True)}
-        page = card(study, recipe.name, by_variant, runs[0].seed, blocks)
+        page = card(study, recipe.name, {name: of_seed[name] for name in names}, seed, blocks)
         write_output(out / recipe.name / "README.md", page.encode())
     print_lines(f"{len(files)} networks and their card are in {out / recipe.name}")
     return 0

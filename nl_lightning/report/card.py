@@ -43,14 +43,14 @@ listed have no block.
 ## Data and protocol
 
 - Recipe: [`{recipe}`](../../../experiments/recipes/{recipe}.yaml). Its header says what was chosen, and how.
-- Each network was tested on {videos} videos, {views} view{s} each. The test split chose nothing.
+- Each network was tested on {videos} videos, {views} view{s} each.
 - Content of the splits: {content}.
 - Code: {commits}. Machine: {machines}.
 
 ## Numbers
 
-Percent of the test videos, with 95 % intervals over videos. Another training may differ by more: *all seeds* says how
-far the committed ones lie apart.
+Percent of the test videos, with 95 % intervals over videos. Another training may differ by more: the study's tables
+have all seeds.
 
 {table}
 
@@ -61,7 +61,7 @@ The last column is the beginning of a hash of all tensors. The record of the run
 def card(
     study: Study,
     recipe: str,
-    records: Mapping[str, Sequence[Record]],
+    records: Mapping[str, Record],
     seed: int,
     blocks: Mapping[str, Sequence[tuple[str, str, str]]],
 ) -> str:
@@ -69,41 +69,39 @@ def card(
 
     Args:
         study, recipe: what they are of.
-        records: all seeds of each published variant; the one of `seed` is the network that is published.
+        records: of each published variant, of `seed`.
         seed: whose networks they are.
         blocks: of each: size of the map, names of the blocks on it, what they sum over.
     """
-    shown = {name: next(one for one in of if one.seed == seed) for name, of in records.items()}
-    first = next(iter(shown.values()))
-    groups = list(dict.fromkeys(group for one in shown.values() for group in one.top1_by_group))
+    first = next(iter(records.values()))
+    groups = list(dict.fromkeys(group for one in records.values() for group in one.top1_by_group))
     rows = [
         [
             name,
             called(study, name),
             f"{one.params:,}",
             *_scores(one, study.metric, groups),
-            _seeds(records[name], study.metric),
             _hash(one),
         ]
-        for name, one in shown.items()
+        for name, one in records.items()
     ]
-    where = [[name, *each] for name in shown for each in blocks[name]]
-    names = ["name", "network", "parameters", "score", *groups, "all seeds", "tensors"]
+    where = [[name, *each] for name in records for each in blocks[name]]
+    names = ["name", "network", "parameters", "score", *groups, "tensors"]
     views = first.num_clips * first.num_crops
-    contents = [one.evidence.content for one in shown.values() if one.evidence]
+    contents = [one.evidence.content for one in records.values() if one.evidence]
     return CARD.format(
         study=study.name,
         recipe=recipe,
-        files=len(shown),
+        files=len(records),
         seed=seed,
-        example=[*shown][-1],
+        example=[*records][-1],
         blocks=markdown_table(of_rows(["name", "map", "blocks", "sum over"], where, labels=4)),
         videos=first.videos_expected,
         views=views,
         s="" if views == 1 else "s",
         content=_all(f"{split} `{said}`" for content in contents for split, said in content.items()),
-        commits=_all(f"`{one.commit[:7]}`" for one in shown.values()),
-        machines=_all(one.machine.processor for one in shown.values() if one.machine),
+        commits=_all(f"`{one.commit[:7]}`" for one in records.values()),
+        machines=_all(one.machine.processor for one in records.values() if one.machine),
         table=markdown_table(of_rows(names, rows, labels=2)),
     )
 
@@ -117,13 +115,6 @@ def _scores(record: Record, metric: Metric, groups: Sequence[str]) -> list[str]:
     of = over_videos(record, metric)
     score = f"{record.score(metric):.1f} {interval(of.low, of.high) if of else ''}"
     return [score, *(f"{record.top1_by_group[one]:.1f}" if one in record.top1_by_group else "" for one in groups)]
-
-
-def _seeds(records: Sequence[Record], metric: Metric) -> str:
-    scores = [one.score(metric) for one in records]
-    if len(scores) == 1:
-        return "one only"
-    return f"{len(scores)}: {min(scores):.1f} to {max(scores):.1f}, mean {sum(scores) / len(scores):.1f}"
 
 
 def _hash(record: Record) -> str:

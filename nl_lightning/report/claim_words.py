@@ -18,6 +18,7 @@ from nl_lightning.report.words import (
     of_rows,
     p_value,
     points_of,
+    soft_score,
 )
 from nl_lightning.study.checks import Check, Claim, Share
 from nl_lightning.study.study import Study
@@ -230,6 +231,8 @@ def summary(report: Report) -> str:
     if any(named[word] for word in ONCE):
         item = report.runs.study.metric.item
         found.append(f"One seed decides nothing: its intervals are over {item}s only, and another training may differ.")
+    elif any(1 < part.seeds < ENOUGH_SEEDS for _, part in known):
+        found.append(f"It takes {ENOUGH_SEEDS} seeds to decide.")
     return " ".join([*found, *unplanned(report)])
 
 
@@ -268,8 +271,7 @@ def other_unit(report: Report, comparison: Comparison) -> str:
 
 def judged_by(report: Report) -> str:
     """What the points of comparisons are of, except for those that are about points of the metric."""
-    of = f" of {group}" if (group := report.runs.group()) else ""
-    return f"soft score{of}" if report.runs.soft else report.runs.study.metric.name
+    return soft_score(report.runs) if report.runs.soft else report.runs.study.metric.name
 
 
 def verdict_legend(report: Report) -> str:

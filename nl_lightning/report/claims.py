@@ -27,7 +27,7 @@ import pandas as pd
 
 from nl_lightning.report.collate import DIVERGED, UNREADABLE, Runs, Times, by_group, collate, learned, standing
 from nl_lightning.report.comparisons import ASSUMED_DISAGREEMENT, Comparison, Word, compare, compare_reported
-from nl_lightning.report.uncertainty import LEVEL, holm
+from nl_lightning.report.uncertainty import LEVEL, Difference, holm
 from nl_lightning.study.checks import Claim, Part
 from nl_lightning.study.study import Study
 
@@ -185,7 +185,8 @@ class Report:
 
     Attributes:
         rows: a line per row of the tables (:func:`~nl_lightning.report.collate.collate`).
-        lines: the same by table, a dict each, where what isn't known is None.
+        lines: the same by table, a dict each, where what isn't known is None. ``soft_gain``: the gain in soft
+            score of a row, if it is surely above zero, surely below it or neither, and that in top-1 is not so.
         groups: top-1 by group of videos, a line a variant; empty if no record has groups.
         broken: variants of which nothing counts, since their runs have diverged or their records can't be read: which.
         spread: standard deviation of one network's score over seeds, in points, from all variants that have several.
@@ -219,7 +220,8 @@ def report(runs: Runs) -> Report:
     on, rows = study.reported_on or "", collate(runs)
     lines: dict[str, list[dict[str, Any]]] = {table: [] for table in study.tables}
     for line in rows.astype(object).where(rows.notna(), None).to_dict("records"):
-        lines[line["table"]].append({str(key): value for key, value in line.items()})
+        odd = _odd_soft(runs, line["variant"], line["baseline"])
+        lines[line["table"]].append({str(key): value for key, value in line.items()} | {"soft_gain": odd})
     return Report(
         runs,
         rows,
@@ -231,6 +233,15 @@ def report(runs: Runs) -> Report:
         judge(study, compare(runs), runs.recipe.name),
         (judge(study, reported[0], on), judge(study, reported[1], on)) if known else (),
     )
+
+
+def _odd_soft(runs: Runs, variant: str | None, baseline: str | None) -> Difference | None:
+    """The gain in soft score if it says another thing than that in top-1, which wanders where a group is at chance."""
+    if not (runs.soft and variant and baseline):
+        return None
+    found = runs.combination({variant: 1, baseline: -1}, soft=True)
+    gain = runs.difference(variant, baseline)
+    return found if found and gain and found.side != gain.side else None
 
 
 def _spread(rows: pd.DataFrame, key: str) -> float | None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jinja2
 from markupsafe import Markup
 
-from nl_lightning.report import claim_words, words
+from nl_lightning.report import claim_words, provenance, words
 from nl_lightning.report.claims import Report, Verdict
 from nl_lightning.report.collate import one_line
 from nl_lightning.report.comparisons import Comparison
@@ -96,6 +96,7 @@ def page(report: Report) -> str:
             study=report.runs.study,
             metric=report.runs.study.metric,
             words=words,
+            provenance=provenance,
             claims=claim_words,
             verdicts=verdicts,
             diamonds=any(mark and mark.reported is not None for one in verdicts for mark in one["marks"]),

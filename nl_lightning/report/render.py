@@ -17,6 +17,7 @@ from nl_lightning.errors import UserError, nearest
 from nl_lightning.report import claim_words
 from nl_lightning.report.claims import Report, Verdict
 from nl_lightning.report.collate import one_line
+from nl_lightning.report.provenance import progress, provenance
 from nl_lightning.report.words import (
     HOLES,
     REPORTED,
@@ -28,8 +29,6 @@ from nl_lightning.report.words import (
     learned_legend,
     legend,
     note,
-    progress,
-    provenance,
     remarks,
     table_columns,
     title,

@@ -72,6 +72,12 @@ class Difference:
         half = half_width((1 - level) / 2, self.seed_se, self.video_se, self.seeds)
         return Interval(max(self.centre - half, -self.limit), min(self.centre + half, self.limit))
 
+    @property
+    def side(self) -> int:
+        """1 if it is surely above zero, -1 if surely below it, else 0."""
+        low, high = self.interval()
+        return int(low > 0) - int(high < 0)
+
     def p_above(self, bound: float) -> float:
         """One-sided p-value against "at most `bound`": small if the difference is surely above it."""
         return self._tail(self.centre - bound)

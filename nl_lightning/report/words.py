@@ -13,7 +13,6 @@ from nl_lightning.report.code import mixed_code, mixed_source
 from nl_lightning.report.collate import DIVERGED, REPORTED_ONLY, UNREADABLE, Runs, Times, one_line
 from nl_lightning.report.uncertainty import Difference, clopper_pearson, rank_correlation
 from nl_lightning.study.metrics import TOP1, Metric
-from nl_lightning.study.records import Record
 from nl_lightning.study.study import Study, Table
 
 # Words in the place of numbers; set in italics, so that a hole in a table isn't overlooked.
@@ -70,6 +69,11 @@ def points_of(difference: Difference, metric: Metric = TOP1, unit: str = "") -> 
     digits = next((n for n in range(metric.decimals, 4) if high - low >= 3 * 10**-n or high == low), 4)
     found = interval(low, high, digits) if difference.bounded else NO_INTERVAL
     return f"{difference.mean:+z.{digits}f}{unit} {found}"
+
+
+def soft_score(runs: Runs) -> str:
+    """The soft score by the videos that are judged."""
+    return "soft score" + (f" of {group}" if (group := runs.group()) else "")
 
 
 def gain_form(metric: Metric) -> str:
@@ -198,9 +202,11 @@ def heading(report: Report) -> str:
         return f"Recipe {recipe}." + f" {UNSAID}" * unsaid
     if study.comparable(recipe):
         return f"Recipe {recipe}, on {study.reported_on}, the data of the reported numbers."
+    gains = any(row.baseline for table in study.tables.values() for row in table.rows)
+    compare = "compare only the gains, not the accuracies" if gains else "the scores do not compare"
     return (
-        f"The reported columns are the paper's, on {study.reported_on}. This is recipe {recipe}, on other "
-        "data: compare only the gains, not the accuracies."
+        f"The reported columns are the paper's, on {study.reported_on}. This is recipe {recipe}, on other data: "
+        f"{compare}."
     )
 
 
@@ -227,6 +233,8 @@ def remarks(report: Report, table: Table) -> list[str]:
             said.append(f"gain from {line['gain_n']} of its {line['n']} {one}s, {those} that {than} has too")
         if row.baseline and line["gain_n"] and line["gain_dropped"]:
             said.append(f"gain without {counted(line['gain_dropped'], 'video')} that one of the two couldn't read")
+        if (soft := line["soft_gain"]) is not None:
+            said.append(f"by {soft_score(report.runs)} the gain is {points_of(soft)}")
         found += [f"{row.label}: {what}" for what in said if what]
     shown = [*table.variants, *(row.baseline for row in table.rows if row.baseline)]
     records = report.runs.records(shown)
@@ -281,10 +289,11 @@ def learned_legend(report: Report) -> str:
     bounds = "; ".join(
         f"{threshold:g} %, half-way from {floor:g} to {ceiling:g}" for (floor, ceiling), threshold in ways.items()
     )
+    score = "soft score" if report.runs.soft else "score"
     return (
         f"How many trainings learned a group, with the exact 95 % interval of how often one would, in percent; and the "
-        f"mean score of those that did. A group counts as learned beyond {bounds}: written down before. Groups "
-        "of which the study doesn't say when they are learned are left out."
+        f"mean {score} of those that did. A group counts as learned where its {score} is beyond {bounds}, as the study "
+        "says. Groups of which the study doesn't say when they are learned are left out."
     )
 
 
@@ -310,91 +319,3 @@ def agreement(report: Report) -> str:
         f"{correlation} The median gain is {shares[0]:.0f} % of what the baseline left to "
         f"gain (100 minus its score); of the reported ones, {shares[1]:.0f} %."
     )
-
-
-# --------------------------------------------------------------------------------------------------- provenance
-
-
-def provenance(runs: Runs) -> list[tuple[str, str]]:
-    """What a reader needs to weigh the numbers: runs, videos, views, decoder, versions, code, machine, splits, time."""
-    records, folds = runs.records(), runs.recipe.folds
-    several = "s" if len(runs.seeds) > 1 else ""
-    seeds = f"seed{several}: {', '.join(map(str, runs.seeds))}"
-    if folds > 1:
-        splits = ", ".join(str(seed % folds + 1) for seed in runs.seeds)
-        seeds += f", which {'are' if several else 'is'} the official split{several} {splits}"
-    lines = [("recipe", f"{runs.recipe.name}; {seeds}"), ("runs", progress(runs))]
-    if not records:
-        return lines
-    if runs.study.metric.own:
-        return [*lines, *_of_modules(records)]
-    videos = [f"{_several(r.videos_expected for r in records)} expected"]
-    counts = [(r.videos_present, r.videos_decodable) for r in records]
-    if not any(None in count for count in counts):
-        videos.append(_several(f"{present} present, {decodable} decodable" for present, decodable in counts))
-    scored = f"{_several(r.videos_scored for r in records)} scored"
-    unreadable = list(dict.fromkeys(name for record in records for name in record.unreadable))
-    if unreadable:
-        more = f" and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
-        scored += f"; unreadable, counted as wrong: {', '.join(unreadable[:5])}{more}"
-    known = [r.evidence.content for r in records if r.evidence and r.evidence.content]
-    contents = [", ".join(f"{split} {said}" for split, said in of.items()) for of in known]
-    stills = runs.records(runs.study.variants.keys() - set(runs.study.compared))
-    hours = [_hours(sum(getattr(r, f"{phase}_seconds") for r in records)) for phase in ("train", "test")]
-    before = _hours(sum(r.train_seconds + r.test_seconds for r in stills))
-    return [
-        *lines,
-        ("test videos", ", ".join([*videos, scored])),
-        ("views of a video (clips x crops)", _several(f"{r.num_clips} x {r.num_crops}" for r in records)),
-        ("decoder", _several(r.decoder for r in records)),
-        ("versions", _several(", ".join(map(" ".join, sorted(r.versions.items()))) for r in records)),
-        ("code", _several(map(code_of, records))),
-        ("device", _several(f"{r.device}, {r.machine.processor}" if r.machine else r.device for r in records)),
-        *([("content of the splits", _several(contents))] if contents else []),
-        (
-            "time in all",
-            f"{hours[0]} of training, {hours[1]} of testing" + (f", {before} for stills before" if stills else ""),
-        ),
-    ]
-
-
-def _of_modules(records: Sequence[Record]) -> list[tuple[str, str]]:
-    """The same of another LightningModule: what its records say."""
-    times = [_hours(sum(getattr(r, f"{phase}_seconds") for r in records)) for phase in ("train", "test")]
-    return [
-        ("module", _several(r.module for r in records)),
-        ("test items", _several(r.videos_expected or "not told" for r in records)),
-        ("versions", _several(", ".join(map(" ".join, sorted(r.versions.items()))) for r in records)),
-        ("nl-lightning", _several(map(code_of, records))),
-        ("device", _several(r.device for r in records)),
-        ("time in all", f"{times[0]} of training, {times[1]} of testing"),
-    ]
-
-
-def code_of(record: Record) -> str:
-    """The commit that a record was measured with, as it is shown; of an installed package its version."""
-    if record.commit == "unknown":
-        version = record.versions.get("nl-lightning")
-        return f"version {version}, installed (no git commit)" if version else "installed (no git commit)"
-    return record.commit[:12] + (" with uncommitted changes" if record.dirty else "")
-
-
-def progress(runs: Runs) -> str:
-    """How many runs are done, and where the others stand."""
-    counts = Counter(runs.stands(*key) for key in runs.states)
-    done = f"{counts.pop('done', 0)} of {len(runs.states)} done"
-    return ", ".join([done, *(f"{count} {name}" for name, count in sorted(counts.items()))])
-
-
-def _several(values: Iterable[object]) -> str:
-    """One value as it is; different ones with the number of runs of each."""
-    counts = Counter(map(str, values))
-    if len(counts) == 1:
-        return next(iter(counts))
-    return "; ".join(f"{value} ({counted(n, 'run')})" for value, n in counts.items())
-
-
-def _hours(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min"

@@ -11,8 +11,9 @@ from nl_lightning.report.claim_words import by_part, comparison_columns, counts,
 from nl_lightning.report.claims import Report, Verdict, judge, report
 from nl_lightning.report.collate import collect
 from nl_lightning.report.comparisons import Comparison, compare, compare_reported
+from nl_lightning.report.provenance import provenance
 from nl_lightning.report.uncertainty import Difference
-from nl_lightning.report.words import learned_columns, points_of, provenance
+from nl_lightning.report.words import learned_columns, points_of
 from nl_lightning.study.checks import Check, Claim, Part, Share
 from nl_lightning.study.evidence import Evidence
 from nl_lightning.study.finding import find_study
@@ -448,6 +449,7 @@ def test_a_look_that_was_not_planned_is_said(study: Study, recipe: Recipe, resul
     asked = replace(stating(study, BLOCK_HELPS), looks=(3, 5))
     assert "A look after 4 seeds was not planned (planned: 3, 5)" in summary(report(collect(asked, recipe, results)))
     assert "planned" not in summary(report(collect(asked, recipe, results, seeds=[0, 1, 2])))
+    assert "It takes 3 seeds to decide." in summary(report(collect(asked, recipe, results, seeds=[0, 1])))
 
 
 BLOCK_HELPS = Check("better", ("block", "plain"))

@@ -10,8 +10,9 @@ import pytest
 from nl_lightning.errors import UserError
 from nl_lightning.report.claims import report
 from nl_lightning.report.collate import collate, collect
+from nl_lightning.report.provenance import provenance
 from nl_lightning.report.render import table_markdown
-from nl_lightning.report.words import legend, note, provenance
+from nl_lightning.report.words import legend, note
 from nl_lightning.study.lock import acquire
 from nl_lightning.study.packing import pack
 from nl_lightning.study.recipe import Recipe, run_hash

@@ -182,7 +182,7 @@ def test_a_run_is_published_with_its_card(
     card = (tmp_path / "results" / "weights" / "tiny" / "README.md").read_text()
     where, row = (line for line in card.splitlines() if line.startswith("| nl "))
     assert [cell.strip() for cell in where.split("|")[2:-1]] == ["4 x 8 x 8", "res4.4", "spacetime"]
-    for said in ("NL (one)", f"{record.top1:.1f} [", record.evidence.weights, "one only", f"{record.params:,}"):
+    for said in ("NL (one)", f"{record.top1:.1f} [", record.evidence.weights, f"{record.params:,}"):
         assert said in row
     with pytest.raises(UserError, match=re.escape("no network 'ml@tiny' is published; did you mean 'nl@tiny'?")):
         nl.load_weights("ml@tiny")
