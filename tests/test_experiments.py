@@ -246,6 +246,7 @@ def test_a_switch_is_one_difference() -> None:
         ("long_training", "longrange", "long_training"),
         ("table5", "tags", "table5"),
         ("table6", "tags_keypoints", "table6"),
+        ("controls_objects", "tags", "controls_objects"),
     ],
 )
 def test_what_is_shown_is_what_was_measured(study: str, recipe: str, page: str, tmp_path: Path) -> None:
