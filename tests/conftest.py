@@ -14,6 +14,16 @@ from nl_lightning.errors import STOP
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, here and in every process of a test
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Ignore Lightning's advice on loaders and loggers: tests use few workers and no validation on purpose.
+
+    The process that only hands tests to others doesn't: to name the warning takes seconds, as Lightning is imported.
+    """
+    if hasattr(config, "workerinput") or not getattr(config.option, "numprocesses", None):
+        advice = "lightning_fabric.utilities.warnings.PossibleUserWarning"
+        config.addinivalue_line("filterwarnings", f"ignore::{advice}")
+
+
 @pytest.fixture(scope="session")
 def small_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A generated set of 33 training, 11 validation and 22 test videos; copy it before spoiling it."""

@@ -51,7 +51,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in OF_THE_BUILD:
         shutil.copy(ROOT / name, copy)
     for name in ("nl_lightning", *BESIDE):
-        shutil.copytree(ROOT / name, copy / name)
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps", "--wheel-dir=.", "."]
     subprocess.run(build, cwd=copy, check=True, capture_output=True)
     (wheel,) = copy.glob("*.whl")
