@@ -247,6 +247,7 @@ def test_a_switch_is_one_difference() -> None:
         ("table5", "tags", "table5"),
         ("table6", "tags_keypoints", "table6"),
         ("controls_objects", "tags", "controls_objects"),
+        ("controls_keypoints", "tags_keypoints", "controls_keypoints"),
     ],
 )
 def test_what_is_shown_is_what_was_measured(study: str, recipe: str, page: str, tmp_path: Path) -> None:
@@ -392,6 +393,11 @@ def test_sentences_on_other_sets_are_so() -> None:
         f"gain {min(gains):.1f} to {max(gains):.1f} points, as it does",
     ):
         assert sentence in page("results/controls_objects.md")
+    points = committed("tags_keypoints", "metrics", "test/keypoint_AP")
+    plain, five = (np.subtract(points[name], points[f"{name}_grey"]) for name in ("keypoint_r101", "keypoint_r101_nl5"))
+    assert f"{plain.mean():.1f} points. With five blocks it is {five.mean():.1f}," in page(
+        "results/controls_keypoints.md"
+    )
     table6 = load_study(find_study("table6")).variants
     for key, most in (("test/keypoint_AP", 36.75), ("test/keypoint_AP75", 0.95)):
         assert max(max(of) for name, of in committed("tags_keypoints", "metrics", key).items() if name in table6) < most
