@@ -353,8 +353,10 @@ def test_sentences_on_longrange_are_so(table2: Study) -> None:
     for name in blocks:
         assert all(seed >= set(groups[:3]) for seed in learned(name)), name
     for depth in ("r50", "r101"):
-        for name in (f"c2d_{depth}", f"c2d_{depth}_nl5_space"):
-            assert all(seed == {"context_space"} for seed in learned(name)), name
+        alone = learned(f"c2d_{depth}")
+        assert sum(seed == {"context_space"} for seed in alone) == 2, "results/README.md: in two of three trainings"
+        assert sum(not seed for seed in alone) == 1
+        assert all(seed == {"context_space"} for seed in learned(f"c2d_{depth}_nl5_space"))
         assert all("context_time" in seed for seed in learned(f"c2d_{depth}_nl5_time"))
         assert all(seed >= {"motion", "context_time"} for seed in learned(f"i3d311_{depth}"))
         assert all("slow" in seed for seed in learned(f"i3d311_{depth}_nl5_128f"))
@@ -364,7 +366,8 @@ def test_sentences_on_longrange_are_so(table2: Study) -> None:
     assert max(of_c2d) - min(of_c2d) < 1, "is C2D with blocks still at the ceiling?"
     apart = {name: max(of) - min(of) for name, of in each.items()}
     assert max(apart[name] for name in blocks) < 1.5
-    assert 8.5 < max(apart[name] for name in apart if name.startswith("i3d3")) + 0.05 < 9.5
+    most = max(apart[name] for name in apart if name.startswith("i3d3"))
+    assert f"Two trainings of I3D are up to {most:.0f} points apart" in page("results/README.md")
     lead = np.subtract(each["c2d_r101_nl5"], np.maximum(each["i3d311_r101"], each["i3d333_r101"]))
     assert lead.min() < 0 < lead.max()
     low, high = re.findall(r"rank correlation of [-\d.]+ \[([-\d.]+), ([-\d.]+)\]", page("results/README.md"))[0]
@@ -393,11 +396,10 @@ def test_sentences_on_other_sets_are_so() -> None:
         f"gain {min(gains):.1f} to {max(gains):.1f} points, as it does",
     ):
         assert sentence in page("results/controls_objects.md")
-    points = committed("tags_keypoints", "metrics", "test/keypoint_AP")
-    plain, five = (np.subtract(points[name], points[f"{name}_grey"]) for name in ("keypoint_r101", "keypoint_r101_nl5"))
-    assert f"{plain.mean():.1f} points. With five blocks it is {five.mean():.1f}," in page(
-        "results/controls_keypoints.md"
-    )
+    found = committed("tags_keypoints", "metrics", "test/keypoint_AP")
+    less = [np.mean(found[n]) - np.mean(found[f"{n}_grey"]) for n in ("keypoint_r101", "keypoint_r101_nl5")]
+    said = f"is {less[0]:.1f} points. With five blocks it is {less[1]:.1f}, and"
+    assert said in page("results/controls_keypoints.md")
     table6 = load_study(find_study("table6")).variants
     for key, most in (("test/keypoint_AP", 36.75), ("test/keypoint_AP75", 0.95)):
         assert max(max(of) for name, of in committed("tags_keypoints", "metrics", key).items() if name in table6) < most
