@@ -366,6 +366,7 @@ def test_sentences_on_longrange_are_so(table2: Study) -> None:
     assert max(of_c2d) - min(of_c2d) < 1, "is C2D with blocks still at the ceiling?"
     apart = {name: max(of) - min(of) for name, of in each.items()}
     assert max(apart[name] for name in blocks) < 1.5
+    assert "2 hold (g1 direction, fig4 direction)" in page("results/README.md"), "what three seeds decide"
     most = max(apart[name] for name in apart if name.startswith("i3d3"))
     assert f"Two trainings of I3D are up to {most:.0f} points apart" in page("results/README.md")
     lead = np.subtract(each["c2d_r101_nl5"], np.maximum(each["i3d311_r101"], each["i3d333_r101"]))
