@@ -244,6 +244,7 @@ def test_a_switch_is_one_difference() -> None:
         ("controls", "match", "controls"),
         ("implementation", "longrange", "implementation"),
         ("long_training", "longrange", "long_training"),
+        ("real_video", "tennis7", "real_video"),
         ("table5", "tags", "table5"),
         ("table6", "tags_keypoints", "table6"),
         ("controls_objects", "tags", "controls_objects"),
@@ -376,6 +377,17 @@ def test_sentences_on_longrange_are_so(table2: Study) -> None:
     more, less = (scores["context_space"][name] for name in ("c2d_r50_more", "c2d_r50"))
     assert all(a < b for a, b in zip(more, less, strict=False)), "results/long_training.md"
     assert all(max(scores["slow"][f"{name}_more"]) < 55 for name in ("c2d_r50", "i3d311_r50", "i3d311_r50_nl5"))
+
+
+def test_sentences_on_real_video_are_so() -> None:
+    found = {name: np.array(of) for name, of in committed("tennis7", "top1").items()}
+    stills = found.pop("stills_r50")
+    assert round(stills.mean()) == 39
+    assert {round(of.mean()) for of in found.values()} == {39, 40}
+    assert min(of.min() for of in found.values()) > 28.6
+    assert {round(of.mean() - 28.6) for of in found.values()} == {10, 11}
+    for name, said in (("c2d_r50", "C2D by {:.1f} points"), ("i3d311_r50", "I3D by {:.1f} [")):
+        assert said.format((found[f"{name}_nl5"] - found[name]).mean()) in page("results/real_video.md")
 
 
 def test_sentences_on_other_sets_are_so() -> None:
