@@ -36,7 +36,8 @@ with open("pids.tmp", "w") as file:
     file.write(f"{os.getpid()} {child}")
 os.rename("pids.tmp", "pids")
 try:
-    time.sleep(3600)
+    while True:  # a signal just before a long sleep begins would wait for its end
+        time.sleep(0.05)
 except Stopped as stopped:
     open("stopped", "w").close()
     sys.exit(stopped.exit_code)

@@ -69,7 +69,8 @@ run.say("running")
 log.write(f"{'goes on' if run.checkpoint.exists() else 'begin'} {variant}\\n")
 again = variant in os.environ.get("ONCE", "").split() and open(log.name).read().count(f"begin {variant}") > 1
 if variant in os.environ.get("WAIT", "").split() and not run.checkpoint.exists() and not again:
-    time.sleep(3600)
+    while True:  # a signal just before a long sleep begins would wait for its end
+        time.sleep(0.05)
 if variant in os.environ.get("FAIL", "").split():
     run.say("failed", error="the dog ate it")
     sys.exit(2)
