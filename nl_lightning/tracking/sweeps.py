@@ -8,6 +8,7 @@ the configuration hash of each variant: an agent whose study or recipe says some
 
 import json
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -121,8 +122,11 @@ def _head(study: Study, recipe: Recipe, variants: Sequence[str], seeds: Sequence
     lines += [line for line in recipe.comment if line.startswith(("Hardware:", "Needs:"))]
     records = [record for record in load_records(measured, recipe.name)[0] if record.variant in variants]
     if records:
-        seconds = {record.variant: record.train_seconds + record.test_seconds for record in records}
-        hours = sum(seconds.values()) * len(seeds) * len(variants) / len(seconds) / 3600
+        seconds: dict[str, list[float]] = {}
+        for record in records:
+            seconds.setdefault(record.variant, []).append(record.train_seconds + record.test_seconds)
+        usual = map(statistics.median, seconds.values())  # of all seeds, as one may have waited for other work
+        hours = sum(usual) * len(seeds) * len(variants) / len(seconds) / 3600
         lines.append(f"Cost: {hours:.1f} hours of one agent in all, as measured on {records[0].device}.")
     return [*lines, "An agent, on as many machines as you like: wandb agent ENTITY/PROJECT/SWEEP"]
 
