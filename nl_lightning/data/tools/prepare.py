@@ -31,6 +31,7 @@ from nl_lightning.errors import UserError, bars
 from nl_lightning.study.files import MARK, refuse_foreign, whole_file, write_atomically, write_output
 from nl_lightning.study.lock import alone
 
+SHORT_SIDE = 256
 KEY_EVERY = 16
 X264 = {"preset": "veryfast", "tune": "fastdecode", "crf": "23", "threads": "1", "g": str(KEY_EVERY)}
 LISTS = {".txt", ".csv", ".json", ".yaml", ".yml"}  # suffixes of what lists and describes videos
@@ -48,7 +49,12 @@ class Prepared:
 
 
 def copy_data_set(
-    splits: Mapping[str, VideoList], lists: Iterable[str], root: Path, folder: Path, workers: int, side: int = 256
+    splits: Mapping[str, VideoList],
+    lists: Iterable[str],
+    root: Path,
+    folder: Path,
+    workers: int,
+    side: int = SHORT_SIDE,
 ) -> Prepared:
     """Copy the videos of all splits, `workers` at a time, and what lists them, from `root` to `folder`.
 
@@ -98,7 +104,7 @@ def _is_made(source: Path, target: Path) -> bool:
     return target.exists() and int(target.stat().st_mtime) == int(source.stat().st_mtime)
 
 
-def copy_video(source: Path, target: Path, side: int = 256) -> None:
+def copy_video(source: Path, target: Path, side: int = SHORT_SIDE) -> None:
     """Write the copy of one video. DecodeError if it can't be read, or the copy has other frames."""
     version, index, copied = source.stat(), index_of(source), 0
     try:
@@ -144,7 +150,7 @@ def _encoded(source: Path, index: Index, pictures: Pictures, screen: Screen, sid
     return file.getvalue()
 
 
-def copied_size(height: int, width: int, side: int = 256) -> tuple[int, int]:
+def copied_size(height: int, width: int, side: int = SHORT_SIDE) -> tuple[int, int]:
     """Height and width of a copy: short side `side` or less, even, as 4:2:0 wants it."""
     short = min(height, width)
     if short > side:  # as in sampling.resized, without importing torch into every helper

@@ -1,5 +1,6 @@
 """``nl-lightning data check | prepare | shards``, as typed."""
 
+import inspect
 from pathlib import Path
 
 import numpy as np
@@ -7,13 +8,19 @@ import pytest
 from tiny_study import write_tiny_study
 
 from nl_lightning.cli import main
+from nl_lightning.cli.videos import data_prepare
 from nl_lightning.data.datamodule import VideoDataModule
+from nl_lightning.data.tools import prepare
 
 
 @pytest.fixture
 def folder(tmp_path: Path, small_videos: Path) -> Path:
     write_tiny_study(tmp_path, small_videos)
     return tmp_path
+
+
+def test_prepare_has_the_papers_size_unless_told_otherwise() -> None:
+    assert inspect.signature(data_prepare).parameters["short_side"].default == prepare.SHORT_SIDE
 
 
 def test_check(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
