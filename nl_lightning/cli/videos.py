@@ -274,7 +274,7 @@ def data_prepare(
     """Copy a data set at a small size, with a key frame every 16 frames, so that it decodes fast.
 
     Args:
-        out: folder where the copy goes. Give each size a folder of its own.
+        out: folder where the copy goes. Each size needs a folder of its own.
         short_side: of the copies, in pixels. Nothing is enlarged.
         overwrite: replace files there that nl-lightning didn't write.
     """

@@ -12,7 +12,9 @@ the copy has as well.
 """
 
 import io
+import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,12 +30,13 @@ from nl_lightning.data.packets import DecodeError, Index, index_of, reason, url,
 from nl_lightning.data.reader import by_helpers
 from nl_lightning.data.videos import VideoList
 from nl_lightning.errors import UserError, bars
-from nl_lightning.study.files import MARK, refuse_foreign, whole_file, write_atomically, write_output
+from nl_lightning.study.files import MARK, read_text, refuse_foreign, whole_file, write_atomically, write_output
 from nl_lightning.study.lock import alone
 
 SHORT_SIDE = 256
 KEY_EVERY = 16
 X264 = {"preset": "veryfast", "tune": "fastdecode", "crf": "23", "threads": "1", "g": str(KEY_EVERY)}
+SIZE = "nl-lightning-prepared.json"  # says the size of the copies in its folder
 LISTS = {".txt", ".csv", ".json", ".yaml", ".yml"}  # suffixes of what lists and describes videos
 SECONDS = 3600.0  # of computing, after which a file is given up: films are long
 
@@ -61,8 +64,8 @@ def copy_data_set(
     `side` is the short side of the copies, in pixels. `lists` are names of list files or folders of them, below `root`.
 
     Raises:
-        UserError: a video lies outside of `root`, `folder` has files that this command didn't write, another process is
-            at it, or the disk is full.
+        UserError: a video lies outside of `root`, `folder` has copies of another size or files that this command didn't
+            write, another process is at it, or the disk is full.
     """
     names = list(dict.fromkeys(name for videos in splits.values() for name, _ in videos.listed()))
     for name in names:
@@ -73,6 +76,7 @@ def copy_data_set(
     with alone(folder / "prepared"):
         present = [name for name in names if (root / name).is_file()]
         left = [name for name in present if not _is_made(root / name, folder / name)]
+        _keep_size(folder, side, some=len(left) < len(present))
         texts = {folder / file.relative_to(root): file.read_bytes() for file in _lists(lists, root)}
         refuse_foreign(folder / name for name in left)
         for target, content in texts.items():
@@ -95,8 +99,27 @@ def _lists(lists: Iterable[str], root: Path) -> Iterator[Path]:
     """The lists, and what lies beside them and looks like one: names of classes, annotations."""
     for place in {root, *((root / name).parent for name in lists), *(root / name for name in lists)}:
         for file in place.iterdir() if place.is_dir() else ():
-            if file.is_file() and file.suffix.lower() in LISTS and file.is_relative_to(root):
+            if file.is_file() and file.suffix.lower() in LISTS and file.is_relative_to(root) and file.name != SIZE:
                 yield file
+
+
+def _keep_size(folder: Path, side: int, some: bool) -> None:
+    """Write down the size of the copies in `folder`. UserError if it has copies of another size.
+
+    If it has `some` and doesn't say their size, they have the usual one: there was no other then.
+    """
+    marker, there = folder / SIZE, SHORT_SIDE if some else side
+    if marker.exists():
+        found = re.fullmatch(r'\{"short_side": (\d{1,5})\}\s*', read_text(marker))
+        if not found:
+            raise UserError(f'{marker}: expected {{"short_side": PIXELS}}, as data prepare writes: name another folder')
+        there = int(found[1])
+    if there != side:
+        raise UserError(
+            f"{folder} is for copies with a short side of {there}, and {side} was asked for: "
+            f"name another folder, or say --short-side {there}"
+        )
+    write_atomically(marker, json.dumps({"short_side": side}) + "\n")
 
 
 def _is_made(source: Path, target: Path) -> bool:

@@ -95,9 +95,9 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def copied(root: Path, folder: Path) -> Prepared:
+def copied(root: Path, folder: Path, side: int = 256) -> Prepared:
     splits = {"train": VideoList.of(root, ["x/-a b.mp4", "x/bad.mp4", "x/absent.mp4"], [0, 0, 0])}
-    return copy_data_set(splits, ["lists/train.txt"], root, folder, 1)
+    return copy_data_set(splits, ["lists/train.txt"], root, folder, 1, side)
 
 
 def test_a_whole_set_can_be_copied_again_and_again(root: Path, tmp_path: Path) -> None:
@@ -106,12 +106,31 @@ def test_a_whole_set_can_be_copied_again_and_again(root: Path, tmp_path: Path) -
     assert (made.made, made.there, made.absent) == (1, 0, ["x/absent.mp4"])
     assert list(made.as_they_are) == ["x/bad.mp4"]
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    assert names == ["classes.txt", "lists/train.txt", "x/-a b.mp4", "x/bad.mp4"]
+    assert names == ["classes.txt", "lists/train.txt", "nl-lightning-prepared.json", "x/-a b.mp4", "x/bad.mp4"]
     written = (folder / "x" / "-a b.mp4").stat()
     assert copied(root, folder).there == 2
     assert (folder / "x" / "-a b.mp4").stat().st_ino == written.st_ino
     os.utime(root / "x" / "-a b.mp4", (0, 0))
     assert copied(root, folder).made == 1
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_a_folder_keeps_to_one_size(root: Path, tmp_path: Path, said: bool) -> None:
+    """Copies of before it was written down have the usual size. A copy of a copy may have another."""
+    folder, second = tmp_path / "copy", tmp_path / "second"
+    copied(root, folder)
+    if not said:
+        (folder / "nl-lightning-prepared.json").unlink()
+    before = (folder / "x" / "-a b.mp4").read_bytes()
+    with pytest.raises(UserError, match="is for copies with a short side of 256, and 16 was asked for: name another"):
+        copied(root, folder, 16)
+    assert (folder / "x" / "-a b.mp4").read_bytes() == before
+    assert copied(root, folder).there == 2
+    assert copied(folder, second, 16).made == 1
+    assert copied(folder, second, 16).there == 2
+    (folder / "nl-lightning-prepared.json").write_text("[]")
+    with pytest.raises(UserError, match=r"nl-lightning-prepared\.json: expected \{"):
+        copied(root, folder)
 
 
 def test_files_of_somebody_else_stay(root: Path, tmp_path: Path) -> None:
