@@ -59,8 +59,8 @@ class Holder:
 class Lock:
     """A lock that this process holds, kept alive until it is released."""
 
-    def __init__(self, what: Path, file: Path) -> None:
-        self.what, self.file = what, file
+    def __init__(self, what: Path, file: Path, content: bytes) -> None:
+        self.what, self.file, self.content = what, file, content
         self.lost = False
         """Whether another process has taken over, as after this one was suspended for long."""
         self._released = threading.Event()
@@ -69,14 +69,20 @@ class Lock:
     def _keep(self) -> None:
         while not self._released.wait(BEAT):
             with contextlib.suppress(OSError):  # a file server that is away for a while
-                self.lost = _newest(self.what) != self.file
-                os.utime(self.file)
+                self.lost = _newest(self.what) != self.file or not self._is_ours()
+                if not self.lost:
+                    os.utime(self.file)
+
+    def _is_ours(self) -> bool:
+        # Numbers begin again when nobody holds it: a file of this name may be another process's by now.
+        return self.file.read_bytes() == self.content
 
     def release(self) -> None:
-        """Let the next one have it."""
+        """Let the next one have it; the lock of one that has taken over stays."""
         self._released.set()
         with contextlib.suppress(OSError):
-            self.file.unlink()
+            if self._is_ours():
+                self.file.unlink()
 
     def __enter__(self) -> "Lock":
         return self
@@ -95,9 +101,10 @@ def acquire(what: Path) -> Lock | None:
     if newest is not None and _live_holder(newest) is not None:
         return None
     mine = what.with_name(f"{what.name}.claim.{_number(newest) + 1:06d}")
+    content = json.dumps(vars(Holder.this())).encode()
     try:
         what.parent.mkdir(parents=True, exist_ok=True)
-        if not _create(mine, json.dumps(vars(Holder.this()))):
+        if not _create(mine, content):
             return None
     except OSError as error:
         raise UserError(
@@ -109,7 +116,7 @@ def acquire(what: Path) -> Lock | None:
     for older in _files(what):
         if older < mine:
             older.unlink(missing_ok=True)
-    return Lock(what, mine)
+    return Lock(what, mine, content)
 
 
 @contextlib.contextmanager
@@ -140,18 +147,18 @@ def holder(what: Path) -> Holder | None:
     return None if newest is None else _live_holder(newest)
 
 
-def _create(file: Path, content: str) -> bool:
+def _create(file: Path, content: bytes) -> bool:
     """Create a file with its content in one step; False if it is there. A link does so on network disks as well."""
     handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:
-        with os.fdopen(handle, "w") as whole:
+        with os.fdopen(handle, "wb") as whole:
             whole.write(content)
         try:
             os.link(temporary, file)
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
                 raise
-            with file.open("x") as whole:  # a disk without links; who reads meanwhile finds it empty, see `_read`
+            with file.open("xb") as whole:  # a disk without links; who reads meanwhile finds it empty, see `_read`
                 whole.write(content)
     except FileExistsError:
         return False

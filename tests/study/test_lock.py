@@ -146,6 +146,21 @@ def test_a_lock_gives_signs_of_life_and_knows_when_it_is_lost(what: Path, monkey
     assert holder(what) is not None  # the other one's stays
 
 
+def test_another_process_s_lock_of_the_same_number_is_not_taken_for_ones_own(
+    what: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This process slept for long. One took over and ended; the next one's numbers begin again."""
+    monkeypatch.setattr(lock, "BEAT", 0.02)
+    mine = acquire(what)
+    assert mine is not None
+    mine.file.unlink()
+    theirs = left_by(what, 1, pid=1, host="other", place="other machine")
+    assert theirs == mine.file
+    wait_until(lambda: mine.lost)
+    mine.release()
+    assert str(holder(what)) == "process 1 on other"
+
+
 def test_a_disk_without_links_is_good_enough(what: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_links(*_: object) -> None:
         raise OSError(95, "Operation not supported")
