@@ -72,7 +72,9 @@ class Counter:
 def study_of(checks: Sequence[Check]) -> Study:
     """A study of claims of one check each."""
     claims = [Claim(f"c{i}", f"Claim {i}.", "t", (Part("direction", "", (c,)),)) for i, c in enumerate(checks)]
-    return Study("simulated", "Simulated", Path(), "none", {}, {}, tuple(claims))
+    return Study(
+        name="simulated", title="Simulated", path=Path(), recipe="none", variants={}, tables={}, claims=tuple(claims)
+    )
 
 
 def compared(studies: Sequence[Study], right: np.ndarray) -> list[list[Comparison]]:

@@ -48,7 +48,7 @@ def select(study: Study, quick: bool) -> list[str]:
 def case_of(study: Study, name: str) -> dict[str, Any]:
     """A variant under the recipe, and how often it does what is measured."""
     variant = study.variant(name)
-    config = load_recipe(data.RECIPE, variant.clip).config
+    config = load_recipe(data.RECIPE).with_clip(variant.clip).config
     batch, trainer = config["data"], config["trainer"]
     return {
         "recipe": data.RECIPE,

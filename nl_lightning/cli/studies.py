@@ -89,7 +89,7 @@ class Selected(OfStudy):
     def _seeds(self, study: Study, recipe: Recipe) -> list[int]:
         found = [(run.variant.name, run.seed) for run in begun(study, recipe, self.results)]
         found += recorded(self.results, recipe.name)
-        seeds = {seed for variant, seed in found if variant in study.variants and seed < 2**32}
+        seeds = {seed for variant, seed in found if variant in study.variants}
         return sorted(seeds.union(range(max(1, recipe.folds))))
 
 

@@ -21,7 +21,7 @@ from nl_lightning.report.uncertainty import (
 from nl_lightning.study.metrics import Metric
 from nl_lightning.study.recipe import Recipe, with_stills
 from nl_lightning.study.records import Record, record_path, recorded
-from nl_lightning.study.run import State, agreeing, state, state_by_record
+from nl_lightning.study.run import Run, State, agreeing, state_by_record
 from nl_lightning.study.study import COSTS, Row, Study
 
 VIEWS = {"num_clips": "clips a video", "num_crops": "crops a frame"}
@@ -130,7 +130,8 @@ def collect(study: Study, recipe: Recipe, results: Path, seeds: Sequence[int] | 
     study = with_stills(study, recipe)
     if seeds is None:
         seeds = _seeds(study, recipe, recorded(results, recipe.name))
-    states = {(name, seed): state(results, study, recipe, name, seed) for name in study.variants for seed in seeds}
+    planned = [Run(study, variant, recipe, seed, results) for variant in study.variants.values() for seed in seeds]
+    states = {(run.variant.name, run.seed): run.state() for run in planned}
     runs = Runs(study, recipe, tuple(seeds), agreeing(states))
     return _comparable(runs, lambda record: str(record_path(results, record.recipe, record.variant, record.seed)))
 

@@ -67,6 +67,7 @@ Line = Annotated[str, AfterValidator(_one_line)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Percent = Annotated[float, Field(ge=0, le=100), "percent, 0 to 100"]
+Ratio = Annotated[float, Field(gt=0, le=1e6)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 """What NumPy and Lightning take as a seed."""
 

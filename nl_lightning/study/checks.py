@@ -1,10 +1,20 @@
-"""A claim: a sentence of the paper, in parts, which are comparisons of variants. No torch here."""
+"""A claim: a sentence of the paper, in parts, which are comparisons of variants; and how a study's file states one.
+
+A part is one statement, of a direction, a size, a premise or a scope, with the comparisons that say the same, or with
+the reason why data can't test it. ``experiments/README.md`` shows the file's form. No torch here.
+"""
 
 import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Any, Literal, cast, get_args
+
+from pydantic import AfterValidator, Field
+
+from nl_lightning.study.border import Line, Name, Ratio
+
+Kind = Literal["direction", "size", "premise", "scope"]
 
 
 @dataclass(frozen=True)
@@ -96,7 +106,7 @@ class Part:
         judged_on: the group of test videos that it is judged on, in place of the study's, where records have it.
     """
 
-    kind: Literal["direction", "size", "premise", "scope"]
+    kind: Kind
     text: str
     checks: tuple[Check, ...] = ()
     not_testable: Mapping[str, str] = field(default_factory=dict)
@@ -123,3 +133,175 @@ class Claim:
     def checks(self) -> tuple[Check, ...]:
         """The comparisons of all its parts."""
         return tuple(check for part in self.parts for check in part.checks)
+
+
+# --------------------------------------------------------------------------------------------- as a file states it
+
+Points = Annotated[float, Field(ge=-100, le=100), "points, -100 to 100,"]
+Margin = Annotated[float, Field(gt=0, le=100), "a margin above 0, in points"]
+
+
+def _compared(names: list[str]) -> list[str]:
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise ValueError("expected two or more different variants")
+    return names
+
+
+Compared = Annotated[list[str], AfterValidator(_compared)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pair:
+    variant: str
+    than: str
+
+    def __post_init__(self) -> None:
+        if self.variant == self.than:
+            raise ValueError(f"'{self.variant}' is compared with itself")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Share:
+    share: Annotated[float, Field(ge=-10, le=10)]
+    of: _Pair
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Better(_Pair):
+    by: Points | _Share = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _About(_Pair):
+    points: Points
+    within: Margin
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Contrast(_Pair):
+    over: _Pair
+    by: Points | _Share = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ahead(_Pair):
+    curve: Literal["val", "train"] = "val"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Cheaper(_Pair):
+    cost: Annotated[Literal["params", "flops"], Field(alias="in")]
+    reported: Ratio | None = None
+    within: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.within is not None and self.reported is None:
+            raise ValueError("'within' needs the reported share that the cost has to be close to, as 'reported'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ordered:
+    variants: Compared
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Alike:
+    variants: Compared
+    within: Margin | _Share
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Surpasses:
+    variant: str
+    against: Annotated[float, Field(alias="reported")]
+    by: Points = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Matches:
+    variant: str
+    against: Annotated[float, Field(alias="reported")]
+    within: Margin
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Check:
+    better: _Better | None = None
+    ordered: _Ordered | None = None
+    alike: _Alike | None = None
+    about: _About | None = None
+    contrast: _Contrast | None = None
+    ahead: _Ahead | None = None
+    cheaper: _Cheaper | None = None
+    surpasses: _Surpasses | None = None
+    matches: _Matches | None = None
+
+    def __post_init__(self) -> None:
+        if sum(value is not None for value in vars(self).values()) != 1:
+            raise ValueError(f"expected exactly one of {', '.join(vars(self))}")
+
+    def check(self) -> Check:
+        ((kind, stated),) = ((kind, vars(each)) for kind, each in vars(self).items() if each is not None)
+        variants = stated.get("variants") or [stated[key] for key in ("variant", "than") if key in stated]
+        rest = {key: _plain(value) for key, value in stated.items() if key not in ("variants", "variant", "than")}
+        return Check(cast(Any, kind), tuple(variants), **rest)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, _Share):
+        return Share(value.share, _plain(value.of))
+    return (value.variant, value.than) if isinstance(value, _Pair) else value
+
+
+Checks = Annotated[list[_Check], Field(min_length=1), "one or more checks"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    direction: Line | None = None
+    size: Line | None = None
+    premise: Line | None = None
+    scope: Line | None = None
+    checks: Checks | None = None
+    not_testable: Line | dict[Line, Line] | None = None
+    data: Line | None = None
+    judged_on: Line = ""
+
+    def __post_init__(self) -> None:
+        if len(self.stated) != 1:
+            raise ValueError("a part says exactly one of direction, size, premise, scope")
+        if self.checks is None and self.not_testable is None:
+            raise ValueError("a part has 'checks', or says in 'not_testable' why nothing checks it")
+        if self.checks is not None and isinstance(self.not_testable, str):
+            raise ValueError("not_testable: a part with checks says on which data they can't be had: {longrange: why}")
+
+    @property
+    def stated(self) -> dict[Kind, str]:
+        return {kind: text for kind in get_args(Kind) if (text := getattr(self, kind)) is not None}
+
+    def part(self) -> Part:
+        ((kind, text),) = self.stated.items()
+        why = {"": self.not_testable} if isinstance(self.not_testable, str) else self.not_testable or {}
+        return Part(kind, text, tuple(each.check() for each in self.checks or ()), why, self.data, self.judged_on)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatedClaim:
+    """A claim as a file states it."""
+
+    id: Name
+    text: Line
+    table: str | None = None
+    parts: Annotated[list[_Part], Field(min_length=1), "one or more parts"] | None = None
+    checks: Checks | None = None
+    note: Line | None = None
+
+    def __post_init__(self) -> None:
+        if sum(way is not None for way in (self.parts, self.checks, self.note)) != 1:
+            raise ValueError("a claim has one of 'parts', 'checks' (its direction), and a 'note' why nothing checks it")
+
+    def claim(self) -> Claim:
+        """As what reports judge."""
+        parts = self.parts or [_Part(direction=self.text, checks=self.checks, not_testable=self.note)]
+        return Claim(self.id, self.text, self.table, tuple(each.part() for each in parts))

@@ -28,12 +28,9 @@ def shipped(folder: Path) -> Path:
     return inside if inside.is_dir() else package.parent / folder
 
 
-def find_study(name_or_path: str | Path, root: Path | None = None) -> Path:
-    """The file of a study: ``table2`` is ``experiments/table2.yaml``; a path is taken as it is.
-
-    `root` stands for the experiments folder, in place of those of :func:`experiments_folders`.
-    """
-    return find(name_or_path, lambda: [root] if root else experiments_folders(), "study")
+def find_study(name_or_path: str | Path) -> Path:
+    """The file of a study: ``table2`` is ``experiments/table2.yaml``; a path is taken as it is."""
+    return find(name_or_path, experiments_folders, "study")
 
 
 def find(name_or_path: str | Path, folders: Callable[[], list[Path]], what: str) -> Path:

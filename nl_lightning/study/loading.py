@@ -7,7 +7,7 @@ file, the place and the nearest known word. Nothing here imports torch: looking 
 
 import itertools
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -24,22 +24,11 @@ from nl_lightning.models.conventions import (
     SumOver,
     check_placement,
 )
-from nl_lightning.study.border import Line, Name, Percent, Positive, checked, load_yaml, read_json
-from nl_lightning.study.claims import StatedClaim, check_claims
+from nl_lightning.study.border import Line, Name, Percent, Positive, Ratio, checked, load_yaml, read_json
+from nl_lightning.study.checks import StatedClaim
 from nl_lightning.study.finding import find_study, is_file
 from nl_lightning.study.metrics import LOGGED, METRICS, Metric
-from nl_lightning.study.study import (
-    COSTS,
-    NET,
-    Grid,
-    Learned,
-    Ratio,
-    Row,
-    Study,
-    Table,
-    Variant,
-    placement_name,
-)
+from nl_lightning.study.study import COSTS, NET, Grid, Heading, Row, Study, Table, Variant, placement_name
 
 # --------------------------------------------------------------------------------------------- as a file states it
 
@@ -55,12 +44,6 @@ def _different(values: list[Any]) -> list[Any]:
     if not values or len(set(values)) < len(values):
         raise ValueError("expected one or more different values")
     return values
-
-
-def _in_order(looks: list[int]) -> list[int]:
-    if looks != sorted(set(looks)):
-        raise ValueError("expected numbers of seeds, each larger than the one before it")
-    return looks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,26 +159,14 @@ class _Table:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Study:
-    name: Name
-    title: Line
-    recipe: str
+class _Study(Heading):
     variants: dict[Name, _Variant]
     tables: dict[Name, _Table]
     model: _Class | None = None
     data: _Class | None = None
     metric: Any = "top1"
-    also_reported: dict[Name, Line] = field(default_factory=dict)
-    cpu_recipe: str | None = None
-    reported_on: Line | None = None
-    reported_videos: Positive | None = None
     claims: list[StatedClaim] = field(default_factory=list)
     grid: _Grid | None = None
-    learned: dict[Line, Learned] = field(default_factory=dict)
-    judged_on: Line = ""
-    looks: Annotated[list[Annotated[int, Field(ge=3, le=1000)]], AfterValidator(_in_order)] = field(
-        default_factory=list
-    )
 
 
 # --------------------------------------------------------------------------------------------------------- loading
@@ -216,24 +187,15 @@ def load_study(path: Path) -> Study:
             raise UserError(f"{at}: variants.{name}: the grid has a variant of this name")
         variants |= products
     study = Study(
-        name=stated.name,
-        title=stated.title,
+        **{each.name: getattr(stated, each.name) for each in fields(Heading)},
         path=path,
-        recipe=stated.recipe,
         variants=variants,
         tables={name: Table(name, table.caption, table.rows) for name, table in stated.tables.items()},
         claims=tuple(each.claim() for each in stated.claims),
         metric=_metric(stated.metric, f"{at}: metric"),
-        cpu_recipe=stated.cpu_recipe,
-        reported_on=stated.reported_on,
-        reported_videos=stated.reported_videos,
         grid=grid,
         costs=_costs(path.with_suffix(".costs.json")),
-        looks=tuple(stated.looks),
-        learned=stated.learned,
-        judged_on=stated.judged_on,
         base={part: _plain(named) for part in ("model", "data") if (named := getattr(stated, part)) is not None},
-        also_reported=stated.also_reported,
     )
     for key, there in (("variants", variants), ("tables", stated.tables)):
         if not there:
@@ -242,7 +204,7 @@ def load_study(path: Path) -> Study:
     for table in study.tables.values():
         _check_table(table, study, f"{at}: tables.{table.name}")
     _check_reported(study.tables, at)
-    check_claims(study, at)
+    _check_claims(study, at)
     return study
 
 
@@ -259,10 +221,7 @@ def _plain(named: _Class) -> dict[str, Any]:
 
 def _variants(stated: _Study, path: Path) -> dict[str, Variant]:
     """The variants that a study defines itself; of those that it takes from another study, only the place."""
-    return {
-        name: each.variant(name, f"{path}: variants.{name}") if each.study is None else Variant(name, {})
-        for name, each in stated.variants.items()
-    }
+    return {name: each.variant(name, f"{path}: variants.{name}") for name, each in stated.variants.items()}
 
 
 def _taken(study: str, name: str, path: Path) -> dict[str, Variant]:
@@ -349,6 +308,23 @@ def _check_reported(tables: Mapping[str, Table], at: str) -> None:
                     )
 
 
+def _check_claims(study: Study, at: str) -> None:
+    """A claim is about rows: what no table shows can't be judged in the open."""
+    rows = {name for table in study.tables.values() for name in table.variants}
+    for i, claim in enumerate(study.claims):
+        if claim.table is not None:
+            _known(claim.table, f"{at}: claims[{i}].table", study.tables)
+        for check in claim.checks:
+            for name in check.named:
+                _known(name, f"{at}: claims[{i}] ({claim.name}).{check.kind}", study.variants)
+                if name not in rows:
+                    raise UserError(
+                        f"{at}: claims: {claim.name} compares '{name}', which is in no row; add a row for it"
+                    )
+    for name in _repeated([claim.name for claim in study.claims]):
+        raise UserError(f"{at}: claims: two claims have the id '{name}'")
+
+
 # ------------------------------------------------------------------------------------------- a product of settings
 
 
@@ -371,23 +347,16 @@ def product(stated: _Grid, at: str) -> tuple[dict[str, Variant], Grid]:
     How many blocks a stage takes depends on the stage. Places that can't be are left out, and named: ``res2x4``.
     """
     places: dict[str, dict[Stage, list[int]]] = {}
-    impossible = {}
+    variants, impossible = {}, {}
     for stage, blocks in itertools.product(stated.stage, stated.blocks):
-        after = spread(stated.net.depth, stage, blocks)
-        if after:
-            places[placement_name(stage, blocks)] = {stage: after}
+        place = placement_name(stage, blocks)
+        if after := spread(stated.net.depth, stage, blocks):
+            places[place] = {stage: after}
         else:
-            residual = BLOCKS[stated.net.depth][STAGES.index(stage)]
-            impossible[placement_name(stage, blocks)] = f"{stage} has {residual} residual blocks"
-    variants = {}
+            impossible[place] = f"{stage} has {BLOCKS[stated.net.depth][STAGES.index(stage)]} residual blocks"
     for instantiation, place, sum_over in itertools.product(stated.instantiation, places, stated.sum_over):
         name = f"{instantiation}_{place}_{sum_over}"
         block = _NonLocal(placement=places[place], instantiation=instantiation, sum_over=sum_over)
         variants[name] = _Variant(net=replace(stated.net, non_local=block)).variant(name, f"{at}.{place}")
-    axes: dict[str, Sequence[str | int]] = {
-        "instantiation": stated.instantiation,
-        "stage": stated.stage,
-        "blocks": stated.blocks,
-        "sum_over": stated.sum_over,
-    }
+    axes = {axis: getattr(stated, axis) for axis in ("instantiation", "stage", "blocks", "sum_over")}
     return variants, Grid(tuple(variants), axes, impossible)

@@ -112,7 +112,10 @@ class Recipe:
         return base.with_name(f"{base.stem}_{clip}{base.suffix}")
 
     def with_clip(self, clip: str | None) -> "Recipe":
-        """The recipe for variants of this clip; itself for None. UserError if it has no such file."""
+        """The recipe for variants of this clip; itself for None. UserError if it has no such file.
+
+        The file is laid over it as LightningCLI does with a second ``--config``: see :func:`merged`.
+        """
         if clip is None:
             return self
         overlay = self.overlay(clip)
@@ -159,19 +162,15 @@ class Recipe:
             )
 
 
-def find_recipe(name_or_path: str | Path, root: Path | None = None) -> Path:
-    """The file of a recipe, see :func:`load_recipe`."""
-    return find(name_or_path, lambda: [f / "recipes" for f in ([root] if root else experiments_folders())], "recipe")
+def find_recipe(name_or_path: str | Path) -> Path:
+    """The file of a recipe: ``longrange`` is ``experiments/recipes/longrange.yaml``; a path is taken as it is."""
+    return find(name_or_path, lambda: [folder / "recipes" for folder in experiments_folders()], "recipe")
 
 
-def load_recipe(name_or_path: str | Path, clip: str | None = None, root: Path | None = None) -> Recipe:
-    """Read a recipe: ``longrange`` is ``experiments/recipes/longrange.yaml``; a path is taken as it is.
-
-    With `clip`, ``<recipe>_<clip>.yaml`` beside it is laid over it as LightningCLI does with a second
-    ``--config``: mappings merge, everything else is replaced. `root` stands for the experiments folder.
-    """
-    path = find_recipe(name_or_path, root)
-    return Recipe(checked(Name, path.stem, f"{path}"), (path,), _recipe_config(path)).with_clip(clip)
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """Read a recipe, see :func:`find_recipe`."""
+    path = find_recipe(name_or_path)
+    return Recipe(checked(Name, path.stem, f"{path}"), (path,), _recipe_config(path))
 
 
 def _recipe_config(path: Path) -> dict[str, Any]:
@@ -231,17 +230,12 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return found
 
 
-def config_hash(recipe: Recipe, variant: Variant, parent_hash: str | None, seed: int) -> str:
+def hash_of(config: Mapping[str, Any], arguments: list[str], parent_hash: str | None, seed: int) -> str:
     """12 hexadecimal digits that change with everything that can change the numbers of a run.
 
-    They cover the merged recipe (`recipe` has the variant's clip) but for :data:`NEUTRAL`, the variant's
-    arguments, the seed, and the hash of the run whose weights it starts from.
+    They cover the merged recipe but for :data:`NEUTRAL`, the variant's arguments, the seed, and the hash of the run
+    whose weights it starts from.
     """
-    return hash_of(recipe.config, variant.arguments(), parent_hash, seed)
-
-
-def hash_of(config: Mapping[str, Any], arguments: list[str], parent_hash: str | None, seed: int) -> str:
-    """The :func:`config_hash` of a merged recipe and a variant's arguments."""
     run = {"recipe": _without(config, ""), "variant": arguments, "seed": seed, "parent": parent_hash}
     canonical = json.dumps(run, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
@@ -256,7 +250,7 @@ def _without(config: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def run_hash(study: Study, recipe: Recipe, variant: str, seed: int) -> str:
-    """The :func:`config_hash` of a run of a study, parents included; `recipe` is the one without clip."""
+    """The hash of a run of a study, parents included, see :func:`hash_of`; `recipe` is the one without clip."""
     network = study.variant(variant)
     parent = run_hash(study, recipe, network.init_from, seed) if network.init_from else None
-    return config_hash(recipe.with_clip(network.clip).over(study), network, parent, seed)
+    return hash_of(recipe.with_clip(network.clip).over(study).config, network.arguments(), parent, seed)

@@ -133,7 +133,37 @@ class Run:
 
     def state(self) -> State:
         """Where it stands, by its files."""
-        return state(self.results, self.study, self.base, self.variant.name, self.seed)
+        record, unreadable = None, None
+        if os.path.lexists(record_path(self.results, self.base.name, self.variant.name, self.seed)):
+            try:
+                record = record_in_place(self.results, self.base.name, self.variant.name, self.seed)
+            except UserError as error:
+                unreadable = State("unreadable", str(error))
+        recorded = state_by_record(self.study, self.base, self.variant.name, self.seed, record)
+        if recorded.name == "done" or (recorded.name == "missing" and recorded.note):
+            return recorded
+        if (who := holder(self.folder)) is not None:
+            return State("running", str(who))
+        if (marked := self._marked()) is not None:
+            return marked
+        if record is None and unreadable is None and self.folder.is_dir():
+            return State("interrupted", "its process is gone")  # killed before it could say anything
+        return unreadable or recorded
+
+    def _marked(self) -> State | None:
+        """Where it stands by its marker; None if that says nothing of this configuration."""
+        if not os.path.lexists(self.marker):
+            return None
+        marker = self.said()
+        if marker.state is None:
+            return State("interrupted", f"{self.marker} can't be read")
+        expected = run_hash(self.study, self.base, self.variant.name, self.seed)
+        if marker.config_hash not in (None, expected):
+            return None
+        if marker.state == "running":
+            who = f"process {marker.pid} on {marker.host}"
+            return State("interrupted", f"{who} was stopped or is gone; 'run' goes on from there")
+        return State(marker.state, " ".join((marker.error or marker.job).split()))
 
     def is_done(self) -> bool:
         """Whether it has its record."""
@@ -147,7 +177,7 @@ class Run:
     @property
     def folder(self) -> Path:
         """Where its checkpoints and its marker are."""
-        return self.marker.parent
+        return self.results / "runs" / self.base.name / self.variant.name / f"seed{self.seed}"
 
     @property
     def checkpoint(self) -> Path:
@@ -227,8 +257,8 @@ class Run:
 
     @property
     def marker(self) -> Path:
-        """Where the run says how far it is; see :class:`Marker`."""
-        return marker_path(self.results, self.base.name, self.variant.name, self.seed)
+        """Where the run says how far it is, or what became of it; see :class:`Marker`."""
+        return self.folder / "state.json"
 
     def say(self, state: str, **more: Any) -> None:
         """Mark the run: ``running``, in this process, or what became of it."""
@@ -263,47 +293,20 @@ def noted(type_: type[T], path: Path) -> T | None:
 # --------------------------------------------------------------------------------------------- state of a run
 
 
-def marker_path(results: Path, recipe: str, variant: str, seed: int) -> Path:
-    """Where a run says how far it is, or what became of it (:class:`Marker`)."""
-    return results / "runs" / recipe / variant / f"seed{seed}" / "state.json"
-
-
-def state(results: Path, study: Study, recipe: Recipe, variant: str, seed: int) -> State:
-    """Where a run of a study stands. `recipe` is the plain one, without a variant's clip."""
-    if (lacking := _lacking_overlay(study, recipe, variant)) is not None:
-        return State("missing", lacking)
-    expected = run_hash(study, recipe, variant, seed)
-    recorded = State("missing")
-    if os.path.lexists(record_path(results, recipe.name, variant, seed)):
-        try:
-            record = record_in_place(results, recipe.name, variant, seed)
-            recorded = _recorded(record, expected, study.variant(variant).init_from)
-        except UserError as error:
-            recorded = State("unreadable", str(error))
-    if recorded.name == "done":
-        return recorded
-    marker = marker_path(results, recipe.name, variant, seed)
-    if (who := holder(marker.parent)) is not None:
-        return State("running", str(who))
-    marked = _marked(marker, expected)
-    if marked is None and recorded.name == "missing" and marker.parent.is_dir():
-        return State("interrupted", "its process is gone")  # killed before it could say anything
-    return marked or recorded
-
-
 def state_by_record(study: Study, recipe: Recipe, variant: str, seed: int, record: Record | None) -> State:
     """Where a run stands as far as a record of it says, wherever that was found: done, stale or missing."""
-    if (lacking := _lacking_overlay(study, recipe, variant)) is not None:
-        return State("missing", lacking)
-    return _recorded(record, run_hash(study, recipe, variant, seed), study.variant(variant).init_from)
-
-
-def _lacking_overlay(study: Study, recipe: Recipe, variant: str) -> str | None:
     for name in (variant, *study.ancestors(variant)):
         clip = study.variants[name].clip
         if clip is not None and not recipe.overlay(clip).is_file():
-            return f"recipe {recipe.name} has no {recipe.overlay(clip).name} for 'clip: {clip}'"
-    return None
+            return State("missing", f"recipe {recipe.name} has no {recipe.overlay(clip).name} for 'clip: {clip}'")
+    expected, init_from = run_hash(study, recipe, variant, seed), study.variants[variant].init_from
+    if record is None:
+        return State("missing")
+    if record.config_hash != expected:
+        return State("stale", f"made with configuration {record.config_hash}, now {expected}")
+    if record.init_from != init_from:
+        return State("unreadable", f"init_from: expected {init_from}, as the study has it, got {record.init_from}")
+    return State("done", f"diverged: {record.diverged}" if record.diverged else "", record)
 
 
 def agreeing(states: Mapping[tuple[str, int], State]) -> dict[tuple[str, int], State]:
@@ -319,30 +322,6 @@ def agreeing(states: Mapping[tuple[str, int], State]) -> dict[tuple[str, int], S
                     other = "other seeds have others" if agreed is None else f"other seeds have {agreed:,}"
                     found[key] = State("unreadable", f"{field}: {value:,} in its record, but {other}")
     return found
-
-
-def _recorded(record: Record | None, expected: str, init_from: str | None) -> State:
-    if record is None:
-        return State("missing")
-    if record.config_hash != expected:
-        return State("stale", f"made with configuration {record.config_hash}, now {expected}")
-    if record.init_from != init_from:
-        return State("unreadable", f"init_from: expected {init_from}, as the study has it, got {record.init_from}")
-    return State("done", f"diverged: {record.diverged}" if record.diverged else "", record)
-
-
-def _marked(path: Path, expected: str) -> State | None:
-    if not os.path.lexists(path):
-        return None
-    marker = noted(Marker, path)
-    if marker is None or marker.state is None:
-        return State("interrupted", f"{path} can't be read")
-    if marker.config_hash not in (None, expected):
-        return None
-    if marker.state == "running":
-        who = f"process {marker.pid} on {marker.host}"
-        return State("interrupted", f"{who} was stopped or is gone; 'run' goes on from there")
-    return State(marker.state, " ".join((marker.error or marker.job).split()))
 
 
 # ------------------------------------------------------------------------------------------------ runs of a study
@@ -389,7 +368,7 @@ def begun(study: Study, base: Recipe, results: Path) -> list[Run]:
     return [
         Run(study, study.variants[variant], base, int(seed), results)
         for variant, seed in named
-        if variant in study.variants and re.fullmatch("[0-9]{1,9}", seed)
+        if variant in study.variants and re.fullmatch("[0-9]{1,10}", seed) and int(seed) < 2**32
     ]
 
 

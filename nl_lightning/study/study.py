@@ -12,16 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from nl_lightning.errors import UserError, nearest
-from nl_lightning.study.border import Line, Percent
+from nl_lightning.study.border import Line, Name, Percent, Positive
 from nl_lightning.study.checks import Claim
 from nl_lightning.study.metrics import TOP1, Metric
 
 STILLS = "stills"
 """The clip of networks that are trained on single frames, for others to start from."""
-Ratio = Annotated[float, Field(gt=0, le=1e6)]
 NET = "model.net."
 """How the settings of our own networks begin."""
 COSTS = ("params_ratio", "flops_ratio")
@@ -143,38 +142,56 @@ class Grid:
     impossible: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class Study:
-    """Variants, tables and claims. Recipes on the paper's data have names that start with `reported_on`.
+def _in_order(looks: tuple[int, ...]) -> tuple[int, ...]:
+    if list(looks) != sorted(set(looks)):
+        raise ValueError("expected numbers of seeds, each larger than the one before it")
+    return looks
 
-    Networks are compared by `metric`. `reported_videos` are the test videos behind a reported accuracy; None if they
-    aren't known. The variants of `grid`, if there is one, are among `variants`. `costs`: (parameters, multiply-adds) of
-    the paper's own networks, as far as they are counted. `looks`: numbers of seeds at which the claims are judged.
-    `learned`: groups of test videos that networks learn suddenly, or not at all, by their names in records.
-    `judged_on`: the group of test videos by whose soft score claims are judged, where records have it; empty: all.
-    `cpu_recipe`: the recipe with which two CPU cores train it in less than an hour a seed; None if there is none.
-    `base`: the LightningModule and the data module that it names, as a recipe would; empty: our own.
-    `also_reported`: names of what rows report and nothing here measures, by the key in `reported`.
+
+@dataclass(frozen=True, kw_only=True)
+class Heading:
+    """What a study's file says of the study as a whole.
+
+    Attributes:
+        cpu_recipe: the recipe with which two CPU cores train it in less than an hour a seed; None if there is none.
+        reported_on: how the names of recipes on the paper's data begin.
+        reported_videos: the test videos behind a reported accuracy; None if they aren't known.
+        looks: numbers of seeds at which the claims are judged.
+        learned: groups of test videos that networks learn suddenly, or not at all, by their names in records.
+        judged_on: the group of test videos by whose soft score claims are judged, where records have it; empty: all.
+        also_reported: names of what rows report and nothing here measures, by the key in `reported`.
     """
 
-    name: str
-    title: str
-    path: Path
+    name: Name
+    title: Line
     recipe: str
+    cpu_recipe: str | None = None
+    reported_on: Line | None = None
+    reported_videos: Positive | None = None
+    looks: Annotated[tuple[Annotated[int, Field(ge=3, le=1000)], ...], AfterValidator(_in_order)] = ()
+    learned: dict[Line, Learned] = field(default_factory=dict)
+    judged_on: Line = ""
+    also_reported: dict[Name, Line] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study(Heading):
+    """Variants, tables and claims; networks are compared by `metric`.
+
+    Attributes:
+        variants: also those of the `grid`, if there is one.
+        costs: (parameters, multiply-adds) of the paper's own networks, as far as they are counted.
+        base: the LightningModule and the data module that it names, as a recipe would; empty: our own.
+    """
+
+    path: Path
     variants: Mapping[str, Variant]
     tables: Mapping[str, Table]
     claims: tuple[Claim, ...] = ()
     metric: Metric = TOP1
-    cpu_recipe: str | None = None
-    reported_on: str | None = None
-    reported_videos: int | None = None
     grid: Grid | None = None
     costs: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    looks: tuple[int, ...] = ()
-    learned: Mapping[str, Learned] = field(default_factory=dict)
-    judged_on: str = ""
     base: Mapping[str, Any] = field(default_factory=dict)
-    also_reported: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def compared(self) -> list[str]:

@@ -17,7 +17,7 @@ from nl_lightning.study.lock import acquire
 from nl_lightning.study.packing import pack
 from nl_lightning.study.recipe import Recipe, run_hash
 from nl_lightning.study.records import Record, record_path
-from nl_lightning.study.run import State, marker_path
+from nl_lightning.study.run import State
 from nl_lightning.study.study import Study
 
 Measure = Callable[..., Record]
@@ -32,7 +32,7 @@ def line(frame: pd.DataFrame, variant: str) -> dict[str, object]:
 
 
 def mark(results: Path, variant: str, seed: int, **marker: object) -> None:
-    path = marker_path(results, "quick", variant, seed)
+    path = results / "runs" / "quick" / variant / f"seed{seed}" / "state.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(marker))
 
@@ -148,7 +148,7 @@ def test_notes_say_why_a_seed_is_missing(study: Study, recipe: Recipe, results: 
     mark(results, "block", 0, state="failed", error="loss is NaN")
     mark(results, "both", 0, state="preempted")
     recipe.overlay("128f").unlink()
-    with acquire(marker_path(results, recipe.name, "i3d", 0).parent) or pytest.fail("free"):
+    with acquire(results / "runs" / recipe.name / "i3d" / "seed0") or pytest.fail("free"):
         frame = collate(collect(study, recipe, results))
     notes = {variant: line(frame, variant)["note"] for variant in study.variants}
     assert notes == {

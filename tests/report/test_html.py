@@ -18,7 +18,6 @@ from nl_lightning.study.loading import load_study
 from nl_lightning.study.packing import pack
 from nl_lightning.study.recipe import Recipe, load_recipe
 from nl_lightning.study.records import Record
-from nl_lightning.study.run import marker_path
 from nl_lightning.study.study import Study
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -133,7 +132,7 @@ def test_text_from_outside_is_no_html(study: Study, recipe: Recipe, results: Pat
     said = {"device": NASTY, "decoder": NASTY, "commit": NASTY, "versions": {"torch": NASTY, NASTY: NASTY}}
     measure("plain", 0, 60.0, unreadable=[NASTY], videos_scored=399, top1_by_group={NASTY: 60.0}, **said)
     measure("block", 0, 70.0)
-    marker = marker_path(results, "quick", "i3d", 0)
+    marker = results / "runs" / "quick" / "i3d" / "seed0" / "state.json"
     marker.parent.mkdir(parents=True)
     marker.write_text(json.dumps({"state": "failed", "error": NASTY}))
     table = study.tables["a"]

@@ -35,7 +35,6 @@ from nl_lightning.study.loading import load_study
 from nl_lightning.study.packing import pack
 from nl_lightning.study.recipe import Recipe, load_recipe
 from nl_lightning.study.records import Record, record_path
-from nl_lightning.study.run import marker_path
 from nl_lightning.study.study import Study
 
 Measure = Callable[..., Record]
@@ -331,7 +330,7 @@ def outside(study: Study, recipe: Recipe, results: Path, measure: Measure) -> Re
     """A study whose every text from outside is nasty: labels, captions, claims, errors, names of files, devices."""
     measure("plain", 0, 60.0, unreadable=[OUTSIDE], videos_scored=399, device=OUTSIDE, decoder=OUTSIDE, commit=OUTSIDE,
             versions={OUTSIDE: OUTSIDE}, top1_by_group={OUTSIDE: 60.0})  # fmt: skip
-    marker = marker_path(results, "quick", "block", 0)
+    marker = results / "runs" / "quick" / "block" / "seed0" / "state.json"
     marker.parent.mkdir(parents=True)
     marker.write_text(json.dumps({"state": "failed", "error": OUTSIDE}))
     table = study.tables["a"]

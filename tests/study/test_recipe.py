@@ -9,10 +9,8 @@ import pytest
 from nl_lightning.errors import UserError
 from nl_lightning.study.finding import find_study
 from nl_lightning.study.loading import load_study
-from nl_lightning.study.recipe import Recipe, config_hash, load_recipe, run_hash
-from nl_lightning.study.study import Study
-
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+from nl_lightning.study.recipe import Recipe, hash_of, load_recipe, run_hash
+from nl_lightning.study.study import Study, Variant
 
 SMALL = """
 name: small
@@ -35,8 +33,8 @@ def small(tmp_path: Path, text: str = SMALL) -> Study:
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Recipe:
-    folder = tmp_path / "recipes"
-    folder.mkdir()
+    folder = tmp_path / "experiments" / "recipes"
+    folder.mkdir(parents=True)
     (folder / "quick.yaml").write_text(
         "model: {net: {width: 0.25}, optimizer: {lr: 0.1, betas: [0.9, 0.99]}}\n"
         "data: {root: here, num_frames: 8, num_workers: 0}\n"
@@ -45,12 +43,15 @@ def recipe(tmp_path: Path) -> Recipe:
     (folder / "quick_128f.yaml").write_text(
         "model: {optimizer: {betas: [0.5]}, freeze_bn: true}\ndata: {num_frames: 16}\n"
     )
-    return load_recipe("quick", root=tmp_path)
+    return load_recipe(folder / "quick.yaml")
 
 
-def test_a_clip_is_an_overlay(recipe: Recipe, tmp_path: Path) -> None:
-    long = load_recipe("quick", "128f", root=tmp_path)
-    assert long == recipe.with_clip("128f")
+def config_hash(recipe: Recipe, variant: Variant, parent_hash: str | None, seed: int) -> str:
+    return hash_of(recipe.config, variant.arguments(), parent_hash, seed)
+
+
+def test_a_clip_is_an_overlay(recipe: Recipe) -> None:
+    long = recipe.with_clip("128f")
     assert (long.name, [file.name for file in long.files]) == ("quick", ["quick.yaml", "quick_128f.yaml"])
     assert long.config == {
         "model": {"net": {"width": 0.25}, "optimizer": {"lr": 0.1, "betas": [0.5]}, "freeze_bn": True},
@@ -65,9 +66,11 @@ def test_a_clip_is_an_overlay(recipe: Recipe, tmp_path: Path) -> None:
         recipe.with_clip("64f")
 
 
-def test_recipes_that_are_refused(recipe: Recipe, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no recipe 'quik' in .*recipes; did you mean 'quick'"):
-        load_recipe("quik", root=tmp_path)
+def test_recipes_that_are_refused(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe("quick").config == recipe.config
+    with pytest.raises(UserError, match=r"no recipe 'quik' in experiments/recipes or .*; did you mean 'quick'"):
+        load_recipe("quik")
     path = tmp_path / "own.yaml"
     for key in ("depth: 50", "inflate: 3x1x1", "non_local: {sum_over: time}", "control: {kind: pixel}"):
         path.write_text(f"model: {{net: {{{key}}}}}")
@@ -143,7 +146,7 @@ def test_no_run_has_another_hash_than_before(study: str, recipe: str) -> None:
 
     Where a recipe's numbers are meant to change, its digest here changes with it, and so do all its records.
     """
-    of, under = load_study(find_study(study)), load_recipe(recipe, root=EXPERIMENTS)
+    of, under = load_study(find_study(study)), load_recipe(recipe)
     lines = []
     for variant in of.variants.values():
         if variant.clip is None or under.overlay(variant.clip).is_file():

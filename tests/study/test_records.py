@@ -23,7 +23,7 @@ from nl_lightning.study.metrics import MAP, TOP1
 from nl_lightning.study.packing import pack, pack_numbers, unpack, unpack_numbers
 from nl_lightning.study.recipe import Recipe, hash_of, load_recipe, run_hash
 from nl_lightning.study.records import Record, finite, load_records, read_record, record_path, videos_hash, write_record
-from nl_lightning.study.run import Marker, Run, begun, identified, marker_path, plan, state
+from nl_lightning.study.run import Marker, Run, State, begun, identified, plan
 from nl_lightning.study.study import Study
 
 RECORD = Record(
@@ -455,8 +455,12 @@ def recipe(tmp_path: Path) -> Recipe:
     return load_recipe(path)
 
 
+def state(results: Path, study: Study, recipe: Recipe, variant: str, seed: int) -> State:
+    return Run(study, study.variants[variant], recipe, seed, results).state()
+
+
 def mark(results: Path, **marker: object) -> None:
-    path = marker_path(results, "quick", "plain", 0)
+    path = results / "runs/quick/plain/seed0/state.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(marker))
 
@@ -545,9 +549,11 @@ def test_seeds_out_of_range_are_refused(tmp_path: Path, study: Study, recipe: Re
 
 
 def test_runs_that_were_begun_are_found_by_their_folders(tmp_path: Path, study: Study, recipe: Recipe) -> None:
-    for name in ("plain/seed3", "plain/seed3.0123456789ab.7", "plain/seed²", "other/seed0", "long/seed10"):
+    odd = ("plain/seed3.0123456789ab.7", "plain/seed²", "other/seed0", "plain/seed4294967296")
+    for name in ("plain/seed3", "plain/seed4294967295", "long/seed10", *odd):
         (tmp_path / "runs/quick" / name).mkdir(parents=True)
-    assert [run.name for run in begun(study, recipe, tmp_path)] == ["long seed 10", "plain seed 3"]
+    found = [run.name for run in begun(study, recipe, tmp_path)]
+    assert found == ["long seed 10", "plain seed 3", "plain seed 4294967295"]
 
 
 def test_a_done_run_stays_done_whatever_its_marker_says(tmp_path: Path, study: Study, recipe: Recipe) -> None:
@@ -565,11 +571,11 @@ def test_states_by_marker(tmp_path: Path, study: Study, recipe: Recipe) -> None:
     mark(tmp_path, state="running", pid=os.getpid(), host="here")
     assert state(tmp_path, study, recipe, "plain", 0).note.startswith(f"process {os.getpid()} on here ")
     assert current() == "interrupted"  # nothing holds its claim
-    with acquire(marker_path(tmp_path, "quick", "plain", 0).parent) or pytest.fail("free"):
+    with acquire(tmp_path / "runs/quick/plain/seed0") or pytest.fail("free"):
         assert current() == "running"
         assert state(tmp_path, study, recipe, "plain", 0).note == str(Holder.this())
         assert state(tmp_path, study, recipe, "plain", 1).name == "missing"
-    marker_path(tmp_path, "quick", "plain", 0).write_text("{")
+    (tmp_path / "runs/quick/plain/seed0/state.json").write_text("{")
     assert current() == "interrupted"
     mark(tmp_path, state="preempted")
     assert current() == "preempted"
