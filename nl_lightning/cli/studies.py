@@ -177,7 +177,7 @@ def run(
         return _show_commands(runs, cluster)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return _run_together(runs)
-    if cluster is None and (partition or slurm):
+    if cluster != "slurm" and (partition or slurm):
         raise UserError("--partition and --slurm are for --cluster slurm")
     if cluster is not None:
         return _submit(runs, cluster, workers, {**({"partition": partition} if partition else {}), **dict(slurm)})
@@ -253,9 +253,9 @@ def _run_together(runs: list[Run]) -> int:
 
 def _submit(runs: list[Run], cluster: Literal["slurm", "local"], workers: int, options: dict[str, str | bool]) -> int:
     from nl_lightning.runs.schedule import prepare
-    from nl_lightning.runs.slurm import ClusterSettings, cluster_of, submit_all
+    from nl_lightning.runs.slurm import cluster_of, submit_all
 
-    there = cluster_of(ClusterSettings(cluster, runs[0].results / "jobs", workers, options))
+    there = cluster_of(cluster, runs[0].results / "jobs", workers, options)
     if not all(one.is_done() for one in runs) and (code := prepare(runs[0].study, runs[0].base)):
         return code
     submit_all(runs, there, print_lines)

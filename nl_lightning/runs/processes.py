@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO
+from typing import IO, Any
 
 from nl_lightning.errors import Postponed, Stopped
 
@@ -28,26 +28,27 @@ GRACE = 20.0
 Process = subprocess.Popen[bytes]
 
 
-def start(command: Sequence[str], environment: Mapping[str, str], log: IO[bytes] | None, alone: bool = True) -> Process:
-    """Start a worker that ends with this process.
+def start(command: Sequence[str], environment: Mapping[str, str], log: IO[bytes] | None) -> Process:
+    """Start a worker that ends with this process, in a session of its own: a Ctrl-C reaches it once, by :func:`stop`.
 
-    Args:
-        command: the worker's.
-        environment: its environment variables.
-        log: where its output goes; None: to this process's own.
-        alone: in a session of its own, so that a Ctrl-C reaches it once, by :func:`stop`.
+    Its output goes to `log`; None: to this process's own.
     """
-    ours = {**environment, PARENT: str(os.getpid())}
     stops = Postponed()
     stops.begin()  # told to stop between the start and the return, nobody would know the process
     try:
-        process = Process(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=ours, start_new_session=alone)
+        process = Process(command, **as_worker(environment, log), start_new_session=True)
     finally:
         stops.end()
     if stops.told is not None:
         stop([process], signal.SIGTERM)
         raise stops.told
     return process
+
+
+def as_worker(environment: Mapping[str, str], log: IO[bytes] | None) -> dict[str, Any]:
+    """How a worker is started: what :class:`subprocess.Popen` takes beside the command."""
+    ours = {**environment, PARENT: str(os.getpid())}
+    return {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "env": ours}
 
 
 def stop(processes: Sequence[Process], how: signal.Signals) -> None:

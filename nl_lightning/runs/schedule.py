@@ -59,32 +59,18 @@ def _prepare(recipe: Recipe, words: list[str]) -> int:
     return code
 
 
-class Slots:
-    """A machine that `workers` share: an even part of the cores for each, and of the GPUs.
+def shares(workers: int) -> list[dict[str, str]]:
+    """Environment variables that keep each worker to its share of the machine: an even part of the cores and GPUs.
 
     With fewer GPUs than workers, several workers share one.
     """
-
-    def __init__(self, workers: int) -> None:
-        # More threads than cores would only wait for each other. A number that the user has set has a reason.
-        self.threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // workers))
-        self.free = list(range(workers))
-        gpus = _gpus()
-        each = max(1, len(gpus) // workers)
-        self.gpus = [[gpus[(slot * each + i) % len(gpus)] for i in range(each) if gpus] for slot in range(workers)]
-
-    def take(self) -> int:
-        """The lowest free slot; it is taken now."""
-        return self.free.pop(0)
-
-    def give_back(self, slot: int) -> None:
-        """The slot is free again."""
-        self.free.append(slot)
-
-    def environment(self, slot: int) -> dict[str, str]:
-        """What keeps a process to its slot."""
-        threads = {"OMP_NUM_THREADS": self.threads}
-        return threads | ({"CUDA_VISIBLE_DEVICES": ",".join(self.gpus[slot])} if self.gpus[slot] else {})
+    # More threads than cores would only wait for each other. A number that the user has set has a reason.
+    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // workers))}
+    if not (gpus := _gpus()):
+        return [threads] * workers
+    each = max(1, len(gpus) // workers)
+    of_worker = [[gpus[(worker * each + i) % len(gpus)] for i in range(each)] for worker in range(workers)]
+    return [{**threads, "CUDA_VISIBLE_DEVICES": ",".join(own)} for own in of_worker]
 
 
 def cores() -> int:
@@ -117,7 +103,7 @@ def run_all(
 
     Args:
         runs: in the order to start them; those that have their record already are skipped.
-        workers: how many at a time; they share the cores and GPUs evenly.
+        workers: how many at a time, see :func:`shares`.
         console: where the bars and a line a finished run go.
         after_each: called when a run has got its record.
         environment: the environment variables of a run's process.
@@ -131,7 +117,7 @@ def run_all(
     if skipped:
         console.print(f"{skipped} of {len(runs)} runs are done already")
     columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), "left", TimeRemainingColumn())
-    slots = Slots(workers)
+    free: list[Mapping[str, str]] = [*shares(workers)]
     active: list[_Active] = []
     with (
         bars(*columns, console=console, speed_estimate_period=600) as shown,
@@ -139,22 +125,20 @@ def run_all(
     ):
         whole = shown.add_task("all runs", total=sum(run.weight for run in queue.waiting))
         while active or (queue.waiting and queue.full_disk is None):
-            while len(active) < workers and (run := queue.next_ready()) is not None:
-                slot = slots.take()
+            while free and (run := queue.next_ready()) is not None:
                 try:
-                    process = _start(run, {**environment(run), **slots.environment(slot)})
+                    process = _start(run, {**environment(run), **free[0]})
                 except (OSError, UserError) as error:
-                    slots.give_back(slot)
                     queue.failed_because(run, mistake(error) or str(error))
                 else:
-                    active.append(_Active(run, process, shown.add_task(run.name, total=1), slot))
+                    active.append(_Active(run, process, shown.add_task(run.name, total=1), free.pop(0)))
             time.sleep(PAUSE)
             for one in list(active):
                 shown.update(one.bar, completed=one.run.said().share_done)
                 if one.process.poll() is not None:
                     active.remove(one)
                     shown.remove_task(one.bar)
-                    slots.give_back(one.slot)
+                    free.append(one.share)
                     queue.conclude(one.run, one.process.returncode)
             shown.update(
                 whole, completed=queue.weight_ended + sum(one.run.said().share_done * one.run.weight for one in active)
@@ -254,12 +238,12 @@ class _Queue:
 
 @dataclass
 class _Active:
-    """A run that is being executed: its process, its bar and its slot."""
+    """A run that is being executed: its process, its bar and its share of the machine."""
 
     run: Run
     process: Process
     bar: TaskID
-    slot: int
+    share: Mapping[str, str]
 
 
 def _start(run: Run, environment: Mapping[str, str]) -> Process:

@@ -16,16 +16,16 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from nl_lightning.errors import UserError, from_extra
 from nl_lightning.runs import schedule
-from nl_lightning.runs.processes import HELD, start
-from nl_lightning.runs.schedule import Slots
+from nl_lightning.runs.processes import HELD, Process, as_worker
+from nl_lightning.runs.schedule import shares
 from nl_lightning.study.files import write_atomically
 from nl_lightning.study.lock import BEAT, STALE
 from nl_lightning.study.run import Run, State, identified, noted
@@ -35,42 +35,14 @@ if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
 
 
-@dataclass(frozen=True)
-class ClusterSettings:
-    """How runs become jobs.
-
-    Attributes:
-        cluster: ``slurm``, or ``local`` for background processes of this machine.
-        folder: where submitit keeps its files of the jobs.
-        workers: jobs at a time, with ``local``; Slurm decides by itself.
-        options: of sbatch (with ``_`` for ``-``), with their values; True for one without. They go before the recipe's.
-        minutes: time limit of a Slurm job if `options` give no ``time``. A longer run goes on in its next turn.
-        turns: time limits that a run may use up.
-        patience: seconds that a cluster's disks may take to show what another machine wrote.
-    """
-
-    cluster: Literal["slurm", "local"]
-    folder: Path
-    workers: int = 1
-    options: Mapping[str, str | bool] = field(default_factory=dict)
-    minutes: int = 240
-    turns: int = 1000
-    patience: float = 60.0
-
-    OURS: ClassVar = ("array", "dependency", "error", "output")
-    """Options of sbatch that a user can't give: jobs wouldn't be found again, or would begin before their parents."""
-
-    def __post_init__(self) -> None:
-        if self.cluster != "slurm" and self.options:
-            raise UserError("--partition and --slurm are for --cluster slurm")
-        if self.cluster == "slurm" and self.workers > 1:
-            raise UserError("--workers is for one machine; on a cluster, Slurm says how many run at a time")
-        for name in self.options:
-            if name in self.OURS:
-                raise UserError(f"--slurm {name}: is set for each job; leave it out")
-        if not str(self.options.get("time", self.minutes)).isdecimal():
-            raise UserError(f"--slurm time: expected minutes, not '{self.options['time']}'")
-
+MINUTES = 240
+"""Time limit of a Slurm job, if the user gives none. A longer run goes on in its next turn."""
+TURNS = 1000
+"""Time limits that a run may use up."""
+PATIENCE = 60.0
+"""Seconds that a cluster's disks may take to show what another machine wrote."""
+OURS = ("array", "dependency", "error", "output")
+"""Options of sbatch that a user can't give: jobs wouldn't be found again, or would begin before their parents."""
 
 # ------------------------------------------------------------------------------------------------- inside a job
 
@@ -84,14 +56,12 @@ class Job:
         command: of the run's own process.
         environment: variables of that process, beside those of the job.
         after: jobs of this machine that must have ended first. (Slurm sees to that by itself.)
-        patience: seconds, see :class:`ClusterSettings`.
     """
 
     run: Run
     command: Sequence[str]
     environment: Mapping[str, str]
     after: tuple[str, ...] = ()
-    patience: float = 0.0
 
     def __call__(self) -> None:
         """Bring the run to its record.
@@ -124,7 +94,7 @@ class Job:
                 f"{self.run.name}: submitted with configuration {self.run.config_hash}, now {now.config_hash}; "
                 "submit it again"
             )
-        parent, give_up = self.run.parent, time.monotonic() + self.patience
+        parent, give_up = self.run.parent, time.monotonic() + (0 if self.after else PATIENCE)
         while parent is not None and not parent.is_done():
             if time.monotonic() >= give_up:
                 raise UserError(f"{self.run.name}: {parent.name}, which it starts from, has no record")
@@ -137,15 +107,20 @@ class Job:
         cancelled, or preempted and requeued by Slurm; only in its grace time Slurm would take it for failed.
         """
         told: list[int] = []
+        started: list[Process] = []
 
         def stop(number: int, frame: object) -> None:
             told.append(number)
-            # Not SIGTERM: on that, Lightning calls the run's other processes from within, and they may not answer.
-            process.send_signal(signal.SIGUSR2)
+            for process in started:
+                # Not SIGTERM: on that, Lightning calls the run's other processes from within, and they may not answer.
+                process.send_signal(signal.SIGUSR2)
 
-        with self.run.log.open("ab") as log:
-            process = start(self.command, {**os.environ, **self.environment}, log, alone=False)
         before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR2)}
+        with self.run.log.open("ab") as log:
+            process = Process(self.command, **as_worker({**os.environ, **self.environment}, log))
+        started.append(process)
+        if told:  # while it was started
+            process.send_signal(signal.SIGUSR2)
         code = process.wait()
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -170,25 +145,31 @@ def _in_grace_time() -> bool:
 
 
 class Slurm:
-    """Slurm: what a job needs is the recipe's, unless the settings' options say otherwise."""
+    """Slurm: what a job needs is the recipe's, unless the options say otherwise."""
 
     name: Literal["slurm"] = "slurm"
 
-    def __init__(self, settings: ClusterSettings) -> None:
+    def __init__(self, folder: Path, workers: int, options: Mapping[str, str | bool]) -> None:
+        if workers > 1:
+            raise UserError("--workers is for one machine; on a cluster, Slurm says how many run at a time")
+        for option in OURS:
+            if option in options:
+                raise UserError(f"--slurm {option}: is set for each job; leave it out")
+        if not str(options.get("time", MINUTES)).isdecimal():
+            raise UserError(f"--slurm time: expected minutes, not '{options['time']}'")
         if shutil.which("sbatch") is None or shutil.which("srun") is None:
             raise UserError("--cluster slurm: no sbatch here; call this where jobs are submitted")
-        self.settings = settings
         with from_extra("slurm"):
             import submitit
-        self.executor = submitit.SlurmExecutor(settings.folder, max_num_timeout=settings.turns)
+        self.executor, self.options = submitit.SlurmExecutor(folder, max_num_timeout=TURNS), options
 
     def submit(self, run: Run, parent: str | None) -> str:
         """File a job, to begin when the job `parent` has ended well, and return its id. UserError if it is refused."""
-        options = {**_needs(run), **self.settings.options}
+        options = {**_needs(run), **self.options}
         cores = options["cpus_per_task"]
         self.executor.update_parameters(
             job_name=f"{run.variant.name}-seed{run.seed}",
-            time=int(options.pop("time", self.settings.minutes)),
+            time=int(options.pop("time", MINUTES)),
             dependency=None if parent is None else f"afterok:{parent}",
             # srun doesn't take them over from sbatch. If one process of a run fails, the others would wait for it.
             srun_args=[f"--cpus-per-task={cores}", "--kill-on-bad-exit=1"],
@@ -196,7 +177,7 @@ class Slurm:
         )
         from submitit.core.utils import FailedJobError
 
-        job = Job(run, _command(run), {"OMP_NUM_THREADS": str(cores)}, patience=self.settings.patience)
+        job = Job(run, _command(run), {"OMP_NUM_THREADS": str(cores)})
         try:
             with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises as well
                 return self.executor.submit(job).job_id
@@ -227,21 +208,20 @@ class Local:
 
     name: Literal["local"] = "local"
 
-    def __init__(self, settings: ClusterSettings) -> None:
+    def __init__(self, folder: Path, workers: int) -> None:
         with from_extra("slurm"):
             import submitit
-        self.executor = submitit.LocalExecutor(settings.folder)
+        self.executor, self.shares = submitit.LocalExecutor(folder), shares(workers)
         self.executor.update_parameters(timeout_min=60 * 24 * 365)
-        self.workers, self.slots = settings.workers, Slots(settings.workers)
         self.jobs: list["submitit.Job[None]"] = []  # kept: a process is waited for by the object that started it
 
     def submit(self, run: Run, parent: str | None) -> str:
-        """Start a job, which waits for the job `parent` and for a free slot, and return its id."""
-        count = len(self.jobs)
-        before = self.jobs[count - self.workers].job_id if count >= self.workers else None  # in the same slot
+        """Start a job, which waits for the job `parent` and for a share of the machine, and return its id."""
+        count, workers = len(self.jobs), len(self.shares)
+        before = self.jobs[count - workers].job_id if count >= workers else None  # with the same share
         after = tuple(job for job in (before, parent) if job is not None)
         with _terminal_left_alone():
-            job = self.executor.submit(Job(run, _command(run), self.slots.environment(count % self.workers), after))
+            job = self.executor.submit(Job(run, _command(run), self.shares[count % workers], after))
         self.jobs.append(job)
         return job.job_id
 
@@ -262,12 +242,21 @@ def _terminal_left_alone() -> Iterator[None]:
         os.close(nothing)
 
 
-def cluster_of(settings: ClusterSettings) -> "Slurm | Local":
-    """The cluster of these settings. UserError if it isn't here."""
-    return Slurm(settings) if settings.cluster == "slurm" else Local(settings)
+Cluster = Slurm | Local
 
 
-def submit_all(runs: Sequence[Run], cluster: Slurm | Local, say: Callable[[str], None]) -> None:
+def cluster_of(name: str, folder: Path, workers: int = 1, options: Mapping[str, str | bool] | None = None) -> Cluster:
+    """What runs jobs: ``slurm``, or ``local`` for background processes of this machine. UserError if it can't be used.
+
+    Args:
+        folder: where submitit keeps its files of the jobs.
+        workers: jobs at a time, with ``local``; Slurm decides by itself.
+        options: of sbatch (with ``_`` for ``-``), with their values; True for one without. They go before the recipe's.
+    """
+    return Slurm(folder, workers, options or {}) if name == Slurm.name else Local(folder, workers)
+
+
+def submit_all(runs: Sequence[Run], cluster: Cluster, say: Callable[[str], None]) -> None:
     """Submit every run that isn't done and has no job yet, and `say` what becomes of each.
 
     Args:
@@ -298,7 +287,7 @@ def submit_all(runs: Sequence[Run], cluster: Slurm | Local, say: Callable[[str],
             say(f"{run.name}: not submitted, it starts from {parent.name}; call again when that is done")
 
 
-def _submit(run: Run, cluster: Slurm | Local, after: str | None) -> "_Submitted":
+def _submit(run: Run, cluster: Cluster, after: str | None) -> "_Submitted":
     run.prepare_folder()
     try:
         number = cluster.submit(run, after)
@@ -308,7 +297,8 @@ def _submit(run: Run, cluster: Slurm | Local, after: str | None) -> "_Submitted"
             run.folder.rmdir()
         raise
     job = _Submitted(cluster.name, number, platform.node(), alive=True)
-    job.note(run)
+    note = {"cluster": job.cluster, "job": job.job, "host": job.host}
+    write_atomically(run.folder / "job.json", json.dumps(note))
     run.say("queued", job=str(job))  # at once: the run's process takes seconds to start
     return job
 
@@ -344,10 +334,6 @@ class _Submitted:
 
     def __str__(self) -> str:
         return f"{self.cluster} job {self.job}"
-
-    def note(self, run: Run) -> None:
-        note = {"cluster": self.cluster, "job": self.job, "host": self.host}
-        write_atomically(run.folder / "job.json", json.dumps(note))
 
 
 def _newest_jobs(runs: Sequence[Run]) -> dict[str, _Submitted]:
@@ -386,11 +372,9 @@ def _alive_on_slurm(jobs: Collection[str]) -> set[str] | None:
 
 def _alive_here(jobs: Collection[str]) -> set[str]:
     """Those of the local jobs that wait or run; a job's id is the number of the process that watches over it."""
-    return {job for job in jobs if b"submitit" in _command_line(job)}
-
-
-def _command_line(process: str) -> bytes:
-    try:
-        return Path(f"/proc/{process}/cmdline").read_bytes()
-    except OSError:
-        return b""
+    alive = set()
+    for job in jobs:
+        with contextlib.suppress(OSError):
+            if b"submitit" in Path(f"/proc/{job}/cmdline").read_bytes():
+                alive.add(job)
+    return alive

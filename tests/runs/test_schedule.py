@@ -18,7 +18,7 @@ from rich.console import Console
 from nl_lightning.cli.studies import _run_here
 from nl_lightning.errors import UserError, terminal, visible
 from nl_lightning.runs import schedule as runner
-from nl_lightning.runs.schedule import Slots, run_all
+from nl_lightning.runs.schedule import run_all, shares
 from nl_lightning.study.loading import load_study
 from nl_lightning.study.lock import acquire
 from nl_lightning.study.recipe import load_recipe
@@ -378,11 +378,6 @@ def test_columns_for_a_table_of_runs(runs: list[Run]) -> None:
 # ------------------------------------------------------------------------------ a machine shared among workers
 
 
-def shares(workers: int) -> list[dict[str, str]]:
-    places = Slots(workers)
-    return [places.environment(places.take()) for _ in range(workers)]
-
-
 @pytest.mark.parametrize(
     ("gpus", "workers", "expected"),
     [
@@ -406,10 +401,3 @@ def test_cores_are_dealt_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shares(16)[0] == {"OMP_NUM_THREADS": "1"}
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert shares(2) == [{"OMP_NUM_THREADS": "3"}] * 2
-
-
-def test_a_slot_that_is_given_back_is_taken_again() -> None:
-    places = Slots(2)
-    first, second = places.take(), places.take()
-    places.give_back(second)
-    assert places.take() == second != first

@@ -10,6 +10,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_study import write_tiny_study
@@ -247,6 +248,26 @@ def test_a_job_waits_until_a_dead_machine_s_claim_is_stale(home: Home, monkeypat
     monkeypatch.setattr(cluster, "STALE", 0)
     with pytest.raises(subprocess.CalledProcessError, match=f"exit status {HELD}"):
         job(home, f"exit {HELD}")()
+
+
+def test_told_to_make_room_while_the_process_is_started_it_is_put_back(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the start of the process and the moment at which anybody knows of it."""
+
+    class Told(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            signal.raise_signal(signal.SIGUSR2)
+
+    requeued: list[int] = []
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: requeued.append(number))  # as submitit's own
+    monkeypatch.setattr(cluster, "Process", Told)
+    try:
+        job(home, "exec sleep 3600")()
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert requeued == [signal.SIGUSR2]
 
 
 # --------------------------------------------------------------------------------------------- what Slurm is asked
