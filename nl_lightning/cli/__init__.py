@@ -50,9 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if line is None:
             raise
         if "WANDB_SWEEP_ID" in os.environ:
-            from nl_lightning.tracking import agent
+            from nl_lightning.tracking import log
 
-            agent.refuse(line)
+            log.refuse(line)
         say(line)
         return _written_out(2)
 

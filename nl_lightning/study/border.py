@@ -366,26 +366,23 @@ def weigh_yaml(text: str, at: str) -> None:
 
     (PyYAML's C code builds nested nodes by recursion, and ends the process where a text nests 100,000 times.)
     """
-    anchors: dict[str, int] = {}  # how many values each one stands for
+    sizes: dict[str | None, int] = {}  # how many values each anchor stands for
     open_: list[tuple[str | None, int]] = []  # the anchor and the values before each list or mapping that isn't closed
     values = 0
     for event in yaml.parse(text, _SafeLoader):
         if isinstance(event, yaml.CollectionEndEvent):
             anchor, before = open_.pop()
-            if anchor:
-                anchors[anchor] = values - before
+            sizes[anchor] = values - before
+        elif isinstance(event, yaml.AliasEvent):
+            if any(anchor == event.anchor for anchor, _ in open_):
+                problem = f"the alias '{event.anchor}' stands within what it stands for"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=cast(Any, event.start_mark))
+            values += sizes.get(event.anchor, 1)
         elif isinstance(event, yaml.NodeEvent):
-            if isinstance(event, yaml.AliasEvent):
-                if any(anchor == event.anchor for anchor, _ in open_):
-                    problem = f"the alias '{event.anchor}' stands within what it stands for"
-                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=cast(Any, event.start_mark))
-                values += anchors.get(str(event.anchor), 1)
-            else:
-                values += 1
+            sizes[event.anchor] = 1
             if isinstance(event, yaml.CollectionStartEvent):
-                open_.append((event.anchor, values - 1))
-            elif event.anchor and not isinstance(event, yaml.AliasEvent):
-                anchors[event.anchor] = 1
+                open_.append((event.anchor, values))
+            values += 1
         line = getattr(event.start_mark, "line", 0) + 1
         if len(open_) > DEPTH:
             raise UserError(f"{at}, line {line}: lists and mappings lie more than {DEPTH} levels deep")

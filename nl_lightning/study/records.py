@@ -20,7 +20,7 @@ from pydantic import AfterValidator, Field
 
 from nl_lightning.errors import UserError
 from nl_lightning.study.border import Count, Name, Percent, Positive, Seed, checked, parse_json
-from nl_lightning.study.contradictions import contradiction
+from nl_lightning.study.contradictions import refuse_contradictions
 from nl_lightning.study.evidence import Evidence, Machine
 from nl_lightning.study.files import read_text, write_atomically
 from nl_lightning.study.metrics import METRICS, Metric
@@ -166,12 +166,7 @@ class Record:
 
 
 class Unreadable(NamedTuple):
-    """A file in the place of a record that can't be read as one.
-
-    Attributes:
-        variant, seed: whose place it is.
-        why: one line that names the file.
-    """
+    """A file in the place of a record that can't be read as one: whose place it is, and why, in a line."""
 
     variant: str
     seed: int
@@ -289,6 +284,8 @@ def _sound(raw: object, at: str) -> Record:
     except UserError as error:
         newer = "; was it written by a newer version?" if "unknown key" in str(error) else ""
         raise UserError(f"{error}{newer}") from None
-    if said := contradiction(vars(record)):
-        raise UserError(f"{at}: {said}")
+    try:
+        refuse_contradictions(vars(record))
+    except ValueError as error:
+        raise UserError(f"{at}: {error}") from None
     return record

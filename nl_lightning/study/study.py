@@ -276,22 +276,19 @@ class Study(Heading):
             LeftOut: there are none, as the grid leaves their place out.
             UserError: there are none.
         """
-        known = self.columns(next(iter(self.variants)))
-        for column in columns:
+        found = {name: self.columns(name) for name in self.variants}
+        known = next(iter(found.values()))
+        for column, value in columns.items():
             if column not in known:
                 raise UserError(f"{self.path}: variants have no column '{column}'{nearest(column, known)}")
-        found = [
-            name
-            for name in self.variants
-            if all(str(self.columns(name)[column]) == value for column, value in columns.items())
-        ]
+            found = {name: of for name, of in found.items() if str(of[column]) == value}
         if not found:
             wanted = ", ".join(f"{column}={value}" for column, value in columns.items())
             place = f"{columns.get('stage')}x{columns.get('blocks')}"
             if self.grid is not None and place in self.grid.impossible:
                 raise LeftOut(f"{self.path}: no variant has {wanted}: {self.grid.impossible[place]}")
             raise UserError(f"{self.path}: no variant has {wanted}")
-        return found
+        return list(found)
 
     def ancestors(self, name: str) -> list[str]:
         """The variants that this one starts from: parent, grandparent, and so on."""

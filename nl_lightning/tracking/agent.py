@@ -52,7 +52,9 @@ def run_point(planned: Callable[[], Sequence[Run]], bring: Bring) -> int:
         tracking.repeat(own, record, first)
         print(visible(f"{own.name} is done already: {record.outcome(own.study.metric)}"))
         return 0
-    failed = list(bring(runs, lambda run: dict(os.environ) if run == own else _outside_the_sweep()))
+    # What the point only starts from is no part of the sweep here: its own point may come later, as a second one.
+    outside = _without("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
+    failed = list(bring(runs, lambda run: os.environ if run == own else outside))
     if own in failed and own.wandb.id is None:  # it didn't come as far as telling W&B
         tracking.refuse(own.said().error or f"see {own.log}")
     for left in _left_behind(own):
@@ -60,24 +62,13 @@ def run_point(planned: Callable[[], Sequence[Run]], bring: Bring) -> int:
     return 1 if failed else 0
 
 
-def refuse(line: str) -> None:
-    """Say in the agent's W&B run why nothing came of its point; without a word it would stay pending for ever."""
-    from nl_lightning.tracking import log as tracking  # wandb: most of a second
-
-    tracking.refuse(line)
-
-
-def _outside_the_sweep() -> dict[str, str]:
-    """For a run that the point only starts from: its own point may come later, and would be a second one."""
-    return {
-        k: v for k, v in os.environ.items() if k not in ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
-    }
+def _without(*names: str) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in names}
 
 
 def _as_begun(run: Run) -> dict[str, str]:
     """For a run of the sweep that another agent began: the same W&B run goes on."""
-    others = {key: value for key, value in os.environ.items() if key != "WANDB_SWEEP_PARAM_PATH"}
-    return others | {"WANDB_RUN_ID": run.wandb.id or run.config_hash}
+    return _without("WANDB_SWEEP_PARAM_PATH") | {"WANDB_RUN_ID": run.wandb.id or run.config_hash}
 
 
 def _left_behind(own: Run) -> list[Run]:

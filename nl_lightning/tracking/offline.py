@@ -59,7 +59,9 @@ def from_server(path: str) -> list[WandbRun]:
     if len(parts) not in (2, 3) or not all(parts):
         raise UserError(f"--wandb: expected ENTITY/PROJECT or ENTITY/PROJECT/SWEEP, got '{path}'")
     try:
-        found = _fetch(path, parts)
+        if len(parts) == 3:
+            wandb.Api().sweep(path)  # type: ignore[no-untyped-call]  # says if there is none; the filter finds no runs
+        found = listed("/".join(parts[:2]), {"sweep": parts[2]} if len(parts) == 3 else {})
     except AuthenticationError as error:
         raise UserError(_refused(error)) from None
     except WandbApiFailedError as error:
@@ -69,14 +71,6 @@ def from_server(path: str) -> list[WandbRun]:
     if not found:
         raise UserError(f"--wandb {path}: no runs there yet")
     return found
-
-
-def _fetch(path: str, parts: list[str]) -> list[WandbRun]:
-    filters = {}
-    if len(parts) == 3:
-        wandb.Api().sweep(path)  # type: ignore[no-untyped-call]  # says if there is none; the filter would find no runs
-        filters = {"sweep": parts[2]}
-    return listed("/".join(parts[:2]), filters)
 
 
 def listed(project: str, filters: dict[str, Any], timeout: int | None = None) -> list[WandbRun]:
@@ -98,13 +92,13 @@ def listed(project: str, filters: dict[str, Any], timeout: int | None = None) ->
 
 
 def _online(run: Any) -> WandbRun:
+    summary: dict[str, Any] = {}
+    state = str(run.state)
     try:
         summary = dict(run.summary_metrics)
     except (CommError, *ODD) as error:
-        return WandbRun(
-            str(run.id), str(run.name or run.id), f"its summary can't be read: {_one_line(error)}", None, False
-        )
-    return WandbRun(str(run.id), str(run.name or run.id), str(run.state), summary.get("record"), "repeat_of" in summary)
+        state = f"its summary can't be read: {_one_line(error)}"
+    return WandbRun(str(run.id), str(run.name or run.id), state, summary.get("record"), "repeat_of" in summary)
 
 
 def _refused(error: AuthenticationError) -> str:

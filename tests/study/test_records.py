@@ -292,6 +292,8 @@ def test_records_that_contradict_themselves_are_refused(tmp_path: Path, fields: 
         ({"max_epochs": 18, "accumulate_grad_batches": 2}, 1125, "steps: expected 1134"),
         ({"max_epochs": 10, "limit_train_batches": 0.5}, 1125, None),
         ({"max_epochs": "10"}, 1125, None),
+        ({"max_epochs": -1, "max_steps": 1125}, 1125, None),  # no end but that
+        ({"max_epochs": 9, "devices": -1}, 1125, None),  # all there are
     ],
 )
 def test_steps_are_those_of_the_epochs(
@@ -355,16 +357,12 @@ def test_the_costs_in_committed_records_are_their_networks() -> None:
     [
         ("top1", None, "the key 'top1' is missing"),
         ("top1", "64", "top1: expected percent, 0 to 100, got '64'"),
-        ("top1", True, "top1: expected percent, 0 to 100, got True"),
-        ("top1", float("nan"), "top1: expected a number, got nan"),
         ("top1", 100.5, "top1: expected percent, 0 to 100, got 100.5"),
         ("top5", -1, "top5: expected percent, 0 to 100, got -1"),
         ("seed", 0.5, "seed: expected a whole number, 0 to 4294967295, got 0.5"),
-        ("seed", False, "seed: expected a whole number, 0 to 4294967295, got False"),
         ("seed", -1, "seed: expected a whole number, 0 to 4294967295, got -1"),
         ("macs", 0, "macs: expected a whole number of at least 1, got 0"),
         ("params", -1, "params: expected a whole number of at least 1, got -1"),
-        ("params", 10**400, "params: expected a number of less than 20 digits, got 1000"),
         ("steps", 0, "steps: expected a whole number of at least 1, got 0"),
         ("train_seconds", -1, "train_seconds: expected a number, 0 to 1000000000"),
         ("finished", "yesterday", "finished: expected a time such as 2026-01-02T03:04:05"),
@@ -396,7 +394,6 @@ def test_broken_fields_are_named(tmp_path: Path, field: str, value: object, mess
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "isn't JSON"),
         (b"{", "isn't JSON"),
         (b"[1]", "expected 'key: value' pairs, got \\[1\\]"),
         (b"\xff\xfe", "can't be read: line 1 isn't text"),
@@ -496,29 +493,28 @@ def test_a_run_whose_record_cant_be_read_is_a_hole_with_its_reason(
     assert state(tmp_path, study, recipe, "plain", 0).name == "failed"  # what became of it since then
 
 
-@pytest.mark.parametrize(
-    "marker",
-    [
-        {"state": "running", "pid": [1]},
-        {"state": "runing"},
-        {"state": ["failed"]},
-        {"state": "failed", "error": {"a": 1}},
-        {"state": "running", "done": "x"},
-        {"state": "running", "total": -1},
-        {"state": "running", "config_hash": "../../x"},
-        {"state": None},
-    ],
-)
-def test_a_marker_of_odd_values_is_no_marker(
-    tmp_path: Path, study: Study, recipe: Recipe, marker: dict[str, object]
-) -> None:
-    mark(tmp_path, **marker)
+ODD_MARKERS = [
+    '{"state": "running", "phase": "train", "done": "x", "total": 2}',
+    '{"state": "running", "phase": "train", "done": NaN, "total": 2}',
+    '{"state": "running", "phase": "train", "done": 1e999, "total": -5}',
+    '{"state": "running", "phase": "train", "done": 1' + "0" * 400 + ', "total": 0}',
+    '{"state": "running", "phase": {}, "done": null}',
+    '{"state": "running", "phase": "train", "done": -1, "total": 2}',
+    '{"state": "running", "pid": [1]}', '{"state": "runing"}', '{"state": ["failed"]}', '{"state": null}',
+    '{"state": "failed", "error": {"a": 1}}', '{"state": "failed", "config_hash": "../../../elsewhere"}',
+    "[1, 2]", '"running"', "", "\0", "[" * 100_000,
+]  # fmt: skip
+
+
+def test_a_marker_of_odd_values_is_no_marker(tmp_path: Path, study: Study, recipe: Recipe) -> None:
     run = Run(study, study.variants["plain"], recipe, 0, tmp_path)
-    assert run.state().name == "interrupted"
-    assert run.state().note.endswith("can't be read")
-    assert run.said() == Marker()
-    assert run.said().share_done == 0
-    run.prepare_folder()
+    for marker in ODD_MARKERS:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        run.marker.write_text(marker)
+        assert run.state() == State("interrupted", f"{run.marker} can't be read"), marker
+        assert run.said() == Marker(), marker
+        run.prepare_folder()
+        assert run.folder.is_dir(), marker
 
 
 def test_a_marker_says_how_far_a_run_is(tmp_path: Path, study: Study, recipe: Recipe) -> None:
