@@ -26,6 +26,15 @@ def hold(phase: str) -> None:
         time.sleep(0.02)
 
 
+def record_of(run: Run, steps: int = 1) -> Record:
+    return Record(
+        study=run.study.name, recipe=run.base.name, variant=run.variant.name, seed=run.seed,
+        config_hash=run.config_hash, config={}, top1=50.0, top5=90.0, videos_expected=10, videos_scored=10, num_clips=1,
+        num_crops=1, params=1, macs=1, steps=steps, train_seconds=1.0, test_seconds=1.0, device="none", decoder="none",
+        commit="none", dirty=False, finished="2020-01-01T00:00:00+00:00", init_from=run.variant.init_from,
+    )  # fmt: skip
+
+
 def execute(run: Run, held: object, tracker: Any) -> None:
     """As :func:`nl_lightning.train.execute.execute`, which this stands for."""
     told = tracker.begin(run)
@@ -41,12 +50,7 @@ def execute(run: Run, held: object, tracker: Any) -> None:
             hold("train")
     run.say("running", phase="test", done=0, total=1)
     hold("test")
-    record = Record(
-        study=run.study.name, recipe=run.base.name, variant=run.variant.name, seed=run.seed,
-        config_hash=run.config_hash, config={}, top1=50.0, top5=90.0, videos_expected=10, videos_scored=10, num_clips=1,
-        num_crops=1, params=1, macs=1, steps=done, train_seconds=1.0, test_seconds=1.0, device="none", decoder="none",
-        commit="none", dirty=False, finished="2020-01-01T00:00:00+00:00", init_from=run.variant.init_from,
-    )  # fmt: skip
+    record = record_of(run, done)
     write_record(run.results, record)
     tracker.end(record)
 

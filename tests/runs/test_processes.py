@@ -5,11 +5,11 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import LIMIT, wait_until
 
 from nl_lightning.errors import Stopped, stop_on_signals
 from nl_lightning.runs import processes
@@ -17,8 +17,6 @@ from nl_lightning.runs.processes import how_it_ended, start, stop
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 Command = Callable[[str, str], "subprocess.Popen[str]"]
-LIMIT = 600
-"""Seconds after which a test hangs."""
 
 # In place of nl_lightning.runs.worker: has a child, as a pool has, and waits; told to stop, it says so.
 WORKER = """
@@ -42,13 +40,6 @@ except Stopped as stopped:
     open("stopped", "w").close()
     sys.exit(stopped.exit_code)
 """
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def is_gone(pid: int) -> bool:

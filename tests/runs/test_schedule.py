@@ -8,12 +8,11 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from waiting import LIMIT, wait_until
 
 from nl_lightning.cli.studies import _run_here
 from nl_lightning.errors import UserError, terminal, visible
@@ -44,51 +43,7 @@ tables:
       - {label: grandchild, variant: grandchild, baseline: parent}
 """
 
-# In place of nl_lightning.runs.worker: writes down when it began and ended, and leaves a record, or fails, or hangs.
-EXECUTION = """
-import os, sys, time
-from nl_lightning.study.lock import acquire
-from nl_lightning.study.records import Record, write_record
-from nl_lightning.study.run import identified
-from nl_lightning.errors import Stopped, stop_on_signals
-
-stop_on_signals()
-run = identified(*sys.argv[2:])
-variant = run.variant.name
-held = acquire(run.folder)
-if held is None:
-    sys.exit(75)
-run.prepare_folder()
-log = open(run.results / "order.log", "a", buffering=1)
-log.write(f"begin {variant}\\n")
-run.say("running", phase="train", done=1, total=2)
-if variant in os.environ.get("HANG", "").split():
-    try:
-        log.write(f"hanging {variant}\\n")
-        while True:  # a signal just before a long sleep begins would wait for its end
-            time.sleep(0.05)
-    except Stopped as stopped:
-        log.write(f"stopped {variant}\\n")
-        if stopped.preempted:
-            run.say("preempted")
-        held.release()
-        sys.exit(stopped.exit_code)
-if variant in os.environ.get("FAIL", "").split():
-    run.say("failed", error="the dog ate it")
-    held.release()
-    sys.exit(2)
-waits, line = os.environ.get("WAITS", ":").split(":")
-while variant in waits.split() and line not in (run.results / "order.log").read_text().splitlines():
-    time.sleep(0.02)
-write_record(run.results, Record(
-    study="small", recipe=run.base.name, variant=variant, seed=run.seed, config_hash=run.config_hash, config={},
-    top1=50.0, top5=90.0, videos_expected=10, videos_scored=10, num_clips=1, num_crops=1, params=1, macs=1, steps=1,
-    train_seconds=1.0, test_seconds=1.0, device="none", decoder="none", commit="none", dirty=False,
-    finished="2020-01-01T00:00:00+00:00", init_from=run.variant.init_from,
-))
-log.write(f"end {variant} {os.environ['OMP_NUM_THREADS']}\\n")
-held.release()
-"""
+STAND_IN = str(Path(__file__).parents[1] / "stand_in.py")
 
 
 @pytest.fixture
@@ -97,8 +52,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Run]:
     (tmp_path / "tiny.yaml").write_text("data: {num_frames: 8}\n")
     (tmp_path / "tiny_128f.yaml").write_text("data: {num_frames: 16}\n")
     (tmp_path / "results").mkdir()
-    (tmp_path / "execution.py").write_text(EXECUTION)
-    monkeypatch.setattr(runner, "WORKER", [sys.executable, str(tmp_path / "execution.py")])
+    monkeypatch.setattr(runner, "WORKER", [sys.executable, STAND_IN])
     monkeypatch.setattr(runner, "PAUSE", 0.02)
     monkeypatch.setattr(runner, "LOOK_AGAIN", 0.1)
     return planned(tmp_path)
@@ -120,17 +74,6 @@ def go(runs: list[Run], workers: int = 1) -> tuple[list[str], list[str]]:
     return finished, [run.variant.name for run in failed]
 
 
-LIMIT = 600
-"""Seconds after which a test hangs; what it waits for takes a few on a quiet machine."""
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def command(
     folder: Path, *options: str, before: str = "runner.prepare = lambda study, recipe: 0", **environment: str
 ) -> "subprocess.Popen[str]":
@@ -139,7 +82,7 @@ def command(
         import sys
         from nl_lightning.cli import main
         from nl_lightning.runs import schedule as runner
-        runner.WORKER = [sys.executable, {str(folder / "execution.py")!r}]
+        runner.WORKER = [sys.executable, {STAND_IN!r}]
         {before}
         sys.exit(main())
     """)
@@ -225,8 +168,7 @@ def test_what_another_process_works_on_is_left_to_it(
     monkeypatch.setenv("WAITS", "parent:end big 1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with subprocess.Popen([*runner.WORKER, "run", *runs[0].identity()]) as other:
-        while not order(runs):
-            time.sleep(0.02)
+        wait_until(lambda: order(runs))
         finished: list[str] = []
         failed = run_all(runs, 1, Console(), lambda run: finished.append(run.variant.name))
     assert failed == []
@@ -242,14 +184,6 @@ def test_what_another_process_left_is_taken_over(runs: list[Run]) -> None:
     assert go(runs[:1]) == (["parent"], [])
 
 
-def test_a_full_disk_stops_the_study(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FAIL", "parent")
-    monkeypatch.setattr(runner, "ENOUGH_DISK", 1 << 60)
-    with pytest.raises(UserError, match="MiB are free where .* lies"):
-        go(runs)
-    assert order(runs) == ["begin parent"]
-
-
 @pytest.mark.parametrize(
     ("how", "code", "state"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "preempted")]
 )
@@ -257,8 +191,8 @@ def test_told_to_stop_it_stops_its_runs_and_loses_nothing(
     runs: list[Run], tmp_path: Path, how: signal.Signals, code: int, state: str
 ) -> None:
     """The whole command, as a shell would start it."""
-    process = command(tmp_path, HANG="child")
-    wait_until(lambda: "hanging child" in order(runs))
+    process = command(tmp_path, WAIT="child")
+    wait_until(lambda: "begin child" in order(runs))
     process.send_signal(how)
     _, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == code
@@ -302,32 +236,6 @@ def test_a_folder_may_be_called_like_markup(runs: list[Run], tmp_path: Path) -> 
     queue = runner._Queue(moved, console, lambda run: None)
     queue.failed_because(moved[0], "[/]")
     assert f"parent seed 0 failed: [/] (log: {moved[0].log})\n" in printed.getvalue()
-
-
-MARKERS = [
-    '{"state": "running", "phase": "train", "done": "x", "total": 2}',
-    '{"state": "running", "phase": "train", "done": NaN, "total": 2}',
-    '{"state": "running", "phase": "train", "done": 1e999, "total": -5}',
-    '{"state": "running", "phase": "train", "done": 1' + "0" * 400 + ', "total": 0}',
-    '{"state": "running", "phase": ["train"], "done": [1], "total": {}}',
-    '{"state": "running", "phase": {}, "done": null}',
-    '{"state": "running", "phase": "train", "done": -1, "total": 2}',
-    '{"state": ["running"]}', '{"state": {}, "error": [1, {}]}', "[1, 2]", '"running"', "", "\0",
-    '{"state": "failed", "config_hash": ["x"]}', '{"state": "failed", "config_hash": "../../../elsewhere"}',
-    "[" * 100_000,
-]  # fmt: skip
-
-
-def test_any_marker_is_survived(runs: list[Run]) -> None:
-    run = runs[0]
-    run.folder.mkdir(parents=True)
-    for marker in MARKERS:
-        run.marker.write_text(marker)
-        assert 0 <= run.said().share_done <= 1, marker
-        assert run.state().name == "interrupted", marker
-        run.prepare_folder()
-        assert run.folder.is_dir(), marker
-    assert go([run]) == (["parent"], [])
 
 
 def test_a_log_that_cannot_be_written_fails_one_run_only(runs: list[Run]) -> None:

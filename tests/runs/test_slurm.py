@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import waiting
 from tiny_study import write_tiny_study
+from waiting import LIMIT
 
 from nl_lightning.cli import main
 from nl_lightning.runs import schedule
@@ -41,55 +42,7 @@ tables:
       - {label: other, variant: other}
 """
 
-# In place of nl_lightning.runs.worker: writes down what happens to it, and leaves a record, or fails, or waits to be
-# told to stop; when it has saved its checkpoint once, it goes on and waits no more.
-PROCESS = """
-import os, signal, sys, time
-from nl_lightning.study.lock import acquire
-from nl_lightning.study.records import Record, write_record
-from nl_lightning.study.run import identified
-
-run = identified(*sys.argv[2:])
-held = acquire(run.folder)
-assert held is not None
-variant = run.variant.name
-log = open(run.results / "order.log", "a", buffering=1)
-
-def stop(number, frame):
-    for each in (signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(each, signal.SIG_IGN)
-    time.sleep(0.3)
-    run.checkpoint.write_text("")
-    run.say("preempted")
-    log.write(f"stopped {variant}\\n")
-    os._exit(143)
-
-for each in (signal.SIGTERM, signal.SIGUSR2):
-    signal.signal(each, signal.SIG_IGN if variant in os.environ.get("DEAF", "").split() else stop)
-run.say("running")
-log.write(f"{'goes on' if run.checkpoint.exists() else 'begin'} {variant}\\n")
-again = variant in os.environ.get("ONCE", "").split() and open(log.name).read().count(f"begin {variant}") > 1
-if variant in os.environ.get("WAIT", "").split() and not run.checkpoint.exists() and not again:
-    while True:  # a signal just before a long sleep begins would wait for its end
-        time.sleep(0.05)
-if variant in os.environ.get("FAIL", "").split():
-    run.say("failed", error="the dog ate it")
-    sys.exit(2)
-while not os.path.exists(os.environ.get("UNTIL", "/")):
-    time.sleep(0.02)
-log.write(f"end {variant} {os.environ['OMP_NUM_THREADS']}\\n")
-write_record(run.results, Record(
-    study="small", recipe=run.base.name, variant=variant, seed=run.seed, config_hash=run.config_hash, config={},
-    top1=50.0, top5=90.0, videos_expected=10, videos_scored=10, num_clips=1, num_crops=1, params=1, macs=1, steps=1,
-    train_seconds=1.0, test_seconds=1.0, device="none", decoder="none", commit="none", dirty=False,
-    finished="2020-01-01T00:00:00+00:00", init_from=run.variant.init_from,
-))
-held.release()
-"""
-
-
-LIMIT = 900
-"""Seconds after which a test hangs; what it waits for takes a few on a quiet machine."""
+STAND_IN = str(Path(__file__).parents[1] / "stand_in.py")
 
 
 class Home:
@@ -99,7 +52,6 @@ class Home:
         self.folder, self.results = folder, folder / "results"
         self.recipe("data: {num_frames: 8}")
         (folder / "study.yaml").write_text(STUDY)
-        (folder / "process.py").write_text(PROCESS)
         self.results.mkdir()
 
     def recipe(self, content: str) -> None:
@@ -127,7 +79,7 @@ class Home:
             import sys
             from nl_lightning import cli
             from nl_lightning.runs import schedule
-            schedule.WORKER = [sys.executable, {str(self.folder / "process.py")!r}]
+            schedule.WORKER = [sys.executable, {STAND_IN!r}]
             schedule.prepare = lambda study, recipe: 0
             sys.exit(cli.main(sys.argv[1:]))
         """)
@@ -149,7 +101,7 @@ def submit(
     slurm: None, home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., str]:
     """What ``run`` with Slurm prints, in this process; the jobs have the stand-in for the process of a run."""
-    monkeypatch.setattr(schedule, "WORKER", [sys.executable, str(home.folder / "process.py")])
+    monkeypatch.setattr(schedule, "WORKER", [sys.executable, STAND_IN])
     monkeypatch.setattr(schedule, "prepare", lambda study, recipe: 0)
 
     def submit(*arguments: str, code: int = 0, **environment: str) -> str:
@@ -163,10 +115,7 @@ def submit(
 
 
 def wait_until(condition: Callable[[], object], home: Home) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < deadline, (home.order(), home.states(), logs(home))
-        time.sleep(0.1)  # a look may ask Slurm, in a process of its own
+    waiting.wait_until(condition, lambda: (home.order(), home.states(), logs(home)))
 
 
 def logs(home: Home) -> str:
@@ -488,10 +437,7 @@ def test_real_training_as_a_job(
     assert said.err == ""
     assert set(jobs(said.out)) == {"c2d"}
     (run,) = plan(load_study(study), load_recipe(recipe), [0], results, variants=["c2d"])
-    deadline = time.monotonic() + LIMIT
-    while not run.is_done():
-        assert time.monotonic() < deadline, run.log.read_text()
-        time.sleep(0.5)
+    waiting.wait_until(run.is_done, run.log.read_text)
     record = run.state().record
     assert record is not None
     assert (record.variant, record.videos_scored) == ("c2d", 22)

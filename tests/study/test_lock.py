@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 from nl_lightning.errors import UserError
 from nl_lightning.study import lock
@@ -175,10 +176,3 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="seed0: can't be locked: .*take a folder that can be written"):
         acquire(tmp_path / "file" / "seed0")
-
-
-def wait_until(true: "object") -> None:
-    deadline = time.monotonic() + 900
-    while not true():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

@@ -12,8 +12,7 @@ import platform
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import pytest
 import yaml
 from tiny_study import write_tiny_study
 from untrained import STEPS
+from waiting import LIMIT, wait_until
 from wandb_standin import ENTITY, KEY, Run, WandbServer
 
 from nl_lightning.cli import main
@@ -28,8 +28,6 @@ from nl_lightning.study.records import Record, load_records
 
 PROGRAMS = Path(sys.executable).parent
 TESTS = Path(__file__).resolve().parents[1]
-LIMIT = 900
-"""Seconds after which a program hangs."""
 PROGRAM = """#!{python}
 import sys
 from nl_lightning import cli
@@ -142,13 +140,6 @@ def kill(process: "subprocess.Popen[str]") -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def wait_for(true: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not true():
-        assert time.monotonic() < deadline, f"not within {LIMIT} s: {what}"
-        time.sleep(0.1)
-
-
 def test_a_study_is_swept(place: Place) -> None:
     """By two agents, which bring each run to its record once, one of them by real training. Then again."""
     assert place.run("nl-lightning", "sweeps", "study.yaml", "--recipe", "tiny.yaml")[0] == 0
@@ -206,7 +197,7 @@ def test_a_preempted_and_then_killed_run_is_finished_under_its_own_id(
     place.hold("train")
     sweep = place.sweep()
     agent = place.agent(sweep, "--forward-signals")
-    wait_for(lambda: place.training("c2d"), "training")
+    wait_until(lambda: place.training("c2d"))
     agent.send_signal(signal.SIGTERM)
     agent.communicate(timeout=LIMIT)
     first = place.wandb_run("c2d")
@@ -216,7 +207,7 @@ def test_a_preempted_and_then_killed_run_is_finished_under_its_own_id(
     assert "preempted" in capsys.readouterr().out
 
     again = place.agent(sweep)
-    wait_for(lambda: place.training("c2d"), "training")
+    wait_until(lambda: place.training("c2d"))
     kill(again)
     place.hold("")
     place.agent(sweep, "--count", "1").communicate(timeout=LIMIT)
@@ -262,10 +253,10 @@ def test_points_that_make_no_sense_and_runs_that_fail_cost_nothing_else(place: P
 def test_a_server_that_is_gone_for_a_while_costs_nothing(place: Place) -> None:
     place.hold("train")
     process = place.start("nl-lightning", "run", "study.yaml", "--recipe=tiny.yaml", "--variant=c2d")
-    wait_for(lambda: place.training("c2d"), "training")
+    wait_until(lambda: place.training("c2d"))
     place.server.stop()
     place.hold("test")
-    wait_for(lambda: process.poll() is not None or place.said("c2d").get("phase") == "test", "testing")
+    wait_until(lambda: process.poll() is not None or place.said("c2d").get("phase") == "test")
     place.server.start()
     place.hold("")
     said, _ = process.communicate(timeout=LIMIT)
