@@ -103,7 +103,7 @@ def run_all(
 
     Args:
         runs: in the order to start them; those that have their record already are skipped.
-        workers: how many at a time, see :func:`shares`.
+        workers: see :func:`shares`.
         console: where the bars and a line a finished run go.
         after_each: called when a run has got its record.
         environment: the environment variables of a run's process.

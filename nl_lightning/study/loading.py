@@ -180,6 +180,8 @@ def load_study(path: Path) -> Study:
     for name, each in stated.variants.items():
         if each.study is not None:
             variants |= _taken(each.study, name, path)
+    counted = path.with_suffix(".costs.json")  # beforehand: counting needs torch
+    costs = dict[str, tuple[Positive, Positive]]
     grid = None
     if stated.grid is not None:
         products, grid = product(stated.grid, f"{at}: grid")
@@ -194,8 +196,12 @@ def load_study(path: Path) -> Study:
         claims=tuple(each.claim() for each in stated.claims),
         metric=_metric(stated.metric, f"{at}: metric"),
         grid=grid,
-        costs=_costs(path.with_suffix(".costs.json")),
-        base={part: _plain(named) for part in ("model", "data") if (named := getattr(stated, part)) is not None},
+        costs=checked(costs, read_json(counted), str(counted)) if counted.exists() else {},
+        base={
+            part: {key: value for key, value in vars(named).items() if value}
+            for part in ("model", "data")
+            if (named := getattr(stated, part)) is not None
+        },
     )
     for key, there in (("variants", variants), ("tables", stated.tables)):
         if not there:
@@ -213,10 +219,6 @@ def _metric(stated: Any, at: str) -> Metric:
     if isinstance(stated, dict):
         return checked(_Metric, stated, at).metric()
     return METRICS[checked(Literal["top1", "mAP"], stated, at)]  # type: ignore[arg-type]
-
-
-def _plain(named: _Class) -> dict[str, Any]:
-    return {key: value for key, value in vars(named).items() if value}
 
 
 def _variants(stated: _Study, path: Path) -> dict[str, Variant]:
@@ -241,11 +243,6 @@ def _taken(study: str, name: str, path: Path) -> dict[str, Variant]:
     while parent is not None:
         found[parent], parent = own[parent], own[parent].init_from
     return found
-
-
-def _costs(path: Path) -> dict[str, tuple[int, int]]:
-    """What the paper's own networks cost, counted beforehand: counting needs torch."""
-    return checked(dict[str, tuple[Positive, Positive]], read_json(path), str(path)) if path.exists() else {}
 
 
 def _known(value: str, at: str, names: Collection[str]) -> None:

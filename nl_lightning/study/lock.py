@@ -98,9 +98,10 @@ def acquire(what: Path) -> Lock | None:
         UserError: the folder that it lies in can't be written.
     """
     newest = _newest(what)
-    if newest is not None and _live_holder(newest) is not None:
+    if _live_holder(newest) is not None:
         return None
-    mine = what.with_name(f"{what.name}.claim.{_number(newest) + 1:06d}")
+    number = int(newest.name.rpartition(".")[2]) + 1 if newest else 1
+    mine = what.with_name(f"{what.name}.claim.{number:06d}")
     content = json.dumps(vars(Holder.this())).encode()
     try:
         what.parent.mkdir(parents=True, exist_ok=True)
@@ -143,8 +144,7 @@ def alone(what: Path) -> Iterator[None]:
 
 def holder(what: Path) -> Holder | None:
     """The live process that holds it, if there is one."""
-    newest = _newest(what)
-    return None if newest is None else _live_holder(newest)
+    return _live_holder(_newest(what))
 
 
 def _create(file: Path, content: bytes) -> bool:
@@ -176,11 +176,9 @@ def _newest(what: Path) -> Path | None:
     return files[-1] if files else None
 
 
-def _number(file: Path | None) -> int:
-    return 0 if file is None else int(file.name.rpartition(".")[2])
-
-
-def _live_holder(file: Path) -> Holder | None:
+def _live_holder(file: Path | None) -> Holder | None:
+    if file is None:
+        return None
     try:
         age = _now(file.parent) - file.stat().st_mtime
         who = _read(file)

@@ -56,10 +56,8 @@ class Record:
         videos_scored: those that could be decoded; the others (`unreadable`, by name) count as wrong, and in the mAP as
             scored 0 in every class.
         num_clips, num_crops: views of a video: clips in time x crops in space.
-        params: all parameters of the network.
-        macs: multiply-adds of one clip.
+        params, macs: parameters of the network, all of them, and its multiply-adds for one clip.
         steps: optimizer steps.
-        top1_by_group: top-1 of groups of videos, where the data set has groups.
         videos_hash: of the test list (:func:`videos_hash`): runs with the same one were tested on the same videos.
         right_top1, right_top5: which videos are right, in the order of the test list, packed
             (:mod:`~nl_lightning.study.packing`). Differences between runs are paired by video, so a record can be
@@ -69,7 +67,7 @@ class Record:
         soft: the soft score of videos with one class: the mean over videos of the probability of the right class. It is
             at chance, without noise, for a network that has learned nothing.
         soft_by_video: that probability of each video, in percent; 0 for one that could not be read.
-        soft_by_group: the soft score of groups of videos, as `top1_by_group`.
+        top1_by_group, soft_by_group: those of groups of videos, where the data set has groups.
         videos_by_group: which videos are in each group, packed as `right_top1` is.
         read_videos: which videos could be decoded, in the same form. Empty: all of them, or not kept.
         curve: points of the training curve, in order, each with whatever was logged at it (Fig. 4).

@@ -101,13 +101,10 @@ class Run:
     """A variant under a recipe from a seed: what becomes one record.
 
     Attributes:
-        study: what it is part of.
-        variant: the network.
         base: the recipe, without what it changes for the variant's clip.
         seed: of weights, sample order and augmentation.
         results: folder of records, predictions, tables and runs.
         checkpoint_minutes: from one checkpoint to the next, at most. (It changes no number.)
-        logger: who is told its curves.
     """
 
     study: Study
@@ -216,8 +213,7 @@ class Run:
 
     def tables(self) -> list[str]:
         """The tables of the study with a row of this variant."""
-        tables = self.study.tables.values()
-        return [t.name for t in tables if self.variant.name in {row.variant for row in t.rows}]
+        return [table.name for table in self.study.tables.values() if self.variant.name in table.variants]
 
     def columns(self) -> dict[str, str | int]:
         """Flat columns that make W&B's own table of runs readable."""

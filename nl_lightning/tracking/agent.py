@@ -57,8 +57,9 @@ def run_point(planned: Callable[[], Sequence[Run]], bring: Bring) -> int:
     failed = list(bring(runs, lambda run: os.environ if run == own else outside))
     if own in failed and own.wandb.id is None:  # it didn't come as far as telling W&B
         tracking.refuse(own.said().error or f"see {own.log}")
-    for left in _left_behind(own):
-        failed += bring([left], _as_begun)
+    for left in begun(own.study, own.base, own.results):
+        if left.wandb.sweep == os.environ["WANDB_SWEEP_ID"] and left.state().name == "interrupted":
+            failed += bring([left], _as_begun)
     return 1 if failed else 0
 
 
@@ -69,13 +70,3 @@ def _without(*names: str) -> dict[str, str]:
 def _as_begun(run: Run) -> dict[str, str]:
     """For a run of the sweep that another agent began: the same W&B run goes on."""
     return _without("WANDB_SWEEP_PARAM_PATH") | {"WANDB_RUN_ID": run.wandb.id or run.config_hash}
-
-
-def _left_behind(own: Run) -> list[Run]:
-    """Runs that other agents of this sweep began and whose process is gone."""
-    sweep = os.environ["WANDB_SWEEP_ID"]
-    return [
-        run
-        for run in begun(own.study, own.base, own.results)
-        if run.wandb.sweep == sweep and run.state().name == "interrupted"
-    ]

@@ -180,7 +180,7 @@ def _finish(code: int) -> None:
 
 def logged_in() -> bool:
     """Whether there is a key for the W&B server, so that a run can be online without asking a question."""
-    if os.environ.get("WANDB_API_KEY"):
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     try:
         server = urlsplit(wandb.setup().settings.base_url).netloc

@@ -47,19 +47,15 @@ def _line(study: Study, recipe: Recipe, run: WandbRun) -> dict[str, Any]:
     """A run as a line: what it measured, and why it doesn't count; empty if it does, as far as it alone can tell."""
     line = {"id": run.id, "name": run.name, "repeat": run.repeat, "variant": "", "seed": -1, "finished": ""}
     try:
-        record = _record(run)
+        if run.record is None:
+            raise UserError(f"no record: {run.state}")
+        if not isinstance(run.record, str):
+            raise UserError(f"broken record: expected a text, got {type(run.record).__name__}")
+        record = parse_record(run.record, "broken record")
     except UserError as error:
         return {**line, "record": None, "why": str(error)[:200]}
     line |= {"variant": record.variant, "seed": record.seed, "finished": record.finished, "record": record}
     return {**line, "why": _why_not(study, recipe, record)}
-
-
-def _record(run: WandbRun) -> Record:
-    if run.record is None:
-        raise UserError(f"no record: {run.state}")
-    if not isinstance(run.record, str):
-        raise UserError(f"broken record: expected a text, got {type(run.record).__name__}")
-    return parse_record(run.record, "broken record")
 
 
 def _why_not(study: Study, recipe: Recipe, record: Record) -> str:

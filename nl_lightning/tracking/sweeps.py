@@ -33,10 +33,8 @@ def write_sweeps(
 ) -> list[Path]:
     """Write the sweeps of a study under a recipe to a folder, and return their files.
 
-    Args:
-        seeds: an axis of every sweep.
-        full_grid: also the product of the study's grid, with a W&B parameter for each of its axes.
-        measured: results folder with the records whose hours the comments quote.
+    With `full_grid`, also the product of the study's grid, with a W&B parameter for each of its axes. The comments
+    quote the hours of records in the results folder `measured`.
 
     Raises:
         UserError: `full_grid`, but the study has no grid; or a file can't be written.
@@ -60,7 +58,7 @@ def write_sweeps(
 
 
 def check_expected(study: Study, recipe: Recipe, expected: str, variants: Sequence[str]) -> None:
-    """Refuse variants that a sweep was not made for. `expected` is what :func:`_expected` wrote.
+    """Refuse variants that a sweep was not made for. `expected` is what the sweep's command has as ``--expect``.
 
     Raises:
         UserError: a variant was defined otherwise when the sweep was made; names the hashes, and what has changed.
@@ -80,10 +78,6 @@ def check_expected(study: Study, recipe: Recipe, expected: str, variants: Sequen
             )
 
 
-def _expected(study: Study, recipe: Recipe, variants: Sequence[str]) -> str:
-    return " ".join(f"{name}={run_hash(study, recipe, name, 0)}" for name in variants)
-
-
 def _short(study: Study, table: str) -> str:
     """``a`` of the table ``2a`` in the study ``table2``; other tables keep their names."""
     digits = "".join(filter(str.isdigit, study.name))
@@ -91,10 +85,9 @@ def _short(study: Study, table: str) -> str:
 
 
 def _command(study: Study, recipe: Recipe, variants: Sequence[str]) -> list[str]:
-    return [
-        "${env}", "nl-lightning", "run", _found(study.path, find_study),
-        f"--recipe={_found(recipe.files[0], find_recipe)}", f"--expect={_expected(study, recipe, variants)}",
-    ]  # fmt: skip
+    expected = " ".join(f"{name}={run_hash(study, recipe, name, 0)}" for name in variants)
+    command = ["${env}", "nl-lightning", "run", _found(study.path, find_study)]
+    return [*command, f"--recipe={_found(recipe.files[0], find_recipe)}", f"--expect={expected}"]
 
 
 def _found(path: Path, find: Callable[[str], Path]) -> str:

@@ -3,7 +3,7 @@
 import json
 import shutil
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -55,6 +55,8 @@ def test_who_is_logged_in_is_told_by_the_keys_on_file(
         (tmp_path / "netrc").write_text(f"machine {machine} login user password {'a' * 40}\n")
     wandb.teardown()  # it keeps what the environment said
     assert tracking.logged_in() is known
+    monkeypatch.setenv("WANDB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+    assert tracking.logged_in()
     wandb.teardown()
 
 
@@ -75,19 +77,8 @@ def asked(study: Study, recipe: Recipe, results: Path) -> PlannedRun:
     return PlannedRun(study, study.variants["plain"], recipe, 0, results)
 
 
-@pytest.fixture
-def project(wandb_server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
-    """A stand-in server at which somebody is logged in."""
-    wandb.teardown()  # it keeps what the environment said before
-    monkeypatch.delenv("WANDB_MODE", raising=False)  # a run without an account, of an earlier test, sets it
-    for name, value in wandb_server.environment(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    yield wandb_server
-    wandb.teardown()
-
-
 def test_a_point_that_cannot_be_ends_at_once_as_left_out(
-    project: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    online: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
@@ -96,7 +87,7 @@ def test_a_point_that_cannot_be_ends_at_once_as_left_out(
 
     assert agent.run_point(planned, lambda runs, environment: runs) == 0
     assert "left out: no variant has stage=res5" in capsys.readouterr().out
-    (run,) = project.state.runs.values()
+    (run,) = online.state.runs.values()
     assert (run.state, run.tags) == ("finished", ["left out"])
     assert "res5 has 3 residual blocks" in str(run.summary["left_out"])
 
@@ -114,7 +105,7 @@ def text(record: Record, **fields: object) -> str:
 
 
 def test_what_the_project_has_is_believed_only_if_it_is_the_record_of_this_run(
-    asked: PlannedRun, project: WandbServer, measure: Callable[..., Record], capsys: pytest.CaptureFixture[str]
+    asked: PlannedRun, online: WandbServer, measure: Callable[..., Record], capsys: pytest.CaptureFixture[str]
 ) -> None:
     right, other = measure("plain", 0, 60.0), measure("block", 0, 70.0)
     wrong = {
@@ -136,26 +127,26 @@ def test_what_the_project_has_is_believed_only_if_it_is_the_record_of_this_run(
         "score": (text(right, top1=99.5), "top1: 99.5 is more than top5, 97.0"),
     }
     for name, (record, _) in wrong.items():
-        put(project, name, record, asked.config_hash)
+        put(online, name, record, asked.config_hash)
     assert tracking.find_record(asked) is None
     said = capsys.readouterr().err.splitlines()
     assert len(said) == len(wrong)
     for line, (name, (_, why)) in zip(said, wrong.items(), strict=True):
         assert line.startswith(f"nl-lightning: W&B run nl-lightning/{name}: {why}"), line
         assert line.endswith("; it isn't used, plain seed 0 is trained")
-    put(project, "right", text(right), asked.config_hash)
+    put(online, "right", text(right), asked.config_hash)
     assert tracking.find_record(asked) == (right, "right")
 
 
 def test_a_point_whose_record_in_the_project_is_not_its_own_is_run(
-    asked: PlannedRun, project: WandbServer, measure: Callable[..., Record], monkeypatch: pytest.MonkeyPatch,
+    asked: PlannedRun, online: WandbServer, measure: Callable[..., Record], monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """Half a record, one that leads out of the results folder, and one of another variant: none of them is written."""
     other = measure("block", 0, 70.0)
     climbs = text(other, config_hash=asked.config_hash, recipe="../../../climbed_out", variant="plain")
     for name, record in {"half": '{"top1": 3', "climbs": climbs, "others": text(other)}.items():
-        put(project, name, record, asked.config_hash)
+        put(online, name, record, asked.config_hash)
     monkeypatch.setenv("WANDB_SWEEP_ID", "some")
     brought = list[PlannedRun]()
 
@@ -171,24 +162,24 @@ def test_a_point_whose_record_in_the_project_is_not_its_own_is_run(
 
 
 def test_a_point_that_another_machine_has_measured_is_a_repeat(
-    asked: PlannedRun, project: WandbServer, measure: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
+    asked: PlannedRun, online: WandbServer, measure: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This machine has no results; the record is found in the W&B project."""
     record = measure("plain", 0, 60.0)
     shutil.rmtree(asked.results)
-    put(project, "first", text(record), asked.config_hash)
+    put(online, "first", text(record), asked.config_hash)
     monkeypatch.setenv("WANDB_SWEEP_ID", "some")
     monkeypatch.setenv("WANDB_RUN_ID", "again")
     assert agent.run_point(lambda: [asked], lambda runs, environment: pytest.fail("it is run")) == 0
     assert asked.state().record == record
-    again = project.state.runs["again"]
+    again = online.state.runs["again"]
     assert (again.state, again.tags[-1], again.summary["repeat_of"]) == ("finished", "repeat", "first")
     assert json.loads(again.summary["record"]) == asdict(record)
 
 
 @pytest.mark.parametrize("trouble", ["wrong key", "no server"])
 def test_without_the_server_it_says_so_in_a_line_and_goes_on_offline(
-    asked: PlannedRun, project: WandbServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+    asked: PlannedRun, online: WandbServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
     trouble: str,
 ) -> None:  # fmt: skip
     wrong = "f" * 40
@@ -205,13 +196,13 @@ def test_without_the_server_it_says_so_in_a_line_and_goes_on_offline(
     assert "going on offline; 'wandb sync' sends it later" in line
     assert wrong not in said
     assert KEY not in said
-    assert project.state.runs == {}
+    assert online.state.runs == {}
 
 
 def test_a_project_that_wandb_cannot_read_has_no_record(
-    asked: PlannedRun, project: WandbServer, measure: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
+    asked: PlannedRun, online: WandbServer, measure: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(project, "right", text(measure("plain", 0, 60.0)), asked.config_hash)
+    put(online, "right", text(measure("plain", 0, 60.0)), asked.config_hash)
     node = Run.node
     monkeypatch.setattr(Run, "node", lambda run: node(run) | {"user": None})
     assert tracking.find_record(asked) is None

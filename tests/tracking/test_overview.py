@@ -19,17 +19,6 @@ from nl_lightning.study.study import Study
 from nl_lightning.tracking import overview
 
 
-@pytest.fixture
-def online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wandb_server: WandbServer) -> WandbServer:
-    """Somebody is logged in at the stand-in, and works in a folder of their own."""
-    wandb.teardown()
-    monkeypatch.delenv("WANDB_MODE", raising=False)  # a run without an account, of an earlier test, sets it
-    for name, value in wandb_server.environment(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    return wandb_server
-
-
 def test_a_study_becomes_a_report_with_its_tables_and_pictures(
     online: WandbServer,
     study: Study,
@@ -37,8 +26,10 @@ def test_a_study_becomes_a_report_with_its_tables_and_pictures(
     one_seed: None,
     results: Path,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     matplotlib.image.imsave(tmp_path / "affinity.png", np.zeros((4, 4, 3)))
     of = [str(study.path), "--recipe", str(recipe.files[0]), "--results", str(results)]
     assert main(["wandb-report", *of, f"{ENTITY}/ablation", "--picture", "affinity.png"]) == 0

@@ -8,13 +8,12 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import wandb
 from wandb.proto.wandb_internal_pb2 import Record as Record_  # type: ignore[attr-defined]
 from wandb_standin import ENTITY, KEY, Run, WandbServer
 
@@ -39,13 +38,8 @@ for number, text in enumerate(json.load(sys.stdin)):
 
 
 @pytest.fixture(autouse=True)
-def user(wandb_server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Somebody who is logged in at the stand-in; W&B's process is ended with the test."""
-    for name, value in wandb_server.environment(tmp_path).items():
-        monkeypatch.setenv(name, value)
+def user(online: WandbServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    yield
-    wandb.teardown()
 
 
 @pytest.fixture
