@@ -100,10 +100,7 @@ def leave_no_children() -> None:
 
 
 def end_with_parent() -> None:
-    """Be told to stop when the process that started this one is gone.
-
-    A process that was killed can't tell its children, so they look whether it is there, see :data:`PARENT`.
-    """
+    """Be told to stop when the process that started this one is gone, see :data:`PARENT`."""
     parent = os.environ.get(PARENT, "")
     os.environ[PARENT] = str(os.getpid())  # for the other processes of a run, which Lightning starts
     if parent.isdecimal():

@@ -60,10 +60,7 @@ def _prepare(recipe: Recipe, words: list[str]) -> int:
 
 
 def shares(workers: int) -> list[dict[str, str]]:
-    """Environment variables that keep each worker to its share of the machine: an even part of the cores and GPUs.
-
-    With fewer GPUs than workers, several workers share one.
-    """
+    """Environment variables that keep each worker to an even part of the cores and GPUs; scarce GPUs are shared."""
     # More threads than cores would only wait for each other. A number that the user has set has a reason.
     threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // workers))}
     if not (gpus := _gpus()):
@@ -104,9 +101,9 @@ def run_all(
     Args:
         runs: in the order to start them; those that have their record already are skipped.
         workers: see :func:`shares`.
-        console: where the bars and a line a finished run go.
+        console: where the bars and what is said go.
         after_each: called when a run has got its record.
-        environment: the environment variables of a run's process.
+        environment: of a run's process.
 
     Raises:
         UserError: the disk is full. Runs that were at work then have ended.

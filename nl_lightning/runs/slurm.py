@@ -51,11 +51,7 @@ OURS = ("array", "dependency", "error", "output")
 class Job:
     """What a job does, on the machine that it is given; submitit keeps it in a file.
 
-    Attributes:
-        run: as it was when it was submitted.
-        command: of the run's own process.
-        environment: variables of that process, beside those of the job.
-        after: jobs of this machine that must have ended first. (Slurm sees to that by itself.)
+    The jobs of `after`, on this machine, must have ended first. (Slurm sees to that by itself.)
     """
 
     run: Run
@@ -257,13 +253,9 @@ def cluster_of(name: str, folder: Path, workers: int = 1, options: Mapping[str, 
 
 
 def submit_all(runs: Sequence[Run], cluster: Cluster, say: Callable[[str], None]) -> None:
-    """Submit every run that isn't done and has no job yet, and `say` what becomes of each.
+    """Submit every run that isn't done and has no job yet, parents before their children; `say` what becomes of each.
 
-    Args:
-        runs: parents before their children, as :func:`~nl_lightning.study.run.plan` has them.
-
-    Raises:
-        UserError: the cluster refuses a job; those before it are submitted.
+    UserError if the cluster refuses a job; those before it are submitted.
     """
     jobs = _newest_jobs(runs)
     done = sum(run.is_done() for run in runs)
@@ -318,13 +310,9 @@ def states(runs: Sequence[Run]) -> list[State]:
 
 @dataclass(frozen=True)
 class _Submitted:
-    """A job that was submitted (``job.json`` in the run's folder).
+    """A job that was submitted (``job.json`` in the run's folder), and from which machine.
 
-    Attributes:
-        cluster: ``slurm`` or ``local``.
-        job: its number there.
-        host: the machine that it was submitted on.
-        alive: whether it waits or runs; None if that can't be asked from here. Not in the file.
+    Whether it is `alive`, that is waits or runs, is not in the file; None if that can't be asked from here.
     """
 
     cluster: Literal["slurm", "local"]

@@ -289,10 +289,7 @@ def read_json(path: Path, most: int = MOST_BYTES) -> object:
 
 
 def parse_json(text: str | bytes, at: str) -> object:
-    """The value in a JSON text, as plain Python data.
-
-    UserError if the text isn't JSON, gives a key twice, nests too deeply, or has NaN or a number of 20 digits.
-    """
+    """The value in a JSON text. UserError if it is none, gives a key twice, nests too deeply, has NaN or 20 digits."""
     try:
         raw = json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text, object_pairs_hook=_once)
     except RecursionError:

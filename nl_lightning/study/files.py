@@ -19,13 +19,10 @@ MOST_BYTES = 64 << 20
 
 
 def read_text(path: Path, most: int = MOST_BYTES) -> str:
-    """The text of a file, UTF-8. UserError if it isn't there, is no file, can't be read or has more than `most` bytes.
-
-    A pipe or a device isn't opened: reading it might never end.
-    """
+    """The text of a file, UTF-8. UserError if it isn't there, is no file, can't be read or has over `most` bytes."""
     try:
         found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(found.st_mode):  # reading a pipe or a device might never end
             raise UserError(f"{path}: expected a file, got a {'folder' if stat.S_ISDIR(found.st_mode) else 'device'}")
         if found.st_size > most:
             raise UserError(f"{path}: has {found.st_size} bytes; at most {most} are read")
@@ -115,10 +112,7 @@ def overwriting(allowed: bool) -> Iterator[None]:
 
 
 def write_output(path: Path, content: str | bytes) -> None:
-    """Write a file where the user wants it, see :func:`whole_file`. UserError if somebody else's is there.
-
-    A file with the same content is left alone.
-    """
+    """Write a file where the user wants it, whole. UserError if somebody else's is there, and of other content."""
     data = content.encode() if isinstance(content, str) else content
     if not (path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data):
         refuse_foreign([path])

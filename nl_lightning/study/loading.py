@@ -339,10 +339,7 @@ def spread(depth: int, stage: str, blocks: int) -> list[int]:
 
 
 def product(stated: _Grid, at: str) -> tuple[dict[str, Variant], Grid]:
-    """The variants of a grid, by name, and the grid.
-
-    How many blocks a stage takes depends on the stage. Places that can't be are left out, and named: ``res2x4``.
-    """
+    """The variants of a grid, by name, and the grid. Places with too few residual blocks are left out, and named."""
     places: dict[str, dict[Stage, list[int]]] = {}
     variants, impossible = {}, {}
     for stage, blocks in itertools.product(stated.stage, stated.blocks):

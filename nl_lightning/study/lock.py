@@ -92,11 +92,7 @@ class Lock:
 
 
 def acquire(what: Path) -> Lock | None:
-    """Lock what lies, or will lie, at this path; None if a live process holds it.
-
-    Raises:
-        UserError: the folder that it lies in can't be written.
-    """
+    """Lock what lies, or will lie, at this path; None if a live process holds it. UserError: it can't be locked."""
     newest = _newest(what)
     if _live_holder(newest) is not None:
         return None

@@ -53,10 +53,7 @@ class Variant:
         return [f"--{key}={shown_value(value)}" for key, value in self.settings.items()]
 
     def columns(self) -> dict[str, str | int]:
-        """What its `net` is, as flat columns; see :meth:`Study.columns`.
-
-        ``blocks``: non-local blocks, or what stands in their place.
-        """
+        """Its `net` as flat columns, see :meth:`Study.columns`. ``blocks`` counts also what stands in their place."""
         if not self.net:
             return {"variant": self.name}
         non_local: Mapping[str, Any] = self.net.get("non_local") or {}
@@ -234,10 +231,7 @@ class Study(Heading):
         return None if first is None or second is None else round(self.metric.sign * (first - second), 6)
 
     def columns(self, variant: str) -> dict[str, str | int]:
-        """A variant as flat columns for a table of runs, such as W&B's; all variants have the same ones.
-
-        Beside those of :meth:`Variant.columns` there is one for each other setting that any variant has.
-        """
+        """A variant as flat columns for a table of runs, such as W&B's. Settings that only others have are default."""
         own = self.variants[variant]
         others = dict.fromkeys(key for one in self.variants.values() for key in one.settings if not key.startswith(NET))
         said = {key: shown_value(own.settings[key]) if key in own.settings else "default" for key in others}
@@ -270,12 +264,7 @@ class Study(Heading):
         return list(selected)
 
     def where(self, columns: Mapping[str, str]) -> list[str]:
-        """Names of the variants with these values in their columns.
-
-        Raises:
-            LeftOut: there are none, as the grid leaves their place out.
-            UserError: there are none.
-        """
+        """Names of the variants with these values in their columns. UserError: none; LeftOut: none by the grid."""
         found = {name: self.columns(name) for name in self.variants}
         known = next(iter(found.values()))
         for column, value in columns.items():

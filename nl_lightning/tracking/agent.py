@@ -25,12 +25,7 @@ def is_present() -> bool:
 
 
 def run_point(planned: Callable[[], Sequence[Run]], bring: Bring) -> int:
-    """Bring the point to its record; return an exit code.
-
-    Args:
-        planned: gives the runs that the point needs, its own run last.
-        bring: brings runs to their records.
-    """
+    """Bring the point to its record; return an exit code. `planned` gives the runs that it needs, its own run last."""
     from nl_lightning.tracking import log as tracking  # wandb: most of a second
 
     try:

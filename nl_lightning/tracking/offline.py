@@ -29,14 +29,9 @@ ODD = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 @dataclass(frozen=True)
 class WandbRun:
-    """What of a W&B run matters here.
+    """What of a W&B run matters here: how it stands, in W&B's words, and what its summary has as ``record``.
 
-    Attributes:
-        id: W&B's.
-        name: for people.
-        state: how it ended or stands, in W&B's words.
-        record: what its summary has as ``record``; None: nothing.
-        repeat: whether it trained nothing and gives another run's record once more.
+    A `repeat` trained nothing and gives another run's record once more.
     """
 
     id: str
@@ -121,10 +116,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def from_folders(folder: Path) -> list[WandbRun]:
-    """The runs whose W&B folders (``offline-run-*`` and ``run-*``) lie anywhere below a folder, each run once.
-
-    UserError if there is none.
-    """
+    """The runs whose W&B folders (``offline-run-*``, ``run-*``) lie below a folder, each once. UserError: none do."""
     if not folder.is_dir():
         raise UserError(f"--wandb-offline: {folder} is no folder")
     files = {file.resolve() for file in folder.rglob("run-*.wandb") if "run-" in file.parent.name}

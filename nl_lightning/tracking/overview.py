@@ -24,13 +24,7 @@ PICTURES = {".png", ".jpg", ".jpeg"}
 
 
 def overview(study: Study, recipe: Recipe, entity: str, project: str, tables: Mapping[str, str]) -> wr.Report:
-    """The report, not saved yet.
-
-    Args:
-        study, recipe: whose runs it shows; runs of other recipes of the project are left out.
-        entity, project: where it will lie.
-        tables: the text of each table by its name, in Markdown.
-    """
+    """The report on the project's runs of this recipe, not saved yet. `tables` are Markdown, by the tables' names."""
     columns = [study.columns(name) for name in study.select(None)]
     varied = [axis for axis in AXES if len({column[axis] for column in columns}) > 1]
     metric = wr.SummaryMetric(study.metric.key)
@@ -61,8 +55,7 @@ def _panels(variants: Sequence[str], recipe: Recipe, entity: str, project: str, 
 def publish(report: wr.Report, tables: Mapping[str, str], pictures: Sequence[Path]) -> str:
     """Save the report, and a run beside it with the tables and pictures; return the report's address.
 
-    Raises:
-        UserError: nobody is logged in, W&B refuses, or a picture is none.
+    UserError if nobody is logged in, W&B refuses, or a picture is none.
     """
     if not log.logged_in():
         raise UserError("wandb-report: nobody is logged in at W&B; log in with 'wandb login', or set WANDB_API_KEY")

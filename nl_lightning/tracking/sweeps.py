@@ -34,10 +34,8 @@ def write_sweeps(
     """Write the sweeps of a study under a recipe to a folder, and return their files.
 
     With `full_grid`, also the product of the study's grid, with a W&B parameter for each of its axes. The comments
-    quote the hours of records in the results folder `measured`.
-
-    Raises:
-        UserError: `full_grid`, but the study has no grid; or a file can't be written.
+    quote the hours of records in the results folder `measured`. UserError if there is no grid, or a file can't be
+    written.
     """
     to_run = [table.name for table in study.tables.values() if table.variants]
     tables = {study.name: None} | {f"{study.name}{_short(study, name)}": [name] for name in to_run}
@@ -58,11 +56,7 @@ def write_sweeps(
 
 
 def check_expected(study: Study, recipe: Recipe, expected: str, variants: Sequence[str]) -> None:
-    """Refuse variants that a sweep was not made for. `expected` is what the sweep's command has as ``--expect``.
-
-    Raises:
-        UserError: a variant was defined otherwise when the sweep was made; names the hashes, and what has changed.
-    """
+    """UserError if a variant was defined otherwise when a sweep was made: its command has this as ``--expect``."""
     then = dict(part.partition("=")[::2] for part in expected.split())
     now = {name: run_hash(study, recipe, name, 0) for name in then if name in study.variants}
     changed = [name for name in then if now.get(name) != then[name]]
