@@ -58,8 +58,8 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Run]:
     return planned(tmp_path)
 
 
-def planned(folder: Path, **kwargs: object) -> list[Run]:
-    return plan(load_study(folder / "study.yaml"), load_recipe(folder / "tiny.yaml"), [0], folder / "results", **kwargs)  # type: ignore[arg-type]
+def planned(folder: Path) -> list[Run]:
+    return plan(load_study(folder / "study.yaml"), load_recipe(folder / "tiny.yaml"), [0], folder / "results")
 
 
 def order(runs: list[Run]) -> list[str]:
@@ -72,32 +72,6 @@ def go(runs: list[Run], workers: int = 1) -> tuple[list[str], list[str]]:
     finished: list[str] = []
     failed = run_all(runs, workers, Console(quiet=True), lambda run: finished.append(run.variant.name))
     return finished, [run.variant.name for run in failed]
-
-
-def command(
-    folder: Path, *options: str, before: str = "runner.prepare = lambda study, recipe: 0", **environment: str
-) -> "subprocess.Popen[str]":
-    """``nl-lightning run`` of the study, as a shell would start it, with the stand-in for the process of a run."""
-    script = textwrap.dedent(f"""
-        import sys
-        from nl_lightning.cli import main
-        from nl_lightning.runs import schedule as runner
-        runner.WORKER = [sys.executable, {STAND_IN!r}]
-        {before}
-        sys.exit(main())
-    """)
-    words = [
-        "run",
-        str(folder / "study.yaml"),
-        "--recipe",
-        str(folder / "tiny.yaml"),
-        "--results",
-        str(folder / "results"),
-    ]
-    return subprocess.Popen(
-        [sys.executable, "-c", script, *words, *options], env={**os.environ, **environment}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
 
 
 def test_parents_come_first_and_cheap_networks_before_dear_ones(runs: list[Run]) -> None:
@@ -191,7 +165,18 @@ def test_told_to_stop_it_stops_its_runs_and_loses_nothing(
     runs: list[Run], tmp_path: Path, how: signal.Signals, code: int, state: str
 ) -> None:
     """The whole command, as a shell would start it."""
-    process = command(tmp_path, WAIT="child")
+    script = textwrap.dedent(f"""
+        import sys
+        from nl_lightning.cli import main
+        from nl_lightning.runs import schedule as runner
+        runner.WORKER = [sys.executable, {STAND_IN!r}]
+        runner.prepare = lambda study, recipe: 0
+        sys.exit(main())
+    """)
+    words = ["run", str(tmp_path / "study.yaml"), f"--recipe={tmp_path / 'tiny.yaml'}", f"--results={runs[0].results}"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *words], env={**os.environ, "WAIT": "child"}, text=True, stderr=subprocess.PIPE
+    )
     wait_until(lambda: "begin child" in order(runs))
     process.send_signal(how)
     _, errors = process.communicate(timeout=LIMIT)
