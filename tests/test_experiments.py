@@ -103,7 +103,7 @@ def test_the_papers_schedule_is_in_the_papers_recipe() -> None:
     assert config.model.net.dropout == 0.5
     assert (config.data.test_short_side, config.data.test_crop, config.model.test_pool) == (256, "whole", 7)
 
-    long = understand([f"--config={file}" for file in load_recipe("kinetics400_paper", clip="128f").files])
+    long = understand([f"--config={file}" for file in load_recipe("kinetics400_paper").with_clip("128f").files])
     assert long.trainer.devices * long.data.batch_size == 16
     assert long.model.optimizer.init_args.lr * 16 / long.model.lr_batch == 0.0025
     assert (long.data.num_frames, long.data.frame_stride) == (128, 1)
