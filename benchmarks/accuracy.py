@@ -44,13 +44,14 @@ class Change:
     own: bool
 
     @property
-    def difference(self) -> float:
-        return self.second - self.first
-
-    @property
     def in_noise(self) -> float:
         """The difference as a multiple of the standard deviation of a difference of two trainings."""
-        return abs(self.difference) / (math.sqrt(2) * self.noise)
+        return abs(self.second - self.first) / (math.sqrt(2) * self.noise)
+
+    def cells(self) -> list[str]:
+        noise = f"{self.noise:.1f}" if self.own else f"({self.noise:.1f})"
+        tops = (f"{self.first:.1f}", f"{self.second:.1f}", f"{self.second - self.first:+.1f}")
+        return [self.variant, str(self.seed), *tops, self.ends, noise, f"{self.in_noise:.1f}"]
 
 
 def scores(folder: Path, recipe: str) -> Scores:
@@ -66,11 +67,9 @@ def variances(folders: Sequence[Scores]) -> dict[str, float]:
     """Of each network that a folder has several seeds of: the variance over trainings by the same code."""
     found: dict[str, float] = {}
     for variant in sorted({name for folder in folders for name in folder}):
-        groups = [
-            [record.top1 for record in folder.get(variant, {}).values() if record.top1 is not None]
-            for folder in folders
-        ]
-        groups = [group for group in groups if len(group) > 1]
+        records = [folder.get(variant, {}).values() for folder in folders]
+        tops = [[record.top1 for record in some if record.top1 is not None] for some in records]
+        groups = [group for group in tops if len(group) > 1]
         freedom = sum(len(group) - 1 for group in groups)
         if freedom:
             spread = sum(statistics.variance(group) * (len(group) - 1) for group in groups)
@@ -104,31 +103,17 @@ def page(first: Scores, second: Scores) -> str:
     """The comparison as Markdown."""
     of = variances((first, second))
     rows = changes(first, second, of)
-    differences = [row.difference for row in rows]
-    mean = statistics.fmean(differences)
+    mean = statistics.fmean(row.second - row.first for row in rows)
     error = math.sqrt(2 * statistics.fmean(row.noise**2 for row in rows) / len(rows))
     far = [row for row in rows if row.in_noise > 1.96]
-    header = [
-        "network",
-        "seed",
-        "first",
-        "second",
-        "difference",
-        "95 %, over videos",
-        "noise",
-        "in standard deviations",
-    ]
-    cells = [
-        [row.variant, str(row.seed), f"{row.first:.1f}", f"{row.second:.1f}", f"{row.difference:+.1f}", row.ends,
-         f"{row.noise:.1f}" if row.own else f"({row.noise:.1f})", f"{row.in_noise:.1f}"]
-        for row in rows
-    ]  # fmt: skip
+    header = ["network", "seed", "first", "second", "difference"]
+    header += ["95 %, over videos", "noise", "in standard deviations"]
     expected = f"{0.05 * len(rows):.1f} would be by chance"
     lines = [
         "Top-1 on the test videos, percent; the interval is over videos, one training each. *Noise* is the standard",
         "deviation over trainings by the same code: the network's own, or (in brackets) the usual one.",
         "",
-        markdown_table(of_rows(header, cells)),
+        markdown_table(of_rows(header, [row.cells() for row in rows])),
         "",
         f"- Mean difference over {len(rows)} networks: {mean:+.2f} points, standard error {error:.2f}.",
         f"- Further apart than 1.96 standard deviations of two trainings: {len(far)} ({expected})"

@@ -27,74 +27,32 @@ from pathlib import Path
 
 import psutil
 import torch
+import yaml
 
 from benchmarks import machine
+from benchmarks.machine import REPOSITORY, cores, processor
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY / "tests"))
 
-from wandb_standin import WandbServer  # noqa: E402
+import tiny_study
+from wandb_standin import WandbServer
 
-from nl_lightning.data import longrange  # noqa: E402
-from nl_lightning.study.loading import load_study  # noqa: E402
-from nl_lightning.study.recipe import load_recipe  # noqa: E402
-from nl_lightning.study.records import record_path  # noqa: E402
-from nl_lightning.study.run import Run, plan  # noqa: E402
+from nl_lightning.data import longrange
+from nl_lightning.study.loading import load_study
+from nl_lightning.study.recipe import load_recipe
+from nl_lightning.study.records import record_path
+from nl_lightning.study.run import Run, plan
 
 OF_THE_CLOCK = ("train_seconds", "test_seconds", "data_wait", "finished", "machine", "started")
 """Fields of a record, and of its evidence, that tell of time and memory; in the tables, the line that begins so."""
 TIME_LINE = "- time in all"
-WHILE = (1.0, 4.0)
-"""Seconds that a fault lasts which is mended again: fewest and most."""
-PAUSE = (0.5, 2.0)
-"""Seconds from one fault to the next."""
+WHILE, PAUSE = (1.0, 4.0), (0.5, 2.0)  # seconds that a fault lasts which is mended again, and from one to the next
 PROGRAM = [sys.executable, "-m", "nl_lightning.cli"]
-"""``nl-lightning``."""
-DISK = 512 << 20
-"""Bytes of the small disk; more than the runner wants to have free."""
-STUDY = """
-name: chaos
-title: A study to be disturbed
-recipe: chaos
-variants:
-  c2d: {net: {depth: 50}}
-  nl: {net: {depth: 50, non_local: {placement: {res4: [4]}, instantiation: dot_product, sum_over: spacetime}}}
-  long: {net: {depth: 50}, clip: 128f, init_from: c2d}
-  ranks: {net: {depth: 50}, clip: ranks}
-tables:
-  one:
-    caption: Everything
-    rows:
-      - {label: C2D, variant: c2d}
-      - {label: NL, variant: nl, baseline: c2d}
-      - {label: long, variant: long, baseline: c2d}
-      - {label: two processes, variant: ranks, baseline: c2d}
-"""
-RECIPE = """
-model:
-  net: {{num_classes: 11, width: 0.015625, temporal_strides: [1, 1, 2],
-         spatial_strides: [2, 2, 1, 1, 1, 1], dropout: 0.5}}
-  optimizer: {{class_path: torch.optim.AdamW, init_args: {{lr: 0.003}}}}
-data:
-  root: {root}
-  train_list: train.txt
-  val_list: val.txt
-  test_list: test.txt
-  max_unreadable: 0.1
-  num_frames: 8
-  short_side: [36, 40]
-  crop: 32
-  test_short_side: 36
-  test_crop: 32
-  num_clips: 2
-  num_crops: 3
-  batch_size: 6
-  test_batch_size: 4
-  num_workers: 1
-trainer:
-  {{accelerator: cpu, devices: 1, max_epochs: {epochs}, check_val_every_n_epoch: 3, accumulate_grad_batches: 2,
-    enable_model_summary: false}}
-"""
+DISK = 512 << 20  # bytes of the small disk; more than the runner wants to have free
+
+
+class Missed(Exception):
+    """There is nothing now that this fault can strike."""
 
 
 @dataclass
@@ -117,11 +75,10 @@ class Chaos:
     seeds: int = 1
     struck: Counter[str] = field(default_factory=Counter)
     done_anew: int = 0
-    runner: "subprocess.Popen[bytes] | None" = None
 
-    @property
-    def results(self) -> Path:
-        return self.folder / "disk" / "disturbed"
+    def __post_init__(self) -> None:
+        self.results = self.folder / "disk" / "disturbed"
+        self.runner = self.start(self.results)
 
     def runs(self, results: Path) -> list[Run]:
         study, recipe = load_study(self.folder / "study.yaml"), load_recipe(self.folder / "chaos.yaml")
@@ -139,33 +96,29 @@ class Chaos:
 
     def disturb(self, faults: int) -> None:
         """Strike so often, and let the study come to its end."""
-        while sum(self.struck.values()) < faults or not self.is_done():
+        while self.struck.total() < faults or not self.is_done():
             if self.is_done():
                 self.seeds += 1
             self.ensure_runner()
-            time.sleep(self.dice.uniform(*PAUSE))
-            if sum(self.struck.values()) < faults:
+            self.wait(*PAUSE)
+            if self.struck.total() < faults:
                 self.strike()
-                print(f"{sum(self.struck.values())} of {faults} faults, {self.seeds} seed(s)", flush=True)
+                print(f"{self.struck.total()} of {faults} faults, {self.seeds} seed(s)", flush=True)
         self.end_runner()
 
     def is_done(self) -> bool:
         """Whether every run has a record; what met the truncated video, and says so, is done anew."""
         for run in self.runs(self.results):
             state = run.state()
-            met = state.record is not None and state.record.unreadable != [self.broken]
+            met = state.record is not None and state.record.unreadable != [self.videos()[0]]
             if met or "can't be read, more than" in state.note:
                 self.done_anew += 1
                 shutil.rmtree(run.folder, ignore_errors=True)
                 record_path(run.results, "chaos", run.variant.name, run.seed).unlink(missing_ok=True)
         return all(run.is_done() for run in self.runs(self.results))
 
-    @property
-    def broken(self) -> str:
-        """The video that can't be read, from the start."""
-        return self.videos()[0]
-
     def videos(self) -> list[str]:
+        """Those of training; the first can't be read, from the start."""
         root = self.folder / "videos"
         return [str(path.relative_to(root)) for path in sorted((root / "train").glob("*/*.mp4"))]
 
@@ -174,21 +127,21 @@ class Chaos:
         often = [self.kill, self.terminate, self.kill_worker, self.kill_decoder, self.spoil]
         seldom = [self.kill_runner, self.cut_wandb, self.truncate]
         new = [self.kill_service, self.kill_rank, self.suspend, self.strike_early, self.stop_runner_early]
-        kinds = [*often, *often, *seldom, *new]
-        if self.small_disk:
-            kinds.append(self.fill_disk)
-        kind = self.dice.choice(kinds)
-        if kind():
+        kind = self.dice.choice([*often, *often, *seldom, *new, *([self.fill_disk] if self.small_disk else [])])
+        with contextlib.suppress(Missed, psutil.Error):
+            kind()
             self.struck[str(kind.__doc__)] += 1
 
+    def wait(self, fewest: float, most: float) -> None:
+        time.sleep(self.dice.uniform(fewest, most))
+
     def ensure_runner(self) -> None:
-        if self.runner is None or self.runner.poll() is not None:
+        if self.runner.poll() is not None:
             self.runner = self.start(self.results)
 
     def end_runner(self) -> None:
-        if self.runner is not None:
-            self.runner.terminate()
-            self.runner.wait()
+        self.runner.terminate()
+        self.runner.wait()
 
     def at_work(self) -> list[tuple[Run, psutil.Process]]:
         """Runs that train or test, and their processes."""
@@ -202,155 +155,116 @@ class Chaos:
                         found.append((run, process))
         return found
 
-    def one_at_work(self) -> tuple[Run, psutil.Process] | None:
-        """Any of them; None if nothing gets so far for long."""
+    def target(self) -> tuple[Run, psutil.Process]:
+        """Any of them; missed if nothing gets so far for long."""
         give_up = time.monotonic() + 60
         while not (found := self.at_work()):
             if time.monotonic() > give_up or all(run.is_done() for run in self.runs(self.results)):
-                return None
+                raise Missed
             self.ensure_runner()
             time.sleep(0.2)
         return self.dice.choice(found)
 
-    def send(self, number: signal.Signals) -> bool:
-        if (target := self.one_at_work()) is None:
-            return False
-        with contextlib.suppress(psutil.NoSuchProcess):
-            target[1].send_signal(number)
-        return True
+    def kill_one(self, processes: list[psutil.Process]) -> None:
+        if not processes:
+            raise Missed
+        self.dice.choice(processes).kill()
 
-    def kill(self) -> bool:
+    def kill_child(self, program: str) -> None:
+        children = self.target()[1].children(recursive=True)
+        self.kill_one([child for child in children if program in " ".join(child.cmdline())])
+
+    def kill(self) -> None:
         """kill -9 of a run's process"""
-        return self.send(signal.SIGKILL)
+        self.target()[1].kill()
 
-    def terminate(self) -> bool:
+    def terminate(self) -> None:
         """SIGTERM, SIGUSR1 or SIGUSR2 to a run's process"""
-        return self.send(self.dice.choice([signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]))
+        self.target()[1].send_signal(self.dice.choice([signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]))
 
-    def kill_worker(self) -> bool:
+    def kill_worker(self) -> None:
         """kill -9 of a worker that reads for a run, which fails and is resumed"""
-        return self.kill_child("nl_lightning.runs.worker")
+        self.kill_child("nl_lightning.runs.worker")
 
-    def kill_decoder(self) -> bool:
+    def kill_decoder(self) -> None:
         """kill -9 of a process that decodes for a worker, which starts another"""
-        return self.kill_child("nl_lightning.data.reader")
+        self.kill_child("nl_lightning.data.reader")
 
-    def kill_child(self, program: str) -> bool:
-        if (target := self.one_at_work()) is None:
-            return False
-        with contextlib.suppress(psutil.NoSuchProcess):
-            children = target[1].children(recursive=True)
-            if found := [child for child in children if program in " ".join(child.cmdline())]:
-                self.dice.choice(found).kill()
-                return True
-        return False
-
-    def kill_service(self) -> bool:
+    def kill_service(self) -> None:
         """kill -9 of W&B's own process beside a run"""
-        return self.kill_child("wandb-core") or self.kill_child("wandb")
+        self.kill_child("wandb")
 
-    def kill_rank(self) -> bool:
+    def kill_rank(self) -> None:
         """kill -9 of the second process of a run of two"""
-        for run, process in self.at_work():
-            if run.variant.name != "ranks":
-                continue
-            with contextlib.suppress(psutil.Error):
-                for child in process.children():
-                    if child.environ().get("LOCAL_RANK") == "1":
-                        child.kill()
-                        return True
-        return False
+        parents = [process for run, process in self.at_work() if run.variant.name == "ranks"]
+        children = [child for parent in parents for child in parent.children()]
+        self.kill_one([child for child in children if child.environ().get("LOCAL_RANK") == "1"])
 
-    def suspend(self) -> bool:
+    def suspend(self) -> None:
         """a run's process, or one that works for it, is suspended for some seconds"""
-        if (target := self.one_at_work()) is None:
-            return False
-        with contextlib.suppress(psutil.Error):
-            chosen = self.dice.choice([target[1], *target[1].children(recursive=True)])
-            chosen.suspend()
-            time.sleep(self.dice.uniform(*WHILE))
-            chosen.resume()
-            return True
-        return False
+        process = self.target()[1]
+        chosen = self.dice.choice([process, *process.children(recursive=True)])
+        chosen.suspend()
+        self.wait(*WHILE)
+        chosen.resume()
 
-    def strike_early(self) -> bool:
+    def strike_early(self) -> None:
         """SIGINT, SIGTERM or SIGKILL to a run's process in its first seconds"""
-        assert self.runner is not None
-        began = {child.pid for child in self.worker_processes()}
+        runner = psutil.Process(self.runner.pid)
+        began = runner.children()
         give_up = time.monotonic() + 30
         while time.monotonic() < give_up and self.runner.poll() is None:
-            if young := [child for child in self.worker_processes() if child.pid not in began]:
-                time.sleep(self.dice.uniform(0, 3))
-                with contextlib.suppress(psutil.Error):
-                    young[0].send_signal(self.dice.choice([signal.SIGINT, signal.SIGTERM, signal.SIGKILL]))
-                    return True
+            if young := [child for child in runner.children() if child not in began]:
+                self.wait(0, 3)
+                return young[0].send_signal(self.dice.choice([signal.SIGINT, signal.SIGTERM, signal.SIGKILL]))
             time.sleep(0.05)
-        return False
+        raise Missed
 
-    def worker_processes(self) -> list[psutil.Process]:
-        """The processes that the runner has started, however young."""
-        assert self.runner is not None
-        with contextlib.suppress(psutil.Error):
-            return psutil.Process(self.runner.pid).children()
-        return []
-
-    def stop_runner_early(self) -> bool:
+    def stop_runner_early(self) -> None:
         """SIGINT or SIGTERM to the runner in its first seconds"""
         self.end_runner()
         self.runner = self.start(self.results)
-        time.sleep(self.dice.uniform(0, 4))
+        self.wait(0, 4)
         self.runner.send_signal(self.dice.choice([signal.SIGINT, signal.SIGTERM]))
         self.runner.wait()
-        return True
 
-    def kill_runner(self) -> bool:
+    def kill_runner(self) -> None:
         """kill -9 of the runner, whose runs live on"""
-        assert self.runner is not None
         if self.runner.poll() is not None:
-            return False
+            raise Missed
         self.runner.kill()
         self.runner.wait()
-        return True
 
-    def truncate(self) -> bool:
+    def truncate(self) -> None:
         """a video is truncated for some seconds"""
         video = self.folder / "videos" / self.dice.choice(self.videos()[1:])
         content = video.read_bytes()
         video.write_bytes(content[: len(content) // 3])
-        time.sleep(self.dice.uniform(*WHILE))
+        self.wait(*WHILE)
         video.write_bytes(content)
-        return True
 
-    def spoil(self) -> bool:
+    def spoil(self) -> None:
         """the newest checkpoint of a killed run is truncated, or a part of it zeroed or overwritten"""
-        if (target := self.one_at_work()) is None or not target[0].checkpoint.exists():
-            return False
-        run, process = target
+        run, process = self.target()
+        if not run.checkpoint.exists():
+            raise Missed
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
             process.wait()
         if run.is_done():
-            return False
-        content = bytearray(run.checkpoint.read_bytes())
+            raise Missed
+        content = run.checkpoint.read_bytes()
         at = self.dice.randrange(len(content) // 4, len(content) // 2)
-        match self.dice.choice(["truncated", "zeros", "garbage"]):
-            case "truncated":
-                content = content[:at]
-            case "zeros":
-                content[at:] = bytes(len(content) - at)
-            case _:
-                content[at : at + 4096] = self.dice.randbytes(4096)
-        run.checkpoint.write_bytes(content)
-        return True
+        rest = self.dice.choice([b"", bytes(len(content) - at), self.dice.randbytes(4096) + content[at + 4096 :]])
+        run.checkpoint.write_bytes(content[:at] + rest)
 
-    def cut_wandb(self) -> bool:
+    def cut_wandb(self) -> None:
         """W&B's server goes away for some seconds"""
         self.server.stop()
-        time.sleep(self.dice.uniform(*WHILE))
+        self.wait(*WHILE)
         self.server.start()
-        return True
 
-    def fill_disk(self) -> bool:
+    def fill_disk(self) -> None:
         """the disk of the results is full for some seconds"""
         filler = self.folder / "disk" / "filler"
         with filler.open("wb") as file:
@@ -358,9 +272,8 @@ class Chaos:
                 with contextlib.suppress(OSError):
                     while True:
                         os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, size)
-        time.sleep(self.dice.uniform(*WHILE))
+        self.wait(*WHILE)
         filler.unlink()
-        return True
 
 
 def differences(one: Run, other: Run) -> list[str]:
@@ -386,14 +299,22 @@ def tables(results: Path) -> dict[str, str]:
 
 
 def prepare(folder: Path, epochs: int) -> None:
-    """Write the study, its recipe and its videos, the first of which is broken."""
+    """Write the tests' tiny study with a run of two processes, a longer recipe, and videos; the first one is broken."""
     videos = folder / "videos"
     longrange.LongRange(train=33, val=11, test=22).generate(videos)
     sorted((videos / "train").glob("*/*.mp4"))[0].write_bytes(b"broken")
-    (folder / "study.yaml").write_text(STUDY)
-    (folder / "chaos.yaml").write_text(RECIPE.format(root=videos, epochs=epochs))
-    (folder / "chaos_ranks.yaml").write_text("trainer: {devices: 2, strategy: ddp}\n")
-    (folder / "chaos_128f.yaml").write_text(f"model: {{freeze_bn: true}}\ntrainer: {{max_epochs: {epochs // 3}}}\n")
+    study, recipe = yaml.safe_load(tiny_study.STUDY), yaml.safe_load(tiny_study.RECIPE.format(root=videos))
+    study |= {"name": "chaos", "recipe": "chaos"}
+    study["variants"]["ranks"] = {"net": {"depth": 50}, "clip": "ranks"}
+    study["tables"]["one"]["rows"].append({"label": "two processes", "variant": "ranks", "baseline": "c2d"})
+    recipe["model"]["net"]["dropout"] = 0.5
+    recipe["data"] |= {"max_unreadable": 0.1, "short_side": [36, 40], "batch_size": 6, "num_workers": 1}
+    recipe["trainer"] |= {"max_epochs": epochs, "check_val_every_n_epoch": 3, "accumulate_grad_batches": 2}
+    ranks = {"trainer": {"devices": 2, "strategy": "ddp"}}
+    long = {"model": {"freeze_bn": True}, "trainer": {"max_epochs": epochs // 3}}
+    files = {"study": study, "chaos": recipe, "chaos_ranks": ranks, "chaos_128f": long}
+    for name, content in files.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
 
 
 @contextlib.contextmanager
@@ -411,15 +332,13 @@ def small_disk(at: Path) -> Iterator[bool]:
 
 def measure(faults: int, seed: int, epochs: int, variants: tuple[str, ...] = ()) -> tuple[list[str], str]:
     """What was lost, and the report."""
-    began = time.monotonic()
-    server = WandbServer()
+    began, server = time.monotonic(), WandbServer()
     with tempfile.TemporaryDirectory() as name, small_disk(Path(name) / "disk") as mounted:
+        prepare(Path(name), epochs)
         chaos = Chaos(Path(name), server, random.Random(seed), mounted, variants)
-        prepare(chaos.folder, epochs)
         try:
             chaos.disturb(faults)
-            minutes = (time.monotonic() - began) / 60
-            whole = chaos.folder / "whole"
+            minutes, whole = (time.monotonic() - began) / 60, chaos.folder / "whole"
             for results in (whole, chaos.results):  # the second one only renders its tables
                 if chaos.start(results).wait():
                     raise RuntimeError((chaos.folder / "runner.log").read_text()[-2000:])
@@ -440,26 +359,23 @@ def compare(chaos: Chaos, whole: Path) -> list[str]:
 
 def report(chaos: Chaos, lost: list[str], minutes: float, settings: str) -> str:
     """The figures in Markdown."""
-    faults, runs = sum(chaos.struck.values()), chaos.runs(chaos.results)
+    faults, runs = chaos.struck.total(), chaos.runs(chaos.results)
     fallbacks = sum(run.log.read_text(errors="replace").count("is damaged (") for run in runs)
     lines = [
         f"# {faults} faults, {len(lost)} lost",
         "",
         f"`python -m benchmarks.chaos --faults {faults} {settings}`:",
-        f"{machine.processor()}, {machine.cores()} core(s), {minutes:.0f} minutes: {len(runs)} runs, two at a time.",
+        f"{processor()}, {cores()} core(s), {minutes:.0f} minutes: {len(runs)} runs, two at a time.",
         "",
-        "| fault | times |",
-        "| --- | ---: |",
-        *(f"| {kind} | {times} |" for kind, times in sorted(chaos.struck.items())),
+        machine.table(["fault", "times"], sorted(chaos.struck.items())),
         "",
         f"- Lost: {', '.join(lost) or 'nothing'}.",
         f"- {fallbacks} times a run named its newest checkpoint as damaged and went on from the one before, or anew.",
         f"- {chaos.done_anew} times a run met the truncated video, said so, and was done anew.",
         "- Compared with the same study without faults: weights and predictions bit for bit; tables and records byte",
         f"  for byte but for {', '.join(OF_THE_CLOCK)}, and the line of the tables that begins with '{TIME_LINE}'.",
+        *([] if chaos.small_disk else ["- No disk was filled: this user can't mount a small one."]),
     ]
-    if not chaos.small_disk:
-        lines.append("- No disk was filled: this user can't mount a small one.")
     return "\n".join(lines) + "\n"
 
 

@@ -99,12 +99,11 @@ def measure(build: Callable[[], Contest], settings: Settings) -> Figures:
     errors: dict[str, float] = {}
     with contextlib.suppress(RuntimeError, MemoryError):  # two results at once may be more than fits
         errors = contest.errors()
-    found: Figures = [
-        {"name": name, "seconds": times[name], "bytes": peaks[name], "error": errors.get(name)} for name in peaks
-    ]
-    for figure in found:  # the work of a ceiling
-        if (macs := getattr(contest.calls[figure["name"]], "macs", None)) is not None:
-            figure["macs"] = macs
+    found: Figures = []
+    for name, call in contest.calls.items():
+        if name in peaks:
+            figure = {"name": name, "seconds": times[name], "bytes": peaks[name], "error": errors.get(name)}
+            found.append(figure | ({"macs": call.macs} if hasattr(call, "macs") else {}))  # the work of a ceiling
     return found + [{"name": name, "skipped": reason} for name, reason in skipped.items()]
 
 
@@ -136,8 +135,7 @@ def seconds(call: Call, device: str) -> float:
 
 def usual_peak(call: Call, device: str, calls: int) -> int | None:
     """The median of some calls' :func:`peak`: where the allocator finds room differs by some MiB."""
-    peaks = [peak(call, device) for _ in range(calls)]
-    known = [value for value in peaks if value is not None]
+    known = [found for _ in range(calls) if (found := peak(call, device)) is not None]
     return int(statistics.median(known)) if known else None
 
 
@@ -156,11 +154,12 @@ def peak(call: Call, device: str) -> int | None:
         ctypes.CDLL(None).malloc_trim(0)
     try:
         Path("/proc/self/clear_refs").write_text("5")  # the highest mark is now what is there
-        resident: int | None = _account("VmRSS")
-    except (OSError, AttributeError):
-        resident = None
+        resident = _account("VmRSS")
+    except OSError:
+        call()
+        return None
     call()
-    return None if resident is None else max(0, _account("VmHWM") - resident)
+    return max(0, _account("VmHWM") - resident)
 
 
 def _account(entry: str) -> int:

@@ -10,12 +10,13 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import RESULTS
+from benchmarks.machine import REPOSITORY, RESULTS, between
 from benchmarks.worlds import WORLDS, Luck, World, networks
 from nl_lightning.report.claims import judge
 from nl_lightning.report.comparisons import Comparison, compare_by
@@ -35,8 +36,7 @@ from nl_lightning.report.words import of_rows
 from nl_lightning.study.checks import Check, Claim, Part, Share
 from nl_lightning.study.study import Study
 
-PAGE = Path(__file__).parent.parent / "docs" / "uncertainty.md"
-START, END = "<!-- coverage:start -->", "<!-- coverage:end -->"
+PAGE = REPOSITORY / "docs" / "uncertainty.md"
 COUNTS = RESULTS / "coverage.json"
 DECIDED = {"holds", "fails"}
 
@@ -57,16 +57,10 @@ Counts = dict[str, dict[str, list[int]]]  # of what, by number of seeds: how oft
 # ------------------------------------------------------------------------------------------------------ counting
 
 
-class Counter:
-    """Counts of what happens, by number of seeds."""
-
-    def __init__(self) -> None:
-        self.counts: Counts = {}
-
-    def __call__(self, what: str, seeds: int, happened: bool) -> None:
-        found = self.counts.setdefault(what, {}).setdefault(f"{seeds}", [0, 0])
-        found[0] += bool(happened)
-        found[1] += 1
+def tally(counts: Counts, what: str, seeds: int, happened: bool) -> None:
+    found = counts.setdefault(what, {}).setdefault(f"{seeds}", [0, 0])
+    found[0] += bool(happened)
+    found[1] += 1
 
 
 def study_of(checks: Sequence[Check]) -> Study:
@@ -112,18 +106,19 @@ def covered(
 
     With one seed that is the difference of the two networks that were trained.
     """
-    hits = 0
+    hits, truth = 0, world.gain(0, 1)
     for _ in range(studies):
         tested = world.test(seeds, videos, generator)
         right = tested.right()
         low, high = interval(right[0], right[1])
-        hits += low <= (world.gain_of(tested, 0, 1) if seeds == 1 else world.gain(0, 1)) <= high
+        hits += low <= (world.gain_of(tested, 0, 1) if seeds == 1 else truth) <= high
     return 100 * hits / studies
 
 
 def count_pairs(first: Luck, others: Luck, studies: int, generator: np.random.Generator) -> Counts:
     """What is right and wrong of networks that are like the baseline, better by GAIN points, and by half of it."""
-    world, count = networks([0.0, GAIN, GAIN / 2], first, others), Counter()
+    world, counts = networks([0.0, GAIN, GAIN / 2], first, others), Counts()
+    count = partial(tally, counts)
     better = world.gain(1, 0, learned=True) > 1e-6
     truth, truth_soft, truth_learned = world.gain(2, 0), world.gain(2, 0, soft=True), world.gain(2, 0, learned=True)
     alone = [study_of([check]) for check in (BETTER, GAINED, ALIKE, APART)]
@@ -161,7 +156,7 @@ def count_pairs(first: Luck, others: Luck, studies: int, generator: np.random.Ge
                 count("looks decide", seeds, decided in DECIDED)
         count("looks deny", max(LOOKS), decided == "fails")
         count("looks open", max(LOOKS), decided not in DECIDED)
-    return count.counts
+    return counts
 
 
 def wrong(left: np.ndarray, better: bool) -> set[str]:
@@ -175,7 +170,8 @@ def wrong(left: np.ndarray, better: bool) -> set[str]:
 
 def count_families(first: Luck, others: Luck, studies: int, generator: np.random.Generator) -> Counts:
     """How often any verdict is wrong on claims that networks beat the baseline, which all are like it."""
-    world, count = networks([0.0] * FAMILY, first, others), Counter()
+    world, counts = networks([0.0] * FAMILY, first, others), Counts()
+    count = partial(tally, counts)
     better = world.gain(1, 0, learned=True) > 1e-6
     study = study_of([Check("better", (f"{i}", "0")) for i in range(1, FAMILY + 1)])
     for _ in range(studies):
@@ -193,7 +189,7 @@ def count_families(first: Luck, others: Luck, studies: int, generator: np.random
                 ever["as said"] |= any(map(set.__contains__, said, at_look))
         for how, happened in ever.items():
             count(f"looks {how}", max(LOOKS), happened)
-    return count.counts
+    return counts
 
 
 def bootstrap(
@@ -364,24 +360,16 @@ def page(found: dict[str, Any]) -> str:
 def summary(found: dict[str, Any]) -> str:
     """The tables of the docs."""
     chance = 196 * (0.0475 / found["studies"]) ** 0.5
-    return "\n\n".join(
-        [
-            "How many intervals have the true difference of all trainings, in percent. Chance moves figures near 95 by "
-            f"{chance:.1f}.",
-            by_world(found, "covers", chance=False),
-            "The same, if all trainings of both networks have left the plateau, for the difference of such trainings:",
-            by_world(found, "covers as said", SEEDS[1:], chance=False),
-            "Two networks are alike in the mean over all trainings. How often one is called better or worse, in "
-            "percent:",
-            by_world(found, "zero wrong", LOOKS, chance=False),
-        ]
-    )
-
-
-def with_summary(text: str, found: dict[str, Any]) -> str:
-    """The page of the docs, with the tables between its marks."""
-    before, after = text.partition(START)[0], text.partition(END)[2]
-    return f"{before}{START}\n{summary(found)}\n{END}{after}"
+    parts = [
+        "How many intervals have the true difference of all trainings, in percent. Chance moves figures near 95 by "
+        f"{chance:.1f}.",
+        by_world(found, "covers", chance=False),
+        "The same, if all trainings of both networks have left the plateau, for the difference of such trainings:",
+        by_world(found, "covers as said", SEEDS[1:], chance=False),
+        "Two networks are alike in the mean over all trainings. How often one is called better or worse, in percent:",
+        by_world(found, "zero wrong", LOOKS, chance=False),
+    ]
+    return "\n\n".join(parts)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -395,7 +383,7 @@ def main(arguments: list[str] | None = None) -> int:
         COUNTS.write_text(lines + "\n", encoding="utf-8")
     found = json.loads(COUNTS.read_text(encoding="utf-8"))
     COUNTS.with_suffix(".md").write_text(page(found), encoding="utf-8")
-    PAGE.write_text(with_summary(PAGE.read_text(encoding="utf-8"), found), encoding="utf-8")
+    PAGE.write_text(between(PAGE.read_text(encoding="utf-8"), "coverage", summary(found)), encoding="utf-8")
     return 0
 
 

@@ -12,9 +12,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -22,7 +23,7 @@ import psutil
 import torch
 import torchvision.transforms.functional
 
-from benchmarks.machine import RESULTS, cores, folder, processor
+from benchmarks.machine import REPOSITORY, between, cores, folder, processor, table
 from nl_lightning.data import decoding, packets
 from nl_lightning.data.datasets import Files
 from nl_lightning.data.tools import prepare
@@ -31,13 +32,13 @@ from nl_lightning.data.transforms import resize
 from nl_lightning.data.videos import VideoList
 from nl_lightning.errors import UserError
 
-PAGE = Path(__file__).parent.parent / "docs" / "data.md"
-START, END = "<!-- decoding:start -->", "<!-- decoding:end -->"
+PAGE = REPOSITORY / "docs" / "data.md"
 SIZES = ((256, 340), (360, 640), (720, 1280))
+NAMES = [f"{width} x {height}" for height, width in SIZES]
 FRAMES, STRIDE, LENGTH, RATE = 32, 2, 300, 30
 SHORT_SIDE = 256
 Clip = Callable[[Path, int], object]
-Row = tuple[object, ...]
+Row = tuple[Any, ...]
 
 
 def main() -> None:
@@ -47,40 +48,23 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     turns, files, clips = (3, 6, 300) if options.quick else (11, 20, 10_000)
-    where = RESULTS / options.machine if options.machine else folder()
+    versions = (f"{name} {importlib.metadata.version(name)}" for name in ("av", "decord", "torch", "pytorchvideo"))
+    parts = [f"`python -m benchmarks.decoding` on {processor()}, {cores()} cores; {', '.join(versions)}."]
     with tempfile.TemporaryDirectory() as made:
         videos = [write(Path(made) / f"{height}.mp4", height, width) for height, width in SIZES]
-        parts = [
+        for title, rows in (
             ("Clips a second, one core", decoders(videos, turns)),
             ("The helper process against decoding in the same process", helper(videos, turns)),
             ("Prepared copies against their originals", copies(videos, turns)),
             (f"Census of {files * len(videos)} files against bare decoders", census(videos, files, 3)),
             (f"Memory of a helper over {clips:,} clips", memory(Path(made), clips)),
-        ]
-    page = "\n".join([*heading(), *(f"## {title}\n\n{table(rows)}\n" for title, rows in parts)])
-    where.mkdir(parents=True, exist_ok=True)
-    (where / "decoding.md").write_text(page)
+        ):
+            parts += [f"## {title}", table(rows[0], rows[1:])]
+    found = "\n\n".join(parts)
+    (folder(options.machine) / "decoding.md").write_text(f"# Decoding\n\n{found}\n")
     if not options.quick:
-        publish(page.partition("\n\n")[2])
-    print(page)
-
-
-def publish(tables: str) -> None:
-    """Put the figures into the documentation."""
-    before, _, rest = PAGE.read_text().partition(START)
-    PAGE.write_text(f"{before}{START}\n{tables.replace('## ', '### ')}{END}{rest.partition(END)[2]}")
-
-
-def heading() -> Iterator[str]:
-    versions = (f"{name} {importlib.metadata.version(name)}" for name in ("av", "decord", "torch", "pytorchvideo"))
-    yield "# Decoding\n"
-    yield f"`python -m benchmarks.decoding` on {processor()}, {cores()} cores; {', '.join(versions)}.\n"
-
-
-def table(rows: list[Row]) -> str:
-    """Rows as Markdown, the first one the heading."""
-    lines = [f"| {' | '.join(map(str, row))} |" for row in rows]
-    return "\n".join([lines[0], "| --- " + "| ---: " * (len(rows[0]) - 1) + "|", *lines[1:]])
+        PAGE.write_text(between(PAGE.read_text(), "decoding", found.replace("## ", "### ")))
+    print(found)
 
 
 def write(path: Path, height: int, width: int) -> Path:
@@ -167,15 +151,11 @@ def decoders(videos: list[Path], turns: int) -> list[Row]:
             clips[name] = by(name)
     clips["pytorchvideo"] = pytorchvideo()
     rows: list[Row] = [("file", *clips, "PyAV / pytorchvideo")]
-    for path, size in zip(videos, SIZES, strict=True):
+    for path, size in zip(videos, NAMES, strict=True):
         spent = seconds(clips, path, turns)
         ratio = spent["pytorchvideo"] / spent["pyav"]
-        rows.append((named(size), *(f"{1 / s:.1f}" for s in spent.values()), f"{ratio:.2f}x"))
+        rows.append((size, *(f"{1 / s:.1f}" for s in spent.values()), f"{ratio:.2f}x"))
     return rows
-
-
-def named(size: tuple[int, int]) -> str:
-    return f"{size[1]} x {size[0]}"
 
 
 def helper(videos: list[Path], turns: int) -> list[Row]:
@@ -190,23 +170,23 @@ def helper(videos: list[Path], turns: int) -> list[Row]:
         return resize(decoding.frames(path, indices(start)), SHORT_SIDE)
 
     rows: list[Row] = [("file", "same process, clips/s", "helper, clips/s", "helper / same")]
-    for path, size in zip(videos, SIZES, strict=True):
+    for path, size in zip(videos, NAMES, strict=True):
         spent = seconds({"here": here, "helper": asked}, path, 2 * turns)
-        speeds = f"{1 / spent['here']:.1f}", f"{1 / spent['helper']:.1f}"
-        rows.append((named(size), *speeds, f"{spent['here'] / spent['helper']:.2f}x"))
+        speeds = (f"{1 / spent[way]:.1f}" for way in ("here", "helper"))
+        rows.append((size, *speeds, f"{spent['here'] / spent['helper']:.2f}x"))
     files.helper.end()
     return rows
 
 
 def copies(videos: list[Path], turns: int) -> list[Row]:
     rows: list[Row] = [("file", "original, clips/s", "copy, clips/s", "gain", "original kB", "copy kB")]
-    for path, size in zip(videos, SIZES, strict=True):
+    for path, size in zip(videos, NAMES, strict=True):
         copy = path.with_name(f"copy_of_{path.name}")
         prepare.copy_video(path, copy)
         spent = seconds({"original": by("auto"), "copy": by("auto", "copy_of_")}, path, turns)
-        speeds = f"{1 / spent['original']:.1f}", f"{1 / spent['copy']:.1f}"
+        speeds = (f"{1 / spent[which]:.1f}" for which in ("original", "copy"))
         sizes = (file.stat().st_size // 1000 for file in (path, copy))
-        rows.append((named(size), *speeds, f"{spent['original'] / spent['copy']:.1f}x", *sizes))
+        rows.append((size, *speeds, f"{spent['original'] / spent['copy']:.1f}x", *sizes))
     return rows
 
 
@@ -217,7 +197,7 @@ def census(videos: list[Path], copies_each: int, turns: int) -> list[Row]:
     names = [f"{i}_{video.name}" for i in range(copies_each) for video in videos]
     for name in names:
         (root / name).symlink_to(videos[0].with_name(name.partition("_")[2]))
-    workers, spent = cores(), {"bare": [0.0][:0], "census": [0.0][:0]}
+    workers, spent = cores(), {"bare": list[float](), "census": list[float]()}
     for _ in range(turns):
         begun = time.monotonic()
         with ProcessPoolExecutor(workers) as pool:

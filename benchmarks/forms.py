@@ -16,8 +16,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -43,6 +41,7 @@ PLACEMENT: dict[str, dict[str, list[int]]] = {
 }
 INFLATE: dict[str, Any] = {"C2D": "none", "I3D": "3x1x1"}
 ROUNDS = {("1", "testing"): 6, ("1", "training"): 3, ("1/16", "testing"): 8, ("1/16", "training"): 8}
+AXES = ("1/16", "1"), ("float32", "bf16"), ("testing", "training")  # width, precision, phase
 WORTH = 1.2
 """A form stays if a case takes this many times as long without it."""
 
@@ -84,15 +83,15 @@ class Case:
 
 def cases() -> Iterator[Case]:
     """The narrow networks first, as they take little time."""
-    for width, precision, phase in itertools.product(("1/16", "1"), ("float32", "bf16"), ("testing", "training")):
-        for backbone, blocks in itertools.product(INFLATE, ("no block", "5 blocks")):
-            yield Case(backbone, blocks, "embedded_gaussian", width, phase, precision)
-        others: tuple[Instantiation, ...] = ("gaussian", "dot_product", "concatenation")
-        for instantiation in others:
-            yield Case("C2D", "5 blocks", instantiation, width, phase, precision)
-        if (width, phase) == ("1", "testing"):
-            for instantiation in BLOCKS:
-                yield Case("C2D", "1 block in res2", instantiation, width, phase, precision)
+    networks: list[tuple[str, str, Instantiation]] = [
+        *((backbone, blocks, "embedded_gaussian") for backbone in INFLATE for blocks in ("no block", "5 blocks")),
+        *(("C2D", "5 blocks", instantiation) for instantiation in BLOCKS if instantiation != "embedded_gaussian"),
+        *(("C2D", "1 block in res2", instantiation) for instantiation in BLOCKS),
+    ]
+    for width, precision, phase in itertools.product(*AXES):
+        for network in networks:
+            if "res2" not in network[1] or (width, phase) == ("1", "testing"):
+                yield Case(*network, width, phase, precision)
 
 
 # --------------------------------------------------------------------------------------------------- leaving a form out
@@ -197,15 +196,12 @@ def measure(case: Case) -> list[dict[str, Any]]:
     work, forms = Work(case), forms_of(case)
     for name, off in {"": nullcontext, **forms}.items():
         work(name, off)  # loads what the first call loads
-    found = []
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in forms}
+    found: list[dict[str, Any]] = [{"name": name, "with": [], "without": []} for name in forms]
     for turn in range(ROUNDS[case.width, case.phase]):
-        for name, off in forms.items():
-            calls = [partial(work, "", nullcontext), partial(work, name, off)]
-            first, second = calls[turn % 2](), calls[1 - turn % 2]()
-            times[name].append((second, first) if turn % 2 else (first, second))
-    for name, pairs in times.items():
-        found.append({"name": name, "with": [a for a, _ in pairs], "without": [b for _, b in pairs]})
+        for figure, (name, off) in zip(found, forms.items(), strict=True):
+            calls: list[tuple[str, str, Off]] = [("with", "", nullcontext), ("without", name, off)]
+            for key, form, without_it in calls[:: -1 if turn % 2 else 1]:
+                figure[key].append(work(form, without_it))
     return found
 
 
@@ -219,7 +215,7 @@ def ratio(figure: Mapping[str, Any]) -> float:
 
 def page(entries: list[Entry]) -> str:
     """The figures of all forms in their newest measurement, as Markdown: a row a form and network."""
-    columns = list(itertools.product(("1/16", "1"), ("float32", "bf16"), ("testing", "training")))
+    columns = list(itertools.product(*AXES))
     rows: dict[tuple[str, str], dict[tuple[str, ...], float]] = {}
     measured: dict[str, tuple[str, str]] = {}
     for entry in entries:
@@ -230,6 +226,7 @@ def page(entries: list[Entry]) -> str:
             column = case["width"], case["precision"], case["phase"]
             rows.setdefault((figure["name"], network), {})[column] = ratio(figure)
             measured[figure["name"]] = entry["commit"], entry["torch"]
+    heads = ["form", "network", *(", ".join(column) for column in columns), "commit", "torch"]
     lines = [
         "# Fast forms",
         "",
@@ -241,7 +238,7 @@ def page(entries: list[Entry]) -> str:
         "- widths: 1 is one clip of 8 x 224 x 224; 1/16 is the recipe longrange",
         "- where other work runs on the machine, a figure is certain to about a tenth",
         "",
-        "| form | network | " + " | ".join(", ".join(column) for column in columns) + " | commit | torch |",
+        f"| {' | '.join(heads)} |",
         "| --- | --- | " + "---: | " * len(columns) + "--- | --- |",
     ]
     for name in sorted(measured, key=lambda name: (name not in {*LAYERS, *BLOCKS.values()}, name)):
@@ -255,13 +252,12 @@ def page(entries: list[Entry]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=[], metavar="VALUE", help="cases with all of these values, as I3D")
-    parser.add_argument("--machine", default=machine.label(), help="name of the machine's folder")
+    parser.add_argument("--machine", help="name of the machine's folder")
     parser.add_argument("--page", action="store_true", help="measure nothing, write forms.md anew")
     given = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
-    folder: Path = machine.RESULTS / given.machine
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = machine.folder(given.machine)
     store = Store(folder, "forms")
     for case in cases():
         key = asdict(case)

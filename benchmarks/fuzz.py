@@ -22,9 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from benchmarks import machine, mutations
+import psutil
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+from benchmarks import machine, mutations
+from benchmarks.machine import REPOSITORY
+
 SECONDS = 30
 """Of CPU time; ten times as long on the wall, as the machine may be busy."""
 MEMORY = 1 << 30
@@ -202,18 +204,13 @@ def make_folder(folder: Path) -> None:
     shutil.copytree(REPOSITORY / "experiments", folder / "experiments")
     run = folder / RUN
     run.mkdir(parents=True)
-    marker = {
-        "state": "failed",
-        "error": "a reason",
-        "pid": 1,
-        "host": "here",
-        "config_hash": "0",
-        "done": 1,
-        "total": 2,
-    }
-    (run / "state.json").write_text(json.dumps(marker))
-    (run / "wandb.json").write_text(json.dumps({"id": "x", "sweep": None}))
-    (run / "job.json").write_text(json.dumps({"cluster": "slurm", "job": "1", "host": "here"}))
+    for name, marker in {
+        "state": {"state": "failed", "error": "a reason", "pid": 1, "host": "here", "config_hash": "0", "done": 1,
+                  "total": 2},
+        "wandb": {"id": "x", "sweep": None},
+        "job": {"cluster": "slurm", "job": "1", "host": "here"},
+    }.items():  # fmt: skip
+        (run / f"{name}.json").write_text(json.dumps(marker))
     with contextlib.chdir(folder), contextlib.redirect_stdout(None):
         assert main(["data", "check", "tiny.yaml", "--workers", "1"]) == 0
         assert main(["data", "shards", "tiny.yaml", "--out", "shards"]) == 0
@@ -279,18 +276,13 @@ def _wait(child: int, began: float) -> tuple[int, resource.struct_rusage]:
         pid, status, usage = os.wait4(child, os.WNOHANG)
         if pid:
             break
-        if time.monotonic() - began > 10 * SECONDS or _resident(child) > 3 * MEMORY:
-            os.killpg(child, signal.SIGKILL)
+        with contextlib.suppress(psutil.Error):
+            if time.monotonic() - began > 10 * SECONDS or psutil.Process(child).memory_info().rss > 3 * MEMORY:
+                os.killpg(child, signal.SIGKILL)
         time.sleep(0.01)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)  # what it left behind
     return status, usage
-
-
-def _resident(pid: int) -> int:
-    with contextlib.suppress(OSError, IndexError, ValueError):
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
-    return 0
 
 
 def _faults(code: int, seconds: float, memory: int, output: str, folder: Path) -> Iterator[str]:
@@ -342,44 +334,39 @@ def main() -> None:
             outcome = attempt(cases[given.case], good)
             print(cases[given.case].name, cases[given.case].arguments, outcome.output, outcome, sep="\n")
             return
-        found = Counter[str]()
-        counted = Counter[str]()
-        slowest, largest = 0.0, 0
+        counted, found, worst = Counter[str](), Counter[str](), {"seconds": 0.0, "memory": 0}
         for number, case in enumerate(cases):
             if given.only not in case.name:
                 continue
-            outcome = attempt(case, good)
-            kind = " ".join(case.name.split()[:2])
+            outcome, kind = attempt(case, good), " ".join(case.name.split()[:2])
             counted[kind] += 1
-            slowest, largest = max(slowest, outcome.seconds), max(largest, outcome.memory - _BASE)
+            worst = {name: max(most, getattr(outcome, name)) for name, most in worst.items()}
             if outcome.faults:
                 found[kind] += 1
                 last = outcome.output.strip().splitlines()[-1:] or [""]
-                print(
-                    f"{number}: {case.name} {case.arguments!r:.300}: {', '.join(outcome.faults)}: {last[0]:.160}",
-                    flush=True,
-                )
-        print(f"{sum(counted.values())} cases, {sum(found.values())} faults")
-        if not given.dry and not given.only:
-            _write(given, counted, found, slowest, largest)
+                what = f"{case.arguments!r:.300}: {', '.join(outcome.faults)}: {last[0]:.160}"
+                print(f"{number}: {case.name} {what}", flush=True)
+    print(f"{counted.total()} cases, {found.total()} faults")
+    if not given.dry and not given.only:
+        page = machine.folder() / "fuzz.md"
+        page.write_text(report(given, counted, found, **worst))
+        print(page)
     sys.exit(1 if found else 0)
 
 
-def _write(given: argparse.Namespace, counted: Counter[str], found: Counter[str], slowest: float, largest: int) -> None:
-    lines = [
-        "# Bad input\n",
-        f"`python -m benchmarks.fuzz --cases {given.cases} --seed {given.seed}`",
-        "gives bad values to every option, and damaged files of every kind to the commands that read them.",
-        f"A fault is a traceback, more than {SECONDS} s of CPU time, more than 1 GB, an escape sequence in the output,",
-        "an executed file, or a foreign file that was touched.\n",
-    ]
-    lines += ["| what | cases | faults |", "| --- | ---: | ---: |"]
-    lines += [f"| {kind} | {counted[kind]} | {found[kind]} |" for kind in sorted(counted)]
-    lines += [f"| all | {sum(counted.values())} | {sum(found.values())} |", ""]
-    lines += [f"Slowest: {slowest:.1f} s of CPU time. Most memory: {largest >> 20} MiB above an idle command.", ""]
-    page = machine.folder() / "fuzz.md"
-    page.write_text("\n".join(lines))
-    print(page)
+def report(given: argparse.Namespace, counted: Counter[str], found: Counter[str], seconds: float, memory: float) -> str:
+    rows = [(kind, counted[kind], found[kind]) for kind in sorted(counted)]
+    return f"""# Bad input
+
+`python -m benchmarks.fuzz --cases {given.cases} --seed {given.seed}`
+gives bad values to every option, and damaged files of every kind to the commands that read them.
+A fault is a traceback, more than {SECONDS} s of CPU time, more than 1 GB, an escape sequence in the output,
+an executed file, or a foreign file that was touched.
+
+{machine.table(["what", "cases", "faults"], [*rows, ("all", counted.total(), found.total())])}
+
+Slowest: {seconds:.1f} s of CPU time. Most memory: {int(memory) - _BASE >> 20} MiB above an idle command.
+"""
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from typing import Any
 
 import yaml
 
-from benchmarks.run import label
-from benchmarks.store import REPOSITORY
+from benchmarks import machine
+from benchmarks.machine import REPOSITORY
 from nl_lightning.study.border import load_yaml
 from nl_lightning.study.recipe import merged
 
@@ -54,7 +54,7 @@ def main(words: Sequence[str] | None = None) -> None:
     contests = ["-m", "benchmarks.run", "--quick", "--device", given.device, "--seconds", "3"]
     for part in ("networks", "operations", "growth"):
         stopped_at([*contests, "--part", part], time.monotonic() + CONTESTS / 3 * given.seconds)
-    found = REPOSITORY / "benchmarks" / "results" / label(given.device)
+    found = machine.RESULTS / machine.label(given.device)
     if found.is_dir():
         shutil.copytree(found, out / found.name, dirs_exist_ok=True)
     recipe = write_recipes(out / "recipes", given.device)

@@ -5,16 +5,19 @@ Each function takes a ``random.Random`` and returns something spoiled, for comma
 
 import copy
 import io
+import itertools
 import json
+import os
 import pickle
 import struct
-from collections.abc import Callable
+from collections.abc import Iterator
 from random import Random
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 
 WORDS = (
     "", " ", "x", "x" * 300, "/" * 5000, ".", "..", "../../outside", "/etc/passwd", "/dev/zero", "nothing/here",
@@ -41,11 +44,24 @@ def spoil(random: Random, tree: Any) -> Any:
         if not places:
             return random.choice(VALUES)
         holder, key = random.choice(places)
-        _CHANGES[random.randrange(len(_CHANGES))](random, holder, key, places)
+        match random.randrange(6):
+            case 0 | 1:
+                holder[key] = random.choice(VALUES)
+            case 2:
+                del holder[key]
+            case 3 if isinstance(holder, dict):
+                holder[random.choice((f"{key}s", random.choice(WORDS)))] = holder[key]
+            case 3:
+                holder.append(random.choice((holder[key], random.choice(VALUES))))
+            case 4:
+                holder[key] = random.choice(([holder[key]], {"x": holder[key]}, str(holder[key])))
+            case 5:
+                there, name = random.choice(places)
+                holder[key] = copy.deepcopy(there[name]) if isinstance(there, dict) == (name in there) else None
     return tree
 
 
-def _places(tree: Any) -> Any:
+def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
     """(container, key) of every value in a tree."""
     keys = list(tree) if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ()
     for key in keys:
@@ -53,51 +69,15 @@ def _places(tree: Any) -> Any:
         yield from _places(tree[key])
 
 
-def _replace(random: Random, holder: Any, key: Any, places: Any) -> None:
-    holder[key] = random.choice(VALUES)
-
-
-def _remove(random: Random, holder: Any, key: Any, places: Any) -> None:
-    del holder[key]
-
-
-def _add(random: Random, holder: Any, key: Any, places: Any) -> None:
-    if isinstance(holder, dict):
-        holder[random.choice((f"{key}s", random.choice(WORDS)))] = holder[key]
-    else:
-        holder.append(random.choice((holder[key], random.choice(VALUES))))
-
-
-def _wrap(random: Random, holder: Any, key: Any, places: Any) -> None:
-    holder[key] = random.choice(([holder[key]], {"x": holder[key]}, str(holder[key])))
-
-
-def _other(random: Random, holder: Any, key: Any, places: Any) -> None:
-    there, name = random.choice(places)
-    holder[key] = copy.deepcopy(there[name]) if isinstance(there, dict) == (name in there) else None
-
-
-_CHANGES: tuple[Callable[[Random, Any, Any, Any], None], ...] = (_replace, _replace, _remove, _add, _wrap, _other)
-
-
 def damage(random: Random, content: bytes) -> bytes:
     """The bytes of a file, cut off, changed, or replaced."""
     at = random.randrange(len(content) + 1)
     some = random.randbytes(random.choice((1, 4, 64)))
+    before, after = content[:at], content[at + len(some) :]
     return random.choice(
-        (
-            content[:at],
-            content[:at] + some + content[at + len(some) :],
-            content[:at] + content[at + len(some) :],
-            content[:at] + bytes(len(some)) + content[at + len(some) :],
-            content + content,
-            b"",
-            some,
-            b"\xff\xfe" + content,
-            b"[" * 100_000,
-            b"\x89PNG\r\n\x1a\n" + some,
-        )
-    )
+        (before, before + some + after, before + after, before + bytes(len(some)) + after, content + content, b"",
+         some, b"\xff\xfe" + content, b"[" * 100_000, b"\x89PNG\r\n\x1a\n" + some)
+    )  # fmt: skip
 
 
 def spoiled_json(random: Random, content: bytes) -> bytes:
@@ -108,14 +88,11 @@ def spoiled_json(random: Random, content: bytes) -> bytes:
     return (text.replace("{", '{"twice": 1, "twice": 2, ', 1) if random.random() < 0.05 else text).encode()
 
 
+LETTERS = list(itertools.pairwise("abcdefghi"))
 YAML_BOMBS = (
-    "a: &a [x, x, x, x, x, x, x, x, x]\n"
-    + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)),
+    "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in LETTERS),
     "a: &a {x: 1}\n"
-    + "".join(
-        f"{b}: &{b} {{<<: [{', '.join([f'*{a}'] * 9)}], {b}{b}: {{<<: *{a}}}}}\n"
-        for a, b in zip("abcdefgh", "bcdefghi", strict=True)
-    ),
+    + "".join(f"{b}: &{b} {{<<: [{', '.join([f'*{a}'] * 9)}], {b}{b}: {{<<: *{a}}}}}\n" for a, b in LETTERS),
     "!!python/object/apply:os.system ['touch PWNED']",
     "a: !!float abc",
     "a: !!timestamp 2001-99-99",
@@ -127,8 +104,6 @@ YAML_BOMBS = (
 
 def spoiled_yaml(random: Random, content: bytes) -> bytes:
     """A YAML file with another structure, damaged, or a bomb."""
-    import yaml
-
     chance = random.random()
     if chance < 0.15:
         return damage(random, content)
@@ -158,21 +133,21 @@ def spoiled_parquet(random: Random, content: bytes) -> bytes:
     table = pq.read_table(io.BytesIO(content))
     name = random.choice(table.column_names)
     at = table.column_names.index(name)
-    change = random.randrange(7)
-    if change == 0:
-        table = table.drop_columns([name])
-    elif change == 1:
-        table = table.rename_columns([f"{c}s" if c == name else c for c in table.column_names])
-    elif change == 2:
-        table = table.set_column(at, name, pa.array([str(random.choice(WORDS)) for _ in range(len(table))]))
-    elif change == 3:
-        table = table.set_column(at, name, pa.nulls(len(table)))
-    elif change == 4:
-        table = table.replace_schema_metadata(None)
-    elif change == 5:
-        table = table.slice(random.randrange(len(table) + 1))
-    else:
-        table = table.replace_schema_metadata({b"nl_lightning": json.dumps(random.choice(VALUES)).encode()})
+    match random.randrange(7):
+        case 0:
+            table = table.drop_columns([name])
+        case 1:
+            table = table.rename_columns([f"{c}s" if c == name else c for c in table.column_names])
+        case 2:
+            table = table.set_column(at, name, pa.array([str(random.choice(WORDS)) for _ in range(len(table))]))
+        case 3:
+            table = table.set_column(at, name, pa.nulls(len(table)))
+        case 4:
+            table = table.replace_schema_metadata(None)
+        case 5:
+            table = table.slice(random.randrange(len(table) + 1))
+        case 6:
+            table = table.replace_schema_metadata({b"nl_lightning": json.dumps(random.choice(VALUES)).encode()})
     spoiled = io.BytesIO()
     pq.write_table(table, spoiled)
     return spoiled.getvalue()
@@ -197,8 +172,6 @@ class _Runs:
     """Unpickling it would run a command."""
 
     def __reduce__(self) -> Any:
-        import os
-
         return os.system, ("touch PWNED",)
 
 

@@ -5,6 +5,7 @@ that every map has the same size. The machine's own ceiling is measured in the s
 a large convolution in both precisions.
 """
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -53,6 +54,7 @@ SETTINGS = {  # of a peer: memory layout, precision
     "pytorchvideo, channels-last, bf16": (torch.channels_last_3d, "bf16"),
 }
 OURS = {"ours": "float32", "ours, bf16": "bf16"}
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 MATRIX = 2048  # side
 IMAGES, CHANNELS, SIDE = 8, 256, 56  # of the convolution, with as many channels in as out
 
@@ -91,22 +93,15 @@ class Case:
 
 def cases(settings: Settings) -> Iterator[tuple[dict[str, Any], partial[Figures]]]:
     """Each with its multiply-adds, so that rates can be told from the figures alone."""
-    frames, side = CLIP
-    for blocks in (5,) if settings.quick else (5, 0, 10):
-        for backbone in INFLATE:
-            for phase in PHASES:
-                case = Case(backbone, blocks, phase, frames=frames, side=side, width=WIDTH)
-                yield _key(case), partial(run, case)
-    if settings.device == "cuda" and not settings.quick:
-        yield _key(LONG), partial(run, LONG)
+    size: dict[str, Any] = {"frames": CLIP[0], "side": CLIP[1], "width": WIDTH}
+    axes = itertools.product((5,) if settings.quick else (5, 0, 10), INFLATE, PHASES)
+    all_cases = [Case(backbone, blocks, phase, **size) for blocks, backbone, phase in axes]
+    for case in [*all_cases, *([LONG] if settings.device == "cuda" and not settings.quick else [])]:
+        yield asdict(case) | {"macs": case.macs, "passes": 3 if case.phase == "training" else 1}, partial(run, case)
 
 
 LONG = Case("I3D", 5, "training", depth=101, frames=128, clips=2)
 """What the paper trains on long clips, two on a GPU: for its memory."""
-
-
-def _key(case: Case) -> dict[str, Any]:
-    return asdict(case) | {"macs": case.macs, "passes": 3 if case.phase == "training" else 1}
 
 
 def run(case: Case, settings: Settings) -> Figures:
@@ -120,7 +115,7 @@ def contest(case: Case, settings: Settings) -> Contest:
     if case != LONG:
         for name, (layout, precision) in SETTINGS.items():
             calls[name] = Entrant(pytorchvideo(case), case, settings, layout, precision)
-    for precision in ("float32", "bf16"):
+    for precision in DTYPES:
         calls[f"matrix product, {precision}"] = MatrixProduct(precision, settings)
         calls[f"convolution, {precision}"] = Convolution(precision, settings)
     return Contest(calls)
@@ -178,17 +173,13 @@ class Entrant:
         self.optimizer.step()
 
 
-def _dtype(precision: str) -> torch.dtype:
-    return torch.bfloat16 if precision == "bf16" else torch.float32
-
-
 class MatrixProduct:
     """What the machine can do: a product of two large matrices of `macs` multiply-adds."""
 
     def __init__(self, precision: str, settings: Settings) -> None:
         side = MATRIX // 8 if settings.quick else MATRIX
         self.macs = side**3
-        self.a, self.b = torch.randn(2, side, side, device=settings.device, dtype=_dtype(precision))
+        self.a, self.b = torch.randn(2, side, side, device=settings.device, dtype=DTYPES[precision])
 
     def __call__(self) -> Tensor:
         return self.a @ self.b
@@ -200,7 +191,7 @@ class Convolution:
     def __init__(self, precision: str, settings: Settings) -> None:
         side, channels = (SIDE // 4 if settings.quick else SIDE), CHANNELS
         self.macs = IMAGES * side**2 * 9 * channels**2
-        made: dict[str, Any] = {"device": settings.device, "dtype": _dtype(precision)}
+        made: dict[str, Any] = {"device": settings.device, "dtype": DTYPES[precision]}
         self.x = torch.randn(IMAGES, channels, side, side, **made).to(memory_format=torch.channels_last)
         self.weight = torch.randn(channels, channels, 3, 3, **made).to(memory_format=torch.channels_last)
 

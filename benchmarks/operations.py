@@ -5,6 +5,7 @@ gradient), and one that is trained (``training``: forward and backward, with the
 weights).
 """
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -64,19 +65,14 @@ class Case:
 
 def cases(settings: Settings) -> Iterator[tuple[dict[str, Any], partial[Figures]]]:
     """The paper's 32 frames of 224 pixels first, and of these the cheap ones: an interrupted run has what matters."""
-    all_cases = [
-        Case(place, pixels, clip_frames, instantiation, subsample, phase, channels, frames, side * pixels // 224)
-        for place, (t, side, channels) in MAPS.items()
-        for clip_frames in FRAMES[: 1 if settings.quick else None]
-        for frames in [t * clip_frames // 32]
-        for pixels in PIXELS[: 1 if settings.quick else None]
-        for subsample in (True, False)
-        for instantiation in INSTANTIATIONS
-        for phase in PHASES
-    ]
-    for case in sorted(
-        all_cases, key=lambda case: ((case.clip_frames, case.pixels) != (32, 224), case.queries * case.keys)
-    ):
+    few = 1 if settings.quick else None
+    axes = itertools.product(MAPS, FRAMES[:few], PIXELS[:few], (True, False), INSTANTIATIONS, PHASES)
+    all_cases = []
+    for place, clip_frames, pixels, subsample, instantiation, phase in axes:
+        frames, side, channels = MAPS[place]
+        size = channels, frames * clip_frames // 32, side * pixels // 224
+        all_cases.append(Case(place, pixels, clip_frames, instantiation, subsample, phase, *size))
+    for case in sorted(all_cases, key=lambda c: ((c.clip_frames, c.pixels) != (32, 224), c.queries * c.keys)):
         yield asdict(case), partial(run, case)
 
 
@@ -123,12 +119,9 @@ class Entrant:
 
     def __init__(self, case: Case, settings: Settings, name: str, double: bool = False) -> None:
         torch.manual_seed(0)
-        profile: Any = POOLED[
-            "before" if name in ("ours, pool before", "plain, pool before", "pytorchvideo") else "after"
-        ]
-        ours = FastNonLocalBlock(
-            case.channels, case.instantiation, subsample=case.subsample, conventions=Conventions(profile)
-        )
+        profile: Any = POOLED["before" if name.endswith(("pool before", "pytorchvideo")) else "after"]
+        conventions = Conventions(profile)
+        ours = FastNonLocalBlock(case.channels, case.instantiation, subsample=case.subsample, conventions=conventions)
         _randomise(ours)
         block: nn.Module = ours
         if name.startswith("plain"):
@@ -207,13 +200,10 @@ GROWTH_CHANNELS = 1024
 
 def growth_cases(settings: Settings) -> Iterator[tuple[dict[str, Any], partial[Figures]]]:
     """Ours and the definition on all keys, against N: more frames, or larger ones."""
-    for along, sizes in GROWTH.items():
-        for frames, side in sizes[: 3 if settings.quick else None]:
-            for instantiation in INSTANTIATIONS:
-                for phase in PHASES:
-                    case = Case("res4", 0, 0, instantiation, False, phase, GROWTH_CHANNELS, frames, side)
-                    key = asdict(replace(case, place=along)) | {"positions": case.queries}
-                    yield key, partial(run_growth, case)
+    sizes = [(along, size) for along, some in GROWTH.items() for size in some[: 3 if settings.quick else None]]
+    for (along, size), instantiation, phase in itertools.product(sizes, INSTANTIATIONS, PHASES):
+        case = Case("res4", 0, 0, instantiation, False, phase, GROWTH_CHANNELS, *size)
+        yield asdict(replace(case, place=along)) | {"positions": case.queries}, partial(run_growth, case)
 
 
 def run_growth(case: Case, settings: Settings) -> Figures:

@@ -27,7 +27,6 @@ from benchmarks.ratios import (
     operation_ratio,
     paper_hours,
     rates,
-    scaled,
     seconds,
     total,
 )
@@ -49,7 +48,7 @@ BLOCKS = (
 )  # fmt: skip
 
 
-def write(folder: Path, step_seconds: float | None = None) -> None:
+def write(folder: Path) -> None:
     """Write the page and the plots anew."""
     parts = {part: Store(folder, part).newest() for part in PARTS}
     everything = [entry for entries in parts.values() for entry in entries]
@@ -64,8 +63,8 @@ def write(folder: Path, step_seconds: float | None = None) -> None:
         *_section("Growth with N", parts["growth"], _growth),
         *_section("The pipeline", parts["pipeline"], _pipeline),
     ]
-    machines = _machines(folder, parts, step_seconds)
-    sections += _section("The whole of Table 2", parts["study"], partial(_study, machines=machines))
+    study = partial(_study, machines=_machines(folder, parts["networks"]))
+    sections += _section("The whole of Table 2", parts["study"], study)
     draw(folder, parts)
     write_atomically(folder / "speed.md", "\n\n".join(sections) + "\n")
 
@@ -170,17 +169,12 @@ def _networks(entries: list[Entry]) -> str:
     header = ["", *names, "ceiling float32", "ceiling bf16"]
     rows = []
     for entry in sorted(entries, key=lambda e: (e["case"]["backbone"], e["case"]["blocks"], e["case"]["phase"])):
-        case, found = entry["case"], figures(entry)
+        case = entry["case"]
+        row = f"{case['backbone']} R{case['depth']}, {case['blocks']} blocks, "
+        row += f"{case['clips']} x {case['frames']} x {case['side']}, {case['phase']}"
+        tops = [ceiling(figures(entry), precision) for precision in ("float32", "bf16")]
         cells = [_network_cell(entry, name) for name in names]
-        tops = [ceiling(found, precision) for precision in ("float32", "bf16")]
-        rows.append(
-            [
-                f"{case['backbone']} R{case['depth']}, {case['blocks']} blocks, {case['clips']} x {case['frames']} x "
-                f"{case['side']}, {case['phase']}",
-                *cells,
-                *(NOTHING if top is None else f"{2 * top / 1e9:,.0f} GFLOP/s" for top in tops),
-            ]
-        )
+        rows.append([row, *cells, *(NOTHING if top is None else f"{2 * top / 1e9:,.0f} GFLOP/s" for top in tops)])
     text = (
         "Milliseconds / MiB, and the share of the ceiling that is reached: of the faster of a large matrix product and "
         "a large convolution in the same precision, measured in the same rounds. A training step is a forward, a "
@@ -200,24 +194,13 @@ def _network_cell(entry: Entry, name: str) -> str:
 
 def _growth(entries: list[Entry]) -> str:
     rows = [
-        [
-            curve.instantiation.replace("_", " "),
-            curve.along,
-            curve.phase,
-            curve.name,
-            f"{curve.sizes[0]:,} to {curve.sizes[-1]:,}",
-            _number(curve.time),
-            _number(curve.memory),
-        ]
-        for curve in growths(entries)
-    ]
+        [c.instantiation.replace("_", " "), c.along, c.phase, c.name, f"{c.sizes[0]:,} to {c.sizes[-1]:,}",
+         *(NOTHING if exponent is None else f"{exponent:.2f}" for exponent in (c.time, c.memory))]
+        for c in growths(entries)
+    ]  # fmt: skip
     header = ["", "more", "", "", "N", "exponent of time", "of memory"]
     text = "Slopes of lines through the logarithms; all keys, the block of res4. ![growth with N](growth.svg)"
     return f"{text}\n\n{markdown_table(of_rows(header, rows, labels=5))}"
-
-
-def _number(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.2f}"
 
 
 # ------------------------------------------------------------------------------------------------ pipeline, study
@@ -238,34 +221,27 @@ def _pipeline(entries: list[Entry]) -> str:
     return f"Recipe `{recipe}`, one process.\n\n{markdown_table(of_rows(header, rows))}"
 
 
-def _machines(folder: Path, parts: dict[str, list[Entry]], step_seconds: float | None) -> dict[str, Rates]:
-    """The rates of this machine, of others with figures of networks, and of one whose step was given."""
-    found = {"here": rates(parts["networks"])} if parts["networks"] else {}
-    own = home(folder)
-    for other in sorted(own.parent.glob("*/networks.json")):
-        if other.parent != own:
-            found[other.parent.name] = rates(Store(other.parent, "networks").newest())
-    if step_seconds is not None and (of := scaled(parts["networks"], step_seconds)) is not None:
-        found[f"a step of {step_seconds:g} s"] = of
-    return found
+def _machines(folder: Path, networks: list[Entry]) -> dict[str, Rates]:
+    """The rates of this machine, and of others with figures of networks."""
+    found, own = {"here": rates(networks)} if networks else {}, home(folder)
+    others = [path for path in sorted(own.parent.glob("*/networks.json")) if path.parent != own]
+    return found | {path.parent.name: rates(Store(path.parent, "networks").newest()) for path in others}
 
 
 def _study(entries: list[Entry], machines: dict[str, Rates]) -> str:
     study = load_study(find_study("table2"))
     laptop = {e["case"]["variant"]: e for e in entries if "epochs" in e["case"]}
     counted = {e["case"]["variant"]: f for e in entries if "epochs" not in e["case"] for f in figures(e).values()}
-    before = any("before" in figures(entry) for entry in laptop.values())
-    columns: dict[str, dict[str, float | None]] = {"longrange": {v: laptop_hours(e) for v, e in laptop.items()}}
-    if before:
+    columns = {"longrange": {v: laptop_hours(e) for v, e in laptop.items()}}
+    if any("before" in figures(entry) for entry in laptop.values()):
         columns["longrange, before"] = {v: laptop_hours(e, "before") for v, e in laptop.items()}
     for name, of in machines.items():
         columns[f"as the paper, {name}"] = {v: paper_hours(f, study.variant(v), of) for v, f in counted.items()}
-    variants = list(dict.fromkeys([*laptop, *counted]))
     rows = [
         [variant, _step(laptop.get(variant)), *(_hours(hours.get(variant)) for hours in columns.values())]
-        for variant in variants
+        for variant in dict.fromkeys([*laptop, *counted])
     ]
-    rows.append([f"all {len(variants)}", "", *(_hours(total(hours.values())) for hours in columns.values())])
+    rows.append([f"all {len(rows)}", "", *(_hours(total(hours.values())) for hours in columns.values())])
     text = (
         "Hours of one core (of one GPU). `longrange`: the measured steps, times the recipe's counts of training steps, "
         "validated and tested views, and the start of each process. *As the paper*: Kinetics-400, 32 and 128 frames, "
@@ -350,15 +326,9 @@ def _draw_growth(curves: Sequence[Growth]) -> Drawing:
     for ax, what in zip(drawing.subplots(1, 2), ("seconds", "bytes"), strict=True):
         for curve in curves:
             if curve.phase == "training" and curve.along == "frames":
-                ours = curve.name == "ours"
-                ax.plot(
-                    curve.sizes,
-                    getattr(curve, what),
-                    "o-" if ours else "x--",
-                    color=COLOURS[curve.instantiation],  # type: ignore[index]
-                    label=curve.instantiation.replace("_", " ") if ours else None,
-                    markersize=4,
-                )
+                style = ("o-", curve.instantiation.replace("_", " ")) if curve.name == "ours" else ("x--", None)
+                colour = COLOURS[curve.instantiation]  # type: ignore[index]
+                ax.plot(curve.sizes, getattr(curve, what), style[0], color=colour, label=style[1], markersize=4)
         _logarithmic(ax, "positions N", f"training, {what} (lines: ours; dashed: all pairs)")
     drawing.axes[0].legend(frameon=False)
     return drawing

@@ -53,20 +53,47 @@ def contest(variant: str, settings: Settings) -> Contest:
     module: VideoDataModule = cli.datamodule
     module.prepare_data()
     module.setup("fit")
-    train = Training(cli.model, settings.device)
-    copy = Batches(module)
+    copy = batches(module, module.train_dataloader())
     module.decoded_copy = False
-    files = Batches(module)
-    batch = copy()
+    files, held = (batches(module, module.train_dataloader(), reader) for reader in (None, Held(module)))
+    clips = decoded(module)
+    batch = next(copy)
+    model: VideoClassifier = cli.model.to(settings.device).train()
+    optimizer = model.optimizer(parameter_groups(model.net, model.decay_one_dimensional))
+
+    def train(clips: Tensor, labels: Any) -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model(clips.to(settings.device)), torch.as_tensor(labels, device=settings.device)).backward()
+        optimizer.step()
+
     return Contest(
         {
-            "decoded": Decoding(module),
-            "augmented": Batches(module, Held(module)),
+            "decoded": lambda: [next(clips) for _ in range(module.batch_size)],
+            "augmented": lambda: next(held),
             "trained": lambda: train(*batch),
-            "all, from files": lambda: train(*files()),
-            "all, from the decoded copy": lambda: train(*copy()),
+            "all, from files": lambda: train(*next(files)),
+            "all, from the decoded copy": lambda: train(*next(copy)),
         }
     )
+
+
+def batches(module: VideoDataModule, loader: Any, reader: "Held | None" = None) -> Iterator[tuple[Tensor, Any]]:
+    """Batches of training clips and labels without end, as the data module's loader makes them."""
+    if reader is not None:
+        loader.dataset.reader = reader
+    while True:
+        for batch in loader:
+            moved = module.on_after_batch_transfer(batch, 0)
+            yield moved.views.flatten(0, 1), moved.label
+
+
+def decoded(module: VideoDataModule) -> Iterator[Frames]:
+    """The frames of a random clip of each video, out of its file, without end."""
+    rng = np.random.default_rng(0)
+    for path in itertools.cycle(module.videos("train").paths):
+        length = decoding.num_frames(path)
+        start = train_start(rng, length, module.num_frames, module.frame_stride)
+        yield decoding.frames(path, clip_indices(start, length, module.num_frames, module.frame_stride))
 
 
 class Held:
@@ -74,7 +101,8 @@ class Held:
 
     def __init__(self, module: VideoDataModule) -> None:
         paths = module.videos("train").paths
-        self.some = [_decoded(path) for path in itertools.islice(paths, 2 * module.batch_size)]
+        few = itertools.islice(paths, 2 * module.batch_size)
+        self.some = [decoding.frames(path, np.arange(decoding.num_frames(path))) for path in few]
         self.row = {path: index % len(self.some) for index, path in enumerate(paths)}
 
     def num_frames(self, path: Path) -> int:
@@ -82,55 +110,3 @@ class Held:
 
     def frames(self, path: Path, indices: npt.NDArray[np.int64]) -> Frames:
         return np.asarray(self.some[self.row[path]][indices])
-
-
-def _decoded(path: Path) -> Frames:
-    return decoding.frames(path, np.arange(decoding.num_frames(path)))
-
-
-class Decoding:
-    """The frames of a random clip of each of so many videos, out of their files."""
-
-    def __init__(self, module: VideoDataModule) -> None:
-        self.module, self.rng, self.next = module, np.random.default_rng(0), 0
-
-    def __call__(self) -> None:
-        module, paths = self.module, self.module.videos("train").paths
-        for _ in range(module.batch_size):
-            path = paths[self.next % len(paths)]
-            self.next += 1
-            length = decoding.num_frames(path)
-            start = train_start(self.rng, length, module.num_frames, module.frame_stride)
-            decoding.frames(path, clip_indices(start, length, module.num_frames, module.frame_stride))
-
-
-class Batches:
-    """Batches of training clips and labels, as the data module's loader makes them, from this reader or its own."""
-
-    def __init__(self, module: VideoDataModule, reader: Held | None = None) -> None:
-        self.module, self.loader = module, module.train_dataloader()
-        if reader is not None:
-            clips: Any = self.loader.dataset
-            clips.reader = reader
-        self.batches = iter(self.loader)
-
-    def __call__(self) -> tuple[Tensor, Tensor]:
-        batch: Any = next(self.batches, None)
-        if batch is None:
-            self.batches = iter(self.loader)
-            batch = next(self.batches)
-        moved = self.module.on_after_batch_transfer(batch, 0)
-        return moved.views.flatten(0, 1), moved.label  # type: ignore[return-value]
-
-
-class Training:
-    """A step of training on a batch."""
-
-    def __init__(self, model: VideoClassifier, device: str) -> None:
-        self.model, self.device = model.to(device).train(), device
-        self.optimizer = model.optimizer(parameter_groups(model.net, model.decay_one_dimensional))
-
-    def __call__(self, clips: Tensor, labels: Any) -> None:
-        self.optimizer.zero_grad()
-        F.cross_entropy(self.model(clips.to(self.device)), torch.as_tensor(labels, device=self.device)).backward()
-        self.optimizer.step()

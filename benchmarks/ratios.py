@@ -1,6 +1,5 @@
 """What follows from figures: ratios to the best peer, rates, exponents, hours. All from the stored JSON."""
 
-import itertools
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping
@@ -16,8 +15,6 @@ Figure = Mapping[str, Any]
 
 LIKE = {"ours, pool before": ("pytorchvideo",), "ours, pool after": ("mmcv", "all pairs")}
 """Who is like whom: the peers that pool where ours does."""
-STEP = {"backbone": "C2D", "blocks": 5, "phase": "training"}
-"""The step whose seconds stand for another machine."""
 
 
 def figures(entry: Entry) -> dict[str, Figure]:
@@ -70,8 +67,8 @@ def operation_ratio(entry: Entry) -> Ratio:
 
 def ceiling(found: Mapping[str, Figure], precision: str) -> float | None:
     """Multiply-adds a second of the faster of the large matrix product and the large convolution."""
-    names = [name for name in found if name in (f"matrix product, {precision}", f"convolution, {precision}")]
-    return max((found[name]["macs"] / seconds(found[name]) for name in names), default=None)
+    tops = [found[name] for of in ("matrix product", "convolution") if (name := f"{of}, {precision}") in found]
+    return max((top["macs"] / seconds(top) for top in tops), default=None)
 
 
 def rate(entry: Entry, figure: Figure) -> float:
@@ -152,36 +149,18 @@ Rates = Callable[[Variant, str], float | None]
 
 def rates(networks: Iterable[Entry]) -> Rates:
     """Multiply-adds a second of the measured network that is most like a variant, in its better precision."""
-    entries = [entry for entry in networks if entry["case"]["depth"] == 50]
+    known = [
+        (entry["case"], max(rate(entry, figure) for figure in ours)) for entry in networks
+        if (ours := [figure for name, figure in figures(entry).items() if name in ("ours", "ours, bf16")])
+    ]  # fmt: skip
 
     def of(variant: Variant, phase: str) -> float | None:
         columns = variant.columns()
+        wanted = {"depth": 50, "phase": phase, "backbone": str(columns["backbone"]).upper()}
         alike = [
-            entry for entry in entries
-            if entry["case"]["phase"] == phase and entry["case"]["backbone"].lower() == columns["backbone"]
-            and any(name in figures(entry) for name in ("ours", "ours, bf16"))
-        ]  # fmt: skip
-        if not alike:
-            return None
-        nearest = min(alike, key=lambda entry: abs(entry["case"]["blocks"] - int(columns["blocks"])))
-        found = figures(nearest)
-        return max(rate(nearest, found[name]) for name in ("ours", "ours, bf16") if name in found)
-
-    return of
-
-
-def scaled(networks: list[Entry], step_seconds: float) -> Rates | None:
-    """The rates of a machine on which :data:`STEP` takes so long, if all else keeps its proportion to it."""
-    own = rates(networks)
-    reference = [e for e in networks if STEP.items() <= e["case"].items() and e["case"]["depth"] == 50]
-    times = [seconds(f) for e in reference for name, f in figures(e).items() if name in ("ours", "ours, bf16")]
-    if not times:
-        return None
-    factor = min(times) / step_seconds
-
-    def of(variant: Variant, phase: str) -> float | None:
-        here = own(variant, phase)
-        return None if here is None else here * factor
+            (abs(case["blocks"] - int(columns["blocks"])), of) for case, of in known if wanted.items() <= case.items()
+        ]
+        return min(alike, key=lambda pair: pair[0], default=(0, None))[1]
 
     return of
 
@@ -205,7 +184,3 @@ def total(hours: Iterable[float | None]) -> float | None:
 def within(entries: Iterable[Entry], **case: Any) -> list[Entry]:
     """Those whose case has these values."""
     return [entry for entry in entries if case.items() <= entry["case"].items()]
-
-
-def product(**axes: Iterable[Any]) -> list[dict[str, Any]]:
-    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]

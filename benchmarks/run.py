@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from benchmarks import machine, networks, operations, page, pipeline, study_cost
-from benchmarks.contest import Figures, Settings, alone, memory_at_hand
-from benchmarks.store import REPOSITORY, Store, failure
+from benchmarks.contest import Settings, alone, memory_at_hand
+from benchmarks.store import Store, failure
 
 Case = tuple[dict[str, Any], Any]
 """What is measured, as values that tell it from others, and the work."""
@@ -45,15 +45,17 @@ def main(words: Sequence[str] | None = None) -> None:
         seconds=given.seconds,
         memory=int(2**30 * given.memory) if given.memory else int(FEW * memory_at_hand(given.device)),
     )
-    folder = results(given.machine, settings)
+    folder = machine.folder(given.machine, settings.device)
+    if settings.quick:  # has a folder of its own, so that its figures are never taken for others
+        folder /= page.QUICK
+        folder.mkdir(exist_ok=True)
     console = Console(stderr=True)
     with checkout(given.before) as before:
-        chosen = _chosen(given, settings, before)
-        for part, cases in chosen.items():
+        for part, cases in _chosen(given, settings, before).items():
             try:
                 _measure(part, cases, settings, folder, given.again, console)
             finally:  # also of what an interrupted run has
-                page.write(folder, given.step_seconds)
+                page.write(folder)
     console.print(f"{folder / 'speed.md'}", highlight=False)
 
 
@@ -63,33 +65,14 @@ def _chosen(given: argparse.Namespace, settings: Settings, before: Path | None) 
     there = {part: list(measures[part](settings)) for part in given.part or PARTS}
     wanted = set(given.only)
     found = {part: [case for case in cases if wanted.issubset(_values(case))] for part, cases in there.items()}
-    chosen = {part: cases for part, cases in found.items() if cases}
-    if not chosen:
-        example = " ".join(_values(next(iter(there.values()))[0]))
-        only, parts = " ".join(given.only), ", ".join(there)
-        raise SystemExit(f"--only {only}: no case of {parts} has all of these; one is: {example}")
-    return chosen
+    if chosen := {part: cases for part, cases in found.items() if cases}:
+        return chosen
+    example, only = " ".join(_values(next(iter(there.values()))[0])), " ".join(given.only)
+    raise SystemExit(f"--only {only}: no case of {', '.join(there)} has all of these; one is: {example}")
 
 
 def _values(case: Case) -> list[str]:
     return [str(value) for value in case[0].values()]
-
-
-def results(name: str | None, settings: Settings) -> Path:
-    """The machine's folder; a quick look has its own below, so that its figures are never taken for others."""
-    folder = machine.RESULTS / (name or label(settings.device))
-    folder = folder / page.QUICK if settings.quick else folder
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def label(device: str) -> str:
-    """As ``cpu-2core-xeon`` or ``gpu-nvidia-h100-80gb-hbm3``."""
-    if device == "cpu":
-        return machine.label()
-    import torch
-
-    return "gpu-" + "-".join(torch.cuda.get_device_name().lower().split())
 
 
 @contextmanager
@@ -98,13 +81,12 @@ def checkout(commit: str | None) -> Iterator[Path | None]:
     if commit is None:
         yield None
         return
-    with tempfile.TemporaryDirectory() as folder:
-        command = ["git", "-C", str(REPOSITORY), "archive", commit, "nl_lightning", "experiments"]
-        packed = subprocess.run(command, capture_output=True, check=False)
-        if packed.returncode:
-            raise SystemExit(f"--before {commit}: {packed.stderr.decode().strip()}")
-        with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as files:
-            files.extractall(folder, filter="data")
+    command = ["git", "-C", str(machine.REPOSITORY), "archive", commit, "nl_lightning", "experiments"]
+    packed = subprocess.run(command, capture_output=True, check=False)
+    if packed.returncode:
+        raise SystemExit(f"--before {commit}: {packed.stderr.decode().strip()}")
+    with tempfile.TemporaryDirectory() as folder, tarfile.open(fileobj=io.BytesIO(packed.stdout)) as files:
+        files.extractall(folder, filter="data")
         yield Path(folder)
 
 
@@ -112,24 +94,19 @@ def _measure(part: str, cases: list[Case], settings: Settings, folder: Path, aga
     """Measure the cases of a part that have not been, and keep each as soon as it is there."""
     store = Store(folder, part)
     waiting = [(case, work) for case, work in cases if again or not store.has(case)]
-    said = {"repeats": settings.repeats, "memory": settings.memory, "device": settings.device}
-    said |= {"precision": settings.precision}
+    said = {name: getattr(settings, name) for name in ("repeats", "memory", "device", "precision")}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip
     with Progress(*columns, console=console, speed_estimate_period=600) as bar:
         task = bar.add_task(part, total=len(cases), completed=len(cases) - len(waiting))
         for case, work in waiting:
-            bar.update(task, description=f"{part}: {' '.join(str(value) for value in case.values())[:45]}")
-            store.add(case, _figures(work, settings), said)
+            bar.update(task, description=f"{part}: {' '.join(_values((case, work)))[:45]}")
+            try:
+                figures = alone(work, settings)
+            except Exception as error:  # whatever it is, hours of other cases must not be lost by it
+                figures = [failure(error)]
+            store.add(case, figures, said)
             bar.advance(task)
-
-
-def _figures(work: Any, settings: Settings) -> Figures:
-    """What a case gives; a case that fails says so, and the others go on."""
-    try:
-        return alone(work, settings)
-    except Exception as error:  # whatever it is, hours of other cases must not be lost by it
-        return [failure(error)]
 
 
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
@@ -147,12 +124,6 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--machine", help="name of the machine's folder")
     parser.add_argument("--again", action="store_true", help="measure also what has been measured with this code")
     parser.add_argument("--before", metavar="COMMIT", help="measure the study's steps by this older code, too")
-    parser.add_argument(
-        "--step-seconds",
-        type=float,
-        metavar="S",
-        help="of a training step of C2D with 5 blocks (one clip, 8 x 224 x 224) elsewhere: what Table 2 takes there",
-    )
     return parser.parse_args(words)
 
 

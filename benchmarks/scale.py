@@ -11,16 +11,14 @@ import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from benchmarks.store import REPOSITORY
+from benchmarks.machine import REPOSITORY, between, table
 from nl_lightning.study.finding import find_study
 from nl_lightning.study.loading import load_study
 
 PAGE = REPOSITORY / "docs" / "scale.md"
-START, END = "<!-- scale:start -->", "<!-- scale:end -->"
 GPUS = (1, 8, 64, 1000)
 
 
@@ -132,42 +130,37 @@ def report(assumed: Assumed, tries: int = 20) -> str:
     total = sum(job.hours for job in queue)
     clips = sum(job.clips for job in queue)
     frames = sum(job.clips * (4 if job.name.endswith("128f") else 1) for job in queue)
-    lines = [
+    all_runs = [
+        ("GPU-hours", f"{total:,.0f}"),
+        ("of which the six networks of 128 frames", f"{sum(job.hours for job in queue if job.after):,.0f}"),
+        ("energy, MWh", f"{total * assumed.watts / 1e6:.1f}"),
+        ("clips trained on, millions", f"{clips / 1e6:,.0f}"),
+        ("core-hours of decoding", f"{frames / assumed.decode / 3600:,.0f}"),
+        ("cores that decode for one GPU", f"{frames / assumed.decode / (total * 3600):.1f}"),
+    ]
+    ways = [(gpus, together) for gpus in GPUS for together in sorted({min(gpus, 8), max(8, gpus // 29 // 8 * 8)})]
+    rows = [_row(queue, gpus, together, assumed, tries) for gpus, together in ways if together <= gpus]
+    header = ["GPUs", "of one run", "hours, in the study's order", "longest chain first", "no order can beat"]
+    said = (
         f"Assumed: a GPU trains at {assumed.rate:g} x 10^12 multiply-adds a second. A core decodes {assumed.decode:g} "
         f"clips of 32 frames a second. A GPU and its share of all else take {assumed.watts:g} W. There are "
         f"{assumed.preempted:g} preemptions in 1,000 GPU-hours, checkpoints every {assumed.checkpoint:g} minutes, and "
-        f"{assumed.restart:g} minutes until a preempted run trains again.",
-        "",
-        "| all 29 networks, one seed | |",
-        "| --- | ---: |",
-        f"| GPU-hours | {total:,.0f} |",
-        f"| of which the six networks of 128 frames | {sum(j.hours for j in queue if j.after):,.0f} |",
-        f"| energy, MWh | {total * assumed.watts / 1e6:.1f} |",
-        f"| clips trained on, millions | {clips / 1e6:,.0f} |",
-        f"| core-hours of decoding | {frames / assumed.decode / 3600:,.0f} |",
-        f"| cores that decode for one GPU | {frames / assumed.decode / (total * 3600):.1f} |",
-        "",
-        "| GPUs | of one run | hours, in the study's order | longest chain first | no order can beat | GPUs in use "
-        "| done twice |",
-        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        f"{assumed.restart:g} minutes until a preempted run trains again."
+    )
+    header += ["GPUs in use", "done twice"]
+    return "\n\n".join([said, table(["all 29 networks, one seed", ""], all_runs), table(header, rows, labels=0)])
+
+
+def _row(queue: Sequence[Job], gpus: int, together: int, assumed: Assumed, tries: int) -> list[str]:
+    runs = [
+        [simulate(queue, gpus, together, assumed, np.random.default_rng(seed), first) for seed in range(tries)]
+        for first in (False, True)
     ]
-    for gpus in GPUS:
-        for together in sorted({min(gpus, 8), max(1, gpus // 29 // 8 * 8)}):
-            if gpus // together == 0 or (together < 8 and gpus >= 8):
-                continue
-            runs = [
-                [simulate(queue, gpus, together, assumed, np.random.default_rng(seed), first) for seed in range(tries)]
-                for first in (False, True)
-            ]
-            hours = [float(np.mean([one.hours for one in some])) for some in runs]
-            best = runs[1]
-            use = float(np.mean([one.busy / one.hours / gpus for one in best]))
-            twice = float(np.mean([one.lost / one.busy for one in best]))
-            lines.append(
-                f"| {gpus:,} | {together} | {hours[0]:,.0f} | {hours[1]:,.0f} | {bound(queue, gpus, together):,.0f} "
-                f"| {use:.0%} | {twice:.1%} |"
-            )
-    return "\n".join(lines)
+    hours = [f"{np.mean([one.hours for one in some]):,.0f}" for some in runs]
+    use = np.mean([one.busy / one.hours / gpus for one in runs[1]])
+    twice = np.mean([one.lost / one.busy for one in runs[1]])
+    least = f"{bound(queue, gpus, together):,.0f}"
+    return [f"{gpus:,}", f"{together}", *hours, least, f"{use:.0%}", f"{twice:.1%}"]
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -178,13 +171,7 @@ def main(words: Sequence[str] | None = None) -> None:
     found = report(Assumed(**given))
     print(found)
     if Assumed(**given) == Assumed():
-        write(PAGE, found)
-
-
-def write(page: Path, found: str) -> None:
-    """Put the tables into the page."""
-    before, _, rest = page.read_text().partition(START)
-    page.write_text(f"{before}{START}\n{found}\n{END}{rest.partition(END)[2]}")
+        PAGE.write_text(between(PAGE.read_text(), "scale", found))
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
+from benchmarks.machine import REPOSITORY
 from nl_lightning.study.files import write_atomically
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 Entry = Mapping[str, Any]
 
 
@@ -26,8 +26,8 @@ class Store:
 
     def has(self, case: Mapping[str, Any]) -> bool:
         """Whether a case has been measured with the code as it is."""
-        code = code_hash()
-        return any(e["code"] == code and e["case"] == _plain(case) and not failures(e) for e in self.entries)
+        code, plain = code_hash(), json.loads(json.dumps(case))
+        return any(e["code"] == code and e["case"] == plain and not failures(e) for e in self.entries)
 
     def add(self, case: Mapping[str, Any], figures: list[dict[str, Any]], setting: Mapping[str, Any]) -> None:
         entry = {"case": dict(case), "figures": figures, "setting": dict(setting), "code": code_hash()}
@@ -56,11 +56,6 @@ def failures(entry: Entry) -> list[str]:
     return [figure["skipped"] for figure in entry["figures"] if figure["name"] == "all"]
 
 
-def _plain(case: Mapping[str, Any]) -> Any:
-    """A case as it is when read from JSON."""
-    return json.loads(json.dumps(case))
-
-
 @functools.cache  # what has been imported stays, whatever becomes of the files
 def code_hash() -> str:
     """Of the code that is measured: the networks."""
@@ -73,13 +68,12 @@ def code_hash() -> str:
 @functools.cache
 def commit() -> str:
     """The commit that is checked out, ``-dirty`` where code beside it isn't committed; figures are no code."""
+    code = ["--", "nl_lightning", "benchmarks", ":!benchmarks/results"]
     try:
-        changed = _git("status", "--porcelain", "--", "nl_lightning", "benchmarks", ":!benchmarks/results")
-        return _git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
+        found = [
+            subprocess.run(["git", "-C", str(REPOSITORY), *words], capture_output=True, text=True, check=True).stdout
+            for words in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", *code])
+        ]
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-
-
-def _git(*words: str) -> str:
-    command = ["git", "-C", str(REPOSITORY), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return found[0].strip() + ("-dirty" if found[1] else "")

@@ -16,11 +16,11 @@ from typing import Any
 
 from benchmarks import data
 from benchmarks.contest import Figures, Settings
-from benchmarks.store import REPOSITORY
+from benchmarks.machine import REPOSITORY
 from nl_lightning.models.complexity import complexity
 from nl_lightning.study.finding import find_study
 from nl_lightning.study.loading import load_study
-from nl_lightning.study.recipe import Recipe, load_recipe
+from nl_lightning.study.recipe import load_recipe
 from nl_lightning.study.run import Run
 from nl_lightning.study.study import Study, Variant
 from nl_lightning.train.lightning_cli import network
@@ -34,15 +34,11 @@ SCALED_TO = 256, 340
 def cases(settings: Settings, before: Path | None = None) -> Iterator[tuple[dict[str, Any], partial[Figures]]]:
     """`before` is a checkout of the code as it was, to measure the same steps by."""
     study = load_study(find_study(STUDY))
-    for name in select(study, settings.quick):
+    names = ["i3d311_r50_nl5_128f"] if settings.quick else study.select()
+    for name in names:
         yield case_of(study, name), partial(steps, name, before)
-    for name in select(study, settings.quick):
+    for name in names:
         yield {"recipe": PAPERS, "variant": name}, partial(counts, name)
-
-
-def select(study: Study, quick: bool) -> list[str]:
-    """The variants, or one of them."""
-    return ["i3d311_r50_nl5_128f"] if quick else study.select()
 
 
 def case_of(study: Study, name: str) -> dict[str, Any]:
@@ -105,12 +101,8 @@ def counts(name: str, settings: Settings) -> Figures:
     """Clips and multiply-adds of a variant by the paper's schedule; testing is on whole frames."""
     study, recipe = load_study(find_study(STUDY)), load_recipe(PAPERS)
     run = Run(study, study.variant(name), recipe, 0, Path("unused"))
-    net, clip = network(run)
-    return [{"name": name, **_clips(run.recipe), "macs": complexity(net.config, clip).macs,
+    (net, clip), data, trainer = network(run), run.recipe.config["data"], run.recipe.config["trainer"]
+    return [{"name": name, "clips": trainer["max_steps"] * data["batch_size"] * trainer["devices"],
+             "macs": complexity(net.config, clip).macs,
              "test_macs": complexity(net.config, (clip[0], *SCALED_TO)).macs,
-             "test_clips": (study.reported_videos or 0) * run.recipe.config["data"]["num_clips"]}]  # fmt: skip
-
-
-def _clips(recipe: Recipe) -> dict[str, int]:
-    config = recipe.config
-    return {"clips": config["trainer"]["max_steps"] * config["data"]["batch_size"] * config["trainer"]["devices"]}
+             "test_clips": (study.reported_videos or 0) * data["num_clips"]}]  # fmt: skip

@@ -1,7 +1,8 @@
 """The targets, and whether the figures meet them: computed, never typed."""
 
+import itertools
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,6 @@ from benchmarks.ratios import (
     growths,
     laptop_hours,
     operation_ratio,
-    product,
     seconds,
     total,
     within,
@@ -46,12 +46,9 @@ class Target:
 
 
 def targets(parts: Figures, cuda: bool) -> list[Target]:
-    found = [
-        *_operations(parts["operations"], parts["networks"]),
-        *_networks(parts["networks"], cuda),
-        *_growth(parts["growth"], cuda),
-    ]
-    return [*found, *([_long(parts["networks"])] if cuda else []), _table2(parts["study"])]
+    networks = parts["networks"]
+    found = [*_operations(parts["operations"], networks), *_networks(networks, cuda), *_growth(parts["growth"], cuda)]
+    return [*found, *([_long(networks)] if cuda else []), _table2(parts["study"])]
 
 
 def _ratio(what: str, ratio: Ratio, faster: float, memory: float | None, note: str = "") -> Target:
@@ -87,8 +84,8 @@ BLOCKS = [  # instantiation, place, all keys too, phases, times faster, share of
 
 def _operations(entries: list[Entry], networks: list[Entry]) -> Iterator[Target]:
     for instantiation, place, keys, phases, faster, memory in BLOCKS:
-        for case in product(subsample=keys, phase=phases):
-            case = {"instantiation": instantiation, "place": place, **case}
+        for subsample, phase in itertools.product(keys, phases):
+            case = {"instantiation": instantiation, "place": place, "subsample": subsample, "phase": phase}
             yield from _block(entries, networks, case, faster, memory)
     yield _every_shape(entries)
 
@@ -99,11 +96,9 @@ def _block(
     """A target at the paper's 32 frames of 224 pixels; where no peer could train, that of the forward beside it."""
     there = within(entries, pixels=224, clip_frames=32, **case)[-1:]
     what = f"{case['instantiation']}, {case['place']}, {_keys(case)}, {case['phase']}"
-    ratio, note = (operation_ratio(there[0]), _nobody(there[0])) if there else (Ratio(None, None), "")
-    nobody = bool(note)
-    if ratio.faster is not None:
-        note = f"best peer: {ratio.peer}{_floors(there[0], ratio, faster, memory, networks)}"
-    yield _ratio(what, ratio, faster, memory, note)
+    ratio, nobody = (operation_ratio(there[0]), _nobody(there[0])) if there else (Ratio(None, None), "")
+    floors = "" if ratio.faster is None else _floors(there[0], ratio, faster, memory, networks)
+    yield _ratio(what, ratio, faster, memory, nobody if ratio.faster is None else f"best peer: {ratio.peer}{floors}")
     if nobody and case["phase"] == "training":
         yield from _block(entries, networks, case | {"phase": "forward"}, faster, memory)
 
@@ -144,8 +139,8 @@ def _every_shape(entries: list[Entry]) -> Target:
 
 
 def _name(case: Mapping[str, Any]) -> str:
-    size = f"{case['clip_frames']} frames of {case['pixels']}"
-    return f"{case['instantiation']} {case['place']} {size}, {_keys(case)}, {case['phase']}"
+    size = f"{case['place']} {case['clip_frames']} frames of {case['pixels']}"
+    return f"{case['instantiation']} {size}, {_keys(case)}, {case['phase']}"
 
 
 def _keys(case: Mapping[str, Any]) -> str:
@@ -206,17 +201,16 @@ def _networks(entries: list[Entry], cuda: bool) -> Iterator[Target]:
     ]
     if cuda:
         bounds.append(("training", list(OURS), list(SETTINGS), "against the peer's best setting", 1.3, None))
-    for phase, ours, peers, said, faster, memory in bounds:
-        for case in product(backbone=("C2D", "I3D"), blocks=(5,)):
-            what = f"{case['backbone']}, 5 blocks, {phase}, {said}"
-            there = within(entries, phase=phase, depth=50, **case)[-1:]
-            ratios = [(against(figures(entry), name, peers), entry, name) for entry in there for name in ours]
-            ratios = [ratio for ratio in ratios if ratio[0].faster is not None]
-            if not ratios:
-                yield _ratio(what, Ratio(None, None), faster, memory)
-                continue
-            best, entry, name = max(ratios, key=lambda ratio: ratio[0].faster or 0.0)
-            yield _ratio(what, best, faster, memory, f"best peer: {best.peer}{_share(entry, name, best, faster)}")
+    for (phase, ours, peers, said, faster, memory), backbone in itertools.product(bounds, ("C2D", "I3D")):
+        what = f"{backbone}, 5 blocks, {phase}, {said}"
+        there = within(entries, phase=phase, depth=50, backbone=backbone, blocks=5)[-1:]
+        ratios = [(against(figures(entry), name, peers), entry, name) for entry in there for name in ours]
+        ratios = [ratio for ratio in ratios if ratio[0].faster is not None]
+        if not ratios:
+            yield _ratio(what, Ratio(None, None), faster, memory)
+            continue
+        best, entry, name = max(ratios, key=lambda ratio: ratio[0].faster or 0.0)
+        yield _ratio(what, best, faster, memory, f"best peer: {best.peer}{_share(entry, name, best, faster)}")
 
 
 def _share(entry: Entry, name: str, ratio: Ratio, faster: float) -> str:
@@ -265,8 +259,7 @@ def _exponent(what: str, limit: float, measured: Iterable[float | None]) -> Targ
 def _table2(entries: list[Entry]) -> Target:
     what, wanted = "the whole of make table2, against the code before", ">= 1.8x"
     runs = [entry for entry in entries if "epochs" in entry["case"]]
-    hours: Callable[[str], float | None] = lambda name: total(laptop_hours(entry, name) for entry in runs)  # noqa: E731
-    now, before = hours("ours"), hours("before")
+    now, before = (total(laptop_hours(entry, name) for entry in runs) for name in ("ours", "before"))
     if now is None or before is None:
         return Target(what, wanted, "not measured", None, "measured with --before COMMIT")
     count = f"{len(runs)} of {len(load_study(find_study(STUDY)).select())} networks"

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import coverage
 from benchmarks.coverage import bootstrap, covered, verdicts
+from benchmarks.machine import between
 from benchmarks.worlds import WORLDS, Luck, World, networks
 from nl_lightning.report.uncertainty import paired
 from nl_lightning.study.checks import Check
@@ -54,7 +55,7 @@ def test_the_pages_are_those_of_the_committed_counts() -> None:
     found = json.loads(coverage.COUNTS.read_text())
     assert coverage.COUNTS.with_suffix(".md").read_text() == coverage.page(found)
     text = coverage.PAGE.read_text()
-    assert text == coverage.with_summary(text, found)
+    assert text == between(text, "coverage", coverage.summary(found))
 
 
 # ------------------------------------------------------------------------------- small editions of the simulation

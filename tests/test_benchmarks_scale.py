@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.scale import END, PAGE, START, Assumed, Job, bound, jobs, report, simulate
+from benchmarks.machine import between
+from benchmarks.scale import PAGE, Assumed, Job, bound, jobs, report, simulate
 
 NEVER = replace(Assumed(), preempted=0)
 QUEUE = [Job("a", 8, 1), Job("b", 4, 1), Job("c", 16, 1, after="b"), Job("d", 2, 1)]
@@ -58,4 +59,5 @@ def test_hours_of_a_network_by_hand() -> None:
 
 
 def test_the_page_is_what_the_command_writes() -> None:
-    assert f"{START}\n{report(Assumed())}\n{END}" in PAGE.read_text()
+    text = PAGE.read_text()
+    assert text == between(text, "scale", report(Assumed()))

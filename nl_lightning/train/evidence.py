@@ -120,7 +120,7 @@ def machine(trainer: L.Trainer, meter: Meter) -> Machine:
     meter.measure()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
     return Machine(
-        processor=_processor(),
+        processor=processor(),
         accelerator=torch.cuda.get_device_name() if on_gpu else "",
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         memory=_gib(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
@@ -135,7 +135,8 @@ def _gib(number: int) -> float:
     return round(number / 2**30, 2)
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Its name, as the system has it."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
