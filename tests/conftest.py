@@ -1,5 +1,6 @@
 """What several rooms' tests need."""
 
+import gc
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,16 @@ from nl_lightning.data import longrange
 from nl_lightning.errors import STOP
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, here and in every process of a test
+gc.disable()  # what is imported is never garbage, and looking through it takes a tenth of the time of the tests
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # libraries complain of objects that outlive the process
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,5 +1,6 @@
 """Networks of the studies, for tests of several rooms."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from nl_lightning.study.study import Variant
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
 
+@cache
 def every_variant() -> dict[str, Variant]:
     """The variants of all studies of our own networks; a name stands for one network in all of them."""
     found: dict[str, Variant] = {}

@@ -17,9 +17,11 @@ from nl_lightning.study.run import plan
 from nl_lightning.train.run_cli import ANY_MACHINE
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_its_recipe_is_twice_as_wide(device: str, tmp_path: Path) -> None:
-    recipe = load_recipe(gpu.write_recipes(tmp_path / "recipes", device))
+def test_its_recipe_is_twice_as_wide(tmp_path: Path) -> None:
+    on_gpu = load_recipe(gpu.write_recipes(tmp_path / "on_gpu", "cuda")).config
+    recipe = load_recipe(gpu.write_recipes(tmp_path / "recipes", "cpu"))
+    differs = {"accelerator": "gpu", "precision": "bf16-mixed"}
+    assert on_gpu == recipe.config | {"trainer": recipe.config["trainer"] | differs}
     runs = {run.variant.name: run for run in plan(load_study(find_study("table2")), recipe, [0], tmp_path)}
     assert len(runs) == 31
     for name, frames, root in (

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import machine, networks, operations, ratios, run, store
+from benchmarks import contest, machine, networks, operations, ratios, run, store
 from benchmarks.targets import products, targets
 
 MACHINE = "tiny"
@@ -15,8 +15,9 @@ MACHINE = "tiny"
 
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Everything small, and the machine's folder."""
+    """Everything small and in this process, and the machine's folder."""
     monkeypatch.setattr(machine, "RESULTS", tmp_path)
+    monkeypatch.setattr(run, "alone", lambda work, settings: work(settings))
     monkeypatch.setattr(operations, "MAPS", {"res4": (2, 4, 8)})
     monkeypatch.setattr(operations, "GROWTH", {"frames": [(1, 4), (2, 4)]})
     monkeypatch.setattr(operations, "GROWTH_CHANNELS", 8)
@@ -47,7 +48,10 @@ def test_blocks(tiny: Path) -> None:
     print(page)
 
 
-def test_only_some_cases(tiny: Path) -> None:
+def test_only_some_cases(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each in a process of its own, as a user measures."""
+    monkeypatch.setattr(contest, "PRELOAD", ["benchmarks.operations"])
+    monkeypatch.setattr(run, "alone", contest.alone)
     run.main(
         ["--quick", "--repeats=1", f"--machine={MACHINE}", "--part=operations", "--only", "dot_product", "forward"]
     )

@@ -30,20 +30,30 @@ PRECIOUS = "somebody's own\n"
 NEIGHBOURS = ("thesis.tar", "notes.txt", "index.html", ".hidden", "census.parquet.bak", "000007.tar.old")
 
 
-@pytest.fixture
-def here(tmp_path: Path, small_videos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder: a small study and its videos, weights, and records of the real study."""
-    write_tiny_study(tmp_path, small_videos)
-    shutil.copytree(REPOSITORY / "results" / "records", tmp_path / "results" / "records")
-    write_weights(tmp_path / "w.safetensors", NonLocalConfig({"res3": [1]}))
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of weight files: for small videos, and of the released networks' kind."""
+    folder = tmp_path_factory.mktemp("weights")
+    write_weights(folder / "w.safetensors", NonLocalConfig({"res3": [1]}))
     config = ResNetConfig(
         num_classes=11, width=1 / 64, conventions=Conventions(profile="release"), temporal_strides=(2, 2, 2)
     )
     header = WeightsHeader(
         config, InputSettings(32, 2, (115.0,) * 3, (57.0,) * 3), "nl-lightning", "", classes=LongRange().classes()
     )
-    save_weights(tmp_path / "released.safetensors", VideoResNet(config).state_dict(), header)
-    export_weights(tmp_path / "released.safetensors", tmp_path / "theirs.pkl", "caffe2")
+    save_weights(folder / "released.safetensors", VideoResNet(config).state_dict(), header)
+    export_weights(folder / "released.safetensors", folder / "theirs.pkl", "caffe2")
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path, small_videos: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: a small study and its videos, weights, and records of two networks of the real study."""
+    write_tiny_study(tmp_path, small_videos)
+    shutil.copytree(weights, tmp_path, dirs_exist_ok=True)
+    for variant in ("c2d_r50", "c2d_r50_nl5"):
+        records = Path("results", "records", "longrange", variant)
+        shutil.copytree(REPOSITORY / records, tmp_path / records)
     shutil.copy(sorted((small_videos / "test").rglob("*.mp4"))[0], tmp_path / "video.mp4")
     monkeypatch.chdir(tmp_path)
     return tmp_path

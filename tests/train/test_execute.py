@@ -38,7 +38,10 @@ from nl_lightning.train.predictions import read_predictions, read_protocol
 from nl_lightning.train.scores import mean_softmax
 
 PRECISE = {"  optimizer:": "  precise_bn: 2\n  optimizer:"}
-ONE_EPOCH = {"max_epochs: 3, check_val_every_n_epoch: 2": "max_epochs: 1"}
+ONE_EPOCH = {
+    "max_epochs: 3, check_val_every_n_epoch: 2": "max_epochs: 1",
+    "num_clips: 2\n  num_crops: 3": "num_clips: 1\n  num_crops: 1",
+}
 
 
 def change(folder: Path, changes: dict[str, str]) -> None:
