@@ -61,7 +61,8 @@ def whole_file(path: Path, durable: bool = True) -> Iterator[Path]:
             _wait_for_disk(temporary)
         os.replace(temporary, path)
         if durable:
-            _wait_for_disk(path.parent)
+            with contextlib.suppress(OSError):  # some network disks refuse this of folders; the file is in its place
+                _wait_for_disk(path.parent)
     except OSError as error:
         raise UserError(f"{path}: can't be written: {error.strerror or error}") from error
     finally:

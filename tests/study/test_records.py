@@ -3,6 +3,7 @@ import json
 import math
 import os
 import re
+import stat
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -395,6 +396,16 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.undo()
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_a_disk_that_cannot_wait_for_folders_is_good_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fsync(file: int) -> None:
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_atomically(tmp_path / "file.txt", "new")
+    assert (tmp_path / "file.txt").read_text() == "new"
 
 
 # -------------------------------------------------------------------------------------------------- state of a run
