@@ -43,7 +43,7 @@ def prepare(study: Study, recipe: Recipe) -> int:
     """Make or check the recipe's data in processes of their own, before any run starts; return an exit code."""
     if recipe.over(study).module is not None:
         return _prepare(recipe, ["check", str(study.path), str(recipe.files[0])])
-    parts = [recipe, recipe.with_clip(STILLS)] if recipe.stills else [recipe]
+    parts = [recipe, recipe.with_clip(STILLS)] if recipe.known.stills else [recipe]
     words = [["prepare", *(f"--config={file}" for file in part.files)] for part in parts]
     return next((code for of_part in words if (code := _prepare(recipe, of_part))), 0)
 

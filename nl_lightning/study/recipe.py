@@ -49,7 +49,7 @@ class _Data:
 
 @dataclass(frozen=True)
 class _Known:
-    """What a study has to know of a recipe."""
+    """What a study has to know of a recipe. `stills`: networks start from 2-D ones, see :func:`with_stills`."""
 
     stills: bool = False
     model: _Model = field(default_factory=_Model)
@@ -66,33 +66,19 @@ class Recipe:
     config: Mapping[str, Any]
 
     @functools.cached_property
-    def _known(self) -> _Known:
+    def known(self) -> _Known:
+        """Its settings that a study has to know."""
         return checked(_Known, self.config, f"{self.files[-1]}", unknown="ignore")
-
-    @property
-    def multi_label(self) -> bool:
-        """Whether a video has several classes at once."""
-        return self._known.model.multi_label
-
-    @property
-    def stills(self) -> bool:
-        """Whether networks start from 2-D networks that are trained on single frames (:func:`with_stills`)."""
-        return self._known.stills
 
     @property
     def folds(self) -> int:
         """Official splits of its data, which the seeds stand for in turn (``data.folds``); 1 where there are none."""
-        return self._known.data.folds
+        return self.known.data.folds
 
     @property
     def module(self) -> str | None:
         """The class of a LightningModule that isn't ours, as ``digits.Net``; None: our own networks."""
-        return self._known.model.class_path
-
-    @property
-    def frames(self) -> int | None:
-        """Frames of a clip; None if it doesn't say."""
-        return self._known.data.num_frames
+        return self.known.model.class_path
 
     @property
     def comment(self) -> list[str]:
@@ -152,10 +138,10 @@ class Recipe:
                 f"expected {'for example ' if module else ''}{logged}"
             )
         if module is not None:
-            if self.stills:
+            if self.known.stills:
                 raise UserError(f"{self.files[0]}: stills: is of our own networks, not of {module}")
-        elif self.multi_label != study.metric.multi_label:
-            each = "several classes" if self.multi_label else "one class"
+        elif (several := self.known.model.multi_label) != study.metric.multi_label:
+            each = "several classes" if several else "one class"
             raise UserError(
                 f"{study.path}: networks are compared by {study.metric.key}, but videos of recipe '{self.name}' have "
                 f"{each} each (model.multi_label): take another --recipe"
@@ -194,9 +180,9 @@ def with_stills(study: Study, recipe: Recipe) -> Study:
     Raises:
         UserError: the file is missing, says something else than single frames, or the recipe names other weights.
     """
-    if not recipe.stills:
+    if not recipe.known.stills:
         return study
-    at, own = recipe.files[0], recipe._known.model
+    at, own = recipe.files[0], recipe.known.model
     for key in ("init_from", "imagenet"):
         if getattr(own, key) is not None:
             raise UserError(f"{at}: networks start from stills, or from model.{key}: leave one of them out")
@@ -205,7 +191,7 @@ def with_stills(study: Study, recipe: Recipe) -> Study:
         raise UserError(
             f"{at}: stills: there is no {overlay}, which says how the networks of single frames are trained"
         )
-    if (frames := recipe.with_clip(STILLS).frames) != 1:
+    if (frames := recipe.with_clip(STILLS).known.data.num_frames) != 1:
         raise UserError(f"{overlay}: data.num_frames: expected 1, as networks of stills are 2-D, got {frames}")
     variants, added = dict(study.variants), {}
     for name, variant in study.variants.items():

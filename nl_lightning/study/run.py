@@ -217,7 +217,8 @@ class Run:
 
     def columns(self) -> dict[str, str | int]:
         """Flat columns that make W&B's own table of runs readable."""
-        frames: dict[str, str | int] = {} if self.recipe.module else {"frames": self.recipe.frames or "default"}
+        length = self.recipe.known.data.num_frames or "default"
+        frames: dict[str, str | int] = {} if self.recipe.module else {"frames": length}
         return {
             **self.study.columns(self.variant.name),
             "study": self.study.name,

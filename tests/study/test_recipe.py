@@ -179,5 +179,5 @@ def test_what_a_study_has_to_know_of_a_recipe_is_checked(tmp_path: Path, text: s
 def test_a_recipe_is_read_without_importing_what_it_names(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("model: {optimizer: {class_path: this.is.nowhere}}\ndata: {root: here}")
     recipe = load_recipe(tmp_path / "own.yaml")
-    assert (recipe.folds, recipe.frames, recipe.multi_label) == (1, None, False)
+    assert (recipe.folds, recipe.known.data.num_frames, recipe.known.model.multi_label) == (1, None, False)
     assert run_hash(small(tmp_path), recipe, "plain", 0)

@@ -60,7 +60,7 @@ def test_they_are_trained_first_and_passed_on(folder: Path) -> None:
     stills, _, block = runs
     assert stills.parent is None
     assert stills.recipe.files == (folder / "quick.yaml", folder / "quick_stills.yaml")
-    assert stills.recipe.multi_label
+    assert stills.recipe.known.model.multi_label
     assert block.parent == stills
     assert f"--model.init_from={stills.checkpoint}" in block.arguments()
     assert "--model.init_new=[non_local, fc]" in block.arguments()
