@@ -180,8 +180,9 @@ def load_study(path: Path) -> Study:
     for name, each in stated.variants.items():
         if each.study is not None:
             variants |= _taken(each.study, name, path)
-    counted = path.with_suffix(".costs.json")  # beforehand: counting needs torch
-    costs = dict[str, tuple[Positive, Positive]]
+    costs: dict[str, tuple[int, int]] = {}
+    if (counted := path.with_suffix(".costs.json")).exists():  # beforehand, as counting needs torch
+        costs = checked(dict[str, tuple[Positive, Positive]], read_json(counted), str(counted))
     grid = None
     if stated.grid is not None:
         products, grid = product(stated.grid, f"{at}: grid")
@@ -196,7 +197,7 @@ def load_study(path: Path) -> Study:
         claims=tuple(each.claim() for each in stated.claims),
         metric=_metric(stated.metric, f"{at}: metric"),
         grid=grid,
-        costs=checked(costs, read_json(counted), str(counted)) if counted.exists() else {},
+        costs=costs,
         base={
             part: {key: value for key, value in vars(named).items() if value}
             for part in ("model", "data")
