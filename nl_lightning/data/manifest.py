@@ -151,15 +151,20 @@ class Manifest:
 
     def counts(self, paths: Paths) -> tuple[int, int]:
         """How many of these files were present, and how many decodable."""
-        rows = [row for row in map(self._names.row, map(portable, paths.names())) if row is not None]
+        rows = self._rows(paths)
         bad = sum(portable(name) in self._errors for name in paths.names())
-        return int((self._table["mtime_ns"].to_numpy()[rows] != 0).sum()), len(rows) - bad
+        return int(np.count_nonzero(self._table["mtime_ns"].take(rows))), len(rows) - bad
 
     def content(self, paths: Paths) -> str:
         """What is known of the content of these files: of each its hash, where one was asked for, and its size."""
-        rows = [row for row in map(self._names.row, map(portable, paths.names())) if row is not None]
+        rows = self._rows(paths)
         columns = self._hashes.take(rows).to_pylist(), self._table["bytes"].take(rows).to_pylist()
         return "".join(f"{hash_} {size}\n" for hash_, size in zip(*columns, strict=True))
+
+    def _rows(self, paths: Paths) -> pa.Array:
+        """The rows of those of the files that were looked at."""
+        rows = (self._names.row(portable(name)) for name in paths.names())
+        return pa.array((row for row in rows if row is not None), pa.int64())
 
 
 def version_or_absent(path: Path) -> tuple[int, int]:

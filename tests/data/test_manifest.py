@@ -73,6 +73,13 @@ def test_bad_files_by_number_unless_they_were_mended(root: Path) -> None:
     assert manifest.facts("unknown.mp4") is None
 
 
+def test_files_that_were_never_looked_at_are_no_error(root: Path) -> None:
+    """As of a list that is newer than the census."""
+    manifest, paths = Manifest(root / "census.parquet"), Paths(root, ["unknown.mp4"])
+    assert (manifest.counts(paths), manifest.content(paths)) == ((0, 0), "")
+    assert manifest.content(Paths(root, ["unknown.mp4", "absent.mp4"])) == " 0\n"
+
+
 def test_irregular_times_are_not_kept(root: Path) -> None:
     rows = read_findings(root / "census.parquet")
     write_manifest(root / "census.parquet", [replace(rows[0], times=(), keys=())])
