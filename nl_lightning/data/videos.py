@@ -1,12 +1,11 @@
 """The index of a data set: which videos there are and how they are labelled.
 
-One buffer holds all paths, one array all labels, and no Python object is kept for a video, so that worker processes
-share the memory they were started with. (Looking at an object writes its reference count, and each write copies a page
-of memory.) 650,000 videos take about 50 MB.
+Arrow arrays hold all paths and all labels, and no Python object is kept for a video, so that worker processes share the
+memory they were started with. (Looking at an object writes its reference count, and each write copies a page of
+memory.) 650,000 videos take about 50 MB.
 """
 
 import hashlib
-import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from nl_lightning.errors import UserError
 
 _SIDE = re.compile(r"(?<![A-Za-z])(left|right)(?![A-Za-z])", re.IGNORECASE)
-
 
 Labels = tuple[int, ...]
 """Of a video with several, in ascending order."""
@@ -34,24 +33,18 @@ class Paths:
     """
 
     def __init__(self, root: Path, names: Iterable[str]) -> None:
-        encoded = [os.fsencode(name) for name in names]
-        self.root, self._buffer = root, b"".join(encoded)
-        self._ends = np.zeros(len(encoded) + 1, np.int64)
-        np.cumsum([len(name) for name in encoded], out=self._ends[1:])
+        self.root, self._names = root, pa.array(map(os.fsencode, names), pa.large_binary())
 
     def __len__(self) -> int:
-        return len(self._ends) - 1
+        return len(self._names)
 
     def name(self, video: int) -> str:
         """The path below `root`: the same on every machine."""
-        if not -len(self) <= video < len(self):
-            raise IndexError(video)
-        video %= len(self)
-        return os.fsdecode(self._buffer[self._ends[video] : self._ends[video + 1]])
+        return os.fsdecode(self._names[video].as_py())
 
     def names(self) -> Iterator[str]:
         """All of them, quicker than one by one."""
-        return (os.fsdecode(self._buffer[start:end]) for start, end in itertools.pairwise(self._ends.tolist()))
+        return map(os.fsdecode, self._names.to_pylist())
 
     def __getitem__(self, video: int) -> Path:
         return self.root / self.name(video)
@@ -88,27 +81,20 @@ def _hash(name: str) -> int:
 
 @dataclass(frozen=True, eq=False)
 class VideoList:
-    """Videos and their labels, from 0; `classes` names the labels, or is empty if nothing does.
-
-    `labels` are one a video (N,), or, where a video has several, all of them in a row: those of video n are
-    ``labels[starts[n]:starts[n + 1]]``.
-    """
+    """Videos and their labels, from 0; `classes` names the labels, or is empty if nothing does."""
 
     paths: Paths
-    labels: npt.NDArray[np.int32]
+    of_each: pa.Array  # the label of each video, int32, or a list of them
     classes: tuple[str, ...]
-    starts: npt.NDArray[np.int64] | None = None
 
     @classmethod
     def of(
         cls, root: Path, names: Sequence[str], labels: Sequence[int | Labels], classes: Sequence[str] = ()
     ) -> "VideoList":
         """The list of the videos `names` below `root`, of which each has a label, or each a tuple of them."""
-        several = [label for label in labels if isinstance(label, tuple)]
-        if not several:
-            return cls(Paths(root, names), np.asarray(labels, np.int32), tuple(classes))
-        flat = np.fromiter(itertools.chain.from_iterable(several), np.int32)
-        return cls(Paths(root, names), flat, tuple(classes), _starts([len(label) for label in several]))
+        several = any(isinstance(label, tuple) for label in labels)
+        of_each = pa.array(labels, pa.list_(pa.int32()) if several else pa.int32())
+        return cls(Paths(root, names), of_each, tuple(classes))
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -116,13 +102,18 @@ class VideoList:
     @property
     def multi_label(self) -> bool:
         """Whether a video has several labels at once."""
-        return self.starts is not None
+        return isinstance(self.of_each, pa.ListArray)
+
+    @property
+    def labels(self) -> npt.NDArray[np.int32]:
+        """The labels of all videos in a row."""
+        labels: npt.NDArray[np.int32] = (self.of_each.flatten() if self.multi_label else self.of_each).to_numpy()
+        return labels
 
     def label(self, video: int) -> int | Labels:
         """The label of a video, or all of them."""
-        if self.starts is None:
-            return int(self.labels[video])
-        return tuple(self.labels[self.starts[video] : self.starts[video + 1]].tolist())
+        label: int | list[int] = self.of_each[video].as_py()
+        return tuple(label) if isinstance(label, list) else label
 
     def listed(self) -> list[tuple[str, int | Labels]]:
         """(path below the data set's folder, label or labels) of each video, in order."""
@@ -135,16 +126,7 @@ class VideoList:
 
     def take(self, videos: npt.NDArray[np.int64]) -> "VideoList":
         """Those of `videos`, in that order."""
-        paths = self.paths.take(videos.tolist())
-        if self.starts is None:
-            return VideoList(paths, self.labels[videos], self.classes)
-        kept = [self.labels[self.starts[video] : self.starts[video + 1]] for video in videos.tolist()]
-        return VideoList(paths, np.concatenate([self.labels[:0], *kept]), self.classes, _starts(list(map(len, kept))))
-
-
-def _starts(lengths: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """Where each of several runs of numbers starts, and the end of the last."""
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        return VideoList(self.paths.take(videos.tolist()), self.of_each.take(pa.array(videos)), self.classes)
 
 
 def below(path: Path, root: Path) -> str:
