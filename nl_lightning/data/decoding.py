@@ -51,14 +51,9 @@ Decoder = Literal["auto", "pyav", "decord", "torchcodec"]
 Frames = npt.NDArray[np.uint8]  # (T, H, W, 3), RGB
 Shape = tuple[int, int, int, int]
 Pictures = Iterator[tuple[int, Frames]]
-"""Pictures (H, W, 3), each valid until the next one, with their places among the wanted frames."""
+"""Pictures (H, W, 3), each valid until the next one, with their places among the wanted frames, no place twice."""
 
 DECODERS: tuple[Decoder, ...] = ("pyav", "decord", "torchcodec")
-
-
-def fresh(shape: Shape) -> Frames:
-    """Return an array to fill."""
-    return np.empty(shape, np.uint8)
 
 
 def named(decoder: Decoder, square_pixels: bool = False) -> str:
@@ -78,7 +73,7 @@ def frames(
     decoder: Decoder = "auto",
     facts: Facts | None = None,
     square_pixels: bool = False,
-    allocate: Callable[[Shape], Frames] = fresh,
+    allocate: Callable[[Shape], Frames] = lambda shape: np.empty(shape, np.uint8),
 ) -> Frames:
     """Return the shown frames `indices` of a video, uint8 RGB (T, H, W, 3).
 
@@ -108,8 +103,12 @@ def frames(
         raise DecodeError(f"{path}: {reads} would be wrong on this file: {refusal}")
     try:
         for source in sources(path, wanted, index, Screen(path, square_pixels), reads):
-            filled, left = fill(source, back, allocate)
-            if left == 0:
+            filled, left = None, len(wanted)
+            for place, picture in source:
+                filled = allocate((len(back), *picture.shape)) if filled is None else filled
+                filled[back == place] = picture
+                left -= 1
+            if filled is not None and left == 0:
                 return filled
     except UserError:
         raise
@@ -210,18 +209,6 @@ def sources(
         if index.times is not None:
             yield by_time(path, index.times[wanted].tolist(), index.keys, screen)
         yield by_count(path, wanted.tolist(), index.before_key, screen)
-
-
-def fill(source: Pictures, back: npt.NDArray[np.intp], allocate: Callable[[Shape], Frames]) -> tuple[Frames, int]:
-    """Put each picture where `back` wants it; return the array and how many places are left over."""
-    filled: Frames | None = None
-    missing = set(back.tolist())
-    for place, picture in source:
-        if filled is None:
-            filled = allocate((len(back), *picture.shape))
-        filled[back == place] = picture
-        missing.discard(place)
-    return fresh((0, 0, 0, 3)) if filled is None else filled, len(missing)
 
 
 def by_time(path: str | Path, times: list[int], keys: npt.NDArray[np.int64], screen: "Screen") -> Pictures:

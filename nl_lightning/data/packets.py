@@ -260,7 +260,8 @@ def is_cut_off(path: str, size: int) -> bool:
 def _matroska(field: bytes) -> int:
     """The number in a field of Matroska, and the bytes that the field takes; 0 if it says that it isn't known."""
     length = 9 - field[0].bit_length()
-    number, most = int.from_bytes(field[:length]) & (1 << 7 * length) - 1, (1 << 7 * length) - 1
+    most = (1 << 7 * length) - 1
+    number = int.from_bytes(field[:length]) & most
     return length + number if number < most else 0
 
 

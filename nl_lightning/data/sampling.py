@@ -50,13 +50,11 @@ def test_clips(
         starts = test_starts(length, num_frames, stride, num_clips, spread)
         return [clip_indices(start, length, num_frames, stride) for start in starts]
     assert rate is not None
-    clips = []
     if spread == "slowfast":
         frames = max(1.0, num_frames * stride / THEIR_RATE * float(rate))
-        for k in range(num_clips):
-            start = max(length - frames, 0) * k / num_clips
-            clips.append(_equal_steps(start, start + frames - 1, num_frames, length))
-        return clips
+        begins = [max(length - frames, 0) * k / num_clips for k in range(num_clips)]
+        return [_equal_steps(begin, begin + frames - 1, num_frames, length) for begin in begins]
+    clips = []
     span = Fraction(num_frames * stride / THEIR_RATE)  # of the rounded quotient, as theirs
     step = max(length / rate - span, Fraction(0)) / max(num_clips - 1, 1)
     for k in range(num_clips):
