@@ -247,8 +247,8 @@ def data_check(of: DataSet, *, hash: bool = False, out: Path | None = None, comp
         splits, file = data.splits(), out or data.root / NAME
     rows = take_census(splits, data.root, file, of.workers, hash)
     table = plain_table("", "expected", "present", "decodable")
-    for count in counts(rows):
-        table.add_row(count.split, str(count.expected), str(count.present), str(count.decodable))
+    for split, *numbers in counts(rows):
+        table.add_row(split, *map(str, numbers))
     terminal().print(table)
     print_lines(*(f"{count} x {visible(error)} ({visible(example)})" for error, count, example in by_error(rows)))
     for split, videos in splits.items():
@@ -259,10 +259,10 @@ def data_check(of: DataSet, *, hash: bool = False, out: Path | None = None, comp
         print_lines(said)
         if compare is not None:
             other = read_annotation(str(compare.resolve()), data.root, split)
-            shared = overlap(videos.paths.names(), other.paths.names())
+            both, ours, theirs, without = overlap(videos.paths.names(), other.paths.names())
             print_lines(
-                f"{split} and {compare}: {shared.both} ids in both, {shared.first_only} in {split} only, "
-                f"{shared.second_only} in the list only, {shared.without_id} names without an id"
+                f"{split} and {compare}: {both} ids in both, {ours} in {split} only, "
+                f"{theirs} in the list only, {without} names without an id"
             )
     print_lines(f"written to {file}")
     return 0

@@ -34,17 +34,8 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
-from nl_lightning.data.packets import (  # fmt: skip
-    DecodeError,
-    Facts,
-    Index,
-    decode_from,
-    index_of,
-    reason,
-    url,
-    version_of,
-    video_stream,
-)
+from nl_lightning.data import packets
+from nl_lightning.data.packets import DecodeError, Index, reason, url, video_stream
 from nl_lightning.errors import UserError, nearest
 
 Decoder = Literal["auto", "pyav", "decord", "torchcodec"]
@@ -71,7 +62,7 @@ def frames(
     path: str | Path,
     indices: Sequence[int] | npt.NDArray[Any],
     decoder: Decoder = "auto",
-    facts: Facts | None = None,
+    facts: packets.Facts | None = None,
     square_pixels: bool = False,
     allocate: Callable[[Shape], Frames] = lambda shape: np.empty(shape, np.uint8),
 ) -> Frames:
@@ -92,7 +83,7 @@ def frames(
         UserError: there is no such decoder, or it can't scale.
     """
     reads = named(decoder, square_pixels)
-    index = index_of(path, facts)
+    index = packets.index_of(path, facts)
     wanted, back = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)  # ascending, each once
     if len(wanted) == 0:
         raise ValueError("no indices given")
@@ -117,9 +108,9 @@ def frames(
     raise DecodeError(f"{path}: {left} of {len(wanted)} wanted frames could not be decoded")
 
 
-def num_frames(path: str | Path, facts: Facts | None = None) -> int:
+def num_frames(path: str | Path, facts: packets.Facts | None = None) -> int:
     """Return how many frames of a video are shown; DecodeError if it cannot be read."""
-    return index_of(path, facts).count
+    return packets.index_of(path, facts).count
 
 
 def frame_rate(path: str | Path) -> Fraction:
@@ -148,7 +139,7 @@ def objection(path: str | Path, index: Index, reads: str) -> str:
         return index.objection
     if reads == "torchcodec" and index.times is None:
         return "the times of its frames can't be trusted"
-    return misread(str(path), reads, index.count, *version_of(path))
+    return misread(str(path), reads, index.count, *packets.version_of(path))
 
 
 @functools.lru_cache(maxsize=64)
@@ -237,7 +228,7 @@ def by_count(path: str | Path, wanted: list[int], before_key: int, screen: "Scre
     place = {number: place for place, number in enumerate(wanted)}
     with av.open(url(path)) as container:
         stream = screen.before(video_stream(container))
-        for i, frame in enumerate(decode_from(container, stream, before_key)):
+        for i, frame in enumerate(packets.decode_from(container, stream, before_key)):
             if i in place:
                 yield place.pop(i), screen.picture(frame)
             if not place:

@@ -5,9 +5,11 @@ number of processes or on the order of the work.
 """
 
 import dataclasses
+import glob
 import io
 import json
 import os
+from collections.abc import Collection
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -64,6 +66,12 @@ class GeneratedSet:
                     f"{self.name}: {field.name} is {border.shown(value)}, expected a whole number from 1 to {most:,}"
                 )
 
+    def refuse_unknown(self, what: str, chosen: tuple[str, ...], known: Collection[str]) -> None:
+        """UserError unless those that were chosen are some of the known ones, each once."""
+        if not chosen or len({*chosen}) < len(chosen) or not {*chosen} <= {*known}:
+            said = f"expected some of {', '.join(known)}, each once"
+            raise UserError(f"{self.name}: {what} are {', '.join(chosen) or 'none'}, {said}")
+
     def classes(self) -> tuple[str, ...]:
         """The names of the classes, in the order of the labels."""
         raise NotImplementedError
@@ -101,16 +109,11 @@ class GeneratedSet:
 
     def lists(self) -> dict[str, str]:
         """The text of each list file, by name."""
-        number = len(self.classes())
-        return {
-            **{
-                f"{split}.txt": "".join(
-                    f"{self.path(split, i, kind)} {kind % number}\n" for i, kind in enumerate(self.kinds(split))
-                )
-                for split in SPLITS
-            },
-            "classes.txt": "".join(f"{name}\n" for name in self.classes()),
-        }
+        lists = {"classes.txt": "".join(f"{name}\n" for name in self.classes())}
+        for split in SPLITS:
+            videos = ((self.path(split, i, kind), kind) for i, kind in enumerate(self.kinds(split)))
+            lists[f"{split}.txt"] = "".join(f"{path} {kind % len(self.classes())}\n" for path, kind in videos)
+        return lists
 
     def generate(self, root: Path) -> None:
         """Write the set below `root`: one MP4 a video, list files, and last of all ``spec.json``.
@@ -136,7 +139,7 @@ class GeneratedSet:
         with waiting_for(root):  # of several processes that begin together one generates
             missing = _missing(root, self)
             if missing or not done.exists():
-                if not (done.exists() or begun.exists()) and (foreign := _listed(root)):
+                if not (done.exists() or begun.exists()) and (foreign := sorted(glob.glob("*", root_dir=root))):
                     raise UserError(
                         f"{root} already holds '{foreign[0]}', which is not of a {self.name} set; give an empty folder"
                     )
@@ -154,20 +157,11 @@ def write_clips(root: Path, split: str, clips: list[tuple[int, int]], spec: Gene
     return len(clips)
 
 
-def _listed(folder: Path) -> list[str]:
-    """What isn't hidden in a folder."""
-    return sorted(name for name in os.listdir(folder) if name[0] != ".") if folder.is_dir() else []
-
-
-def _folders(spec: GeneratedSet, split: str) -> list[str]:
-    return sorted({spec.file(split, kind)[0] for kind in set(spec.kinds(split))})
-
-
 def _missing(root: Path, spec: GeneratedSet) -> dict[str, list[tuple[int, int]]]:
     """The (index, kind) of each clip that isn't there, by split, of splits that aren't whole."""
+    there = set(glob.glob("*/*/*", root_dir=root))  # one look at a folder, and not at each file: disks may be far away
     missing = {}
     for split in SPLITS:
-        there = {f"{split}/{name}/{file}" for name in _folders(spec, split) for file in _listed(root / split / name)}
         clips = [clip for clip in enumerate(spec.kinds(split)) if spec.path(split, *clip) not in there]
         if clips or not (root / f"{split}.txt").exists():
             missing[split] = clips
@@ -176,9 +170,6 @@ def _missing(root: Path, spec: GeneratedSet) -> dict[str, list[tuple[int, int]]]
 
 def _write_missing(root: Path, missing: dict[str, list[tuple[int, int]]], spec: GeneratedSet) -> None:
     """Write clips in processes: threads gain nothing, as most of the time the interpreter's lock is held."""
-    for split in SPLITS:
-        for name in _folders(spec, split):
-            (root / split / name).mkdir(parents=True, exist_ok=True)
     jobs = [(split, part[i : i + 25]) for split, part in missing.items() for i in range(0, len(part), 25)]
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         futures = [pool.submit(write_clips, root, *job, spec) for job in jobs]  # before the bar starts a thread

@@ -35,14 +35,6 @@ def composed(name: str) -> str:
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
-PASSED = (
-    "class folders without a video",
-    "folders within a class folder",
-    "files that don't end as videos",
-    "videos outside of class folders",
-)  # fmt: skip
-
-
 def scan_folder(folder: Path, root: Path) -> VideoList:
     """The videos in the class folders of `folder`, below `root`; classes and videos in alphabetical order.
 
@@ -56,9 +48,9 @@ def scan_folder(folder: Path, root: Path) -> VideoList:
     classes: list[str] = []
     names: list[str] = []
     labels: list[int] = []
-    passed: dict[str, list[str]] = {what: [] for what in PASSED}
-    empty, deeper, others, outside = passed.values()
-    outside += filter(ends_as_video, loose)
+    empty: list[str] = []
+    deeper: list[str] = []
+    others: list[str] = []
     for name in sorted(class_folders, key=composed):
         folders, files = ([f"{name}/{one}" for one in found] for found in _listed(folder / name))
         videos = [file for file in files if ends_as_video(file)]
@@ -74,6 +66,12 @@ def scan_folder(folder: Path, root: Path) -> VideoList:
             empty += [] if videos else [name]
             deeper += folders
             others += [file for file in files if not ends_as_video(file)]
+    passed = {
+        "class folders without a video": empty,
+        "folders within a class folder": deeper,
+        "files that don't end as videos": others,
+        "videos outside of class folders": list(filter(ends_as_video, loose)),
+    }
     said = "; ".join(f"{len(found)} {what} (such as {found[0]})" for what, found in passed.items() if found)
     if not names:
         expected = f"expected class folders with videos ({', '.join(sorted(SUFFIXES))}) in it"
@@ -306,20 +304,12 @@ def said_of(videos: int, split: str) -> str:
     return f"{split}: {videos:,} videos, {difference} the {one.videos:,} of {name}"
 
 
-class Overlap(NamedTuple):
-    """How two lists share their videos, by YouTube's ids: in both, in the first only, in the second only.
+def overlap(first: Iterable[str], second: Iterable[str]) -> tuple[int, int, int, int]:
+    """Count YouTube's ids in the names of two lists of files, whatever the folders, times and endings.
 
-    `without_id` are the names in either that hold no such id.
+    Returns:
+        The ids in both, in the first only, and in the second only, and the names in either that hold no id.
     """
-
-    both: int
-    first_only: int
-    second_only: int
-    without_id: int
-
-
-def overlap(first: Iterable[str], second: Iterable[str]) -> Overlap:
-    """Compare two lists by the names of their files, whatever the folders, times and endings in them."""
     one, other = ([youtube_id(name) for name in names] for names in (first, second))
     ids, others = {*one} - {None}, {*other} - {None}
-    return Overlap(len(ids & others), len(ids - others), len(others - ids), one.count(None) + other.count(None))
+    return len(ids & others), len(ids - others), len(others - ids), one.count(None) + other.count(None)

@@ -87,9 +87,7 @@ class LongRange(GeneratedSet):
     def __post_init__(self) -> None:
         """Raise UserError for counts below one, unknown groups, and frames on which two glyphs find no place."""
         super().__post_init__()
-        if not self.groups or len({*self.groups}) < len(self.groups) or not {*self.groups} <= TINTS.keys():
-            said = f"expected some of {', '.join(TINTS)}, each once"
-            raise UserError(f"longrange: groups are {', '.join(self.groups) or 'none'}, {said}")
+        self.refuse_unknown("groups", self.groups, TINTS)
         low, high = self.places
         if self.crop > self.size or (high - low) * math.sqrt(2) < MIN_DISTANCE:
             raise UserError(

@@ -79,9 +79,7 @@ class Match(GeneratedSet):
     def __post_init__(self) -> None:
         """Raise UserError for numbers beyond reason, unknown versions, and frames without room for four glyphs."""
         super().__post_init__()
-        if not self.versions or len({*self.versions}) < len(self.versions) or not {*self.versions} <= TINTS.keys():
-            said = f"expected some of {', '.join(TINTS)}, each once"
-            raise UserError(f"match: versions are {', '.join(self.versions) or 'none'}, {said}")
+        self.refuse_unknown("versions", self.versions, TINTS)
         check_room(self)
 
     def classes(self) -> tuple[str, ...]:

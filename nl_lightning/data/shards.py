@@ -29,10 +29,7 @@ INDEX = "index.parquet"
 UNFINISHED = ".nl-lightning-unfinished"
 """The folder, within that of the shards, in which they are written. Whatever lies in it is ours."""
 SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("split", "path", "shard")),
-        *((name, pa.int64()) for name in ("start", "size", "label")),
-    ]
+    {**dict.fromkeys(("split", "path", "shard"), pa.string()), **dict.fromkeys(("start", "size", "label"), pa.int64())}
 )
 
 

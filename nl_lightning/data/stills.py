@@ -20,20 +20,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from nl_lightning.data import match
 from nl_lightning.data.annotations import CHARADES_CLASSES
 from nl_lightning.data.generated import SPLITS, Clip, GeneratedSet, background, blend, finished
-from nl_lightning.data.match import (
-    MIDDLE,
-    RADIUS,
-    SHAPES,
-    Colour,
-    check_room,
-    colour_of,
-    draw_direction,
-    draw_places,
-    encode,
-    glyph_mask,
-)
 
 DIRECTIONS = tuple(d for d in itertools.product((-1, 0, 1), repeat=3) if any(d))
 NEAR = 0.8  # least cosine of the angle between a colour and its direction
@@ -64,10 +53,10 @@ class Stills(GeneratedSet):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_room(self, SIDES[1])
+        match.check_room(self, SIDES[1])
 
     def classes(self) -> tuple[str, ...]:
-        return tuple(f"{shape}_{''.join('-0+'[sign + 1] for sign in d)}" for shape in SHAPES for d in DIRECTIONS)
+        return tuple(f"{shape}_{''.join('-0+'[sign + 1] for sign in d)}" for shape in match.SHAPES for d in DIRECTIONS)
 
     def kinds(self, split: str) -> list[int]:
         """The number of glyphs less one."""
@@ -77,7 +66,7 @@ class Stills(GeneratedSet):
         return f"{kind + 1}_glyphs", split
 
     def clip(self, split: str, index: int, kind: int) -> bytes:
-        return encode(self.frames(split, index, kind), self.fps)
+        return match.encode(self.frames(split, index, kind), self.fps)
 
     def frames(self, split: str, index: int, kind: int) -> Clip:
         """The pictures of a file before they are encoded, uint8 (T, H, W, 3)."""
@@ -88,9 +77,9 @@ class Stills(GeneratedSet):
             red, green, blue = rng.uniform(*TINT, size=3).tolist()
             picture = background(rng, (red, green, blue), self)
             side = int(rng.integers(SIDES[0], SIDES[1] + 1))
-            for (shape, colour), (y, x) in zip(glyphs, draw_places(rng, len(glyphs), self, side), strict=True):
+            for (shape, colour), (y, x) in zip(glyphs, match.draw_places(rng, len(glyphs), self, side), strict=True):
                 window = picture[y : y + side, x : x + side]
-                window[...] = blend(window, glyph_mask(shape, side), colour)
+                window[...] = blend(window, match.glyph_mask(shape, side), colour)
             pictures.append(picture)
         return finished(rng, np.stack(pictures))
 
@@ -111,13 +100,13 @@ class Stills(GeneratedSet):
         return lists
 
 
-def draw_glyphs(rng: np.random.Generator, count: int) -> list[tuple[int, Colour]]:
+def draw_glyphs(rng: np.random.Generator, count: int) -> list[tuple[int, match.Colour]]:
     """Draw shape and colour of each glyph."""
-    return [(int(rng.integers(len(SHAPES))), colour_of(draw_direction(rng))) for _ in range(count)]
+    return [(int(rng.integers(len(match.SHAPES))), match.colour_of(match.draw_direction(rng))) for _ in range(count)]
 
 
-def labels_of(shape: int, colour: Colour) -> list[int]:
+def labels_of(shape: int, colour: match.Colour) -> list[int]:
     """The labels that a glyph gives to its picture: one or more."""
-    to = (np.array(colour) - MIDDLE) / RADIUS
+    to = (np.array(colour) - match.MIDDLE) / match.RADIUS
     cosines = np.array(DIRECTIONS) @ to / np.linalg.norm(DIRECTIONS, axis=1)
     return [shape * len(DIRECTIONS) + int(place) for place in np.flatnonzero(cosines >= NEAR)]

@@ -184,7 +184,7 @@ def test_missing_frames_after_a_jump_are_looked_for_from_the_start(
     screen = decoding.Screen(videos["plain"])
     off = packets.Index(index.count, index.times + 1, index.keys, index.objection)  # no frame has such a time
     assert list(decoding.by_time(videos["plain"], off.times[[7, 30]].tolist(), off.keys, screen)) == []
-    monkeypatch.setattr(decoding, "index_of", lambda path, facts: off)
+    monkeypatch.setattr(packets, "index_of", lambda path, facts: off)
     assert numbers(frames(videos["plain"], [30, 7])) == [30, 7]
 
 

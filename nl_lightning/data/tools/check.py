@@ -11,7 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 
 import av
@@ -175,18 +175,11 @@ def _without_path(error: DecodeError, path: Path) -> str:
     return str(error).removeprefix(f"{visible(path)}: ")
 
 
-@dataclass(frozen=True)
-class Count:
-    """How many videos of a split are on its list, there, and decodable."""
+def counts(rows: list[Finding]) -> list[tuple[str, int, int, int]]:
+    """How many videos of each split are on its list, there, and decodable; and of all files, where there are several.
 
-    split: str
-    expected: int
-    present: int
-    decodable: int
-
-
-def counts(rows: list[Finding]) -> list[Count]:
-    """A count for each split, in the order of the rows, and one of all files where there are several."""
+    Splits are in the order of the rows.
+    """
     of: dict[str, list[Finding]] = {}
     for row in rows:
         for split in row.splits.split(","):
@@ -194,7 +187,7 @@ def counts(rows: list[Finding]) -> list[Count]:
     if len(of) > 1:
         of["all files"] = rows
     return [
-        Count(name, len(some), sum(row.bytes > 0 or row.mtime_ns > 0 for row in some), sum(not r.error for r in some))
+        (name, len(some), sum(row.bytes > 0 or row.mtime_ns > 0 for row in some), sum(not r.error for r in some))
         for name, some in of.items()
     ]
 

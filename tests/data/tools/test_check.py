@@ -15,7 +15,7 @@ from nl_lightning.data import decoding
 from nl_lightning.data.manifest import Finding, Manifest, read_findings, write_manifest
 from nl_lightning.data.packets import DecodeError
 from nl_lightning.data.tools import check as census
-from nl_lightning.data.tools.check import Count, by_error, counts, take_census
+from nl_lightning.data.tools.check import by_error, counts, take_census
 from nl_lightning.data.videos import VideoList
 from nl_lightning.errors import UserError
 from nl_lightning.study.lock import acquire
@@ -65,7 +65,7 @@ def test_what_is_found(root: Path) -> None:
     }
     everything = list(rows.values())
     assert counts(everything) == [
-        Count("train", 5, 4, 2), Count("val", 1, 1, 1), Count("test", 1, 1, 1), Count("all files", 5, 4, 2),
+        ("train", 5, 4, 2), ("val", 1, 1, 1), ("test", 1, 1, 1), ("all files", 5, 4, 2),
     ]  # fmt: skip
     assert ("the file is empty", 1, "empty.mp4") in by_error(everything)
 
