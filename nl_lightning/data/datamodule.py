@@ -156,8 +156,9 @@ class VideoDataModule(L.LightningDataModule):
         self._videos: dict[str, VideoList] = {}
         self._place = {"epoch": 0, "batches": 0}  # where training begins
         self.allow_zero_length_dataloader_with_multiple_devices = True  # in testing, a process may have nothing to do
-        self._decoding, self.square_pixels = (named(decoder, square_pixels), decode_seconds), square_pixels
-        self._places = shards, manifest
+        self.decoder, self.square_pixels = named(decoder, square_pixels), square_pixels
+        self.decode_seconds = decode_seconds
+        self._shards, self._manifest = shards, manifest
 
     def state_dict(self) -> dict[str, int]:
         """Where training stands: the epoch, and the batches that each process has read of it."""
@@ -184,22 +185,22 @@ class VideoDataModule(L.LightningDataModule):
     @functools.cached_property
     def shards(self) -> Shards | None:
         """What the videos are packed in, if they are."""
-        shards, _ = self._places
-        return None if shards is None else Shards(Path(shards), self.root)
+        return None if self._shards is None else Shards(Path(self._shards), self.root)
 
     @functools.cached_property
     def manifest(self) -> Manifest | None:
         """The manifest that was named, or that lies beside the lists; none for shards, whose files are others."""
-        _, manifest = self._places
-        if manifest is not None:
-            return Manifest(Path(manifest))
+        if self._manifest is not None:
+            return Manifest(Path(self._manifest))
         file = self.root / NAME
         return Manifest(file) if self.shards is None and file.is_file() else None
 
     @functools.cached_property
     def files(self) -> Files:
         """The videos as they lie, and who decodes them."""
-        return Files(self.root, *self._decoding, self.manifest, self.shards, square_pixels=self.square_pixels)
+        return Files(
+            self.root, self.decoder, self.decode_seconds, self.manifest, self.shards, square_pixels=self.square_pixels
+        )
 
     @property
     def clip_shape(self) -> tuple[int, int, int]:
@@ -254,18 +255,19 @@ class VideoDataModule(L.LightningDataModule):
 
     def _check_batches(self) -> None:
         """UserError if a process would have no batch to train on, or, of several, none to validate on."""
-        if absent := self.videos("val").labels_beyond(self.videos("train")):
+        train, val = self.training_videos(), self.videos("val")
+        if absent := val.labels_beyond(train):
             rank_zero_warn(
                 f"{self.root}: no video to train on of {len(absent)} classes that val has, {absent[0]} among them"
             )
         _, processes = self._process
-        most = len(self.videos("train")) // processes
+        most = len(train) // processes
         if processes > 1:  # they wait for each other
-            most = min(most, (len(self.videos("val")) - 1) // (processes - 1))
+            most = min(most, (len(val) - 1) // (processes - 1))
         if most < self.batch_size:
             raise UserError(
-                f"data.batch_size is {self.batch_size}, but {self.root} has {len(self.videos('train'))} train and "
-                f"{len(self.videos('val'))} val videos for {processes} process(es): expected at most {most}"
+                f"data.batch_size is {self.batch_size}, but {self.root} has {len(train)} train and "
+                f"{len(val)} val videos for {processes} process(es): expected at most {most}"
             )
 
     def _check_labels(self, split: str) -> None:
@@ -345,8 +347,8 @@ class VideoDataModule(L.LightningDataModule):
         return scan_folder(self.root / split, self.root)
 
     def _copy(self, split: str) -> DecodedCopy:
-        _, seconds = self._decoding
-        return DecodedCopy(self.root / COPIES / f"{split}{self.fold}.npy", self.videos(split).paths, seconds)
+        file = self.root / COPIES / f"{split}{self.fold}.npy"
+        return DecodedCopy(file, self.videos(split).paths, self.decode_seconds)
 
     def _reader(self, split: str) -> Reader:
         return self._copy(split).open() if self.decoded_copy else self.files
@@ -370,7 +372,7 @@ class VideoDataModule(L.LightningDataModule):
 
     def _in_turns(self, split: str, views: TestViews, clips: int, batch_size: int) -> DataLoader[Sample]:
         list_, reader = self.videos(split), self._reader(split)
-        videos = TestVideos(list_, reader, self.num_frames, self.frame_stride, views, clips, self.clip_starts)
+        videos = TestVideos(list_, reader, self.num_frames, self.frame_stride, views, clips)
         return self._loader(videos, batch_sampler=Turns(len(videos), batch_size, *self._process))
 
     def _loader(self, dataset: Any, **kwargs: Any) -> DataLoader[Sample]:

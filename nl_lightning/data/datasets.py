@@ -21,7 +21,7 @@ from nl_lightning.data.decoding import Frames
 from nl_lightning.data.manifest import Manifest
 from nl_lightning.data.packets import DecodeError, Facts
 from nl_lightning.data.reader import DangerousFile, Helper
-from nl_lightning.data.sampling import BY_TIME, Spread, clip_indices, test_clips, train_start
+from nl_lightning.data.sampling import BY_TIME, clip_indices, test_clips, train_start
 from nl_lightning.data.shards import Shards
 from nl_lightning.data.transforms import TestViews, TrainView, mirror
 from nl_lightning.data.videos import Labels, VideoList, below, mirrored_labels
@@ -150,12 +150,8 @@ class Videos(Dataset[Sample]):
 
     def sample(self, video: int, views: Sequence[Frames], label: int | Labels, error: str = "") -> Sample:
         stacked = torch.from_numpy(np.stack(views))  # (V, T, H, W, 3)
-        coded: int | Tensor
-        if isinstance(label, int):
-            coded = label
-        else:
-            coded = torch.zeros(len(self.videos.classes), dtype=torch.uint8)
-            coded[list(label)] = 1
+        several = torch.zeros(len(self.videos.classes), dtype=torch.uint8)
+        coded = label if isinstance(label, int) else several.index_fill(0, torch.tensor(label), 1)
         return Sample(stacked, coded, video, not error, str(self.videos.paths[video]), error)
 
     def unreadable(self, video: int, views: int, side: int, error: DecodeError) -> Sample:
@@ -207,7 +203,6 @@ class TestVideos(Videos):
 
     views: TestViews
     clips: int
-    spread: Spread
 
     __test__ = False  # not a test, whatever pytest thinks of the name
 
@@ -215,8 +210,8 @@ class TestVideos(Videos):
         path = self.videos.paths[video]
         try:
             length = self.reader.num_frames(path)
-            rate = self.reader.frame_rate(path) if self.spread in BY_TIME else None
-            clips = test_clips(length, self.num_frames, self.stride, self.clips, self.spread, rate)
+            rate = self.reader.frame_rate(path) if self.views.spread in BY_TIME else None
+            clips = test_clips(length, self.num_frames, self.stride, self.clips, self.views.spread, rate)
             # Clips overlap: each frame is decoded and scaled once.
             wanted, place = np.unique(np.concatenate(clips), return_inverse=True)
             frames = self.views.scaled(self.reader.frames(path, wanted))[place]  # (clips T, H, W, 3)

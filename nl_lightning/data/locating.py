@@ -149,11 +149,26 @@ def _stem(name: str) -> str:
     return stem.rpartition(".")[0] if "." in stem and ends_as_video(stem) else stem
 
 
-class FilesBelow:
-    """All videos below `root`, to be found by the end of their path: what comes before it differs between machines.
+def videos_below(root: Path) -> list[str]:
+    """The names of all videos below a folder, without hidden ones.
 
     Folders are entered once, so that symbolic links that lead in a circle do no harm.
     """
+    names, entered = [], set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        below = "" if folder == str(root) else f"{os.path.relpath(folder, root)}/"
+        names += [f"{below}{file}" for file in sorted(files) if ends_as_video(file) and file[0] != "."]
+    return names
+
+
+class FilesBelow:
+    """All videos below `root`, to be found by the end of their path: what comes before it differs between machines."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -211,17 +226,7 @@ class FilesBelow:
 
     @cached_property
     def _names(self) -> list[str]:
-        names, entered = [], set()
-        for folder, folders, files in os.walk(self.root, followlinks=True):
-            status = os.stat(folder)
-            if (status.st_dev, status.st_ino) in entered:
-                folders.clear()
-                continue
-            entered.add((status.st_dev, status.st_ino))
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            below = "" if folder == str(self.root) else f"{os.path.relpath(folder, self.root)}/"
-            names += [f"{below}{file}" for file in sorted(files) if ends_as_video(file) and file[0] != "."]
-        return names
+        return videos_below(self.root)
 
 
 def _sides(name: str) -> set[bool]:

@@ -68,7 +68,7 @@ class TestViews:
     short_side: int  # in pixels (paper: 256)
     crop: int | Literal["whole"]  # side of the square in pixels, or the whole frame (paper, Sec. 4.1, inference)
     crops: int  # 1 (centre, or whole) or 3 (along the longer side; the released code's approximation of the whole)
-    spread: Spread = "paper"  # whose rounding places the crops
+    spread: Spread = "paper"  # whose formula places the clips, and whose rounding the crops
 
     __test__ = False  # not a test, whatever pytest thinks of the name
 

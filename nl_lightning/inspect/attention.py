@@ -30,7 +30,6 @@ from nl_lightning.models.resnet import VideoResNet
 from nl_lightning.study.files import refuse_foreign
 from nl_lightning.weights.file import InputSettings, load_weights
 
-CONNECTIONS = 20  # as many as in the paper's figure
 NEAREST = "Below, a pixel shows the position whose centre is nearest: those at an edge reach up to it."
 SEVERAL_FRAMES = "A frame of the map stands for several frames of the video; one of them is drawn."
 FILM_SIDE, FILM_RATE = 256, 4  # pixels at least; frames a second, slow enough to look at
@@ -207,7 +206,7 @@ def attend(video: Path, weights: Path, block: str, query: Triple, out: Path) -> 
     name = f"attend_{video.stem}_{block}_{'-'.join(map(str, query))}"
     film = out / f"{name}.mp4"
     refuse_foreign([film])  # before the others are written
-    files = save(draw_attention(seen, title, note, CONNECTIONS), out / name)
+    files = save(draw_attention(seen, title, note), out / name)
     write_mp4(film, _film(seen, frames, places), FILM_RATE)
     return [*said, *map(str, [*files, film])]
 
@@ -275,7 +274,7 @@ def _shares(seen: Attention) -> str:
     """How much of the weight the connections that are drawn hold, how much lies in the query's own frame, and signs."""
     sizes = np.abs(seen.weights)
     total = max(float(sizes.sum()), float(np.finfo(np.float32).tiny))
-    drawn = strongest(seen.weights, CONNECTIONS)
+    drawn = strongest(seen.weights)
     held = 100 * sum(float(sizes[at]) for at in drawn) / total
     own = 100 * float(sizes[seen.query[0]].sum()) / total
     said = f"the {len(drawn)} strongest of {sizes.size} connections hold {held:.0f} % of the weight"

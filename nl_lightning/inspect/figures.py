@@ -28,6 +28,7 @@ Frames = npt.NDArray[np.uint8]  # (T, H, W, 3), RGB
 Map = npt.NDArray[np.floating[Any]]  # (T, h, w)
 Numbers = npt.NDArray[np.floating[Any]]
 
+CONNECTIONS = 20  # as many as in the paper's figure
 PER_LINE = 8  # frames side by side, at most
 GAP = 0.08  # between two frames, as a share of a frame
 FAINTEST = 1e-3  # gradients below this share of the greatest look like it
@@ -55,14 +56,14 @@ class Attention:
         return bool((self.weights < 0).any())
 
 
-def strongest(weights: Map, count: int = 20) -> list[tuple[int, int, int]]:
+def strongest(weights: Map, count: int = CONNECTIONS) -> list[tuple[int, int, int]]:
     """The (frame, row, column) of the `count` weights of the greatest absolute value above 0, the greatest first."""
     order = np.argsort(-np.abs(weights), axis=None, kind="stable")[:count]
     t, h, w = (axis.tolist() for axis in np.unravel_index(order, weights.shape))
     return [place for place in zip(t, h, w, strict=True) if weights[place] != 0]
 
 
-def draw_attention(seen: Attention, title: str, note: str, count: int) -> Figure:
+def draw_attention(seen: Attention, title: str, note: str) -> Figure:
     """The connections above, the weights below."""
     lines = -(-len(seen.frames) // PER_LINE)
     _, height, width, _ = seen.frames.shape
@@ -72,7 +73,7 @@ def draw_attention(seen: Attention, title: str, note: str, count: int) -> Figure
         size = (wide * inches + 0.7, 2 * lines * (height / width + 3 * GAP) * inches + 0.8)
         figure = Figure(size, layout="constrained")
         above, below = figure.subplots(2, 1)
-        draw_connections(above, seen, count).set_title(title, fontweight="bold")
+        draw_connections(above, seen).set_title(title, fontweight="bold")
         draw_weights(below, seen)
         figure.supxlabel(note, x=0.01, ha="left", fontsize=7, color="0.35")
     return figure
@@ -91,7 +92,7 @@ def save(figure: Figure, path: Path) -> list[Path]:
     return list(written)
 
 
-def draw_connections(ax: Axes, seen: Attention, count: int = 20) -> Axes:
+def draw_connections(ax: Axes, seen: Attention, count: int = CONNECTIONS) -> Axes:
     """The frames, and an arrow from i to each of the `count` strongest j; wider is stronger (the paper's Fig. 3)."""
     _lay_out(ax, seen, 0.7 * seen.frames)
     ends = strongest(seen.weights, count)

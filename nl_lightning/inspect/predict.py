@@ -12,7 +12,7 @@ import torch
 
 from nl_lightning.data import decoding
 from nl_lightning.data.datasets import TestVideos
-from nl_lightning.data.locating import SUFFIXES
+from nl_lightning.data.locating import SUFFIXES, videos_below
 from nl_lightning.data.transforms import TestViews
 from nl_lightning.data.videos import VideoList
 from nl_lightning.errors import UserError, visible
@@ -72,9 +72,7 @@ class Predictor:
         """The best five classes of a video."""
         seen = self.header.input
         alone = VideoList.of(Path(), [str(video)], [0])
-        sample = TestVideos(
-            alone, decoding, seen.num_frames, seen.frame_stride, self.views, seen.num_clips, seen.clip_starts
-        )[0]  # fmt: skip
+        sample = TestVideos(alone, decoding, seen.num_frames, seen.frame_stride, self.views, seen.num_clips)[0]
         if not sample.readable:
             return Guesses(sample.path, 0, (), sample.error)
         with torch.no_grad(), threads(self.threads):
@@ -107,11 +105,10 @@ def videos_in(paths: Sequence[Path]) -> list[Path]:
     """Video files, and those below folders, in alphabetical order. UserError if a folder holds none."""
     found: list[Path] = []
     for path in paths:
-        below = sorted(path.rglob("*")) if path.is_dir() else []
-        videos = [file for file in below if file.suffix.lower() in SUFFIXES and file.name[0] != "."]
-        if path.is_dir() and not videos:
+        videos = sorted(path / name for name in videos_below(path)) if path.is_dir() else [path]
+        if not videos:
             raise UserError(f"{path}: no video ({', '.join(sorted(SUFFIXES))}) lies in this folder or below it")
-        found += videos or [path]
+        found += videos
     return found
 
 

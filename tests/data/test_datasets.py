@@ -109,7 +109,7 @@ def test_several_labels_are_mirrored_together_or_not_at_all() -> None:
 def test_test_samples(spread: sampling.Spread) -> None:
     """All views of a video, clip by clip and crop by crop, by one read of the file."""
     reader = Painted()
-    tests = datasets.TestVideos(videos(), reader, 8, 2, TestViews(HEIGHT, HEIGHT, 3), 4, spread)
+    tests = datasets.TestVideos(videos(), reader, 8, 2, TestViews(HEIGHT, HEIGHT, 3, spread), 4)
     sample = tests[5]
     assert len(tests) == 6
     assert sample.views.shape == (12, 8, HEIGHT, HEIGHT, 3)
@@ -123,7 +123,7 @@ def test_test_samples(spread: sampling.Spread) -> None:
 
 
 def test_clips_that_go_by_seconds_ask_for_the_frame_rate() -> None:
-    tests = datasets.TestVideos(videos(), Painted(), 8, 2, TestViews(HEIGHT, HEIGHT, 3, "slowfast"), 1, "slowfast")
+    tests = datasets.TestVideos(videos(), Painted(), 8, 2, TestViews(HEIGHT, HEIGHT, 3, "slowfast"), 1)
     frames = tests[0].views[:, :, 0, 0, 0].tolist()
     assert frames == [[0, 1, 3, 5, 7, 8, 10, 12]] * 3  # 16/30 s are 13.3 frames at 25 a second
 
@@ -133,7 +133,7 @@ def test_a_file_that_cannot_be_read_is_a_sample_that_says_so(broken: bool) -> No
     """Whether it fails when counted or when decoded: black views of the usual shape, and why."""
     bad = frozenset({Path("/videos/1.mp4")})
     reader = Painted(broken=bad) if broken else Painted(unfinished=bad)
-    tests = datasets.TestVideos(videos(), reader, 8, 2, TestViews(HEIGHT, 10, 3), 4, "paper")
+    tests = datasets.TestVideos(videos(), reader, 8, 2, TestViews(HEIGHT, 10, 3), 4)
     for good, sample in ((train_clips(reader)[0, 0], train_clips(reader)[0, 1]), (tests[0], tests[1])):
         assert sample.views.shape == good.views.shape
         assert good.readable

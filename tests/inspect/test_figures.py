@@ -87,13 +87,13 @@ def test_long_clips_go_on_in_the_next_line() -> None:
 
 
 def test_files_are_whole_and_always_the_same(tmp_path: Path) -> None:
-    png, svg = save(draw_attention(attention(WEIGHTS), "a title", "a note", 20), tmp_path / "picture.1")
+    png, svg = save(draw_attention(attention(WEIGHTS), "a title", "a note"), tmp_path / "picture.1")
     assert (png.name, svg.name) == ("picture.1.png", "picture.1.svg")
     with Image.open(png) as picture:
         assert picture.size[0] > 200
     assert "a title" in svg.read_text()  # text stays text
     first = svg.read_bytes()
-    save(draw_attention(attention(WEIGHTS), "a title", "a note", 20), tmp_path / "picture.1")
+    save(draw_attention(attention(WEIGHTS), "a title", "a note"), tmp_path / "picture.1")
     assert svg.read_bytes() == first
 
 

@@ -26,8 +26,9 @@ def weights(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(small_videos: Path, tmp_path: Path) -> Path:
-    """Two videos, one of them deeper, beside what is none."""
+    """Two videos, one of them deeper, beside what is none: a text, and a folder of pictures with a video's name."""
     (tmp_path / "clips" / "deeper").mkdir(parents=True)
+    (tmp_path / "clips" / "frames.mp4").mkdir()
     first, second = sorted(small_videos.rglob("test/*/*.mp4"))[:2]
     shutil.copy(first, tmp_path / "clips" / "b.mp4")
     shutil.copy(second, tmp_path / "clips" / "deeper" / "a.MP4")

@@ -2,7 +2,7 @@
 
 Files are decoded from the first frame to the last, by helper processes. One that hangs or crashes its helper is a
 finding like any other. What is found is kept line by line beside the manifest: a census that was stopped goes on from
-there, and one that is repeated reads only what has changed.
+there. One that is repeated reads what has changed or was bad: a disk may have been away, or a permission missing.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ BEGINNING = b'{"path": '  # of a file of notes
 def take_census(
     splits: Mapping[str, VideoList], root: Path, file: Path, workers: int, hashes: bool, seconds: float = 600.0
 ) -> list[Finding]:
-    """Read every file that has not been read in its present version, and write the manifest; return its rows.
+    """Read every file that has not been read well in its present version, and write the manifest; return its rows.
 
     Args:
         splits: the lists of the data set; a video may be on several of them.
@@ -49,7 +49,7 @@ def take_census(
     rows = _listed(splits)
     with alone(file):
         part = file.with_name(f"{file.name}.part")
-        known = read_findings(file) if file.exists() else []
+        known = [row for row in read_findings(file) if not row.error] if file.exists() else []
         before = {finding.path: finding for finding in (*known, *_noted(part))}
         found = {name: _still_holds(row, before.get(row.path), root / name, hashes) for name, row in rows.items()}
         missing = [name for name, finding in found.items() if finding is None]

@@ -82,13 +82,14 @@ def test_hashes_on_request(root: Path) -> None:
     assert len(take(root)["a b.mp4"].sha256) == 64  # once known, it stays
 
 
-def test_repeated_it_reads_what_has_changed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeated_it_reads_what_has_changed_or_was_bad(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that couldn't be read may be readable now, though nothing of it has changed."""
     take(root)
     os.utime(root / "-c.mp4", ns=(0, 0))
     shutil.copy(root / "a b.mp4", root / "empty.mp4")
     monkeypatch.setattr(census, "SURVEY", "faulty_reader.mark")
     again = take(root)
-    assert [name for name in NAMES if again[name].codec == "read again"] == ["-c.mp4", "empty.mp4"]
+    assert [name for name in NAMES if again[name].codec == "read again"] == list(NAMES[1:])
 
 
 def test_a_stopped_one_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
