@@ -198,9 +198,7 @@ class VideoDataModule(L.LightningDataModule):
     @functools.cached_property
     def files(self) -> Files:
         """The videos as they lie, and who decodes them."""
-        return Files(
-            self.root, self.decoder, self.decode_seconds, self.manifest, self.shards, square_pixels=self.square_pixels
-        )
+        return Files(self.root, self.decoder, self.decode_seconds, self.manifest, self.shards, self.square_pixels)
 
     @property
     def clip_shape(self) -> tuple[int, int, int]:

@@ -38,32 +38,20 @@ class Reader(Protocol):
     def frames(self, path: Path, indices: npt.NDArray[np.int64]) -> Frames: ...
 
 
+@dataclass(eq=False)
 class Files:
-    """A reader of a data set's files, wherever they lie. It asks a helper, and raises DecodeError if that can't read.
+    """A reader of a data set's files, wherever they lie. It asks a helper; DecodeError if that can't read."""
 
-    Args:
-        root: the data set's folder.
-        decoder: who decodes.
-        seconds: after which a file is given up, see :class:`Helper`.
-        manifest: what a census found, if there was one.
-        shards: what the files are packed in, if they are.
-        module: whose `num_frames`, `frame_rate` and `frames` are called.
-        square_pixels: scale pictures whose pixels aren't square.
-    """
+    root: Path  # the data set's folder
+    decoder: str = "pyav"
+    seconds: float = 120.0  # after which a file is given up, see :class:`Helper`
+    manifest: Manifest | None = None  # what a census found, if there was one
+    shards: Shards | None = None  # what the files are packed in, if they are
+    square_pixels: bool = False  # scale pictures whose pixels aren't square
+    module: str = "nl_lightning.data.decoding"  # whose `num_frames`, `frame_rate` and `frames` are called
 
-    def __init__(
-        self,
-        root: Path,
-        decoder: str = "pyav",
-        seconds: float = 120.0,
-        manifest: Manifest | None = None,
-        shards: Shards | None = None,
-        module: str = "nl_lightning.data.decoding",
-        square_pixels: bool = False,
-    ) -> None:
-        self.root, self.decoder, self.manifest, self.shards, self.module = root, decoder, manifest, shards, module
-        self.square_pixels = square_pixels
-        self.helper = Helper(seconds)
+    def __post_init__(self) -> None:
+        self.helper = Helper(self.seconds)
         self.aside: dict[Path, str] = {}  # files that hung or crashed the helper, and what was said of them
 
     def num_frames(self, path: Path) -> int:

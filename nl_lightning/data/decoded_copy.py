@@ -6,6 +6,7 @@ decoder, and made again when a file of the set has changed.
 
 import json
 import os
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -26,25 +27,21 @@ from nl_lightning.study.lock import waiting_for
 
 VERSION = 2
 """Raise it whenever decoding gives other pixels for some file: older copies are then made again."""
-KEYS = {"files", "errors"}
-"""What the index of every version has."""
 DECODE = "nl_lightning.data.decoding.all_frames"
 """What a helper calls."""
 
 
+@dataclass(eq=False)
 class DecodedCopy:
-    """All frames of `paths`, which must have one size and length; a :class:`~nl_lightning.data.datasets.Reader`.
+    """All frames of `paths`, which must have one size and length; a :class:`~nl_lightning.data.datasets.Reader`."""
 
-    Args:
-        file: the array's file, ``<name>.npy``: uint8 (videos, T, H, W, 3). Beside it, ``<name>.json`` says of which
-            files it is, written last.
-        paths: the videos, in the array's order.
-        seconds: after which a file is given up.
-    """
+    file: Path  # ``<name>.npy``, uint8 (videos, T, H, W, 3); ``<name>.json`` says of which files it is, written last
+    paths: Paths | tuple[Path, ...]  # the videos, in the array's order
+    seconds: float = 120.0  # after which a file is given up
 
-    def __init__(self, file: Path, paths: Paths | tuple[Path, ...], seconds: float = 120.0) -> None:
-        self.file, self.index, self.paths, self.seconds = file, file.with_suffix(".json"), paths, seconds
-        self.row = {path: row for row, path in enumerate(paths)}
+    def __post_init__(self) -> None:
+        self.index = self.file.with_suffix(".json")
+        self.row = {path: row for row, path in enumerate(self.paths)}
         self.array: Frames | None = None
         self.errors: list[str] = []
 
@@ -66,7 +63,7 @@ class DecodedCopy:
         there = [file for file in self.file.parent.iterdir() if file.name[0] != "." and ".claim." not in file.name]
         strange = [file for file in there if file.suffix not in (".npy", ".json")]
         said = self._said()
-        if not isinstance(said, dict) or not said.keys() >= KEYS:
+        if not isinstance(said, dict) or not said.keys() >= {"files", "errors"}:  # which every version has
             strange += [file for file in (self.index, self.file) if file in there]
         if strange:
             risk = "would lie among decoded copies, or be overwritten"

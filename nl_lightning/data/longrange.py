@@ -24,9 +24,7 @@ least 3 frames apart when every other frame is sampled, so no window of pool2 ho
 The groups ``context_*`` are named for what they test: non-additive context. They don't show that pairwise affinities
 beat other context, as a bag of colours through one hidden layer solves them. The set ``match`` asks for affinities.
 
-Random numbers. The labels of a split are ``default_rng(seed).permutation(arange(n) % 15)``, fewer if `groups` leaves
-some out. The order of the draws inside a clip is that of `draw_scene`, then `render_scene`.
-:mod:`~nl_lightning.data.generated` writes the files.
+Order of the draws inside a clip: that of `draw_scene`, then `render_scene`.
 """
 
 import functools
@@ -212,10 +210,7 @@ def glyph_mask(identity: int) -> npt.NDArray[np.float64]:
 
 
 def render_scene(rng: np.random.Generator, scene: Scene, spec: LongRange) -> Clip:
-    """Paint a scene, uint8 (T, H, W, 3).
-
-    Order of draws: the background, then the noise.
-    """
+    """Paint a scene, uint8 (T, H, W, 3). Order of draws: the background, then the noise."""
     still = background(rng, TINTS[scene.group], spec)  # (H, W, 3)
     video = np.repeat(still[None], spec.num_frames, axis=0)  # (T, H, W, 3)
     for identity, (y, x), shown, half in events(scene, spec.num_frames):

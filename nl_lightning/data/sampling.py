@@ -5,6 +5,7 @@ consecutive frames, every other one dropped). Where paper and released code choo
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
 from typing import Literal
@@ -143,26 +144,23 @@ def _room(height: int, width: int, size: int) -> tuple[int, int]:
     return height - size, width - size
 
 
+@dataclass(eq=False)
 class EpochShuffle(Sampler[tuple[int, int]]):
     """Every video once, as (epoch, video), in an order that depends on the seed and the epoch alone.
 
     Processes take turns in that one order, all equally often: fewer videos than processes are left over at its end.
     So what all of them read in an iteration depends on the product of batch size and processes alone.
-
-    Args:
-        length: videos in all.
-        seed: of the order.
-        process, processes: which one this is, from 0, and of how many.
-        epoch: the first epoch.
-        behind: how many videos of the first epoch this process has read before; those it does not read again.
     """
 
-    def __init__(
-        self, length: int, seed: int, process: int = 0, processes: int = 1, epoch: int = 0, behind: int = 0
-    ) -> None:
-        self.length, self.seed, self.epoch = length, seed, epoch
-        self.behind = {epoch: behind}  # of no other: an epoch of which all was read may never be asked for
-        self.process, self.processes = process, processes
+    length: int  # videos in all
+    seed: int
+    process: int = 0  # which one this is
+    processes: int = 1
+    epoch: int = 0  # the first one
+    behind: int = 0  # videos of the first epoch that this process has read before, and doesn't read again
+
+    def __post_init__(self) -> None:
+        self.first = self.epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls it when an epoch begins."""
@@ -174,7 +172,8 @@ class EpochShuffle(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         order = torch.randperm(self.length, generator=generator)[self.process :: self.processes][: len(self)]
-        return ((self.epoch, video) for video in order[self.behind.get(self.epoch, 0) :].tolist())
+        behind = self.behind if self.epoch == self.first else 0
+        return ((self.epoch, video) for video in order[behind:].tolist())
 
 
 class Turns(Sampler[list[int]]):

@@ -111,14 +111,9 @@ def _write_index(index: Path, splits: Mapping[str, VideoList], places: Mapping[s
 
 
 class Shards:
-    """A packed data set.
+    """A packed data set in a folder; UserError if there is none, or its index says what can't be.
 
-    Args:
-        folder: of the shards.
-        root: the folder of the originals, by which the paths of videos go; it need not be there.
-
-    Raises:
-        UserError: there is none in `folder`, or its index says what can't be.
+    Paths of videos go by `root`, the folder of the originals. It need not be there.
     """
 
     def __init__(self, folder: Path, root: Path) -> None:

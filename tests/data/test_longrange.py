@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import functools
 import hashlib
-import io
 import json
 import math
 import os
@@ -14,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
+from video_files import decode
 
 from nl_lightning.data import generated, longrange
 from nl_lightning.data.longrange import CLASSES, GLYPH, TINTS, LongRange, Scene, draw_scene, events, render_clip
@@ -36,12 +35,6 @@ def clip(split: str, index: int, label: int) -> longrange.Clip:
 def scenes(label: int, count: int = 1500) -> list[Scene]:
     """Return many scenes of a class."""
     return [draw_scene(np.random.default_rng((9, label, i)), label, SPEC) for i in range(count)]
-
-
-def decode(file: bytes) -> longrange.Clip:
-    """Return all frames of an MP4."""
-    with av.open(io.BytesIO(file)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
 def hashes(root: Path) -> dict[str, str]:

@@ -2,15 +2,14 @@
 
 import collections
 import hashlib
-import io
 import math
 from pathlib import Path
 
-import av
 import numpy as np
 import numpy.typing as npt
 import pytest
 from scipy import ndimage
+from video_files import decode
 
 from nl_lightning.data import decoding
 from nl_lightning.data.annotations import read_annotation
@@ -187,8 +186,7 @@ def test_an_analytic_reader_solves_the_hard_part(version: str) -> None:
 
 def stored(video: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     """The frames of a video after encoding and decoding."""
-    with av.open(io.BytesIO(encode(video, 16))) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]).astype(np.float64)
+    return decode(encode(video, 16)).astype(np.float64)
 
 
 def test_colours_are_kept_in_the_file() -> None:

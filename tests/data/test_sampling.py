@@ -200,16 +200,6 @@ def test_paper_clips_cover_the_video_evenly(length: int, num_frames: int, stride
     assert all(abs(a + b - room) <= 1 for a, b in zip(starts, reversed(starts), strict=True))
 
 
-@given(LENGTHS, st.integers(1, 30))
-def test_release_starts_are_frames_of_the_video(length: int, num_clips: int) -> None:
-    """Every start is a frame of the video, also in a video of fewer frames than clips."""
-    starts = sampling.test_starts(length, 32, 2, num_clips, "release")
-    assert len(starts) == num_clips
-    assert starts == sorted(starts)
-    assert starts[0] == 0
-    assert starts[-1] < length
-
-
 @given(SIDES, SIDES, SIDES)
 def test_resizing_keeps_the_aspect(height: int, width: int, shorter: int) -> None:
     """The shorter side is exact, the longer one less than a pixel short of the ratio; it goes both ways round."""
@@ -219,13 +209,6 @@ def test_resizing_keeps_the_aspect(height: int, width: int, shorter: int) -> Non
     exact = max(height, width) * shorter / min(height, width)
     assert exact - 1 < max(h, w) <= exact
     assert sampling.resized(width, height, shorter) == (w, h)
-
-
-def test_resizing_by_example() -> None:
-    """A Kinetics frame to the paper's 256, and no change where none is asked for."""
-    assert sampling.resized(240, 320, 256) == (256, 341)
-    assert sampling.resized(320, 240, 256) == (341, 256)
-    assert sampling.resized(36, 36, 36) == (36, 36)
 
 
 @given(SIDES, SIDES, st.integers(1, 1000), SEEDS)

@@ -60,15 +60,7 @@ def seconds(path: Path) -> np.ndarray:
 
 def test_pauses_stay(tmp_path: Path) -> None:
     """Of a video whose frames aren't equally far apart; a container without times gets even ones."""
-    source = tmp_path / "a.mkv"
-    with av.open(str(source), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
-        stream.height, stream.width, stream.pix_fmt = 32, 32, "yuv420p"
-        for i, picture in enumerate(grey(20, 32, 32)):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts = i + 10 * (i // 5)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+    source = write(tmp_path / "a.mkv", count=20, when=lambda i: i + 10 * (i // 5))
     copy_video(source, tmp_path / "b.mkv")
     assert np.abs(seconds(tmp_path / "b.mkv") - seconds(source)).max() < 0.002
 
