@@ -20,6 +20,7 @@ from nl_lightning.study.study import STILLS
 
 if TYPE_CHECKING:
     from nl_lightning.data.datamodule import VideoDataModule
+    from nl_lightning.data.videos import VideoList
 
 FIGURES = Path("my_results/figures")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -221,12 +222,26 @@ class DataSet:
 
     def load(self) -> "VideoDataModule":
         """The data of the recipe; what is generated is there then."""
+        data = self._of_seed(0)
+        data.generate()
+        return data
+
+    def of_each_fold(self) -> "list[VideoDataModule]":
+        """The same for each official split of the data set: a video may be in some of them only."""
+        first = self.load()
+        return [first, *map(self._of_seed, range(1, first.folds))]
+
+    def _of_seed(self, seed: int) -> "VideoDataModule":
         from nl_lightning.train.lightning_cli import data_of  # takes seconds: torch
 
         root = [f"--data.root={self.root}"] if self.root is not None else []
-        data = data_of([*(f"--config={file}" for file in load_recipe(self.recipe).files), *root])
-        data.generate()
-        return data
+        files = (f"--config={file}" for file in load_recipe(self.recipe).files)
+        return data_of([*files, *root, f"--seed_everything={seed}"])
+
+
+def lists_of(folds: "Sequence[VideoDataModule]") -> "dict[str, VideoList]":
+    """All lists, by split; where there are several official ones, as ``train_split2``."""
+    return {f"{split}{data.fold}": videos for data in folds for split, videos in data.splits().items()}
 
 
 def data_check(of: DataSet, *, hash: bool = False, out: Path | None = None, compare: Path | None = None) -> int:
@@ -243,8 +258,8 @@ def data_check(of: DataSet, *, hash: bool = False, out: Path | None = None, comp
         from nl_lightning.data.manifest import NAME
         from nl_lightning.data.tools.check import by_error, counts, take_census
 
-        data = of.load()
-        splits, file = data.splits(), out or data.root / NAME
+        data, *others = of.of_each_fold()
+        splits, file = lists_of([data, *others]), out or data.root / NAME
     rows = take_census(splits, data.root, file, of.workers, hash)
     table = plain_table("", "expected", "present", "decodable")
     for split, *numbers in counts(rows):
@@ -258,7 +273,7 @@ def data_check(of: DataSet, *, hash: bool = False, out: Path | None = None, comp
             said = said_of(len(videos), split)
         print_lines(said)
         if compare is not None:
-            other = read_annotation(str(compare.resolve()), data.root, split)
+            other = read_annotation(str(compare.resolve()), data.root, split.partition("_")[0])
             both, ours, theirs, without = overlap(videos.paths.names(), other.paths.names())
             print_lines(
                 f"{split} and {compare}: {both} ids in both, {ours} in {split} only, "
@@ -281,10 +296,10 @@ def data_prepare(
     with working("reading the lists"):
         from nl_lightning.data.tools.prepare import copy_data_set
 
-        data = of.load()
-    lists = [name for name in data.lists.values() if name is not None]
+        folds = of.of_each_fold()
+    lists = [name for data in folds for name in data.lists.values() if name is not None]
     with overwriting(overwrite):
-        made = copy_data_set(data.splits(), lists, data.root, out, of.workers, short_side)
+        made = copy_data_set(lists_of(folds), lists, folds[0].root, out, of.workers, short_side)
     print_lines(*(f"{visible(error)} (copied as it is: {visible(name)})" for name, error in made.as_they_are.items()))
     print_lines(
         f"{made.made} videos copied, {made.there} were there, {len(made.as_they_are)} copied as they are, "

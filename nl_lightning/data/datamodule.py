@@ -143,7 +143,7 @@ class VideoDataModule(L.LightningDataModule):
         if self.generated is not None:
             lists = {split: f"{split}.txt" for split in lists}
         fold = str(seed % folds + 1)
-        self.fold = f"_split{fold}" if folds > 1 else ""  # in the names of decoded copies
+        self.folds, self.fold = folds, f"_split{fold}" if folds > 1 else ""  # in the names of decoded copies
         self.lists = {split: name and name.replace("{fold}", fold) for split, name in lists.items()}
         self.num_frames, self.frame_stride = num_frames, frame_stride
         self.train_view = TrainView(short_side, crop, flip)

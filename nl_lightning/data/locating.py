@@ -298,7 +298,7 @@ PUBLISHED = (
 
 def said_of(videos: int, split: str) -> str:
     """One line on a count: which published list it is, or comes within 5 % of: videos of YouTube vanish."""
-    side = "train" if split == "train" else "val"
+    side = "train" if split.startswith("train") else "val"
     one = min((one for one in PUBLISHED if one.split == side), key=lambda one: abs(one.videos - videos))
     if abs(one.videos - videos) > 0.05 * one.videos:
         return f"{split}: {videos:,} videos, as many as in no list that is known"

@@ -1,6 +1,8 @@
 """``nl-lightning data check | prepare | shards``, as typed."""
 
 import inspect
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +60,27 @@ def test_prepare_and_shards(folder: Path, capsys: pytest.CaptureFixture[str]) ->
         video = data.videos("train").paths[0]
         assert data.files.num_frames(video) == 32
         assert data.files.frames(video, np.arange(1)).shape == (1, 24, 24, 3)
+
+
+def test_all_official_splits_are_checked_and_copied(
+    small_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As of HMDB51, in whose splits some videos are neither trained nor tested on."""
+    lines = (small_videos / "train.txt").read_text().splitlines(keepends=True)[:2]
+    root = tmp_path / "set"
+    for fold, line in enumerate(lines, start=1):
+        (root / line).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(small_videos / line.split()[0], root / line.split()[0])
+        (root / f"list{fold}.txt").write_text(line)
+    lists = dict.fromkeys(("train_list", "val_list", "test_list"), "list{fold}.txt")
+    recipe = tmp_path / "folds.yaml"
+    recipe.write_text(json.dumps({"data": {"root": str(root), "folds": 2, **lists}}))
+    assert main(["data", "check", str(recipe), "--workers", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "all files 2 2 2" in " ".join(said.split())
+    assert "train_split2: 1 videos, as many as in no list that is known" in said
+    assert main(["data", "prepare", str(recipe), "--workers", "1", "--out", str(tmp_path / "copy")]) == 0
+    assert "2 videos copied, 0 were there, 0 copied as they are, 0 absent" in capsys.readouterr().out
 
 
 def test_a_mistake_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
