@@ -22,7 +22,7 @@ from nl_lightning.data.sampling import test_clips
 from nl_lightning.data.tools.prepare import write_mp4
 from nl_lightning.data.transforms import TestViews
 from nl_lightning.errors import UserError
-from nl_lightning.inspect.figures import Attention, draw_attention, overlay, save, strongest
+from nl_lightning.inspect.figures import Attention, Numbers, draw_attention, nearest, overlay, save, strongest
 from nl_lightning.models.conventions import STAGES, Triple
 from nl_lightning.models.fast import channels_last
 from nl_lightning.models.nonlocal_block import NonLocalBlock
@@ -145,6 +145,10 @@ class Places:
         t, h, w = (first + k * step for first, k, step in zip(self.first, position, self.step, strict=True))
         return t, h, w
 
+    def along(self, axis: int, count: int) -> Numbers:
+        """Where the first `count` positions lie along an axis."""
+        return self.first[axis] + self.step[axis] * np.arange(count)
+
     def behind(self, kernel: Triple, stride: Triple, padding: Triple) -> "Places":
         """The places of what a convolution or a pool makes of the map."""
         t, h, w = (
@@ -236,27 +240,22 @@ def _seen(
     weights = attention_rows(layer, x, [query])[0].numpy()
     pooled = weights.shape[1:] != x.shape[3:]
     keys = places.behind((1, 2, 2), (1, 2, 2), (0, 0, 0)) if pooled else places
-    nearest = _nearest(len(weights), len(frames), places)
-    drawn = [int(places.centre((t, 0, 0))[0]) for t in range(len(weights))]
+    centres = places.along(0, len(weights))
+    stands_for = nearest(centres, len(frames))
+    drawn = centres.astype(int).tolist()
     names = []
     for t, middle in enumerate(drawn):
-        first, *_, last = [frame for frame, at in zip(indices, nearest, strict=True) if at == t] * 2
+        first, *_, last = [frame for frame, at in zip(indices, stands_for, strict=True) if at == t] * 2
         names.append(f"frame {first}" if first == last else f"{first} to {last}, drawn {indices[middle]}")
     _, row, column = places.centre(query)
     return Attention(
         frames=frames[drawn],
         names=tuple(names),
         weights=weights,
-        rows=np.array([keys.centre((0, h, 0))[1] for h in range(weights.shape[1])]),
-        columns=np.array([keys.centre((0, 0, w))[2] for w in range(weights.shape[2])]),
+        rows=keys.along(1, weights.shape[1]),
+        columns=keys.along(2, weights.shape[2]),
         query=(query[0], row, column),
     )
-
-
-def _nearest(positions: int, frames: int, places: Places) -> list[int]:
-    """For each frame of the clip, the frame of the map whose centre is nearest to it."""
-    centres = [places.centre((t, 0, 0))[0] for t in range(positions)]
-    return [min(range(positions), key=lambda t: abs(centres[t] - frame)) for frame in range(frames)]
 
 
 def _film(seen: Attention, frames: Frames, places: Places) -> Frames:
@@ -265,7 +264,7 @@ def _film(seen: Attention, frames: Frames, places: Places) -> Frames:
     even = frames[:, : height // 2 * 2, : width // 2 * 2]
     t, row, column = seen.query
     middle = int(places.centre((t, 0, 0))[0])
-    weights = seen.weights[_nearest(len(seen.weights), len(frames), places)]
+    weights = seen.weights[nearest(places.along(0, len(seen.weights)), len(frames))]
     whole = replace(seen, frames=even, weights=weights, query=(middle, row, column))
     return overlay(whole, -(-FILM_SIDE // min(even.shape[1:3])))
 

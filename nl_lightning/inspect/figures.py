@@ -140,9 +140,13 @@ def draw_weights(ax: Axes, seen: Attention) -> Axes:
 def _of_pixels(seen: Attention) -> Map:
     """(T, H, W): for each pixel, the weight of the position whose centre is nearest to it."""
     _, height, width, _ = seen.frames.shape
-    h = np.abs(seen.rows[:, None] - np.arange(height)).argmin(axis=0)
-    w = np.abs(seen.columns[:, None] - np.arange(width)).argmin(axis=0)
-    return seen.weights[:, h][:, :, w]
+    return seen.weights[:, nearest(seen.rows, height)][:, :, nearest(seen.columns, width)]
+
+
+def nearest(centres: Numbers, count: int) -> npt.NDArray[np.intp]:
+    """For each of `count` frames, rows or columns from 0, the position whose centre is nearest to it."""
+    places: npt.NDArray[np.intp] = np.abs(centres[:, None] - np.arange(count)).argmin(axis=0)
+    return places
 
 
 def overlay(seen: Attention, scale: int) -> Frames:

@@ -35,13 +35,8 @@ def take_census(
 ) -> list[Finding]:
     """Read every file that has not been read well in its present version, and write the manifest; return its rows.
 
-    Args:
-        splits: the lists of the data set; a video may be on several of them.
-        root: the data set's folder.
-        file: the manifest.
-        workers: files read at a time.
-        hashes: also hash the files' bytes.
-        seconds: after which a file is given up.
+    A video may be on several lists. `workers` files are read at a time, and each is given up after `seconds`. With
+    `hashes`, their bytes are hashed as well.
 
     Raises:
         UserError: another process is at it, or the manifest can't be written.
@@ -165,10 +160,7 @@ class _Glance(Screen):
         if kind != self._seen:
             super().picture(frame)
         self._seen = kind
-        return NOTHING
-
-
-NOTHING: Frames = np.empty((0, 0, 3), np.uint8)
+        return np.empty((0, 0, 3), np.uint8)
 
 
 def _without_path(error: DecodeError, path: Path) -> str:
