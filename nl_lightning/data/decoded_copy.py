@@ -119,9 +119,9 @@ class DecodedCopy:
             raise UserError(f"{self.file}: no decoded copy of these files; prepare the data first")
         try:
             self.array = np.load(self.file, mmap_mode="r")
-            assert self.array.dtype == np.uint8
-            assert self.array.shape[0] == len(self.paths)
-        except (OSError, ValueError, AssertionError):
+            if self.array.dtype != np.uint8 or len(self.array) != len(self.paths):
+                raise ValueError
+        except (OSError, ValueError):
             raise UserError(f"{self.file}: not the array that was written here; delete it") from None
         self.errors = said
         return self

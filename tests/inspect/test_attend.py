@@ -28,19 +28,8 @@ def test_a_block_is_drawn_from_a_position(
     instantiation: str, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = write_weights(tmp_path / "w.safetensors", NonLocalConfig({"res3": [1]}, instantiation))  # type: ignore[arg-type]
-    lines = said(
-        capsys,
-        "attend",
-        video,
-        "--weights",
-        weights,
-        "--block",
-        "res3.1",
-        "--query",
-        "1,3,4",
-        "--out",
-        tmp_path / "out",
-    )
+    options = ("--weights", weights, "--block", "res3.1", "--query", "1,3,4", "--out", tmp_path / "out")
+    lines = said(capsys, "attend", video, *options)
     assert lines[0] == f"{video}: frames 8 to 22 (8 of them)"  # the middle 16 of 32
     assert lines[1].startswith(f"res3.1 ({instantiation.replace('_', ' ')}, sum over spacetime): position (1, 3, 4)")
     written = (tmp_path / "out" / f"attend_{video.stem}_res3.1_1-3-4.svg").read_text()
