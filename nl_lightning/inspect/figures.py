@@ -156,7 +156,7 @@ def overlay(seen: Attention, scale: int) -> Frames:
     strength = np.abs(weights) / max(float(np.abs(weights).max()), np.finfo(np.float32).tiny)
     grey = seen.frames.mean(axis=3, keepdims=True).repeat(3, axis=3)
     mixed = grey + 0.8 * strength[..., None] * (255 * colours(norm(weights))[..., :3] - grey)
-    large = np.rint(mixed).astype(np.uint8).repeat(scale, axis=1).repeat(scale, axis=2)
+    large: Frames = np.rint(mixed).astype(np.uint8).repeat(scale, axis=1).repeat(scale, axis=2)
     t, row, column = seen.query
     top, left = (int(scale * (at + 0.5)) for at in (row, column))
     half = max(2, large.shape[1] // 40)
@@ -164,8 +164,7 @@ def overlay(seen: Attention, scale: int) -> Frames:
     inside = square[2:-2, 2:-2].copy()
     square[:] = 255
     square[2:-2, 2:-2] = inside
-    film: Frames = large
-    return film
+    return large
 
 
 def draw_reach(fields: Mapping[str, Map], note: str) -> Figure:
