@@ -351,32 +351,63 @@ def test_sentences_on_longrange_are_so(table2: Study) -> None:
     short = {name: of.net.get("non_local") for name, of in table2.variants.items() if of.clip is None}
     blocks = [name for name, non_local in short.items() if non_local and non_local["sum_over"] == "spacetime"]
     assert len(blocks) == 14
-    for name in blocks:
-        assert all(seed >= set(groups[:3]) for seed in learned(name)), name
+    text = page("results/README.md")
+    trained = {(name, seed): found for name in blocks for seed, found in enumerate(learned(name))}
+    missed = {key: found for key, found in trained.items() if not found >= set(groups[:3])}
+    assert f"in {len(trained) - len(missed)} of {len(trained)} trainings" in text
+    assert all(found == {"context_space"} for found in missed.values())
+    assert [name for name, _ in missed] == ["c2d_r50_nl1_res4_gaussian", "c2d_r101_nl1_res4"]
+    alone = [found for depth in ("r50", "r101") for found in learned(f"c2d_{depth}")]
+    assert f"in {sum(map(bool, alone))} of {len(alone)} trainings, and no other group" in text
+    assert all(found <= {"context_space"} for found in alone)
     for depth in ("r50", "r101"):
-        alone = learned(f"c2d_{depth}")
-        assert sum(seed == {"context_space"} for seed in alone) == 2, "results/README.md: in two of three trainings"
-        assert sum(not seed for seed in alone) == 1
         assert all(seed == {"context_space"} for seed in learned(f"c2d_{depth}_nl5_space"))
         assert all("context_time" in seed for seed in learned(f"c2d_{depth}_nl5_time"))
         assert all(seed >= {"motion", "context_time"} for seed in learned(f"i3d311_{depth}"))
         assert all("slow" in seed for seed in learned(f"i3d311_{depth}_nl5_128f"))
         assert not any("slow" in seed for kind in ("c2d", "i3d311") for seed in learned(f"{kind}_{depth}_128f"))
     each = committed("longrange", "top1")
-    of_c2d = [np.mean(each[name]) for name in blocks if name.startswith("c2d")]
+    whole = {n: [x for seed, x in enumerate(each[n]) if (n, seed) not in missed] for n in blocks}
+    of_c2d = [np.mean(of) for name, of in whole.items() if name.startswith("c2d")]
     assert max(of_c2d) - min(of_c2d) < 1, "is C2D with blocks still at the ceiling?"
-    apart = {name: max(of) - min(of) for name, of in each.items()}
-    assert max(apart[name] for name in blocks) < 1.5
-    assert "2 hold (g1 direction, fig4 direction)" in page("results/README.md"), "what three seeds decide"
-    most = max(apart[name] for name in apart if name.startswith("i3d3"))
-    assert f"Two trainings of I3D are up to {most:.0f} points apart" in page("results/README.md")
+    assert max(max(of) - min(of) for of in whole.values()) < 2
+    assert all(6 <= min(whole[name]) - each[name][seed] + 0.5 <= 8.5 for name, seed in missed)
+    decided = {
+        "12 hold": "a2, a3 direction, b1 premise, b1 direction 1, c1 scope, c2 direction, f1 direction, f1 scope, "
+        "g1 direction, g2, fig4 direction, fig4 scope",
+        "5 stay undecided": "a1 direction, c2 scope, d1, d2, g1 scope 1",
+    }
+    assert ", ".join(f"{said} ({names})" for said, names in decided.items()) in text, "what five seeds decide"
+    most = max(max(of) - min(of) for name, of in each.items() if name.startswith("i3d3"))
+    assert f"Two trainings of I3D are up to {most:.0f} points apart" in text
     lead = np.subtract(each["c2d_r101_nl5"], np.maximum(each["i3d311_r101"], each["i3d333_r101"]))
     assert lead.min() < 0 < lead.max()
-    low, high = re.findall(r"rank correlation of [-\d.]+ \[([-\d.]+), ([-\d.]+)\]", page("results/README.md"))[0]
+    low, high = re.findall(r"rank correlation of [-\d.]+ \[([-\d.]+), ([-\d.]+)\]", text)[0]
     assert float(low) < 0 < float(high), "have the gains the paper's order after all?"
     more, less = (scores["context_space"][name] for name in ("c2d_r50_more", "c2d_r50"))
     assert all(a < b for a, b in zip(more, less, strict=False)), "results/long_training.md"
     assert all(max(scores["slow"][f"{name}_more"]) < 55 for name in ("c2d_r50", "i3d311_r50", "i3d311_r50_nl5"))
+
+
+def test_what_holds_without_the_seed_that_chose_the_recipe(table2: Study, tmp_path: Path) -> None:
+    """results/README.md names the parts that seed 3 decides."""
+    for path in (REPOSITORY / "results/records/longrange").glob("*/seed*.json"):
+        if path.name != "seed3.json":
+            copy = tmp_path / path.relative_to(REPOSITORY / "results")
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    way = "tables/longrange/table2.md"
+    held = [
+        set(
+            re.findall(r"\d+ hold \((.*?)\)", readme_block(report(collect(table2, load_recipe("longrange"), of)), way))[
+                0
+            ].split(", ")
+        )
+        for of in (tmp_path, REPOSITORY / "results")
+    ]
+    assert held[1] - held[0] == {"f1 direction", "g2"}
+    assert held[0] < held[1]
+    assert len(held[1]) == 12
 
 
 def test_sentences_on_real_video_are_so() -> None:

@@ -175,9 +175,11 @@ def reason(part: PartVerdict, claim: Claim, report: Report) -> str:
         return f"Clear among the claims of its table ({p}), but not as one of {part.family} parts: {telling}."
     if part.p <= part.level:
         return f"Clear by itself (p = {part.p:.2g}), but not as one of {part.family} parts: {telling}."
-    if part.telling.word == "fails":
+    if part.telling.word == "fails" and count > 1:
         return f"Not clear as the worst of {count} comparisons (p = {part.p:.2g}): {telling}."
     open_ = sum(c.word == "undecided" for c in part.comparisons)
+    if not open_:  # each is decided at 5 %, a look decides at its share of that
+        return f"Not clear enough for one of {len(study.looks)} looks (p = {part.p:.2g}): {telling}."
     which = f"{open_} of {count} comparisons {'is' if open_ == 1 else 'are'} open, such as: "
     return f"{which if count > 1 else ''}{telling}."
 

@@ -172,7 +172,10 @@ def test_the_parts_of_all_sub_tables_are_one_family(study: Study) -> None:
 
 def test_planned_looks_share_the_five_percent(study: Study) -> None:
     assert judged(study, [(BETTER, 2.3)])[0][0] == "holds"  # p = 0.021
-    assert judged(replace(study, looks=(3, 5, 10)), [(BETTER, 2.3)])[0][0] == "undecided"
+    for claim in ([2.3], [-2.3], [2.3, 9.0]):
+        word, _, reason = judged(replace(study, looks=(3, 5, 10)), [(BETTER, mean) for mean in claim])[0]
+        assert word == "undecided"
+        assert reason.startswith(f"Not clear enough for one of 3 looks (p = 0.021): x - y is {claim[0]:+.1f} [")
     assert judged(replace(study, looks=(3, 5, 10)), [(BETTER, 2.5)])[0][0] == "holds"
 
 
