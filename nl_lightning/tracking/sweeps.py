@@ -18,7 +18,7 @@ from nl_lightning.errors import UserError, visible
 from nl_lightning.study.files import refuse_foreign, write_output
 from nl_lightning.study.finding import find_study
 from nl_lightning.study.recipe import Recipe, find_recipe, run_hash
-from nl_lightning.study.records import load_records
+from nl_lightning.study.records import Record, load_records
 from nl_lightning.study.study import Study
 
 PROJECT = "nl-lightning"
@@ -39,15 +39,15 @@ def write_sweeps(
     """
     to_run = [table.name for table in study.tables.values() if table.variants]
     tables = {study.name: None} | {f"{study.name}{_short(study, name)}": [name] for name in to_run}
-    texts = {}
+    texts, records = {}, load_records(measured, recipe.name)[0]
     for name, chosen in tables.items():
         caption = study.title if chosen is None else study.tables[chosen[0]].caption
         variants = study.select(chosen)
         axes: Mapping[str, Sequence[str | int]] = {"variant": variants, "seed": list(seeds)}
-        head = _head(study, recipe, variants, seeds, measured)
+        head = _head(study, recipe, variants, seeds, records)
         texts[name] = _sweep(study, name, caption, head, axes, [*_command(study, recipe, variants), "${args}"])
     if full_grid:
-        texts[f"{study.name}_grid"] = _grid_sweep(study, recipe, seeds, measured)
+        texts[f"{study.name}_grid"] = _grid_sweep(study, recipe, seeds, records)
     files = {folder / f"{name}.yaml": text for name, text in texts.items()}
     refuse_foreign(files)  # before one of them is written
     for path, text in files.items():
@@ -92,22 +92,24 @@ def _found(path: Path, find: Callable[[str], Path]) -> str:
         return str(path)
 
 
-def _grid_sweep(study: Study, recipe: Recipe, seeds: Sequence[int], measured: Path) -> str:
+def _grid_sweep(study: Study, recipe: Recipe, seeds: Sequence[int], records: Sequence[Record]) -> str:
     if study.grid is None:
         raise UserError(f"{study.path}: no 'grid', so there is no product to write; see experiments/README.md")
     grid = study.grid
-    head = _head(study, recipe, list(grid.variants), seeds, measured)
+    head = _head(study, recipe, grid.variants, seeds, records)
     head += [f"Left out: {place}: {reason}. Its points end at once." for place, reason in grid.impossible.items()]
-    command = [*_command(study, recipe, list(grid.variants)), "--where", "${args_no_hyphens}"]
+    command = [*_command(study, recipe, grid.variants), "--where", "${args_no_hyphens}"]
     return _sweep(study, f"{study.name}_grid", study.title, head, {**grid.axes, "seed": list(seeds)}, command)
 
 
-def _head(study: Study, recipe: Recipe, variants: Sequence[str], seeds: Sequence[int], measured: Path) -> list[str]:
+def _head(
+    study: Study, recipe: Recipe, variants: Sequence[str], seeds: Sequence[int], records: Sequence[Record]
+) -> list[str]:
     """What a person should know before starting it: how many runs, on what, and what they cost."""
     runs = len(variants) * len(seeds)
     lines = [f"{runs} runs of the study {study.name} under the recipe {recipe.name}. Written by 'nl-lightning sweeps'."]
     lines += [line for line in recipe.comment if line.startswith(("Hardware:", "Needs:"))]
-    records = [record for record in load_records(measured, recipe.name)[0] if record.variant in variants]
+    records = [record for record in records if record.variant in variants]
     if records:
         seconds: dict[str, list[float]] = {}
         for record in records:
