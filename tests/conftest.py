@@ -31,6 +31,8 @@ def pytest_configure(config: pytest.Config) -> None:
     The process that only hands tests to others doesn't: to name the warning takes seconds, as Lightning is imported.
     """
     if hasattr(config, "workerinput") or not getattr(config.option, "numprocesses", None):
+        import nl_lightning.tracking.log  # noqa: F401 - W&B after torch takes 1.9 s in place of 0.3
+
         advice = "lightning_fabric.utilities.warnings.PossibleUserWarning"
         config.addinivalue_line("filterwarnings", f"ignore::{advice}")
 

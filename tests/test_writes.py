@@ -46,15 +46,23 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def few_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video of each class for each split."""
+    root = tmp_path_factory.mktemp("few")
+    LongRange(train=11, val=11, test=11).generate(root)
+    return root
+
+
 @pytest.fixture
-def here(tmp_path: Path, small_videos: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path: Path, few_videos: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder: a small study and its videos, weights, and records of two networks of the real study."""
-    write_tiny_study(tmp_path, small_videos)
+    write_tiny_study(tmp_path, few_videos)
     shutil.copytree(weights, tmp_path, dirs_exist_ok=True)
     for variant in ("c2d_r50", "c2d_r50_nl5"):
         records = Path("results", "records", "longrange", variant)
         shutil.copytree(REPOSITORY / records, tmp_path / records)
-    shutil.copy(sorted((small_videos / "test").rglob("*.mp4"))[0], tmp_path / "video.mp4")
+    shutil.copy(sorted((few_videos / "test").rglob("*.mp4"))[0], tmp_path / "video.mp4")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
