@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from nl_lightning.cli import main, output, table
+from nl_lightning.errors import UserError
 from nl_lightning.study import finding
 from nl_lightning.study.finding import find_study
 from nl_lightning.study.loading import load_study
@@ -92,8 +93,6 @@ def test_power_names_what_it_assumes(home: Path, capsys: pytest.CaptureFixture[s
     assert "split on 10.0 % of the videos (assumed, as on Kinetics); a difference varies by 0.10 points from " in out
     assert "from seed to seed (given)" in out
     assert "on 19,761 videos" in out
-    assert main(["power", "table2", "--disagreement", "0"]) == 2
-    assert "--disagreement: expected a number above 0, up to 100, not '0'" in capsys.readouterr().err
 
 
 def test_dry_run_prints_the_commands_in_order_and_makes_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,6 +138,12 @@ def test_a_mistyped_command_names_the_nearest(
     home: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
 ) -> None:
     assert re.search(message, said(capsys, *arguments, code=2))
+
+
+@pytest.mark.parametrize("choices", ["'init', 'run'", "init, run"])  # as Python 3.11 says it, and 3.14
+def test_the_nearest_choice_is_found_in_what_argparse_says(choices: str) -> None:
+    with pytest.raises(UserError, match="did you mean 'run'"):
+        table.parser().error(f"argument COMMAND: invalid choice: 'rnu' (choose from {choices})")
 
 
 @pytest.mark.parametrize(
@@ -377,8 +382,8 @@ def test_paths_that_the_system_refuses_are_one_line(
         ["status", "table2", "--where", "=1"], ["run", "table2", "--seed", "9" * 400],
         ["run", "table2", "--seed", "4294967296"],
         ["run", "table2", "--workers", "9" * 5000], ["run", "table2", "--checkpoint-minutes", "nan"],
-        ["run", "table2", "--checkpoint-minutes", "1e999"], ["power", "table2", "--videos", "9" * 400],
-        ["power", "table2", "--disagreement", "inf"], ["status", "table2", "--results", ""], ["status", "ta\0ble2"],
+        ["run", "table2", "--checkpoint-minutes", "1e999"],
+        ["status", "table2", "--results", ""], ["status", "ta\0ble2"],
         ["attend", "v", "--weights", "w", "--block", "b", "--query", "9" * 400 + ",1,1"],
         ["data", "shards", "longrange", "--out", "o", "--shard-mb", "9" * 30], ["status", "table2", "--seeed=1"],
         ["data", "chekc", "longrange"], ["report", "table2", "--wandb", "a/b", "--wandb-offline", "."],

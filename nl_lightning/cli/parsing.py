@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
 
-from nl_lightning import __version__
 from nl_lightning.errors import UserError
 
 Command = Callable[..., int]
@@ -33,7 +32,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Refuse the words: a UserError with the nearest known one."""
         unknown = re.search(r"(?:invalid choice: '|unrecognized arguments: )([^' =]+)", message)
-        choices = re.findall(r"'([^']+)'", message.partition("choose from")[2]) or self._option_string_actions
+        choices = re.findall(r"[^\s',()]+", message.partition("choose from")[2]) or self._option_string_actions
         near = difflib.get_close_matches(unknown[1], choices, n=1) if unknown else []
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise UserError(f"{message[:500]}{hint} (see {self.prog} --help)")
@@ -46,24 +45,11 @@ class Parser(argparse.ArgumentParser):
         return found, unknown
 
 
-def parser_of(table: Mapping[str, Any], purposes: Mapping[str, str], description: str) -> Parser:
-    """A parser of all commands.
+def add_commands(commands: Any, table: Mapping[str, Any], purposes: Mapping[str, str]) -> None:
+    """Add commands: of each its function, for a group of commands a table of its verbs, or None: it isn't parsed here.
 
-    Args:
-        table: the function of each command; for a group of commands, a table of its verbs; None for what is not parsed
-            here.
-        purposes: what the groups and the commands without a function are for.
-        description: of the program.
+    `purposes`: what those without a function are for.
     """
-    parser = Parser(prog="nl-lightning", description=description)
-    parser.add_argument(
-        "--version", action="version", version=f"nl-lightning {__version__}", help="print the version and exit"
-    )
-    _add_commands(parser.add_subparsers(required=True, metavar="COMMAND"), table, purposes)
-    return parser
-
-
-def _add_commands(commands: Any, table: Mapping[str, Any], purposes: Mapping[str, str]) -> None:
     for name, entry in table.items():
         about = (inspect.getdoc(entry) or "").partition("\nArgs:")[0].strip() if callable(entry) else purposes[name]
         parser = commands.add_parser(
@@ -74,7 +60,7 @@ def _add_commands(commands: Any, table: Mapping[str, Any], purposes: Mapping[str
             parser.set_defaults(command=entry)
             _add_options(parser, entry)
         elif entry is not None:
-            _add_commands(parser.add_subparsers(required=True, metavar="VERB"), entry, purposes)
+            add_commands(parser.add_subparsers(required=True, metavar="VERB"), entry, purposes)
 
 
 def _add_options(parser: argparse.ArgumentParser, taker: Any) -> None:
@@ -90,7 +76,6 @@ def _add_options(parser: argparse.ArgumentParser, taker: Any) -> None:
         repeated = get_origin(base) is Sequence
         item = get_args(base)[0] if repeated else base
         parse = next(filter(callable, about), path if item is Path else str)
-        metavar = getattr(parse, "metavar", {Path: "PATH", int: "N", float: "X"}.get(item, "NAME"))
         settings: dict[str, Any] = {"help": helps[name].replace("%", "%%")}
         if default is False:
             settings["action"] = "store_true"
@@ -103,7 +88,7 @@ def _add_options(parser: argparse.ArgumentParser, taker: Any) -> None:
             parser.add_argument(name, nargs=count, **settings)
             continue
         if "type" in settings:
-            settings["metavar"] = metavar
+            settings["metavar"] = getattr(parse, "metavar", {Path: "PATH", int: "N", float: "X"}.get(item, "NAME"))
         if repeated and SEVERAL in about:
             settings |= {"action": "extend", "nargs": SEVERAL}
         elif repeated:

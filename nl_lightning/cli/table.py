@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from nl_lightning import __version__
 from nl_lightning.cli import results, studies, videos
-from nl_lightning.cli.parsing import Parser, bind, parser_of
+from nl_lightning.cli.parsing import Parser, add_commands, bind
 from nl_lightning.errors import UserError, visible
 
 COMMANDS: dict[str, Any] = {
@@ -65,7 +66,11 @@ of your own, start from the recipe folder.
 
 def parser() -> Parser:
     """The parser of all commands but LightningCLI's."""
-    return parser_of(COMMANDS, PURPOSES, "Re-run, check and extend the ablation tables of a paper on video.")
+    found = Parser(prog="nl-lightning", description="Re-run, check and extend the ablation tables of a paper on video.")
+    version = f"nl-lightning {__version__}"
+    found.add_argument("--version", action="version", version=version, help="print the version and exit")
+    add_commands(found.add_subparsers(required=True, metavar="COMMAND"), COMMANDS, PURPOSES)
+    return found
 
 
 def call(words: Sequence[str]) -> int:

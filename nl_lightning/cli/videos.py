@@ -15,7 +15,6 @@ from nl_lightning.cli.studies import OfStudy, Selected, Workers
 from nl_lightning.errors import UserError, terminal, visible
 from nl_lightning.study.files import overwriting, write_output
 from nl_lightning.study.recipe import load_recipe
-from nl_lightning.study.records import load_records
 from nl_lightning.study.study import STILLS
 
 if TYPE_CHECKING:
@@ -88,10 +87,9 @@ def weights_publish(which: Selected, *, out: Path = Path("results/weights"), ove
         from nl_lightning.train.publishing import blocks_of, publish
 
         files = [publish(run, out / recipe.name) for run in runs]
-        names, seed = [run.variant.name for run in runs], runs[0].seed
-        of_seed = {one.variant: one for one in load_records(which.results, recipe.name)[0] if one.seed == seed}
-        blocks = {name: blocks_of(file) for name, file in zip(names, files, strict=True)}
-        page = card(study, recipe.name, {name: of_seed[name] for name in names}, seed, blocks)
+        records = {run.variant.name: record for run in runs if (record := run.state().record)}
+        blocks = {run.variant.name: blocks_of(file) for run, file in zip(runs, files, strict=True)}
+        page = card(study, recipe.name, records, runs[0].seed, blocks)
         write_output(out / recipe.name / "README.md", page.encode())
     print_lines(f"{len(files)} networks and their card are in {out / recipe.name}")
     return 0
