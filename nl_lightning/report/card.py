@@ -75,16 +75,10 @@ def card(
     """
     first = next(iter(records.values()))
     groups = list(dict.fromkeys(group for one in records.values() for group in one.top1_by_group))
-    rows = [
-        [
-            name,
-            called(study, name),
-            f"{one.params:,}",
-            *_scores(one, study.metric, groups),
-            _hash(one),
-        ]
-        for name, one in records.items()
-    ]
+    rows = []
+    for name, one in records.items():
+        hashed = one.evidence.weights if one.evidence else ""
+        rows.append([name, called(study, name), f"{one.params:,}", *_scores(one, study.metric, groups), hashed])
     where = [[name, *each] for name in records for each in blocks[name]]
     names = ["name", "network", "parameters", "score", *groups, "tensors"]
     views = first.num_clips * first.num_crops
@@ -115,7 +109,3 @@ def _scores(record: Record, metric: Metric, groups: Sequence[str]) -> list[str]:
     of = over_videos(record, metric)
     score = f"{record.score(metric):.1f} {interval(of.low, of.high) if of else ''}"
     return [score, *(f"{record.top1_by_group[one]:.1f}" if one in record.top1_by_group else "" for one in groups)]
-
-
-def _hash(record: Record) -> str:
-    return record.evidence.weights if record.evidence else ""

@@ -40,7 +40,7 @@ def verdict_columns(report: Report) -> list[Column]:
     """A line a part of a claim: the verdict, why, and its p-value by itself, in its sub-table and in the study."""
     rows = []
     for v in report.verdicts:
-        for name, part in zip(part_names(v.claim), v.parts, strict=True):
+        for name, part in named(v):
             p = [p_value(each) for each in (part.p, part.within, part.corrected)] if part.judged else [""] * 3
             rows.append([v.claim.name, name, said(part), reason(part, v.claim, report), *p])
     columns = of_rows(["claim", "part", "verdict", "why", "p", "in its table", "in the study"], rows, labels=4)
@@ -51,6 +51,11 @@ def part_names(claim: Claim) -> list[str]:
     """The parts by their kinds, numbered where several have one kind."""
     kinds = [part.kind for part in claim.parts]
     return [f"{kind} {kinds[: i + 1].count(kind)}" if kinds.count(kind) > 1 else kind for i, kind in enumerate(kinds)]
+
+
+def named(verdict: Verdict) -> list[tuple[str, PartVerdict]]:
+    """The parts with their names."""
+    return list(zip(part_names(verdict.claim), verdict.parts, strict=True))
 
 
 def part_name(comparison: Comparison) -> str:
@@ -67,10 +72,8 @@ def said(one: PartVerdict | Comparison) -> str:
 
 def by_part(verdict: Verdict) -> str:
     """``direction holds; size not testable on these data``."""
-    found = []
-    for name, part in zip(part_names(verdict.claim), verdict.parts, strict=True):
-        found.append(f"{name} {said(part)}{' on these data' if part.word == 'not testable' else ''}")
-    return "; ".join(found)
+    untested = {"not testable": " on these data"}
+    return "; ".join(f"{name} {said(part)}{untested.get(part.word, '')}" for name, part in named(verdict))
 
 
 def comparison_columns(report: Report, comparisons: Sequence[Comparison]) -> list[Column]:
@@ -212,25 +215,23 @@ def summary(report: Report) -> str:
     parts = [
         (f"{v.claim.name} {name}" if len(v.parts) > 1 else v.claim.name, part)
         for v in report.verdicts
-        for name, part in zip(part_names(v.claim), v.parts, strict=True)
+        for name, part in named(v)
     ]
     if not any(part.known for _, part in parts):
         return ""
     known = [(name, part) for name, part in parts if not waits(part, report)]
-    named: dict[str, list[str]] = {}
+    of_word: dict[str, list[str]] = {}
     verbs = VERBS | BY_COST | ONCE | UNTESTABLE
     for word in verbs:
-        named[word] = [name for name, part in known if said(part) == word]
-    counts = [
-        f"{len(names)} {verbs[word][len(names) > 1]} ({', '.join(names)})" for word, names in named.items() if names
-    ]
+        of_word[word] = [name for name, part in known if said(part) == word]
+    counts = [f"{len(of)} {verbs[word][len(of) > 1]} ({', '.join(of)})" for word, of in of_word.items() if of]
     claims = f"The {len(report.verdicts)} claims have" if len(report.verdicts) > 1 else "The one claim has"
     if waiting := len(parts) - len(known):
         counts.append(f"{waiting} {VERBS['undecided'][waiting > 1]}, as runs are missing")
     found = [f"{claims} {counted(len(parts), 'part')}: {', '.join(counts)}."]
     if report.runs.soft:
         found.append(f"Parts are judged by {judged_by(report)}.")
-    if any(named[word] for word in ONCE):
+    if any(of_word[word] for word in ONCE):
         item = report.runs.study.metric.item
         found.append(f"One seed decides nothing: its intervals are over {item}s only, and another training may differ.")
     elif any(1 < part.seeds < ENOUGH_SEEDS for _, part in known):
@@ -297,7 +298,7 @@ def verdict_legend(report: Report) -> str:
     own = [
         f"{v.claim.name} {name} on {group}"
         for v in report.verdicts
-        for name, one in zip(part_names(v.claim), v.parts, strict=True)
+        for name, one in named(v)
         if one.comparisons and (group := one.part.judged_on) and group == report.runs.group(group)
     ]
     if own:
@@ -311,9 +312,9 @@ def reported_columns(report: Report) -> list[Column]:
     """A line a part: the verdicts on the reported numbers by themselves, beside the one here."""
     header = ["claim", "part", "reported, unpaired", "reported, if paired", "here"]
     rows = [
-        [v.claim.name, name, said(one), said(two), said(here)]
+        [v.claim.name, name, *map(said, parts)]
         for *each, v in zip(*report.reported, report.verdicts, strict=True)
-        for name, one, two, here in zip(part_names(v.claim), *(of.parts for of in (*each, v)), strict=True)
+        for name, *parts in zip(part_names(v.claim), *(of.parts for of in (*each, v)), strict=True)
     ]
     return of_rows(header, rows, 5)
 

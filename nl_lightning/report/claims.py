@@ -1,25 +1,11 @@
 """The paper's claims, judged part by part: *holds*, *fails*, *undecided*, *seen once*, *not testable*. No words here.
 
-A comparison is decided when its 95 % interval (:mod:`~nl_lightning.report.uncertainty`) lies on one side of what is
-claimed. From comparisons to a part of a claim, and to the parts of a study:
-
-- One seed decides nothing: the word is *seen once*. Two seeds decide nothing either. From three on a part is judged.
-- A part holds if every comparison says so. The weakest one's p-value is the part's: no correction is needed where
-  all have to agree. It fails if any comparison speaks against it: the strongest one's p-value, times their number.
-- p-values are two-sided. Those of all parts of a study are corrected together by Holm's method: in 95 of 100 studies
-  at least, no verdict is wrong about trainings like those that were seen. With planned looks each look has its share of
-  the 5 %. A plateau that no training happened to stay on is in no interval (``docs/uncertainty.md``).
-- Equivalence is shown, never assumed: variants are alike if the interval of each difference lies within the margin,
-  which is two one-sided tests. A difference that wasn't found decides nothing.
-- A margin that is a share of an effect is tested together with the effect, so the effect's noise counts. As long as
-  the effect isn't surely above zero, nothing is decided.
-- Costs have no noise. They are the paper's own networks', where the study has counted them.
-
-The reported numbers are judged by the same rules, as one run a row. :func:`report` makes all numbers of a report, once;
-:mod:`~nl_lightning.report.words` and :mod:`~nl_lightning.report.claim_words` choose words from them.
+``docs/uncertainty.md`` has the rules, by which the reported numbers are judged too, as one run a row. :func:`report`
+makes all numbers of a report, once; :mod:`.words` and :mod:`.claim_words` choose words from them.
 """
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -136,42 +122,34 @@ def judge(study: Study, comparisons: Sequence[Comparison], recipe: str = "") -> 
     `recipe`: under which the comparisons were measured; it says what its data can't test.
     """
     level = (1 - LEVEL) / max(1, len(study.looks))
-    found = {
-        (claim.name, i): PartVerdict(
-            part,
-            tuple(c for c in comparisons if c.claim.name == claim.name and c.part is part),
-            part.untestable(recipe),
-            level=level,
-        )
-        for claim in study.claims
-        for i, part in enumerate(claim.parts)
-    }
-    judged = {key: verdict for key, verdict in found.items() if verdict.judged}
-    corrected = _holm(judged)
-    tables = {claim.name: claim.table for claim in study.claims}
-    within: dict[tuple[str, int], float] = {}
-    for table in dict.fromkeys(tables[name] for name, _ in judged):
-        within |= _holm({key: one for key, one in judged.items() if tables[key[0]] == table})
-    for key, one in found.items():
-        p = corrected.get(key, 1.0)
-        found[key] = replace(
-            one, word=_word(one, p, level), corrected=p, within=within.get(key, 1.0), family=len(judged)
-        )
-    return [Verdict(claim, tuple(found[claim.name, i] for i in range(len(claim.parts)))) for claim in study.claims]
+    found, tables, within = [], [], dict[int, float]()
+    for claim, part in ((of, part) for of in study.claims for part in of.parts):
+        its = tuple(c for c in comparisons if c.claim.name == claim.name and c.part is part)
+        found.append(PartVerdict(part, its, part.untestable(recipe), level=level))
+        tables.append(claim.table)
+    judged = [i for i, one in enumerate(found) if one.judged]
+    corrected = _holm(found, judged)
+    for table in set(tables):
+        within |= _holm(found, [i for i in judged if tables[i] == table])
+    for i, one in enumerate(found):
+        known = replace(one, corrected=corrected.get(i, 1.0), within=within.get(i, 1.0), family=len(judged))
+        found[i] = replace(known, word=_word(known))
+    parts = iter(found)
+    return [Verdict(claim, tuple(itertools.islice(parts, len(claim.parts)))) for claim in study.claims]
 
 
-def _holm(verdicts: Mapping[tuple[str, int], PartVerdict]) -> dict[tuple[str, int], float]:
-    return dict(zip(verdicts, holm([one.p for one in verdicts.values()]), strict=True))
+def _holm(parts: Sequence[PartVerdict], of: Sequence[int]) -> dict[int, float]:
+    return dict(zip(of, holm([parts[i].p for i in of]), strict=True))
 
 
-def _word(one: PartVerdict, p: float, level: float) -> Word:
+def _word(one: PartVerdict) -> Word:
     if one.untestable is not None or not one.comparisons:
         return "not testable"
     if any(c.leaning == "fails" for c in one.comparisons if c.check.cost):
         return "fails"
     if one.by_costs:
         return "holds" if all(c.leaning == "holds" for c in one.comparisons) else "undecided"
-    if p <= level:
+    if one.corrected <= one.level:
         return "holds" if one.p_for < one.p_against else "fails"
     return "seen once" if one.seeds == 1 else "undecided"
 
@@ -185,15 +163,14 @@ class Report:
 
     Attributes:
         rows: a line per row of the tables (:func:`~nl_lightning.report.collate.collate`).
-        lines: the same by table, a dict each, where what isn't known is None. ``soft_gain``: the gain in soft
-            score of a row, if it is surely above zero, surely below it or neither, and that in top-1 is not so.
+        lines: the same by table, a dict each, where what isn't known is None. ``soft_gain``: the gain in soft score, if
+            it is on another side of zero than that in top-1.
         groups: top-1 by group of videos, a line a variant; empty if no record has groups.
         broken: variants of which nothing counts, since their runs have diverged or their records can't be read: which.
         spread: standard deviation of one network's score over seeds, in points, from all variants that have several.
         learned: how often each variant learned the groups for which the study says when they count as learned.
-        verdicts: on the study's claims.
-        reported: verdicts on the reported numbers by themselves: unpaired, and as if they were paired by video. Empty
-            if nothing says on how many videos they were measured.
+        reported: verdicts on the reported numbers: unpaired, and as if they were paired by video. Empty if nothing says
+            on how many videos they were measured.
     """
 
     runs: Runs

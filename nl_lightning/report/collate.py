@@ -7,17 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import pandas as pd
 
 from nl_lightning.errors import UserError, visible
 from nl_lightning.report.pairing import by_fold, over_videos, weighted
-from nl_lightning.report.uncertainty import (
-    Difference,
-    Interval,
-    over_folds,
-)
+from nl_lightning.report.uncertainty import Difference, Interval, over_folds
 from nl_lightning.study.metrics import Metric
 from nl_lightning.study.recipe import Recipe, with_stills
 from nl_lightning.study.records import Record, record_path, recorded
@@ -84,10 +80,9 @@ class Runs:
 
         Where a lower score is better, it is the sum of minus the scores: what is above zero is an improvement.
 
-        Paired by video where the records say which videos are right, or what each contributes to the mAP, and that they
-        are of the same test list; else from the scores alone. Videos that one of them couldn't read are left out
-        where the records say which, but not of an mAP. `soft`: the mean probability of the right class
-        in place of the metric, of the videos of :meth:`group` of `of`; every record has to have it.
+        Paired by video where the records say enough; else from the scores alone. Videos that one of them couldn't read
+        are left out where the records say which, but not of an mAP. `soft`: the mean probability of the right class in
+        place of the metric, of the videos of :meth:`group` of `of`; every record has to have it.
         """
         factors = [self.study.metric.sign * weight for weight in weights.values()]
         folds = by_fold(self.together(weights), self.recipe.folds, lambda records: records[0].seed)
@@ -97,8 +92,8 @@ class Runs:
 
     @cached_property
     def soft(self) -> bool:
-        """Whether every record that counts has the probability of the right class, video by video."""
-        return bool(self.records()) and all(record.soft_by_video for record in self.records())
+        """Whether every record that counts has the probability of the right class, of which videos."""
+        return bool(self.records()) and all(record.soft_by_video and record.videos_hash for record in self.records())
 
     def group(self, asked: str = "") -> str:
         """The group of test videos that is judged: the one that is `asked` for, or else the one that the study says.
@@ -130,10 +125,14 @@ def collect(study: Study, recipe: Recipe, results: Path, seeds: Sequence[int] | 
     study = with_stills(study, recipe)
     if seeds is None:
         seeds = _seeds(study, recipe, recorded(results, recipe.name))
-    planned = [Run(study, variant, recipe, seed, results) for variant in study.variants.values() for seed in seeds]
-    states = {(run.variant.name, run.seed): run.state() for run in planned}
-    runs = Runs(study, recipe, tuple(seeds), agreeing(states))
-    return _comparable(runs, lambda record: str(record_path(results, record.recipe, record.variant, record.seed)))
+
+    def stands(variant: str, seed: int) -> State:
+        return Run(study, study.variants[variant], recipe, seed, results).state()
+
+    def place(record: Record) -> str:
+        return str(record_path(results, record.recipe, record.variant, record.seed))
+
+    return _runs(study, recipe, seeds, stands, place)
 
 
 def collect_records(study: Study, recipe: Recipe, records: Mapping[tuple[str, int], Record], place: Place) -> Runs:
@@ -142,9 +141,11 @@ def collect_records(study: Study, recipe: Recipe, records: Mapping[tuple[str, in
     `records` is by variant and seed; `place` says where a record is, for a message. UserError as above.
     """
     seeds = _seeds(study, recipe, records)
-    keys = [(name, seed) for name in study.variants for seed in seeds]
-    states = {key: state_by_record(study, recipe, *key, records.get(key)) for key in keys}
-    return _comparable(Runs(study, recipe, tuple(seeds), agreeing(states)), place)
+
+    def stands(variant: str, seed: int) -> State:
+        return state_by_record(study, recipe, variant, seed, records.get((variant, seed)))
+
+    return _runs(study, recipe, seeds, stands, place)
 
 
 def _seeds(study: Study, recipe: Recipe, records: Iterable[tuple[str, int]]) -> list[int]:
@@ -153,8 +154,12 @@ def _seeds(study: Study, recipe: Recipe, records: Iterable[tuple[str, int]]) -> 
     return sorted(found | set(range(recipe.folds)) if recipe.folds > 1 else found) or [0]
 
 
-def _comparable(runs: Runs, place: Place) -> Runs:
+def _runs(
+    study: Study, recipe: Recipe, seeds: Sequence[int], stands: Callable[[str, int], State], place: Place
+) -> Runs:
     """The runs, if all that a table or a claim compares were tested alike: otherwise a score moves by points."""
+    states = {(name, seed): stands(name, seed) for name in study.variants for seed in seeds}
+    runs = Runs(study, recipe, tuple(seeds), agreeing(states))
     for table in runs.study.tables.values():
         rows, baselines = table.variants, [row.baseline for row in table.rows if row.baseline]
         _same(runs.records(rows), VIEWS, f"table {table.name}", place)
@@ -179,26 +184,19 @@ def _same_protocol(runs: Runs, variants: list[str], where: str, place: Place) ->
 
 def _same(records: list[Record], fields: Mapping[str, str], where: str, place: Place) -> None:
     for key, unit in fields.items():
-        first: Record | None = None
+        first: dict[str, tuple[Record, str]] = {}  # content that was looked at in different ways says nothing
         for record in records:
-            said = _said(record, key)
+            content: Mapping[Any, str] = record.evidence.content if record.evidence else {}
+            of_split = key.removeprefix("content.")
+            said = str(getattr(record, key)) if of_split == key else content.get(of_split, "")
             if said in ("", "0"):  # older records don't say which test list it was
                 continue
-            first = first or record
-            before = _said(first, key)
-            if said != before and not (key.startswith("content.") and said.split()[0] != before.split()[0]):
+            other, before = first.setdefault("" if of_split == key else said.split()[0], (record, said))
+            if said != before:
                 raise UserError(
-                    f"{where}: {place(first)} was tested with {before} {unit} ({key}), {place(record)} with "
-                    f"{said}: they can't be compared; {'run' if 'content' in key else 'test'} one of them again"
+                    f"{where}: {place(other)} was tested with {before} {unit} ({key}), {place(record)} with "
+                    f"{said}: they can't be compared; {'test' if of_split == key else 'run'} one of them again"
                 )
-
-
-def _said(record: Record, key: str) -> str:
-    """What a record says, as text; of the content of a split, after a word for what was looked at."""
-    if key.startswith("content."):
-        content = record.evidence.content.items() if record.evidence else ()
-        return next((said for split, said in content if key == f"content.{split}"), "")
-    return str(getattr(record, key))
 
 
 # ------------------------------------------------------------------------------------------------------ the numbers

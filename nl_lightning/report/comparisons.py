@@ -27,11 +27,9 @@ class Comparison:
     """Two variants under a part of a claim.
 
     Attributes:
-        reported: score of `variant` minus that of `than`, in points; ``cheaper``: the cost of `variant` as a share of
-            `than`'s. None: not reported.
-        difference: of what is judged, with its noise; None for ``cheaper``, or if no seed has both. ``contrast``: the
-            difference of two gains. ``ahead``: the smallest lead of all epochs.
-        share: the cost, for ``cheaper``; None if it isn't known.
+        reported: as `difference`, in points, or as `share`; None: not reported.
+        difference: of `variant` to `than`, with its noise; None for ``cheaper``, or if no seed has both.
+        share: for ``cheaper``, the cost of `variant` as a share of `than`'s; None if it isn't known.
         missing: those of its variants that nothing is known of.
         effect: what the margin is a share of.
         edges: the difference minus the lower and the upper edge of what is claimed, if these are shares of the effect.
@@ -106,32 +104,28 @@ class Comparison:
             return [(0.0, 1.0) if low <= self.measured < high else (1.0, 0.0)]
         if self.check.bounds is not None:
             return [(found.p_above(low), found.p_below(low)), (found.p_below(high), found.p_above(high))]
-        if not edges:
-            return [(1.0, 1.0)]
-        return [
-            (edge.p_above(0), edge.p_below(0)) if i == 0 else (edge.p_below(0), edge.p_above(0))
-            for i, edge in enumerate(edges)
-        ]
+        sides = [(edge.p_above(0), edge.p_below(0)) for edge in edges]  # the upper edge's sides are the other way round
+        return [*sides[:1], *((below, above) for above, below in sides[1:])] or [(1.0, 1.0)]
 
     @cached_property
     def p_for(self) -> float:
         """One-sided p-value against what is claimed being untrue: small if the claim is surely right here."""
-        return max([*(right for right, _ in self._sides), *self._no_effect])
+        return max(self._no_effect, *(right for right, _ in self._sides))
 
     @cached_property
     def p_against(self) -> float:
         """The same for the opposite: small if the claim is surely wrong here."""
-        return max([min(wrong for _, wrong in self._sides), *self._no_effect])
+        return max(self._no_effect, min(wrong for _, wrong in self._sides))
 
     @property
-    def _no_effect(self) -> list[float]:
+    def _no_effect(self) -> float:
         """A share of nothing is no margin: the p-value of the effect not being there."""
-        return [] if self.effect is None else [self.effect.p_above(0)]
+        return 0.0 if self.effect is None else self.effect.p_above(0)
 
     @property
     def without_effect(self) -> bool:
         """Whether its margin is a share of something that isn't surely above zero."""
-        return isinstance(self.check.margin, Share) and (self.effect is None or 2 * self.effect.p_above(0) > 1 - LEVEL)
+        return isinstance(self.check.margin, Share) and (self.effect is None or 2 * self._no_effect > 1 - LEVEL)
 
     @property
     def leaning(self) -> Word:
@@ -147,8 +141,7 @@ class Comparison:
 
 
 Combination = Callable[[Mapping[str, float], bool, str], Difference | None]
-"""The weighted sum of scores of variants; True: in points of the metric, whatever else would be judged; and the group
-of test videos that is asked for, if records have it."""
+"""The weighted sum of scores; whether in points of the metric, whatever else is judged; on which group of videos."""
 
 
 def compare(runs: Runs) -> list[Comparison]:
@@ -158,7 +151,7 @@ def compare(runs: Runs) -> list[Comparison]:
         return runs.combination(weights, runs.soft and not points, group)
 
     def cost(one: Comparison) -> float | None:
-        return _own_cost(runs.study, one) or runs.ratio(one.variant, one.than, one.check.cost or "")
+        return runs.ratio(one.variant, one.than, one.check.cost or "")
 
     known = {name for name in runs.study.variants if runs.records([name])}
     return compare_by(runs.study, runs.recipe.name, combination, cost, known, lambda check: _least_lead(runs, check))
@@ -167,8 +160,8 @@ def compare(runs: Runs) -> list[Comparison]:
 def compare_reported(study: Study, disagreement: float | None = None) -> list[Comparison]:
     """The same from the reported numbers alone: one run a row, on `reported_videos` videos.
 
-    Unpaired, which is all that two accuracies allow; or as if they were paired by video, and two networks disagreed on
-    `disagreement` percent of the videos. Another metric says nothing of its own noise.
+    Unpaired, or as if they were paired by video, and two networks disagreed on `disagreement` percent of the videos.
+    Another metric than an accuracy says nothing of its own noise.
     """
     videos = study.reported_videos
 
@@ -183,11 +176,8 @@ def compare_reported(study: Study, disagreement: float | None = None) -> list[Co
             return assumed(mean, videos, disagreement, list(weights.values()))
         return combined_unpaired(list(known[:, None]), list(weights.values()), videos)
 
-    def cost(one: Comparison) -> float | None:
-        return _own_cost(study, one) or one.reported
-
     known = {name for name in study.variants if study.reported_score(name) is not None}
-    return compare_by(study, study.reported_on or "", combination, cost, known)
+    return compare_by(study, study.reported_on or "", combination, lambda one: one.reported, known)
 
 
 def compare_by(
@@ -200,29 +190,28 @@ def compare_by(
 ) -> list[Comparison]:
     """Every comparison of every claim, from what these functions say of the `known` variants on a recipe's data.
 
-    `lead`: the smallest lead of a curve; without it, curves aren't compared.
+    `cost`: where the paper's own isn't counted. `lead`: the smallest of a curve; without it, curves aren't compared.
     """
     found = []
-    for claim in study.claims:
-        for part, check in ((of, check) for of in claim.parts for check in of.checks):
-            if part.untestable(recipe) is not None or (check.curve and lead is None):  # no curve is reported
-                continue
-            for variant, than in check.pairs():
-                needed = dict.fromkeys((variant, *([than] if than else []), *check.beside))
-                missing = tuple(name for name in needed if name not in known)
-                one = Comparison(claim, part, check, variant, than, _reported(study, check, variant, than))
-                if check.cost is not None:
-                    share = cost(one)
-                    found.append(replace(one, share=share, missing=missing if share is None else ()))
-                elif check.curve is not None and lead is not None:
-                    found.append(replace(one, difference=lead(check), missing=missing))
-                elif check.against is not None:
-                    alone = combination(one.weights, True, "")
-                    shift = study.metric.sign * check.against
-                    less = alone and replace(alone, mean=alone.mean - shift, centre=alone.centre - shift)
-                    found.append(replace(one, difference=less, missing=missing))
-                else:
-                    found.append(replace(_measured(one, combination), missing=missing))
+    testable = ((claim, part) for claim in study.claims for part in claim.parts if part.untestable(recipe) is None)
+    for claim, part, check in ((*of, check) for of in testable for check in of[1].checks):
+        for variant, than in check.pairs():
+            needed = dict.fromkeys((variant, *([than] if than else []), *check.beside))
+            missing = tuple(name for name in needed if name not in known)
+            reported = _reported(study, check, variant, than)
+            one = Comparison(claim, part, check, variant, than, reported, missing=missing)
+            if check.cost is not None:
+                share = _own_cost(study, one) or cost(one)
+                found.append(replace(one, share=share, missing=missing if share is None else ()))
+            elif check.curve is not None:
+                found += [replace(one, difference=lead(check))] if lead else []  # no curve is reported
+            elif check.against is not None:
+                alone = combination(one.weights, True, "")
+                shift = study.metric.sign * check.against
+                less = alone and replace(alone, mean=alone.mean - shift, centre=alone.centre - shift)
+                found.append(replace(one, difference=less))
+            else:
+                found.append(_measured(one, combination))
     return found
 
 
@@ -232,9 +221,9 @@ def _measured(one: Comparison, combination: Combination) -> Comparison:
     found = replace(one, difference=combination(one.weights, points, group))
     if not isinstance(margin, Share):
         return found
-    edges = [combination(weights, points, group) for weights in one.edge_weights]
-    known = tuple(edge for edge in edges if edge is not None)
-    return replace(found, effect=combination({margin.of[0]: 1, margin.of[1]: -1}, points, group), edges=known)
+    sums = one.edge_weights if all(one.edge_weights) else []  # the whole of itself is nothing to compare with
+    edges = tuple(edge for weights in sums if (edge := combination(weights, points, group)) is not None)
+    return replace(found, effect=combination({margin.of[0]: 1, margin.of[1]: -1}, points, group), edges=edges)
 
 
 def _plus(weights: Mapping[str, float], pair: tuple[str, str], times: float) -> dict[str, float]:

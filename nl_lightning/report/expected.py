@@ -1,8 +1,7 @@
 """Whether a number that was measured just now is the one to expect: what is committed for the same row and recipe.
 
 The rule was written down before any number was looked at. With records of several seeds, a new one is expected within
-the prediction interval of one more seed, m +- t s sqrt(1 + 1/n), at 95 %. With one, the two intervals over videos have
-to overlap. Records of another configuration are not compared.
+the prediction interval of one more seed, at 95 %. With one, the two intervals over videos have to overlap.
 """
 
 import math
@@ -36,13 +35,14 @@ def as_expected(record: Record, others: list[Record], of: Metric = TOP1) -> str:
 
     Compared by the metric that the record has; those that have diverged have none.
     """
-    metric = next((metric for metric in (of, *METRICS.values()) if metric.key in record.scores), None)
-    sound = [other for other in others if metric is not None and metric.key in other.scores]
     if not others:
         return ""
+    metric = next((metric for metric in (of, *METRICS.values()) if metric.key in record.scores), None)
+    sound = [other for other in others if metric is not None and metric.key in other.scores]
     if metric is None or not sound:
-        alike = metric is None and not any(other.scores for other in others)
-        return f"{'' if alike else 'not '}as expected: {'both' if alike else 'one of this and the committed'} diverged"
+        if not any(one.scores for one in (record, *others)):
+            return "as expected: both diverged"
+        return "not as expected: one of this and the committed diverged"
     scores = [other.score(metric) for other in sound]
     if len(scores) > 1:
         mean, spread = float(np.mean(scores)), float(np.std(scores, ddof=1))
@@ -50,7 +50,7 @@ def as_expected(record: Record, others: list[Record], of: Metric = TOP1) -> str:
         within = abs(record.score(metric) - mean) <= half
         said = f"{mean:.{metric.decimals}f} +- {metric.text(half)}, the spread of {len(scores)} committed seeds"
     else:
-        (mine, theirs) = (over_videos(one, metric) for one in (record, sound[0]))
+        mine, theirs = (over_videos(one, metric) for one in (record, sound[0]))
         if mine is None or theirs is None:
             return f"{metric.text(scores[0])} is committed (seed {sound[0].seed})"
         within = mine.low <= theirs.high and theirs.low <= mine.high

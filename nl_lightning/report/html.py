@@ -1,7 +1,6 @@
 """The report as one HTML file that needs nothing else: no network, no script, no file beside it.
 
-``report.html.j2`` is its skeleton, ``charts.html.j2`` draws its figures. It says what the tables say
-(:mod:`~nl_lightning.report.words`), with intervals drawn, and every measured cell leads to its record's line.
+``report.html.j2`` is its skeleton, ``charts.html.j2`` draws its figures. A measured cell leads to its record's line.
 """
 
 import math
@@ -18,7 +17,7 @@ from nl_lightning.report import claim_words, provenance, words
 from nl_lightning.report.claims import Report, Verdict
 from nl_lightning.report.collate import one_line
 from nl_lightning.report.comparisons import Comparison
-from nl_lightning.report.pairing import over_videos
+from nl_lightning.report.pairing import by_video, over_videos
 from nl_lightning.report.uncertainty import Interval
 from nl_lightning.study.files import write_output
 from nl_lightning.study.metrics import Metric
@@ -56,9 +55,9 @@ class Axis:
         return self.start + (self.end - self.start) * min(max(share, 0.0), 1.0)
 
 
-def axis_for(values: Iterable[float], room: float = 0.08) -> Axis:
+def axis_for(values: Iterable[float]) -> Axis:
     """An axis with some room on either side; zero is always on it."""
-    return around([0.0, *values], room, room)
+    return around([0.0, *values], 0.08, 0.08)
 
 
 def around(values: Sequence[float], below: float, above: float, start: float = 0.0, end: float = 100.0) -> Axis:
@@ -86,33 +85,28 @@ def write_html(report: Report, results: Path) -> Path:
 
 def page(report: Report) -> str:
     """The page."""
-    verdicts = [_verdict(report, verdict) for verdict in report.verdicts]
-    text = (
-        environment()
-        .get_template("report.html.j2")
-        .render(
-            title=report.runs.study.title,
-            report=report,
-            study=report.runs.study,
-            metric=report.runs.study.metric,
-            words=words,
-            provenance=provenance,
-            claims=claim_words,
-            verdicts=verdicts,
-            diamonds=any(mark and mark.reported is not None for one in verdicts for mark in one["marks"]),
-            tables=[table_figure(report, table) for table in report.runs.study.tables.values()],
-            panels=_panels(report),
-            costs=_costs(report),
-            census=_census(report),
-            place=record_path(Path(), report.runs.recipe.name, "RUN", 0).as_posix().replace("seed0", "seedSEED"),
-        )
+    study, verdicts = report.runs.study, [_verdict(report, verdict) for verdict in report.verdicts]
+    return filled(
+        "report.html.j2",
+        title=study.title,
+        report=report,
+        study=study,
+        metric=study.metric,
+        provenance=provenance,
+        claims=claim_words,
+        verdicts=verdicts,
+        diamonds=any(mark and mark.reported is not None for one in verdicts for mark in one["marks"]),
+        tables=[table_figure(report, table) for table in study.tables.values()],
+        panels=_panels(report),
+        costs=_costs(report),
+        census=_census(report),
+        place=record_path(Path(), report.runs.recipe.name, "RUN", 0).as_posix().replace("seed0", "seedSEED"),
     )
-    return f"{text}\n"
 
 
-def environment() -> jinja2.Environment:
-    """Where the skeletons of pages are."""
-    found = jinja2.Environment(
+def filled(skeleton: str, **values: Any) -> str:
+    """A page from its skeleton."""
+    pages = jinja2.Environment(
         loader=jinja2.PackageLoader("nl_lightning.report", "."),
         autoescape=True,
         finalize=_tight,
@@ -121,8 +115,8 @@ def environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     style = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
-    found.globals |= {"signs": SIGNS, "style": Markup(style)}
-    return found
+    pages.globals |= {"signs": SIGNS, "style": Markup(style), "words": words}
+    return f"{pages.get_template(skeleton).render(values)}\n"
 
 
 def _tight(value: Any) -> Any:
@@ -134,10 +128,7 @@ def _tight(value: Any) -> Any:
 
 
 def table_figure(report: Report, table: Table, page: str = "") -> dict[str, Any]:
-    """A table's columns, measured ones first, and its gains as a figure that follows their column.
-
-    Measured cells lead to their runs on `page`; by default that is the page they are on.
-    """
+    """A table's columns, measured ones first, which lead to their runs on a `page`, and its gains as a figure."""
     lines = report.lines[table.name]
     columns = sorted(words.table_columns(report, table), key=lambda column: column.group == words.REPORTED)
     drawn = [line[key] for line in lines for key in ("gain_low", "gain_high", "reported_gain")]
@@ -168,7 +159,7 @@ def _census(report: Report) -> list[dict[str, Any]]:
     for name in report.runs.study.compared:
         for i, record in enumerate(report.runs.records([name])):
             low, high = over_videos(record, metric) or (None, None)
-            kept = record.outcomes or (record.right_top1 if metric.counts_videos else record.mAP_by_video)
+            kept = record.outcomes or by_video(record, metric)
             found.append(
                 {
                     "id": f"run-{name}" if i == 0 else "",
@@ -204,7 +195,7 @@ def _verdict(report: Report, verdict: Verdict) -> dict[str, Any]:
                 "reason": claim_words.reason(part, verdict.claim, report),
                 "p": words.p_value(part.corrected) if part.judged else "",
             }
-            for name, part in zip(claim_words.part_names(verdict.claim), verdict.parts, strict=True)
+            for name, part in claim_words.named(verdict)
         ],
         "columns": columns,
         "axis": axis,
@@ -243,20 +234,18 @@ def _panels(report: Report) -> dict[str, Any] | None:
     panels = []
     for name, curve in curves.items():
         baseline = baselines[name] if baselines[name] in curves else None
-        lines = [*(("below", part, line) for part, line in curves[baseline].items())] if baseline else []
-        lines += [("above", part, line) for part, line in curve.items()]
+        drawn = (("below", curves[baseline] if baseline else {}), ("above", curve))
+        lines = [(look, part, line) for look, of in drawn for part, line in of.items()]
         panels.append({"name": name, "baseline": baseline, "lines": lines})
-    across = Axis(0.0, float(max(step for step, _ in points)), 34, 184)
-    up = Axis(0.0, 1.05 * max(error for _, error in points), 104, 6)
+    across = around([0.0, *(step for step, _ in points)], 0.0, 0.0, 34, 184)
+    up = around([0.0, *(error for _, error in points)], 0.0, 0.05, 104, 6)
     return {"x": across, "y": up, "panels": panels, "training": any("train" in one for one in curves.values())}
 
 
 def _curves(record: Record, metric: Metric) -> dict[str, list[tuple[float, float]]]:
     """Training, then validation, where there is anything of it (a batch has no mAP): (iterations, error in percent).
 
-    Of a metric that another LightningModule logs, it is the metric itself.
-
-    A point may repeat what an earlier one measured; such points are left out.
+    Of another LightningModule it is the metric itself. Points that repeat what an earlier one measured are left out.
     """
     found: dict[str, list[tuple[float, float]]] = {"train": [], "val": []}
     for part, points in found.items():

@@ -9,7 +9,7 @@ from typing import Any
 
 from nl_lightning.report import claim_words, words
 from nl_lightning.report.claims import Report
-from nl_lightning.report.html import environment, table_figure
+from nl_lightning.report.html import filled, table_figure
 from nl_lightning.report.render import markdown, markdown_table
 from nl_lightning.study.files import MARK, write_output
 
@@ -32,10 +32,9 @@ def write_index(reports: Sequence[Report], results: Path) -> list[Path]:
 def index(reports: Sequence[Report]) -> dict[str, str]:
     """The page of these studies, as ``md`` and as ``html``."""
     studies = [_study(one) for one in reports]
-    text = environment().get_template("index.html.j2").render(studies=studies, words=words, title=TITLE, mark=MARK)
     return {
         "md": "\n\n".join([f"# {TITLE}", *map(_markdown, studies), f"This page was {MARK}."]) + "\n",
-        "html": f"{text}\n",
+        "html": filled("index.html.j2", studies=studies, title=TITLE, mark=MARK),
     }
 
 

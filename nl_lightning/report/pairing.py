@@ -38,14 +38,11 @@ def weighted(
     records: Sequence[tuple[Record, ...]], weights: Sequence[float], metric: Metric, soft: bool, group: str
 ) -> Difference:
     """The weighted sum from the records of each variant, all of the same seeds."""
-    every = [record for of in records for record in of]
     if metric.own:
         return _of_module(records, weights, metric)
+    every = [record for of in records for record in of]
     lists = {record.videos_hash for record in every}
-    if soft or not metric.counts_videos:
-        kept = all(record.soft_by_video if soft else record.mAP_by_video for record in every)
-    else:
-        kept = all(record.right_top1 for record in every)
+    kept = all(by_video(record, metric, soft) for record in every)
     if "" in lists or len(lists) > 1 or not kept or (len(weights) == 1 and metric.counts_videos):
         scores = [np.array([record.score(metric) for record in of]) for of in records]
         if metric.counts_videos:
@@ -53,8 +50,8 @@ def weighted(
             return replace(found, paired=len(weights) == 1)  # nothing to be paired with is no lack
         return alone(np.array(weights) @ np.stack(scores), every[0].videos_expected)
     if soft or not metric.counts_videos:
-        numbers = [np.stack([_contributions(record, soft) for record in of]) for of in records]
-        difference = np.tensordot(np.array(weights), np.stack(numbers), 1)  # (seeds, videos)
+        numbers = [[_numbers(by_video(one, metric, soft), one.videos_expected) for one in of] for of in records]
+        difference = np.tensordot(np.array(weights), np.array(numbers), 1)  # (seeds, videos)
         return paired_numbers(difference[:, _judged(every, group)] if soft else difference)
     rights = [np.stack([_bits(record.right_top1, record.videos_expected) for record in of]) for of in records]
     return combined(rights, weights, np.all([_read(record) for record in every], axis=0))
@@ -87,8 +84,11 @@ def _outcomes(packed: str, items: int, value: float) -> tuple[float | None, Floa
     return factor_of(outcomes, value), np.array(outcomes, dtype=float)
 
 
-def _contributions(record: Record, soft: bool = False) -> Float[np.ndarray, " V"]:
-    return _numbers(record.soft_by_video if soft else record.mAP_by_video, record.videos_expected)
+def by_video(record: Record, metric: Metric, soft: bool = False) -> str:
+    """What a record keeps of each video, packed: the soft score, or else what a metric of ours is made of."""
+    if soft:
+        return record.soft_by_video
+    return record.right_top1 if metric.counts_videos else record.mAP_by_video
 
 
 def _judged(records: Sequence[Record], group: str) -> Bool[np.ndarray, " V"]:
@@ -127,4 +127,4 @@ def over_videos(record: Record, metric: Metric) -> Interval | None:
     if metric.counts_videos:
         right = round(record.score(metric) * record.videos_expected / 100)
         return wilson(right, record.videos_expected)
-    return mean_of_videos(_contributions(record)) if record.mAP_by_video else None
+    return mean_of_videos(_numbers(record.mAP_by_video, record.videos_expected)) if record.mAP_by_video else None

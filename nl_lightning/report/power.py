@@ -1,7 +1,5 @@
 """How many videos and seeds it takes to decide a part of a claim, if the difference is the one that was measured.
 
-Where nothing was measured, the difference is taken to be the reported one, and it is said whose that is.
-
 The interval of :mod:`~nl_lightning.report.uncertainty`, foreseen: with `S` seeds and `V` videos its variance is the
 seed noise over `S`, plus the share of videos that two networks split on over `V`. More seeds don't replace videos:
 what stays from seed to seed isn't averaged away, and all of the disagreement is taken to stay, the safe side.
@@ -27,22 +25,6 @@ SEED_NOISE = 0.3  # points; as far as the authors' own re-runs are from the pape
 
 
 @dataclass(frozen=True)
-class Noise:
-    """What a plan has to assume of two networks, and for people, where that comes from.
-
-    Attributes:
-        disagreement: percent of the videos on which just one of them is right; of a soft score, what is as noisy.
-        seed: standard deviation of their difference over seeds, in points.
-    """
-
-    disagreement: float
-    disagreement_from: str
-    seed: float
-    seed_from: str
-    split: str = "split"
-
-
-@dataclass(frozen=True)
 class Need:
     """What it takes to decide one comparison.
 
@@ -50,8 +32,8 @@ class Need:
         effect: the difference that is assumed, in points; None: neither measured nor reported.
         measured: whether it was measured under this recipe; otherwise it is the reported one.
         slack: how far the effect is from the edge of what is claimed, in points.
-        videos: to decide it for two networks that are trained, one seed; None: no number does.
-        seeds: to decide it for such networks, on the videos that there are; None: no number of seeds up to 100 does.
+        videos: for two networks that are trained, with one seed; None: no number of videos decides it.
+        seeds: for such networks in general, on the videos that there are; None: up to 100 seeds don't decide it.
     """
 
     comparison: Comparison
@@ -69,24 +51,20 @@ class Need:
 
 @dataclass(frozen=True)
 class Plan:
-    """What every comparison of a study takes, under which noise, and on how many test videos."""
+    """What every comparison of a study takes, and what was assumed.
 
-    noise: Noise
+    Attributes:
+        videos: that networks are tested on.
+        disagreement: percent of them on which just one of two is right; of a soft score, what is as noisy.
+        seed_noise: standard deviation of a difference over seeds, in points.
+        said: the assumptions, and where they come from, for people.
+    """
+
     videos: int
-    reported_on: str
+    disagreement: float
+    seed_noise: float
+    said: str
     needs: tuple[Need, ...]
-
-    @property
-    def said(self) -> str:
-        """The assumptions, for people."""
-        noise = self.noise
-        return (
-            f"To decide a part of a claim in {POWER:.0%} of studies, if the effects are those shown: measured here or, "
-            f"marked *, reported on {self.reported_on}. Two networks {noise.split} on {noise.disagreement:.1f} % of "
-            f"the videos ({noise.disagreement_from}); a difference varies by {noise.seed:.2f} points from seed to seed "
-            f"({noise.seed_from}). Videos: for networks that are trained, with one seed. Seeds: for such networks in "
-            f"general, on {self.videos:,} videos. Never: the effect that is shown is not what is claimed."
-        )
 
 
 def videos_needed(slack: float, disagreement: float, alpha: float = 1 - LEVEL, power: float = POWER) -> int | None:
@@ -126,18 +104,20 @@ def plan_of(runs: Runs, videos: int | None, disagreement: float | None, seed_noi
     tested = videos or (known[0].videos if known else study.reported_videos)
     if not tested:
         raise UserError(f"{study.path}: how many test videos? Say --videos N: neither records nor reported_videos do")
-    noise = Noise(
-        *_first(disagreement, split, ASSUMED_DISAGREEMENT),
-        *_first(seed_noise, [c.difference.std for c in comparisons if c.difference and not c.check.over], SEED_NOISE),
-        "differ as if they split" if runs.soft and disagreement is None else "split",
+    spread = [c.difference.std for c in comparisons if c.difference is not None and not c.check.over]
+    splits, splits_from = _first(disagreement, split, ASSUMED_DISAGREEMENT)
+    varies, varies_from = _first(seed_noise, spread, SEED_NOISE)
+    said = (
+        f"To decide a part of a claim in {POWER:.0%} of studies, if the effects are those shown: measured here or, "
+        f"marked *, reported on {study.reported_on or 'other data'}. "
+        f"Two networks {'differ as if they split' if runs.soft and disagreement is None else 'split'} on {splits:.1f} "
+        f"% of the videos ({splits_from}); a difference varies by {varies:.2f} points from seed to seed "
+        f"({varies_from}). Videos: for networks that are trained, with one seed. Seeds: for such networks in "
+        f"general, on {tested:,} videos. Never: the effect that is shown is not what is claimed."
     )
     family = len({(one.claim.name, id(one.part)) for one in comparisons})
-    return Plan(
-        noise,
-        tested,
-        study.reported_on or "other data",
-        tuple(_need(runs, one, noise, tested, family) for one in comparisons),
-    )
+    needs = tuple(_need(study, one, splits, varies, tested, family) for one in comparisons)
+    return Plan(tested, splits, varies, said, needs)
 
 
 def _disagreement(difference: Difference) -> float | None:
@@ -154,13 +134,13 @@ def _first(given: float | None, recorded: Sequence[float | None], assumed: float
     return (float(median(found)), "median of the records") if found else (assumed, "assumed, as on Kinetics")
 
 
-def _need(runs: Runs, comparison: Comparison, noise: Noise, videos: int, family: int) -> Need:
+def _need(study: Study, comparison: Comparison, split: float, seed: float, videos: int, family: int) -> Need:
     """What a comparison takes, such that its part as a whole is decided in 80 % of studies.
 
     That is a stricter level for each part of the study (Holm's first step), and a higher power for each comparison of
     a part. A margin that is a share of an effect brings the effect's noise with it.
     """
-    check, study, margin = comparison.check, runs.study, comparison.check.margin
+    check, margin = comparison.check, comparison.check.margin
     effect, measured = comparison.measured, comparison.measured is not None
     bounds: Sequence[float] | None = comparison.claimed
     if effect is None:
@@ -175,9 +155,9 @@ def _need(runs: Runs, comparison: Comparison, noise: Noise, videos: int, family:
     power = 1 - (1 - POWER) / sum(_tests(one) for one in comparison.part.checks)
     slack = round(min(effect - bounds[0], bounds[1] - effect), 6)
     size = max(noise_size(list(weights.values())) for weights in comparison.edge_weights)
-    split, seed = noise.disagreement * size**2, noise.seed * size
-    enough = videos_needed(slack, split, alpha, power)
-    return Need(comparison, effect, measured, slack, enough, seeds_needed(slack, seed, split, videos, alpha, power))
+    enough = videos_needed(slack, split * size**2, alpha, power)
+    seeds = seeds_needed(slack, seed * size, split * size**2, videos, alpha, power)
+    return Need(comparison, effect, measured, slack, enough, seeds)
 
 
 def _tests(check: Check) -> int:

@@ -23,8 +23,11 @@ def provenance(runs: Runs) -> list[tuple[str, str]]:
         return lines
     command = f"nl-lightning run {runs.study.name} --recipe {runs.recipe.name}{asked}; each record has its own"
     lines.append(("command", command))
+    versions = ("versions", _several(", ".join(map(" ".join, sorted(r.versions.items()))) for r in records))
     if runs.study.metric.own:
-        return [*lines, *_of_modules(records)]
+        module = ("module", _several(r.module for r in records))
+        items = ("test items", _several(r.videos_expected or "not told" for r in records))
+        return [*lines, module, items, versions, ("nl-lightning", _several(map(code_of, records))), *_cost(records)]
     videos = [f"{_several(r.videos_expected for r in records)} expected"]
     counts = [(r.videos_present, r.videos_decodable) for r in records]
     if not any(None in count for count in counts):
@@ -42,21 +45,10 @@ def provenance(runs: Runs) -> list[tuple[str, str]]:
         ("test videos", ", ".join([*videos, scored])),
         ("views of a video (clips x crops)", _several(f"{r.num_clips} x {r.num_crops}" for r in records)),
         ("decoder", _several(r.decoder for r in records)),
-        ("versions", _several(", ".join(map(" ".join, sorted(r.versions.items()))) for r in records)),
+        versions,
         ("code", _several(map(code_of, records)) + _code_before(records, stills)),
         *([("content of the splits", _several(contents))] if contents else []),
         *_cost(records, stills),
-    ]
-
-
-def _of_modules(records: Sequence[Record]) -> list[tuple[str, str]]:
-    """The same of another LightningModule: what its records say."""
-    return [
-        ("module", _several(r.module for r in records)),
-        ("test items", _several(r.videos_expected or "not told" for r in records)),
-        ("versions", _several(", ".join(map(" ".join, sorted(r.versions.items()))) for r in records)),
-        ("nl-lightning", _several(map(code_of, records))),
-        *_cost(records),
     ]
 
 

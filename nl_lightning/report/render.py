@@ -76,6 +76,11 @@ def markdown(text: str) -> str:
     return _BLOCK.sub(r"\1\\\2", _inline(text))
 
 
+def _joined(*parts: str) -> str:
+    """A page of its paragraphs; empty ones are left out."""
+    return "\n\n".join(filter(None, parts))
+
+
 def _bullets(lines: Iterable[str]) -> str:
     return "\n".join(f"- {markdown(line)}" for line in lines)
 
@@ -94,19 +99,18 @@ def claims_markdown(report: Report) -> str:
     if report.reported:
         parts += ["### What the reported numbers could decide", markdown(claim_words.reported_legend(report))]
         parts.append(markdown_table(claim_words.reported_columns(report)))
-    return "\n\n".join(part for part in parts if part)
+    return _joined(*parts)
 
 
 def _parts(verdict: Verdict) -> str:
     """The parts of a claim below it, if it has several."""
-    named = zip(claim_words.part_names(verdict.claim), verdict.parts, strict=True) if len(verdict.parts) > 1 else ()
-    return "".join(f"\n  - *{name}*: {markdown(one.part.text)}" for name, one in named)
+    several = claim_words.named(verdict) if len(verdict.parts) > 1 else []
+    return "".join(f"\n  - *{name}*: {markdown(one.part.text)}" for name, one in several)
 
 
 def table_markdown(report: Report, table: Table, beside: bool = True) -> str:
     """One table, with its remarks below it."""
-    parts = [markdown_table(table_columns(report, table, beside)), _bullets(remarks(report, table))]
-    return "\n\n".join(part for part in parts if part)
+    return _joined(markdown_table(table_columns(report, table, beside)), _bullets(remarks(report, table)))
 
 
 def _opening(report: Report) -> list[str]:
@@ -135,15 +139,14 @@ def study_markdown(report: Report) -> str:
     parts = [f"# {markdown(report.runs.study.title)}", *_opening(report), *_tables(report, "##", beside=True)]
     if report.runs.study.claims:
         parts += ["## Claims", claims_markdown(report)]
-    return "\n\n".join([*parts, "## Where the numbers come from", _provenance(report)]) + "\n"
+    return _joined(*parts, "## Where the numbers come from", _provenance(report)) + "\n"
 
 
 def readme_block(report: Report, page: str) -> str:
     """The results for a README, with a link to the study's own page, which has every claim and verdict."""
     link = f"[What each claim says, and its verdict]({page})" if report.verdicts else ""
-    parts = [*_opening(report), *_tables(report, "###", beside=False), markdown(claim_words.summary(report)), link]
-    parts.append(_provenance(report))
-    return "\n\n".join(part for part in parts if part)
+    tables, summary = _tables(report, "###", beside=False), markdown(claim_words.summary(report))
+    return _joined(*_opening(report), *tables, summary, link, _provenance(report))
 
 
 def update_readme(path: Path, report: Report, page: Path) -> None:
@@ -231,15 +234,14 @@ def _letter(character: str) -> str:
     return rf"$\{name}$" if name in _GREEK.split() else rf"\nlletter{{{ord(character):04X}}}"
 
 
-def latex_columns(report: Report, columns: Sequence[str] | None = None) -> set[str]:
+def latex_columns(report: Report, columns: Sequence[str]) -> set[str]:
     """The titles of the columns that LaTeX tables have: those asked for, or as many as fit a column of a paper.
 
     UserError with the nearest title if no table of the study has one.
     """
-    titles = dict.fromkeys(
-        c.title for table in report.runs.study.tables.values() for c in table_columns(report, table)[1:]
-    )
-    for name in columns or ():
+    tables = report.runs.study.tables.values()
+    titles = dict.fromkeys(column.title for table in tables for column in table_columns(report, table)[1:])
+    for name in columns:
         if name not in titles:
             raise UserError(f"--columns: no table has a column '{name}'{nearest(name, titles)}")
     if columns:
@@ -252,14 +254,12 @@ def _tabular(report: Report, table: Table, kept: set[str]) -> str:
     found = [column for column in table_columns(report, table) if column.title in kept]
     order = list(dict.fromkeys(column.name for column in found))
     found.sort(key=lambda column: (column.group == REPORTED, order.index(column.name)))
-    groups = [list(of) for _, of in itertools.groupby(found, key=lambda column: column.group)]
-    spans, rules, first = [], [], 1
-    for group in groups:
-        last = first + len(group) - 1
-        if group[0].group:
-            spans.append(rf"\multicolumn{{{len(group)}}}{{c}}{{{group[0].group}}}")
-            rules.append(rf"\cmidrule(lr){{{first}-{last}}}")
-        first = last + 1
+    spans, rules, first = [], [], 2  # after the labels
+    for group, of in itertools.groupby(found[1:], key=lambda column: column.group):
+        size = len(list(of))
+        spans.append(rf"\multicolumn{{{size}}}{{c}}{{{group}}}")
+        rules.append(rf"\cmidrule(lr){{{first}-{first + size - 1}}}")
+        first += size
     cells = [[re.sub(r" (\[[^]]*\]\S*)$", r" {\\scriptsize \1}", latex(cell)) for cell in c.cells] for c in found]
     head = [" & ".join(["", *spans]) + r" \\", "".join(rules), " & ".join(latex(c.name) for c in found) + r" \\"]
     return _TABULAR.format(
@@ -270,43 +270,39 @@ def _tabular(report: Report, table: Table, kept: set[str]) -> str:
 
 
 def _latex_file(report: Report, what: str, opening: list[str], body: str, closing: list[str], joint: bool) -> str:
-    text = _LATEX_FILE.format(
+    said = [r"\par\medskip ".join(map(latex, opening)), r"\par ".join(map(latex, closing))]
+    return _LATEX_FILE.format(
         what=what,
         study=report.runs.study.name,
         recipe=report.runs.recipe.name,
         width=r"\textwidth" if joint else r"\columnwidth",
         environment="table*" if joint else "table",
         columns=r"\onecolumn" if joint else "",
-        letters="",
-        opening=r"\par\medskip ".join(map(latex, opening)),
-        closing=r"\par ".join(map(latex, closing)),
+        letters=_LETTERS if any(r"\nlletter" in text for text in (*said, body)) else "",
+        opening=said[0],
+        closing=said[1],
         body=body,
     )
-    return text.replace(r"\def\nlfinish{}", _LETTERS + r"\def\nlfinish{}", 1) if r"\nlletter" in text else text
 
 
-def table_latex(report: Report, table: Table, columns: Sequence[str] | None = None) -> str:
+def table_latex(report: Report, table: Table, columns: Sequence[str] = ()) -> str:
     """One table with booktabs rules, as wide as a column of a paper at most."""
     closing = [*remarks(report, table), legend(report)]
     body = _tabular(report, table, latex_columns(report, columns))
     return _latex_file(report, f"Table {table.name}", [title(table), heading(report)], body, closing, joint=False)
 
 
-def study_latex(report: Report, columns: Sequence[str] | None = None) -> str:
+def study_latex(report: Report, columns: Sequence[str] = ()) -> str:
     """All tables of a study as one, two beside each other, as wide as the page of a paper at most."""
     kept, study = latex_columns(report, columns), report.runs.study
     parts, closing = [], []
     for i, table in enumerate(study.tables.values()):
         caption = rf"{{\footnotesize ({latex(table.name)}) {latex(table.caption)}\par}}\smallskip"
-        parts.append(
-            f"\\begin{{minipage}}[t]{{.485\\textwidth}}\\centering\n{caption}\n{_tabular(report, table, kept)}"
-        )
+        parts += [r"\begin{minipage}[t]{.485\textwidth}\centering", caption, _tabular(report, table, kept)]
         parts.append(r"\end{minipage}" + (r"\par\bigskip" if i % 2 or i == len(study.tables) - 1 else r"\hfill"))
         closing += [f"Table {table.name}: {remark}" for remark in remarks(report, table)]
-    body = "\n".join([r"\centering", *parts])
-    return _latex_file(
-        report, "All tables", [study.title, heading(report)], body, [*closing, legend(report)], joint=True
-    )
+    opening, body = [study.title, heading(report)], "\n".join([r"\centering", *parts])
+    return _latex_file(report, "All tables", opening, body, [*closing, legend(report)], joint=True)
 
 
 # ------------------------------------------------------------------------------------------------ CSV and files
@@ -326,11 +322,10 @@ def _csv_text(text: str) -> str:
     return f"'{line}" if line.startswith(("=", "+", "-", "@")) else line
 
 
-def write_tables(report: Report, results: Path, columns: Sequence[str] | None = None) -> list[Path]:
-    """Write the study as Markdown and LaTeX, and each table as Markdown, LaTeX and CSV.
+def write_tables(report: Report, results: Path, columns: Sequence[str] = ()) -> list[Path]:
+    """Write the study, and each of its tables, to ``<results>/tables/<recipe>/``, and return all files, its own first.
 
-    They lie in ``<results>/tables/<recipe>/``. `columns` are those of the LaTeX tables (:func:`latex_columns`). Files
-    whose content is the same are left alone. Returns all of them, the study's own first. UserError if one of them is
+    `columns` are those of the LaTeX tables. Files whose content is the same are left alone. UserError if one of them is
     there and isn't ours.
     """
     study = report.runs.study
@@ -340,21 +335,17 @@ def write_tables(report: Report, results: Path, columns: Sequence[str] | None = 
         folder / f"{study.name}.tex": study_latex(report, columns),
     }
     for table in study.tables.values():
-        stem = folder / _stem(study.name, table.name)
+        # "table2a" for table 2a of table2; else with the study's name, as two studies may have a table a.
+        stem = f"table{table.name}" if f"table{table.name}".startswith(study.name) else f"{study.name}_{table.name}"
         opening, said = _opening(report)
-        parts = [f"# {markdown(title(table))}", opening, table_markdown(report, table), said]
-        files[stem.with_name(f"{stem.name}.md")] = "\n\n".join(parts) + "\n"
-        files[stem.with_name(f"{stem.name}.tex")] = table_latex(report, table, columns)
-        files[stem.with_name(f"{stem.name}.csv")] = table_csv(report, table)
+        content = _joined(f"# {markdown(title(table))}", opening, table_markdown(report, table), said)
+        files[folder / f"{stem}.md"] = f"{content}\n"
+        files[folder / f"{stem}.tex"] = table_latex(report, table, columns)
+        files[folder / f"{stem}.csv"] = table_csv(report, table)
     refuse_foreign(files)  # before one of them is written
     for path, text in files.items():
         write_output(path, text)
     return list(files)
-
-
-def _stem(study: str, table: str) -> str:
-    """``table2a`` for table 2a of table2; else with the study's name, as two studies may have a table a."""
-    return f"table{table}" if f"table{table}".startswith(study) else f"{study}_{table}"
 
 
 # ---------------------------------------------------------------------------------------------------- terminal

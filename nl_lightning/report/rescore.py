@@ -18,8 +18,6 @@ from nl_lightning.study.records import Record, predictions_path, read_record, re
 from nl_lightning.train.predictions import ViewProtocol, read_predictions, read_protocol
 from nl_lightning.train.scores import Scores, Views, mean_softmax, rank
 
-Combine = Callable[[Views], Scores]
-
 
 def mean_logits(views: Views) -> Scores:
     """The mean of the logits of the views; log-probabilities do, as they differ from them by a constant a view."""
@@ -30,13 +28,12 @@ def mean_logits(views: Views) -> Scores:
 def votes(views: Views) -> Scores:
     """How many views have each class as their best; a view that is not all numbers has none."""
     sound = views[np.isfinite(views).all(axis=1)]
-    counted: Scores = np.bincount(sound.argmax(axis=1), minlength=views.shape[1]).astype(np.float64)
-    return counted
+    return np.bincount(sound.argmax(axis=1), minlength=views.shape[1]).astype(np.float64)
 
 
 TESTED = "softmax mean"
 """The rule of testing, the only one that gives probabilities."""
-RULES: dict[str, Combine] = {TESTED: mean_softmax, "logit mean": mean_logits, "vote": votes}
+RULES: dict[str, Callable[[Views], Scores]] = {TESTED: mean_softmax, "logit mean": mean_logits, "vote": votes}
 
 
 @dataclass(frozen=True)
@@ -62,18 +59,13 @@ class Rescored:
         """Whether each video's class is among the `k` best, as it was tested."""
         return [bool(right) for right in self.ranks[:, 0] <= k]
 
-    def topk(self, k: int, protocol: int = 0, of: int | None = None) -> float:
-        """Percent of the videos, or of so many, whose class is among the `k` best."""
-        return 100 * int((self.ranks[:, protocol] <= k).sum()) / max(1, len(self.labels) if of is None else of)
+    def topk(self, k: int) -> list[float]:
+        """Percent of the videos whose class is among the `k` best, under each protocol."""
+        return [100 * int(right) / max(1, len(self.labels)) for right in (self.ranks <= k).sum(axis=0)]
 
-    def soft_score(self, protocol: int = 0, of: int | None = None) -> float:
-        """The soft score under a protocol, over the videos or over so many; NaN if it gives no probabilities."""
-        return float(self.soft[:, protocol].sum()) / max(1, len(self.labels) if of is None else of)
-
-    def mean_class(self) -> float:
-        """Top-1 of each class as it was tested, averaged over the classes that have videos, in percent."""
-        right = self.ranks[:, 0] <= 1
-        return float(np.mean([100 * right[self.labels == label].mean() for label in np.unique(self.labels)]))
+    def soft_scores(self) -> list[float]:
+        """The soft score under each protocol, in percent; NaN if it gives no probabilities."""
+        return [float(each) / max(1, len(self.labels)) for each in self.soft.sum(axis=0)]
 
 
 def rescore(path: Path) -> Rescored:
@@ -127,16 +119,17 @@ def lines(rescored: Rescored) -> list[tuple[str, str, float, float, float]]:
 
     Missing videos count as wrong unless it says not.
     """
-    there, (views, rule) = int(rescored.read.sum()), rescored.protocols[0]
-    missing = f"{rule}, {counted(len(rescored.labels) - there, 'missing video')} dropped"
-    numbers = [
-        (*name, rescored.topk(1, i), rescored.topk(5, i), rescored.soft_score(i))
-        for i, name in enumerate(rescored.protocols)
-    ]
+    labels, there = rescored.labels, int(rescored.read.sum())
+    numbers = list(zip(rescored.topk(1), rescored.topk(5), rescored.soft_scores(), strict=True))
+    views, rule = rescored.protocols[0]  # as it was tested
+    dropped = f"{rule}, {counted(len(labels) - there, 'missing video')} dropped"
+    top1, top5, soft = (number * len(labels) / max(1, there) for number in numbers[0])
+    right = np.array(rescored.right(1))
+    of_classes = float(np.mean([100 * right[labels == label].mean() for label in np.unique(labels)]))
     return [
-        *numbers,
-        (views, missing, rescored.topk(1, of=there), rescored.topk(5, of=there), rescored.soft_score(of=there)),
-        (views, f"{rule}, mean of the classes", rescored.mean_class(), math.nan, math.nan),
+        *((*name, *each) for name, each in zip(rescored.protocols, numbers, strict=True)),
+        (views, dropped, top1, top5, soft),
+        (views, f"{rule}, mean of the classes", of_classes, math.nan, math.nan),
     ]
 
 
@@ -164,8 +157,9 @@ def rescore_record(path: Path) -> tuple[Rescored, Record]:
     for k, kept, said in ((1, record.right(1), record.top1), (5, record.right(5), record.top5)):
         if kept and rescored.right(k) != kept:
             raise UserError(f"{other} other videos are right in top-{k}")
-        if round(rescored.topk(k), 4) != said:
+        if round(rescored.topk(k)[0], 4) != said:
             raise UserError(f"{other} top-{k} is {said} there")
-    if record.soft is not None and abs(rescored.soft_score() - record.soft) > 0.001:
-        raise UserError(f"{other} the soft score is {record.soft} there, {rescored.soft_score():.4f} here")
+    soft = rescored.soft_scores()[0]
+    if record.soft is not None and abs(soft - record.soft) > 0.001:
+        raise UserError(f"{other} the soft score is {record.soft} there, {soft:.4f} here")
     return rescored, record

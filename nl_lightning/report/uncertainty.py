@@ -1,16 +1,10 @@
 """How sure a number is: intervals of scores and of differences, and p-values, from which videos are right.
 
-A difference between two networks has two sources of noise, crossed: training (seeds) and testing (videos), with the
-same videos under every seed. :class:`Difference` keeps the two apart, in points:
+A difference has noise of training (seeds) and of testing (videos), crossed: the same videos under every seed.
+:class:`Difference` keeps the two apart, and ``docs/uncertainty.md`` says why the interval is as it is. Where the score
+is an mAP, what each video contributes to it (:mod:`~nl_lightning.train.scores`) takes the place of right and wrong.
 
-- *seeds*: what changes from seed to seed, the training's luck and the videos that flip with it. It is estimated from
-  few seeds, so its half-width is Student's t with one degree of freedom less than there are seeds.
-- *videos*: what stays from seed to seed, the luck of having tested on these videos. Its half-width is normal.
-
-The two half-widths add in squares. Resampling seeds, then videos, is worse with few seeds (``docs/uncertainty.md``).
-
-Where the score is an mAP, what each video contributes to it (:mod:`~nl_lightning.train.scores`) takes the place of
-right and wrong. scipy.stats and statsmodels have Wilson's interval and Holm's method too, and take a second to import.
+scipy.stats and statsmodels have Wilson's interval and Holm's method too, and take a second to import.
 """
 
 from collections.abc import Sequence
@@ -23,6 +17,8 @@ from jaxtyping import Bool, Float
 from scipy.special import bdtr, betaincinv, ndtri, stdtrit
 
 LEVEL = 0.95
+Z = -float(ndtri((1 - LEVEL) / 2))
+"""Half-width of the interval of a normal distribution."""
 
 
 class Interval(NamedTuple):
@@ -38,7 +34,8 @@ class Difference:
 
     Attributes:
         mean: as measured. The interval's `centre` is a trifle nearer to zero, see :func:`paired`.
-        seed_se, video_se: standard errors of `mean`, in points, by the source of the noise; infinite: not known.
+        seed_se: standard error by what changes from seed to seed, in points. Its half-width is Student's t.
+        video_se: the same by what stays from seed to seed, with a normal half-width; infinite: not known.
         seeds: what both have. With one, noise of training isn't known and isn't in the interval.
         videos: on which both were tested.
         paired: by video. False: from the two scores alone, as if they came from different videos.
@@ -96,6 +93,8 @@ class Difference:
 def _tail_beyond(distance: float, seed_se: float, video_se: float, seeds: int) -> float:
     if distance == float("inf"):
         return 0.0
+    if distance == 0:  # also where there is no noise, as of two networks that answer alike
+        return 0.5
     low, high = -700.0, float(np.log(0.5))  # logarithms: from as good as sure to no idea
     for _ in range(60):
         middle = (low + high) / 2
@@ -112,20 +111,19 @@ def half_width(tail: float, seed_se: float, video_se: float, seeds: int) -> floa
     return float(np.hypot(by_seeds, float(ndtri(tail)) * video_se))
 
 
-def wilson(right: int, videos: int, level: float = LEVEL) -> Interval:
+def wilson(right: int, videos: int) -> Interval:
     """Wilson's interval of one accuracy, in percent: over videos, of this one network."""
     if videos == 0:
         return Interval(0.0, 100.0)
-    z2 = float(ndtri((1 - level) / 2)) ** 2
-    share = right / videos
+    z2, share = Z**2, right / videos
     centre = (share + z2 / (2 * videos)) / (1 + z2 / videos)
     half = np.sqrt(z2 * (share * (1 - share) / videos + z2 / (4 * videos**2))) / (1 + z2 / videos)
     return Interval(100 * max(float(centre - half), 0.0), 100 * min(float(centre + half), 1.0))
 
 
-def clopper_pearson(times: int, of: int, level: float = LEVEL) -> Interval:
+def clopper_pearson(times: int, of: int) -> Interval:
     """The exact interval of how often something happens, in percent, from so many times of so many trainings."""
-    tail = (1 - level) / 2
+    tail = (1 - LEVEL) / 2
     low = float(betaincinv(times, of - times + 1, tail)) if times else 0.0
     high = float(betaincinv(times + 1, of - times, 1 - tail)) if times < of else 1.0
     return Interval(100 * low, 100 * high)
@@ -136,11 +134,8 @@ def paired(
 ) -> Difference:
     """Accuracy of `first` minus that of `second`, from which of V videos are right under each of S seeds.
 
-    Two made-up videos, one won and one lost under every seed, keep the interval honest where few videos differ:
-    two networks that agree on all of 600 videos aren't known to be the same. With one seed this is Bonett and
-    Price's interval of a paired difference (2012).
-
-    `read`: the videos that both could read under every seed; the others are left out.
+    Two made-up videos, one won and one lost under every seed, keep the interval honest where few videos differ. With
+    one seed this is Bonett and Price's interval of a paired difference (2012). Videos not `read` are left out.
     """
     return combined([first, second], PAIR, read)
 
@@ -155,14 +150,11 @@ def combined(
 
     The made-up videos grow with the weights, as the noise of a sum does.
     """
-    videos = rights[0].shape[1]
-    kept = [right if read is None else right[:, read] for right in rights]
-    each = [weight * right.astype(np.int8) for weight, right in zip(weights, kept, strict=True)]
-    sums = np.sum(each, axis=0, dtype=np.result_type(*each))  # small integers stay such
+    kept = rights if read is None else [right[:, read] for right in rights]
+    sums = np.sum([weight * right for weight, right in zip(weights, kept, strict=True)], axis=0, dtype=float)
     seeds, count = sums.shape
-    size = noise_size(weights)
-    made_up = np.array([[size, -size]]).astype(sums.dtype).repeat(seeds, axis=0)
-    padded = np.hstack([sums, made_up])
+    made_up = np.full((seeds, 1), noise_size(weights))
+    padded = np.hstack([sums, made_up, -made_up])
     seed_var, video_var = _variances(padded)
     pair = tuple(weights) == PAIR
     return Difference(
@@ -172,7 +164,7 @@ def combined(
         video_se=100 * float(np.sqrt(video_var)),
         seeds=seeds,
         videos=count,
-        dropped=videos - count,
+        dropped=rights[0].shape[1] - count,
         disagreement=100 * float(np.abs(sums).mean()) if count and pair else None,
         std=_std(100 * sums.mean(axis=1)) if count else None,
         mcnemar=mcnemar(int((sums == 1).sum()), int((sums == -1).sum())) if seeds == 1 and pair else None,
@@ -185,8 +177,13 @@ def noise_size(weights: Sequence[float]) -> float:
 
 
 def paired_numbers(differences: Float[np.ndarray, "S V"]) -> Difference:
-    """The same from what each of V videos contributes to a difference of scores under each of S seeds, in points."""
+    """The same from what each of V videos contributes to a difference of scores under each of S seeds, in points.
+
+    Of one video nothing says how noisy it is.
+    """
     seeds, videos = differences.shape
+    if videos == 1:
+        return alone(differences[:, 0], 1)
     seed_var, video_var = _variances(differences)
     mean = float(differences.mean())
     return Difference(
@@ -202,8 +199,10 @@ def paired_numbers(differences: Float[np.ndarray, "S V"]) -> Difference:
 
 def mean_of_videos(numbers: Float[np.ndarray, " V"], ends: tuple[float, float] = (0.0, 100.0)) -> Interval:
     """The interval over videos of one score, from what each of them contributes to it, within what it can be."""
-    half = -float(ndtri((1 - LEVEL) / 2)) * float(numbers.std(ddof=1)) / len(numbers) ** 0.5
-    return Interval(max(float(numbers.mean()) - half, ends[0]), min(float(numbers.mean()) + half, ends[1]))
+    if len(numbers) == 1:
+        return Interval(*ends)
+    mean, half = float(numbers.mean()), Z * float(numbers.std(ddof=1)) / len(numbers) ** 0.5
+    return Interval(max(mean - half, ends[0]), min(mean + half, ends[1]))
 
 
 def _variances(numbers: Float[np.ndarray, "S V"]) -> tuple[float, float]:
@@ -216,11 +215,7 @@ def _variances(numbers: Float[np.ndarray, "S V"]) -> tuple[float, float]:
     by_seed = numbers.mean(axis=1)
     seed_square = videos * float(by_seed.var(ddof=1))
     # What neither explains, by the sums of squares: quicker than the table of residuals.
-    squares = (
-        float((numbers.astype(np.float64) ** 2).sum())
-        - seeds * float((by_video**2).sum())
-        - videos * float((by_seed**2).sum())
-    )
+    squares = float((numbers**2).sum()) - seeds * float((by_video**2).sum()) - videos * float((by_seed**2).sum())
     rest_square = (squares + seeds * videos * float(numbers.mean()) ** 2) / ((seeds - 1) * (videos - 1))
     return seed_square / (seeds * videos), max(video_square - rest_square, 0.0) / (seeds * videos)
 
@@ -269,8 +264,7 @@ def over_seeds(by_seed: Float[np.ndarray, " S"], videos: int) -> Difference:
 def over_folds(parts: Sequence[Difference]) -> Difference:
     """The mean of the differences under several official splits of a data set, each with test videos of its own.
 
-    Splits differ by the luck of their videos, of their training, and by being other splits; how much, is seen from
-    them alone, so the interval is Student's t over the splits, which stand in the place of seeds.
+    How much splits differ is seen from them alone, so they stand in the place of seeds.
     """
     if len(parts) == 1:
         return parts[0]
@@ -287,6 +281,7 @@ def over_folds(parts: Sequence[Difference]) -> Difference:
         dropped=sum(part.dropped for part in parts),
         disagreement=float(np.mean(disagreements)) if disagreements else None,
         std=_std(means),
+        limit=parts[0].limit,
     )
 
 
@@ -312,7 +307,7 @@ def rank_correlation(first: Float[np.ndarray, " N"], second: Float[np.ndarray, "
     if min(rank.std() for rank in ranks) == 0:
         return 0.0, Interval(-1.0, 1.0)  # all alike: no order to agree on
     found = float(np.clip(np.corrcoef(*ranks)[0, 1], -1, 1))
-    half = -float(ndtri((1 - LEVEL) / 2)) * float(np.sqrt((1 + found**2 / 2) / (len(first) - 3)))
+    half = Z * float(np.sqrt((1 + found**2 / 2) / (len(first) - 3)))
     centre = float(np.arctanh(np.clip(found, -1 + 1e-12, 1 - 1e-12)))
     return found, Interval(float(np.tanh(centre - half)), float(np.tanh(centre + half)))
 
@@ -324,9 +319,7 @@ def mcnemar(won: int, lost: int) -> float:
 
 def holm(p_values: list[float]) -> list[float]:
     """Holm's correction: p-values such that *any* of them is small by chance as rarely as one alone would be."""
-    adjusted = [0.0] * len(p_values)
-    largest = 0.0
-    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
-        adjusted[i] = largest
-    return adjusted
+    order, adjusted = np.argsort(p_values), np.zeros(len(p_values))
+    times = np.arange(len(p_values), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(times * np.array(p_values)[order]), 1)
+    return [float(p) for p in adjusted]

@@ -89,8 +89,7 @@ def p_value(p: float) -> str:
 def called(study: Study, variant: str, table: str | None = None) -> str:
     """A variant by its label in `table`, or in the first other table that has it, which is then named.
 
-    The variant's own name is added where two rows of that table have the same label, and stands alone where no table
-    has it.
+    Its own name is added where two rows have the same label, and stands alone where no table has it.
     """
     for place in sorted(study.tables.values(), key=lambda one: one.name != table):
         labels = {row.variant: one_line(row.label) for row in place.rows if row.variant}
@@ -110,10 +109,9 @@ def title(table: Table) -> str:
 
 
 def table_columns(report: Report, table: Table, beside: bool = True, costs: bool = True) -> list[Column]:
-    """The columns of one table.
+    """The columns of one table, without those of which the study says nothing in this table.
 
-    Those of which the study says nothing in this table (gains, reported numbers, costs) are left out, and so are costs
-    and what is shown beside the metric, such as top-5, if they aren't wanted.
+    `beside`: with what is shown beside the metric, such as top-5.
     """
     runs, lines = report.runs, report.lines[table.name]
     metric = runs.study.metric

@@ -182,6 +182,11 @@ class _Contrast(_Pair):
     over: _Pair
     by: Points | _Share = 0.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.variant, self.than) == (self.over.variant, self.over.than):
+            raise ValueError(f"what '{self.variant}' gains over '{self.than}' is compared with itself")
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Ahead(_Pair):

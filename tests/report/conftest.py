@@ -1,10 +1,15 @@
 """A study of five networks with hand-made records: small enough to check every figure by hand."""
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from nl_lightning.report.claims import Report, report
+from nl_lightning.report.collate import collect
+from nl_lightning.study.checks import Part
 from nl_lightning.study.loading import load_study
 from nl_lightning.study.recipe import Recipe, load_recipe, run_hash
 from nl_lightning.study.records import Record, write_record
@@ -116,6 +121,28 @@ def measure(study: Study, recipe: Recipe, results: Path) -> Measure:
         return record
 
     return file
+
+
+@pytest.fixture
+def said_by_others(study: Study, recipe: Recipe, results: Path, measure: Measure) -> Callable[[str], Report]:
+    """A report whose every text from outside is this one: labels, captions, claims, errors, names of files, devices."""
+
+    def made(text: str) -> Report:
+        said = {"device": text, "decoder": text, "commit": text, "versions": {"torch": text, text: text}}
+        measure("plain", 0, 60.0, unreadable=[text], videos_scored=399, top1_by_group={text: 60.0}, **said)
+        measure("block", 0, 70.0)
+        marker = results / "runs" / "quick" / "i3d" / "seed0" / "state.json"
+        marker.parent.mkdir(parents=True)
+        marker.write_text(json.dumps({"state": "failed", "error": text}))
+        table = study.tables["a"]
+        rows = tuple(replace(row, label=text) for row in table.rows)
+        part = Part("size", text, not_testable={"": text})
+        claims = tuple(replace(claim, text=text, parts=(*claim.parts, part)) for claim in study.claims)
+        tables = {**study.tables, "a": replace(table, caption=text, rows=rows)}
+        shown = replace(study, title=text, tables=tables, claims=claims, reported_on=text, reported_videos=1000)
+        return report(collect(shown, recipe, results))
+
+    return made
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from nl_lightning.study.finding import find_study
 from nl_lightning.study.loading import load_study
 from nl_lightning.study.packing import pack, pack_numbers
 from nl_lightning.study.recipe import Recipe
-from nl_lightning.study.records import Record
+from nl_lightning.study.records import Record, record_path
 from nl_lightning.study.study import Learned, Study
 
 Measure = Callable[..., Record]
@@ -239,6 +239,8 @@ def test_margins_are_shares_of_what_a_block_brings_here(
     assert reason(found.verdicts[4].parts[0], found.verdicts[4].claim, found).startswith(
         "The margin is a share of an effect that isn't surely there: I3D - NL is -2.5"
     )
+    of_itself = stating(study, Check("better", ("block", "plain"), by=Share(1.0, ("block", "plain"))))
+    assert report(collect(of_itself, recipe, results)).verdicts[0].word == "undecided"
 
 
 def test_a_share_of_what_was_not_measured_is_missing(
@@ -315,6 +317,9 @@ def test_the_soft_score_is_judged_where_every_record_has_one(
     ]  # fmt: skip
     measure("i3d", 0, 50.0)  # a record without: all are judged by top-1
     assert report(collect(asked, recipe, results)).verdicts[0].comparisons[0].measured == 0.0
+    record_path(results, "quick", "i3d", 0).unlink()
+    measure("i3d", 0, 50.0, soft=50.0, soft_by_video=pack_numbers([50.0] * 400))  # it doesn't say of which videos
+    assert not collect(asked, recipe, results).soft
 
 
 def test_claims_are_judged_on_a_group_of_videos(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:
@@ -369,9 +374,13 @@ def test_records_of_other_content_are_not_compared(
     measure("block", 0, 50.0, **of("bytes 0123456789ab"))
     measure("i3d", 0, 50.0, **of("sizes 0123456789ac"))  # looked at in another way
     collect(study, recipe, results)
-    measure("both", 0, 50.0, **of("bytes 0123456789ac"))
-    with pytest.raises(UserError, match=r"block/seed0.json was tested with bytes .* as the hash of its test videos"):
-        collect(study, recipe, results)
+    for variant, content in (("block", "bytes 0123456789ac"), ("i3d", "sizes 0123456789ad")):
+        kind = content.split()[0]
+        record_path(results, "quick", "both", 0).unlink(missing_ok=True)
+        measure("both", 0, 50.0, **of(content))
+        said = rf"{variant}/seed0.json was tested with {kind} .* as the hash of its test videos"
+        with pytest.raises(UserError, match=said):
+            collect(study, recipe, results)
 
 
 def test_parts_that_these_data_cannot_test(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:

@@ -148,12 +148,15 @@ def test_a_study_as_markdown(mixed: Report) -> None:
 
 @pytest.mark.usefixtures("one_seed")
 def test_claims_and_long_clips_of_one_seed(study: Study, recipe: Recipe, results: Path) -> None:
-    text = study_markdown(report(collect(study, recipe, results)))
+    made = report(collect(study, recipe, results))
+    text, block = study_markdown(made), readme_block(made, "small.md")
     assert "With one seed an interval is over videos only: another training may differ by more." in text
-    assert (
+    counted = (
         "The 4 claims have 4 parts: 3 were seen once, open (helps, alike, more), 1 is not testable on these data "
         "(why). One seed decides nothing: its intervals are over videos only, and another training may differ.\n"
-    ) in text
+    )
+    assert counted in text
+    assert f"{counted}\n[What each claim says, and its verdict](small.md)\n" in block
     assert (
         """\
 | helps | direction | NL - C2D             | above 0.5   |     +1.1 |  +6.5 [0.0, 12.9]† |   1 |           | seen once, open |
@@ -326,20 +329,8 @@ OUTSIDE = "x <img src=x onerror=alert(1)> [a](http://b) | `c`\n# d\x1b[2J"
 
 
 @pytest.fixture
-def outside(study: Study, recipe: Recipe, results: Path, measure: Measure) -> Report:
-    """A study whose every text from outside is nasty: labels, captions, claims, errors, names of files, devices."""
-    measure("plain", 0, 60.0, unreadable=[OUTSIDE], videos_scored=399, device=OUTSIDE, decoder=OUTSIDE, commit=OUTSIDE,
-            versions={OUTSIDE: OUTSIDE}, top1_by_group={OUTSIDE: 60.0})  # fmt: skip
-    marker = results / "runs" / "quick" / "block" / "seed0" / "state.json"
-    marker.parent.mkdir(parents=True)
-    marker.write_text(json.dumps({"state": "failed", "error": OUTSIDE}))
-    table = study.tables["a"]
-    rows = tuple(replace(row, label=OUTSIDE) for row in table.rows)
-    part = Part("size", OUTSIDE, not_testable={"": OUTSIDE})
-    claims = tuple(replace(c, text=OUTSIDE, parts=(*c.parts, part)) for c in study.claims)
-    tables = {**study.tables, "a": replace(table, caption=OUTSIDE, rows=rows)}
-    shown = replace(study, title=OUTSIDE, tables=tables, claims=claims, reported_on=OUTSIDE, reported_videos=1000)
-    return report(collect(shown, recipe, results))
+def outside(said_by_others: Callable[[str], Report]) -> Report:
+    return said_by_others(OUTSIDE)
 
 
 def test_text_from_outside_is_no_markdown(outside: Report) -> None:
@@ -560,13 +551,6 @@ def test_the_files(mixed: Report, results: Path) -> None:
     assert [path.name for path in written if path.stat().st_mtime_ns != before[path]] == ["small_b.md"]
 
 
-def test_the_files_of_table2_have_its_names(recipe: Recipe, results: Path) -> None:
-    written = write_tables(report(collect(load_study(find_study("table2")), recipe, results)), results)
-    assert [path.stem for path in written if path.suffix != ".csv" and path.suffix != ".tex"] == [
-        "table2", "table2a", "table2b", "table2c", "table2d", "table2e", "table2f", "table2g",
-    ]  # fmt: skip
-
-
 def test_the_readme_block(mixed: Report, tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("# Mine\n<!-- results:start -->\nold\n<!-- results:end -->\nafter\n")
@@ -581,16 +565,6 @@ def test_the_readme_block(mixed: Report, tmp_path: Path) -> None:
     before = readme.stat().st_mtime_ns
     update_readme(readme, mixed, tmp_path / "the tables" / "small.md")
     assert readme.stat().st_mtime_ns == before
-
-
-@pytest.mark.usefixtures("one_seed")
-def test_the_readme_counts_verdicts(study: Study, recipe: Recipe, results: Path) -> None:
-    block = readme_block(report(collect(study, recipe, results)), "small.md")
-    assert (
-        "The 4 claims have 4 parts: 3 were seen once, open (helps, alike, more), 1 is not testable on these data"
-        in block
-    )
-    assert "[What each claim says, and its verdict](small.md)" in block
 
 
 @pytest.mark.parametrize(

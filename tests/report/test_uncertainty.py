@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -37,9 +39,6 @@ def discordant(won: int, lost: int, videos: int) -> tuple[np.ndarray, np.ndarray
 def test_wilson_is_scipys(right: int, videos: int) -> None:
     theirs = stats.binomtest(right, videos).proportion_ci(method="wilson")
     assert wilson(right, videos) == pytest.approx((100 * theirs.low, 100 * theirs.high), abs=1e-9)
-
-
-def test_no_videos_say_nothing() -> None:
     assert wilson(0, 0) == (0.0, 100.0)
 
 
@@ -118,6 +117,20 @@ def test_scores_of_which_nothing_is_known_decide_nothing() -> None:
     assert found.p_below(0) == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_one_video_decides_nothing(seeds: int) -> None:
+    found = paired_numbers(np.arange(20.0, 20 + seeds)[:, None])
+    assert (found.bounded, found.interval(), found.seeds) == (False, (-100.0, 100.0), seeds)
+    assert found.p_above(0) == pytest.approx(0.5)
+    assert mean_of_videos(np.array([70.0])) == (0.0, 100.0)
+
+
+def test_no_difference_without_noise_decides_nothing() -> None:
+    """As of two networks that answer alike whatever they see."""
+    found = paired_numbers(np.zeros((3, 100)))
+    assert (found.interval(), found.p_above(0), found.p_below(0)) == ((0.0, 0.0), 0.5, 0.5)
+
+
 def test_videos_that_one_could_not_read_are_left_out_and_counted() -> None:
     first, second = rights("1101"), rights("1000")
     found = paired(first, second, np.array([True, True, False, False]))
@@ -164,6 +177,7 @@ def test_official_splits_by_hand() -> None:
     assert found.interval() == pytest.approx((3 - half, 3 + half))
     assert (found.seeds, found.videos, found.disagreement) == (3, 3000, None)
     assert over_folds(parts[:1]) is parts[0]
+    assert over_folds([replace(part, limit=np.inf) for part in parts]).limit == np.inf
 
 
 @pytest.mark.parametrize("bound", [-3.0, 0.0, 0.7, 5.0])
@@ -213,6 +227,12 @@ def test_a_difference_of_differences_by_hand() -> None:
     assert (found.mean, found.std, found.seeds) == (pytest.approx(theirs.mean), pytest.approx(theirs.std), 3)
     assert found.interval() == pytest.approx(theirs.interval(), abs=0.05)
     assert (found.disagreement, found.mcnemar) == (None, None)
+
+
+def test_made_up_videos_grow_with_the_weights() -> None:
+    agreeing = [np.ones((1, 600), dtype=bool)] * 4
+    two, four = combined(agreeing[:2], (1, -1)), combined(agreeing, (1, -1, -1, 1))
+    assert four.video_se == pytest.approx(two.video_se * 2**0.5)
 
 
 def test_assumed_differences_of_differences_are_noisier() -> None:
