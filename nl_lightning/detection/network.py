@@ -27,7 +27,7 @@ from nl_lightning.errors import UserError, nearest
 from nl_lightning.models.controls import stand_in
 from nl_lightning.models.conventions import BLOCKS, STAGES, ControlConfig, Conventions
 from nl_lightning.models.initial import drawn_by_name
-from nl_lightning.models.insert import insert_non_local
+from nl_lightning.models.insert import insert_after, insert_non_local
 from nl_lightning.models.resnet import Bottleneck as ResidualBlock
 from nl_lightning.weights.file import some
 from nl_lightning.weights.safe import read_torch
@@ -159,10 +159,12 @@ class _OneFrame(nn.Module):
 
 def _put_control(body: nn.Module, control: ControlConfig) -> None:
     """Put a control where a non-local block would be, after each residual block that its placement names."""
+
+    def make(channels: int, dimensions: int) -> nn.Module:
+        return _OneFrame(stand_in(control, channels, Conventions().rules, ResidualBlock))
+
     for stage, places in control.placement.items():
-        for name in (f"layer{STAGES.index(stage) + 1}.{after}" for after in places):
-            layer: Any = insert_non_local(body, name).get_submodule(name)
-            layer.non_local = _OneFrame(stand_in(control, layer.conv3.out_channels, Conventions().rules, ResidualBlock))
+        insert_after(body, [f"layer{STAGES.index(stage) + 1}.{after}" for after in places], make)
 
 
 def _narrow(width: float) -> Any:

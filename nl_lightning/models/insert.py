@@ -7,7 +7,7 @@ module.
 """
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -18,7 +18,6 @@ from torch.nn.modules.conv import _ConvNd
 from nl_lightning.errors import UserError, nearest
 from nl_lightning.models.conventions import Conventions, Instantiation, SumOver
 from nl_lightning.models.fast import FastNonLocalBlock
-from nl_lightning.models.nonlocal_block import NonLocalBlock
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
@@ -59,6 +58,17 @@ def insert_non_local(
         UserError: a layer is unknown, is named twice, or has a block already; its output is no map; its channels can't
             be told without an example; or the settings don't fit its dimensions. The network is unchanged then.
     """
+
+    def make(channels: int, dimensions: int) -> nn.Module:
+        return FastNonLocalBlock(channels, instantiation, sum_over, subsample, dimensions, conventions)
+
+    return insert_after(model, layers, make, example)
+
+
+def insert_after(
+    model: NetworkT, layers: str | Sequence[str], make: Callable[[int, int], nn.Module], example: Any = None
+) -> NetworkT:
+    """:func:`insert_non_local` of any block: `make` makes one for the channels and dimensions of a layer's output."""
     if isinstance(model, nn.parallel.DistributedDataParallel):
         raise UserError("insert_non_local: insert the blocks before wrapping the network in DistributedDataParallel")
     named = _named(model, [layers] if isinstance(layers, str) else list(layers))
@@ -68,7 +78,7 @@ def insert_non_local(
         output = outputs.get(name)
         channels, dimensions = _told_by_parts(name, layer) if output is None else (output.shape[1], output.ndim - 2)
         try:
-            block = FastNonLocalBlock(channels, instantiation, sum_over, subsample, dimensions, conventions)
+            block = make(channels, dimensions)
         except UserError as error:
             raise UserError(f"layer '{name}': {error}") from None
         blocks[name] = _like(block, layer, model)
@@ -96,7 +106,7 @@ class _WithBlock(nn.Module):
     """What the class of a layer gets in front of it: the layer's own forward pass, then the block."""
 
     plain_class: type[nn.Module]
-    non_local: NonLocalBlock
+    non_local: nn.Module
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         x = super().forward(*args, **kwargs)
@@ -242,12 +252,11 @@ def _told_by_parts(name: str, layer: nn.Module) -> tuple[int, int]:
 
 def _dimensions(norm: nn.Module) -> int:
     """Of the map that a norm is for; 0 if its class doesn't say."""
-    kinds = {1: (nn.BatchNorm1d, nn.InstanceNorm1d), 2: (nn.BatchNorm2d, nn.InstanceNorm2d)}
-    kinds[3] = (nn.BatchNorm3d, nn.InstanceNorm3d)
-    return next((dimensions for dimensions, classes in kinds.items() if isinstance(norm, classes)), 0)
+    kinds = (nn.BatchNorm1d | nn.InstanceNorm1d, nn.BatchNorm2d | nn.InstanceNorm2d, nn.BatchNorm3d | nn.InstanceNorm3d)
+    return next((dimensions for dimensions, kind in enumerate(kinds, start=1) if isinstance(norm, kind)), 0)
 
 
-def _like(block: NonLocalBlock, layer: nn.Module, model: nn.Module) -> NonLocalBlock:
+def _like(block: nn.Module, layer: nn.Module, model: nn.Module) -> nn.Module:
     """The block on the device, in the precision and in the mode of its layer."""
     tensors = (t for module in (layer, model) for t in (*module.parameters(), *module.buffers()))
     if (like := next((t for t in tensors if t.is_floating_point()), None)) is not None:
@@ -255,7 +264,7 @@ def _like(block: NonLocalBlock, layer: nn.Module, model: nn.Module) -> NonLocalB
     return block.train(layer.training)
 
 
-def _try_out(name: str, block: NonLocalBlock, output: Tensor) -> None:
+def _try_out(name: str, block: nn.Module, output: Tensor) -> None:
     """UserError if the block can't take the layer's output, as a map of one pixel can't be subsampled."""
     mode = block.training
     try:
