@@ -7,6 +7,7 @@ from pathlib import Path
 from nl_lightning.runs import worker as process
 from nl_lightning.study.loading import load_study
 from nl_lightning.study.recipe import load_recipe
+from nl_lightning.study.records import Record
 from nl_lightning.study.run import Run, plan
 
 STUDY = """
@@ -74,3 +75,10 @@ def planned(folder: Path, variant: str, results: str = "results") -> Run:
 def execute(run: Run) -> int:
     """Run it in this process; its exit code."""
     return process.main(["run", *run.identity()])
+
+
+def recorded(run: Run) -> Record:
+    """The record of a run that is done."""
+    record = run.state().record
+    assert record is not None
+    return record

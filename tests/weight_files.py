@@ -1,5 +1,6 @@
-"""Small weight files for the tests of what uses them."""
+"""Small weight files for the tests of what uses them, and what hostile files hold."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,3 +27,18 @@ def write_weights(
     header = WeightsHeader(config, INPUT, "nl-lightning", "", classes=classes)
     save_weights(path, VideoResNet(config).state_dict(), header)
     return path
+
+
+class Runs:
+    """A pickle of it makes a folder when it is read."""
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("ran",)
+
+
+def shared(levels: int) -> dict[str, Any]:
+    """Dictionaries of dictionaries: as many values as 2 to the power of the levels, in a few hundred bytes."""
+    bomb: dict[str, Any] = {}
+    for _ in range(levels):
+        bomb = {"a": bomb, "b": bomb}
+    return bomb

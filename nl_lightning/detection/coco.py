@@ -15,7 +15,7 @@ import contextlib
 import io
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import CocoDetection
 from torchvision.transforms.functional import pil_to_tensor
 
+from nl_lightning.data.generated import SPLITS
 from nl_lightning.detection.tags import Tags
 from nl_lightning.errors import UserError, nearest, say
 
@@ -67,17 +68,9 @@ class CocoSplit(Dataset[Example]):
             with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells how long it took
                 self.files = CocoDetection(str(images), str(annotations))
             self._check(images)
-        except UserError:
+        except (UserError, OSError):
             raise
-        except (
-            ValueError,
-            LookupError,
-            TypeError,
-            AttributeError,
-            AssertionError,
-            ArithmeticError,
-            RecursionError,
-        ) as e:
+        except Exception as e:  # what isn't COCO's makes pycocotools, or the check, raise anything
             raise UserError(f"{annotations}: isn't COCO's JSON ({type(e).__name__}: {e})"[:300]) from None
         if drop_empty:
             with_objects = {one["image_id"] for one in self.files.coco.anns.values()}
@@ -291,9 +284,7 @@ class CocoData(L.LightningDataModule):
                 f"data.keypoints is {keypoints}, data.tags.keypoints is {tags.keypoints}: expected the same"
             )
         self.root, self.tags, self.keypoints, self.empty, self.flip = Path(root), tags, keypoints, empty, flip
-        self.names = (
-            {"train": train, "val": val, "test": test} if tags is None else {s: s for s in ("train", "val", "test")}
-        )
+        self.names = {"train": train, "val": val, "test": test} if tags is None else {s: s for s in SPLITS}
         self.batch_size, self.test_batch_size, self.num_workers = batch_size, test_batch_size, num_workers
         self.splits: dict[str, CocoSplit] = {}
 
@@ -328,7 +319,8 @@ class CocoData(L.LightningDataModule):
         return self._loader("test", self.test_batch_size)
 
     def _loader(self, split: str, batch_size: int) -> DataLoader[Any]:
-        collate: Callable[[list[Example]], Batch] = together
         train = split == "train"
         workers: dict[str, Any] = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
-        return DataLoader(self.splits[split], batch_size, shuffle=train, drop_last=train, collate_fn=collate, **workers)
+        return DataLoader(
+            self.splits[split], batch_size, shuffle=train, drop_last=train, collate_fn=together, **workers
+        )

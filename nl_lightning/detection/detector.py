@@ -106,16 +106,12 @@ class Detector(L.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch)
-
-    def _evaluate(self, batch: Batch) -> None:
         images, targets = batch
         predictions = self.net(images)
         for _, metric in self._metrics():
             metric.update(predictions, targets)
+
+    test_step = validation_step
 
     def _metrics(self) -> list[tuple[str, AveragePrecision]]:
         return cast(list[tuple[str, AveragePrecision]], list(self.precision.items()))
@@ -143,5 +139,5 @@ class Detector(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         learning = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
-        steps = int(self.trainer.estimated_stepping_batches)
-        return optimize(self.optimizer, [{"params": learning}], self.schedule, steps)
+        iterations = self.trainer.estimated_stepping_batches
+        return optimize(self.optimizer, [{"params": learning}], self.schedule, iterations)

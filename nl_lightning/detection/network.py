@@ -6,14 +6,13 @@ for sets that two CPU cores can learn. Checked in the tests against torchvision:
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection import FasterRCNN, KeypointRCNN, MaskRCNN
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -29,8 +28,8 @@ from nl_lightning.models.conventions import BLOCKS, STAGES, ControlConfig, Conve
 from nl_lightning.models.initial import drawn_by_name
 from nl_lightning.models.insert import insert_after, insert_non_local
 from nl_lightning.models.resnet import Bottleneck as ResidualBlock
-from nl_lightning.weights.file import some
-from nl_lightning.weights.safe import read_torch
+from nl_lightning.weights.file import wrong_tensors
+from nl_lightning.weights.imagenet import read_state_dict
 
 HEAD_LAYERS = ("3", "7", "11", "15")
 """Of the keypoint head: the ReLU of every second of its eight convolutions."""
@@ -77,17 +76,7 @@ def detector_network(
 ) -> FasterRCNN:
     """Mask R-CNN, or Keypoint R-CNN, with weights drawn from torch's seed and each tensor's name.
 
-    Args:
-        depth: of the ResNet.
-        num_classes: with the background, which is class 0. COCO's categories go to 90.
-        num_keypoints: of each object; 0 for Mask R-CNN.
-        backbone_block: a non-local block right before the last residual block of res4 (Table 5).
-        head_blocks: four blocks in the keypoint head, after every two of its eight convolutions (Table 6).
-        size: how wide the parts are.
-        frozen_bn: keep BN as the start weights have it.
-        trainable_layers: of conv1 and four stages, the last so many learn.
-        settings: any others of torchvision's ``MaskRCNN`` or ``KeypointRCNN``, such as ``min_size``.
-        control: what the backbone has in the place of a block, as the networks of Table 1 have it.
+    The arguments are those of :class:`~nl_lightning.detection.detector.Detector`.
 
     Raises:
         UserError: a setting is unknown or wrong, or blocks are asked for in a head that isn't there.
@@ -196,11 +185,7 @@ def load_start(net: FasterRCNN, path: Path) -> list[str]:
     Raises:
         UserError: the file is missing, broken or of another network; the network is then unchanged.
     """
-    if not path.exists():
-        raise UserError(f"start: there is no file {path}; torchvision's resnet50-*.pth is one")
-    state = read_torch(path)
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise UserError(f"start: {path} holds no state dict, that is tensors by name")
+    state = read_state_dict(path, "start")
     ours = net.state_dict()
     if not any(name.startswith("backbone.") for name in state):
         state = {f"backbone.body.{name}": tensor for name, tensor in state.items() if not name.startswith("fc.")}
@@ -212,14 +197,10 @@ def load_start(net: FasterRCNN, path: Path) -> list[str]:
     kept += [name for name in ours if ".non_local." in name and name not in state]
     if ours.keys().isdisjoint(f"{name.rpartition('.')[0]}.num_batches_tracked" for name in state):  # BN is frozen
         state = {name: tensor for name, tensor in state.items() if not name.endswith(".num_batches_tracked")}
-    wrong = {
-        "missing": [name for name in ours if name not in state and name not in kept and "num_batches" not in name],
-        "left over": [name for name in state if name not in ours],
-        "of another shape": [name for name in state if name in ours and _differs(ours, state, name)],
-    }
-    if any(wrong.values()):
-        said = "; ".join(f"{kind}: {some(names)}" for kind, names in wrong.items() if names)
-        raise UserError(f"start: {path}: these weights are not this network's; {said}")
+    missing = [name for name in ours if name not in state and name not in kept and "num_batches" not in name]
+    misshapen = [name for name in state if name in ours and _differs(ours, state, name)]
+    if wrong := wrong_tensors(missing, [name for name in state if name not in ours], misshapen):
+        raise UserError(f"start: {path}: these weights are not this network's; {wrong}")
     net.load_state_dict(state, strict=False)
     return kept
 
@@ -233,33 +214,3 @@ def _renamed(name: str) -> str:
 
 def _differs(ours: Mapping[str, Tensor], state: Mapping[str, Tensor], name: str) -> bool:
     return ours[name].shape != state[name].shape
-
-
-def multiply_adds(net: FasterRCNN, height: int = 800, width: int = 1344) -> dict[str, int]:
-    """Multiply-adds of each part for one image, with 1,000 proposals and 100 detections, as in testing.
-
-    The network has to be on torch's meta device, which knows shapes and holds no numbers.
-    """
-    with torch.no_grad(), torch.device("meta"):
-        net.eval()
-        image = torch.empty(1, 3, height, width)
-        counted, maps = {}, {}
-        heads, channels = net.roi_heads, net.backbone.out_channels
-        detections = heads.detections_per_img
-        parts: dict[str, Callable[[], Any]] = {
-            "backbone": lambda: maps.update(net.backbone(image)),
-            "rpn": lambda: net.rpn.head(list(maps.values())),
-            "box head": lambda: heads.box_predictor(heads.box_head(torch.empty(1000, channels, 7, 7))),
-        }
-        if heads.has_mask():
-            parts["mask head"] = lambda: heads.mask_predictor(
-                heads.mask_head(torch.empty(detections, channels, 14, 14))
-            )
-        if heads.has_keypoint():
-            rois = torch.empty(detections, channels, 14, 14)
-            parts["keypoint head"] = lambda: heads.keypoint_predictor(heads.keypoint_head(rois))
-        for name, run in parts.items():
-            with FlopCounterMode(display=False) as counter:
-                run()
-            counted[name] = counter.get_total_flops() // 2
-    return counted

@@ -25,6 +25,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
 from nl_lightning.errors import UserError
 from nl_lightning.report.uncertainty import Difference, _std
@@ -125,15 +126,9 @@ class AveragePrecision(Metric):
 
     def detections(self) -> Detections:
         """All that was matched. An image that several processes have seen counts once."""
-
-        def whole(state: list[Tensor] | Tensor, width: int) -> npt.NDArray[Any]:
-            joined = torch.cat(state) if isinstance(state, list) and state else state
-            array: npt.NDArray[Any] = np.asarray(joined.cpu() if isinstance(joined, Tensor) else [])
-            return array.reshape(-1, width) if width else array
-
-        rows, first = np.unique(whole(self.rows, 5).astype(np.int64), axis=0, return_index=True)
-        truths = np.unique(whole(self.truths, 3).astype(np.int64), axis=0)
-        images = np.unique(whole(self.seen, 0).astype(np.int64))
+        whole = [dim_zero_cat(state).cpu().numpy() for state in (self.rows, self.scores, self.truths, self.seen)]
+        rows, first = np.unique(whole[0], axis=0, return_index=True)
+        truths, images = np.unique(whole[2], axis=0), np.unique(whole[3])
         categories = np.unique(truths[:, 1])
         counts = np.zeros((len(images), len(categories)), np.int64)
         counts[np.searchsorted(images, truths[:, 0]), np.searchsorted(categories, truths[:, 1])] = truths[:, 2]
@@ -142,7 +137,7 @@ class AveragePrecision(Metric):
             images,
             np.searchsorted(images, rows[:, 0]),
             np.searchsorted(categories, rows[:, 1]),
-            whole(self.scores, 0)[first].astype(np.float32),
+            whole[1][first],
             (rows[:, 3] & bits) > 0,
             (rows[:, 4] & bits) > 0,
             counts,
@@ -151,13 +146,8 @@ class AveragePrecision(Metric):
     def compute(self) -> dict[str, float]:
         """``AP``, ``AP50`` and ``AP75`` in percent. What they are made of, of all processes, is kept as ``found``."""
         self.found = self.detections()
-        return summary(self.found)
-
-
-def summary(detections: Detections) -> dict[str, float]:
-    """``AP``, ``AP50`` and ``AP75`` in percent, as the paper's tables have them."""
-    by_threshold = average_precision(detections)[0]
-    return {"AP": float(by_threshold.mean()), "AP50": float(by_threshold[0]), "AP75": float(by_threshold[5])}
+        by_threshold = average_precision(self.found)[0]
+        return {"AP": float(by_threshold.mean()), "AP50": float(by_threshold[0]), "AP75": float(by_threshold[5])}
 
 
 def _as_coco(kind: Kind, prediction: dict[str, Tensor], image: int) -> list[dict[str, Any]]:

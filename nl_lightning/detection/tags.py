@@ -36,8 +36,6 @@ GREY = 140  # as bright as the hues
 GAP = 3.0  # least distance of two objects in pixels
 DISCS = ("triangle", "cross", "disc_of_triangle", "disc_of_cross")
 KEYPOINTS = ("triangle_end", "middle", "cross_end")
-SIGMAS = (0.1, 0.1, 0.1)
-"""Of OKS: how far a keypoint may lie from the truth, as a share of the object's size. COCO's are 0.025 to 0.107."""
 
 
 class Object(NamedTuple):

@@ -118,9 +118,7 @@ def _count(net: VideoResNet, clip: Triple) -> dict[str, int]:
     macs: dict[str, int] = {}
 
     def record(module: nn.Module, inputs: tuple[Tensor], output: Tensor, name: str) -> None:
-        places = (
-            output.shape[0] * output.shape[2:].numel()
-        )  # groups of frames come as several maps; 1 for the classifier
+        places = output.shape[0] * output.shape[2:].numel()  # groups of frames come as several maps
         if isinstance(module, CONV_FC):
             macs[name] = module.weight.numel() * places
         elif isinstance(module, NonLocalBlock):

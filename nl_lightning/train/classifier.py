@@ -25,7 +25,7 @@ from nl_lightning.models.fast import channels_last, for_testing, use_kernels
 from nl_lightning.models.initial import Init, network
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.train import start
-from nl_lightning.train.objectives import Objective, OneLabel, SeveralLabels
+from nl_lightning.train.objectives import OneLabel, SeveralLabels
 from nl_lightning.train.optimization import Schedule, in_range, norms, optimize, paper_sgd, parameter_groups
 from nl_lightning.train.precise_bn import ends, estimate_statistics, training_clips
 from nl_lightning.train.predictions import PartWriter, VideoViews, ViewProtocol, merge, part_of, stored
@@ -118,7 +118,7 @@ class VideoClassifier(L.LightningModule):
         self.test_pool, self.precise_bn = test_pool, precise_bn
         self.views_per_forward, self.predictions = views_per_forward, predictions
         self.configure_models(network(net, init), recompute, compile, kernels)
-        self.objective: Objective = SeveralLabels() if multi_label else OneLabel()
+        self.objective: OneLabel | SeveralLabels = SeveralLabels() if multi_label else OneLabel()
         self.configure_metrics()
         self.train()  # nobody calls it before the first iteration
 
@@ -301,8 +301,7 @@ class VideoClassifier(L.LightningModule):
         if self.lr_batch is not None:
             clips = self._data.batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
             scale = clips / self.lr_batch
-        iterations = int(self.trainer.estimated_stepping_batches)
-        return optimize(self.optimizer, groups, self.schedule, iterations, scale)
+        return optimize(self.optimizer, groups, self.schedule, self.trainer.estimated_stepping_batches, scale)
 
     # ------------------------------------------------------------------------------------------------------- validation
 

@@ -88,7 +88,9 @@ def execute(run: Run, held: Lock | None, tracker: Tracker) -> Record | None:
         return None
     seconds = round(time.monotonic() - trained, 1)
     if isinstance(cli, ModuleCLI):
-        measured = fields(run, cli, metrics, outcomes) | {"evidence": _module_evidence(run, cli)}
+        tensors = {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
+        measured = fields(run, cli, metrics, outcomes)
+        measured["evidence"] = _evidence(run, cli, tensors, source=sources(cli))
     else:
         measured = _video_fields(run, cli, metrics, unreadable)
     record = _record(run, cli, measured, seconds)
@@ -146,6 +148,15 @@ def _video_fields(
     """Fields of the record of a run of ours that has just been tested."""
     model, data = cli.model, cli.datamodule
     read = [video.scores is not None for video in in_order(model.tested)]
+    videos, classes = [] if model.diverged else in_order(model.tested), model.net.config.num_classes
+    evidence = _evidence(
+        run,
+        cli,
+        model.net.state_dict(),
+        content={split: content(data, split) for split in ("train", "val", "test")},
+        loss=mean_loss(videos, classes if model.multi_label else None),
+        by_class=by_class(videos, classes, model.multi_label) if videos and classes <= MOST_CLASSES else [],
+    )
     return {
         "videos_expected": len(data.videos("test")),
         "videos_scored": sum(read),
@@ -158,16 +169,9 @@ def _video_fields(
         **_measured(model, metrics, data.groups),
         "read_videos": "" if all(read) else pack(read),
         "decoder": data.files.decoder,
-        "evidence": _evidence(run, cli),
+        "evidence": evidence,
         **_videos(data, scored=sum(read)),
     }
-
-
-def _module_evidence(run: Run, cli: ModuleCLI) -> Evidence:
-    """What the record of another LightningModule's run was made by and made of."""
-    tensors = {name: value for name, value in cli.model.state_dict().items() if isinstance(value, torch.Tensor)}
-    started = _callback(cli.trainer, Meter).started
-    return Evidence(command=command(run), started=started, weights=weights(tensors), source=sources(cli))
 
 
 def _measured(model: VideoClassifier, metrics: Mapping[str, float], groups: Sequence[str]) -> dict[str, Any]:
@@ -192,18 +196,10 @@ def _measured(model: VideoClassifier, metrics: Mapping[str, float], groups: Sequ
     }
 
 
-def _evidence(run: Run, cli: VideoCLI) -> Evidence:
+def _evidence(run: Run, cli: RunCLI, tensors: Mapping[str, torch.Tensor], **more: Any) -> Evidence:
     """What the record of a run that has just been tested was made by and made of."""
-    model, videos = cli.model, [] if cli.model.diverged else in_order(cli.model.tested)
-    classes = model.net.config.num_classes
-    return Evidence(
-        command=command(run),
-        started=_callback(cli.trainer, Meter).started,
-        content={split: content(cli.datamodule, split) for split in ("train", "val", "test")},
-        weights=weights(model.net.state_dict()),
-        loss=mean_loss(videos, classes if model.multi_label else None),
-        by_class=by_class(videos, classes, model.multi_label) if videos and classes <= MOST_CLASSES else [],
-    )
+    started = _callback(cli.trainer, Meter).started
+    return Evidence(command=command(run), started=started, weights=weights(tensors), **more)
 
 
 def _videos(data: VideoDataModule, scored: int) -> dict[str, Any]:

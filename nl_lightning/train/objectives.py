@@ -4,7 +4,7 @@
 (N, classes). A logit that is not a finite number makes every metric of its batches NaN: such a network has no accuracy.
 """
 
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -64,19 +64,8 @@ def right_in_topk(logits: Float[Tensor, "N classes"], labels: Int[Tensor, " N"],
     return torch.where(logits.isfinite().all(dim=1), right, torch.nan)
 
 
-class Objective(Protocol):
-    """The loss of a clip, its scores, and what is measured of them."""
-
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor: ...
-
-    def log_scores(self, logits: Float[Tensor, "*places classes"]) -> Float[Tensor, "*places classes"]:
-        """Logarithms of the scores, which are from 0 to 1."""
-
-    def metrics(self) -> MetricCollection:
-        """What validation measures, the study's metric first, in percent."""
-
-    def of_batch(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """What is measured of a training batch, in percent."""
+# Both have the loss of clips, and the logarithms of their scores, which are from 0 to 1. `metrics` is what validation
+# measures, the study's metric first, and `of_batch` what is measured of a training batch; both are in percent.
 
 
 class OneLabel:

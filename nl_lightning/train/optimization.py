@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from nl_lightning.errors import UserError
 from nl_lightning.models.resnet import VideoResNet
@@ -28,7 +29,7 @@ def in_range(name: str, value: float | None, least: float, most: float) -> None:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate of an iteration, as a factor of the optimiser's own.
+    """The learning rate of an iteration, as a factor of the optimiser's own. Only ``steps`` needs no end.
 
     Attributes:
         kind: ``steps``: times `gamma` at each milestone (paper, Sec. 4.1); ``cosine``: half a cosine down to 0;
@@ -52,9 +53,9 @@ class Schedule:
         if any(milestone < 0 for milestone in self.milestones):
             raise UserError(f"schedule.milestones are {list(self.milestones)}: expected iterations, from 0")
 
-    def factor(self, iteration: int, iterations: int) -> float:
+    def factor(self, iteration: int, iterations: float) -> float:
         """The factor at `iteration` (from 0) of `iterations`."""
-        warm = self.warmup * iterations
+        warm = self.warmup * iterations if self.warmup else 0
         if iteration < warm:
             return (iteration + 1) / (warm + 1)
         if self.kind == "cosine":
@@ -69,9 +70,9 @@ def paper_sgd(params: Iterable[Any]) -> torch.optim.Optimizer:
     return torch.optim.SGD(params, lr=0.01, momentum=0.9, weight_decay=1e-4)
 
 
-def norms(net: nn.Module) -> Iterable[nn.Module]:
+def norms(net: nn.Module) -> Iterable[_BatchNorm]:
     """The BN layers of a network."""
-    return (module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
+    return (module for module in net.modules() if isinstance(module, _BatchNorm))
 
 
 def parameter_groups(
@@ -100,10 +101,15 @@ def optimize(
     optimizer: Callable[[Any], torch.optim.Optimizer],
     groups: list[dict[str, Any]],
     schedule: Schedule,
-    iterations: int,
+    iterations: float,
     lr_scale: float = 1.0,
 ) -> OptimizerLRScheduler:
     """What Lightning trains by: the optimiser of these groups, whose learning rates follow the schedule."""
+    if iterations == math.inf and (schedule.kind != "steps" or schedule.warmup):
+        raise UserError(
+            "model.schedule: its shares are of all iterations, and this training has no end: set trainer.max_epochs or "
+            "trainer.max_steps"
+        )
     try:
         made = optimizer(groups)
     except (ValueError, TypeError) as error:

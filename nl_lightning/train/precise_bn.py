@@ -12,6 +12,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
+from nl_lightning.train.optimization import norms
+
 
 class _Moments:
     """Sums the mean and the mean square of what goes into a BN, channel by channel, over batches."""
@@ -46,23 +48,22 @@ def estimate_statistics(net: nn.Module, batches: Iterable[Tensor]) -> None:
 
     Each BN sees its batch normalised by the batch's own statistics in the layers before, as in training.
     """
-    norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    moments = [_Moments(norm) for norm in norms]
+    moments = [_Moments(norm) for norm in norms(net)]
     hooks = [moment.norm.register_forward_pre_hook(moment) for moment in moments]
-    momenta, modes = [norm.momentum for norm in norms], [norm.training for norm in norms]
+    before = [(moment.norm.momentum, moment.norm.training) for moment in moments]
     device = next(net.parameters()).device
     try:
-        for norm in norms:
-            norm.train()
-            norm.momentum = 0.0  # the running statistics wait for the last batch
+        for moment in moments:
+            moment.norm.train()
+            moment.norm.momentum = 0.0  # the running statistics wait for the last batch
         for batch in batches:
             net(batch)
     finally:
         for hook in hooks:
             hook.remove()
-        for norm, momentum, training in zip(norms, momenta, modes, strict=True):
-            norm.momentum = momentum
-            norm.train(training)
+        for moment, (momentum, training) in zip(moments, before, strict=True):
+            moment.norm.momentum = momentum
+            moment.norm.train(training)
     for moment in moments:
         if moment.batches:
             moment.write(device)

@@ -7,6 +7,7 @@ its views can be tried again. Accuracy is computed from these very numbers, as t
 computed again to the last digit.
 """
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -113,7 +114,8 @@ def merge(parts: Sequence[Path], path: Path, protocol: ViewProtocol) -> None:
     """Write the file of predictions, whole or not at all, of its parts; a video that is in several of them once."""
     schema = _schema(protocol.multi_label).with_metadata({KEY: json.dumps(asdict(protocol))})
     with whole_file(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as file:
-        for chunk in _chunks(_in_order(parts)):
+        videos = _in_order(parts)
+        while chunk := list(itertools.islice(videos, ROW_GROUP)):
             file.write_table(_table(chunk, schema))
 
 
@@ -132,17 +134,6 @@ def _in_order(parts: Sequence[Path]) -> Iterator[VideoViews]:
         yield groups[part][1][row % ROW_GROUP]
     for file in files:
         file.close()
-
-
-def _chunks(predictions: Iterator[VideoViews]) -> Iterator[list[VideoViews]]:
-    chunk: list[VideoViews] = []
-    for prediction in predictions:
-        chunk.append(prediction)
-        if len(chunk) == ROW_GROUP:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
 
 
 def _predictions(table: pa.Table) -> list[VideoViews]:

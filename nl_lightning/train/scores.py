@@ -57,16 +57,11 @@ def only_label(video: VideoScores) -> int:
     return video.label
 
 
-def topk_accuracy(videos: Sequence[VideoScores], k: int) -> float:
-    """Percent of videos that are :func:`right`."""
-    return 100 * sum(right(videos, k)) / max(1, len(videos))
-
-
 def measured(videos: Sequence[VideoScores], classes: int | None) -> dict[str, float]:
     """What testing gave, in percent, by the metrics' keys: mAP over so many classes, or, for None, top-1 and top-5."""
     if classes is not None:
         return {"mAP": float(contributions(videos, classes).mean())}
-    return {f"top{k}": topk_accuracy(videos, k) for k in (1, 5)}
+    return {f"top{k}": 100 * sum(right(videos, k)) / max(1, len(videos)) for k in (1, 5)}
 
 
 def not_finite(videos: Sequence[VideoScores]) -> str:

@@ -8,7 +8,7 @@ from torch import Tensor
 from nl_lightning.errors import UserError, say
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.weights.file import check_classes, classes_in, differences, fill, network_in, read_weights
-from nl_lightning.weights.imagenet import load_imagenet
+from nl_lightning.weights.imagenet import load_imagenet, repeated
 from nl_lightning.weights.safe import read_torch
 
 
@@ -85,11 +85,12 @@ def init_from(net: VideoResNet, path: Path, new: Collection[str] = (), classes: 
     else:
         tensors, named = _of_checkpoint(path, at)
     kept = tensors.get("fc.weight")
-    if kept is not None and "fc" in new and (len(kept) != net.config.num_classes or named != tuple(classes)):
+    fits = kept is not None and kept.shape[:1] == (net.config.num_classes,)
+    if kept is not None and "fc" in new and not (fits and named == tuple(classes)):
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}
     elif kept is not None:
         again = "nl-lightning weights import --without-classifier leaves its classifier out"
-        if kept.ndim and len(kept) != net.config.num_classes:
+        if kept.ndim and not fits:
             raise UserError(f"{at} has {len(kept)} classes, and this network {net.config.num_classes}: {again}")
         check_classes(named, classes, f"{at} ({again})")
     return fill(net, {name: _inflated(tensor, ours.get(name)) for name, tensor in tensors.items()}, at, new)
@@ -99,8 +100,7 @@ def _inflated(kernel: Tensor, ours: Tensor | None) -> Tensor:
     """A kernel that spans one frame, as one that spans as many as `ours`; any other tensor as it is."""
     if ours is None or kernel.ndim != 5 or kernel.shape == ours.shape or kernel.shape[2] != 1:
         return kernel
-    frames = ours.shape[2]
-    return kernel.expand(-1, -1, frames, -1, -1) / frames
+    return repeated(kernel, ours.shape[2])
 
 
 def _of_checkpoint(path: Path, at: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:

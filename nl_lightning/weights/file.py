@@ -90,10 +90,7 @@ class WeightsHeader:
         """One line of JSON; the inverse of :func:`header_from_json`."""
         raw = asdict(self)
         conventions = self.net.conventions
-        for name, usual in {
-            "min_channels": 1,
-            "control": None,
-        }.items():  # these came later: old headers stay as they were
+        for name, usual in (("min_channels", 1), ("control", None)):  # these came later: old headers stay as they were
             if raw["net"][name] == usual:
                 del raw["net"][name]
         raw["net"]["conventions"] = {"profile": conventions.profile, **asdict(conventions.rules)}
@@ -296,15 +293,17 @@ def _computing(config: ResNetConfig) -> dict[str, Any]:
 
 def mismatches(ours: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> str:
     """What `given` tensors lack, have too much, or have in another shape than `ours`; empty if nothing."""
-    wrong = {
-        "missing": sorted(ours.keys() - given.keys()),
-        "left over": sorted(given.keys() - ours.keys()),
-        "of another shape": [
-            f"{name} {list(given[name])} for {list(ours[name])}"
-            for name in sorted(ours.keys() & given.keys())
-            if tuple(ours[name]) != tuple(given[name])
-        ],
-    }
+    misshapen = [
+        f"{name} {list(given[name])} for {list(ours[name])}"
+        for name in sorted(ours.keys() & given.keys())
+        if tuple(ours[name]) != tuple(given[name])
+    ]
+    return wrong_tensors(sorted(ours.keys() - given.keys()), sorted(given.keys() - ours.keys()), misshapen)
+
+
+def wrong_tensors(missing: Sequence[str], left_over: Sequence[str], misshapen: Sequence[str]) -> str:
+    """The names of tensors that don't fit a network; empty if there are none."""
+    wrong = {"missing": missing, "left over": left_over, "of another shape": misshapen}
     return "; ".join(f"{kind}: {some(names)}" for kind, names in wrong.items() if names)
 
 

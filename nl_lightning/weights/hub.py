@@ -72,8 +72,8 @@ class VideoResNet(FastVideoResNet, PyTorchModelHubMixin, **CARD):
         if Path(name).is_dir():
             return cls.of_file(Path(name) / FILE)
         try:
-            return cls.of_file(hf_hub_download(name, FILE, **download))
+            file = hf_hub_download(name, FILE, **download)
         except (HfHubHTTPError, OSError, ValueError) as error:
-            raise UserError(
-                f"{name}: no folder, and the hub gives none: {' '.join(str(error).split())[:300]}"
-            ) from None
+            said = " ".join(str(error).split())[:300]
+            raise UserError(f"{name}: no folder, and the hub gives none: {said}") from None
+        return cls.of_file(file)

@@ -15,7 +15,7 @@ from torch import Tensor
 from nl_lightning.errors import UserError
 from nl_lightning.models.conventions import BLOCKS
 from nl_lightning.models.resnet import VideoResNet
-from nl_lightning.weights.file import some
+from nl_lightning.weights.file import wrong_tensors
 from nl_lightning.weights.safe import read_torch
 from nl_lightning.weights.sources import TORCHVISION_NAMES
 
@@ -30,20 +30,31 @@ def load_imagenet(net: VideoResNet, path: Path) -> list[str]:
     Raises:
         UserError: the file is missing, broken or of another network; `net` is then unchanged.
     """
-    if not path.exists():
-        raise UserError(f"imagenet: there is no file {path}; torchvision's resnet50-*.pth is one")
-    try:
-        state = read_torch(path)
-    except UserError as error:
-        raise UserError(f"imagenet: can't be read as weights of PyTorch: {error}") from None
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise UserError(f"imagenet: {path} holds no state dict, that is tensors by name")
+    state = read_state_dict(path, "imagenet")
     try:
         inflated = inflate_imagenet(net, state)
     except UserError as error:
         raise UserError(f"imagenet: {path}: {error}") from None
     net.load_state_dict(inflated, strict=False)
     return [name for name in net.state_dict() if name not in inflated]
+
+
+def read_state_dict(path: Path, key: str) -> dict[str, Tensor]:
+    """The tensors of a file of torchvision's, by name. UserError, which names the setting `key`, if it is none."""
+    if not path.exists():
+        raise UserError(f"{key}: there is no file {path}; torchvision's resnet50-*.pth is one")
+    try:
+        state = read_torch(path)
+    except UserError as error:
+        raise UserError(f"{key}: can't be read as weights of PyTorch: {error}") from None
+    if not isinstance(state, dict) or not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in state.items()):
+        raise UserError(f"{key}: {path} holds no state dict, that is tensors by name")
+    return state
+
+
+def repeated(kernel: Tensor, frames: int) -> Tensor:
+    """A kernel of one frame as so many copies of itself, each divided by their number (paper, Sec. 4)."""
+    return kernel.expand(-1, -1, frames, -1, -1) / frames
 
 
 def inflate_imagenet(net: VideoResNet, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -67,16 +78,13 @@ def inflate_imagenet(net: VideoResNet, state: dict[str, Tensor]) -> dict[str, Te
                 missing.append(their_name)
             continue
         if ours.ndim == 5 and tensor.ndim == 4:
-            frames = ours.shape[2]
-            tensor = tensor[:, :, None].expand(-1, -1, frames, -1, -1) / frames
+            tensor = repeated(tensor[:, :, None], ours.shape[2])
         if tensor.shape == ours.shape:
             inflated[name] = tensor
         else:
             misshapen.append(their_name)
-    wrong = {"missing": missing, "left over": list(theirs), "of another shape": misshapen}
-    if any(wrong.values()):
-        complaints = [f"{kind}: {some(names)}" for kind, names in wrong.items() if names]
-        raise UserError("; ".join(["these weights are not this network's", *_mismatch(net, state), *complaints]))
+    if wrong := wrong_tensors(missing, list(theirs), misshapen):
+        raise UserError("; ".join(["these weights are not this network's", *_mismatch(net, state), wrong]))
     return inflated
 
 

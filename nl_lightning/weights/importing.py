@@ -29,6 +29,7 @@ from nl_lightning.weights.file import (
     save_weights,
     some,
 )
+from nl_lightning.weights.imagenet import repeated
 from nl_lightning.weights.safe import read_others, sha256
 from nl_lightning.weights.source import VARIANT_WORDS, Found, Semantics, Source, variant_words
 from nl_lightning.weights.sources import SOURCES
@@ -172,6 +173,9 @@ def translate(state: State, words: frozenset[str], source: str = "auto", classif
         raise UserError(f"as a file of {kind.name}, it has a tensor under two names: {some(twice)}")
     if "conv1.weight" not in tensors:
         raise UserError(f"as a file of {kind.name}, it lacks its first convolution")
+    axes = {name: 2 if name == "fc.weight" else 4 for name in tensors if re.search(r"(conv\d|W_z|^fc)\.weight$", name)}
+    if odd := sorted(name for name, least in axes.items() if tensors[name].ndim < least):
+        raise UserError(f"as a file of {kind.name}, it has weights that are no kernels: {some(odd)}")
     found = Found(tensors, frozenset(theirs), words, beside)
     semantics = kind.semantics(found)
     completed = kind.complete(found)
@@ -251,7 +255,7 @@ def fitted(tensors: Mapping[str, Tensor], config: ResNetConfig) -> dict[str, Ten
 def _reshaped(tensor: Tensor, shape: torch.Size) -> Tensor:
     """A 2-D kernel as t copies of itself, each divided by t; a classifier or w_f in the shape of a convolution."""
     if tensor.ndim == 4 and len(shape) == 5:
-        return (tensor[:, :, None] / shape[2]).expand(-1, -1, shape[2], -1, -1)
+        return repeated(tensor[:, :, None], shape[2])
     if len(shape) < 3 and tensor.numel() == shape.numel():
         return tensor.reshape(shape)
     return tensor

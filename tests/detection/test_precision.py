@@ -23,7 +23,6 @@ from nl_lightning.detection.precision import (
     average_precision,
     bootstrap,
     contributions,
-    summary,
 )
 from nl_lightning.errors import UserError
 from nl_lightning.report.uncertainty import paired_numbers
@@ -203,7 +202,7 @@ def test_contributions_have_the_ap_as_mean_and_resampling_as_noise(scenes: list[
     metric = AveragePrecision("box")
     metric.update(*zip(*scenes, strict=True))
     each = contributions(metric.detections())  # crowds, ties, three categories
-    assert each.mean() == pytest.approx(summary(metric.detections())["AP"])
+    assert each.mean() == pytest.approx(metric.compute()["AP"])
     rng = np.random.default_rng(2)
     found = world(rng, rng.normal(0, 0.7, 200), 1)
     each = contributions(found)

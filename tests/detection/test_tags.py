@@ -13,8 +13,10 @@ from PIL import Image
 
 from nl_lightning.detection.coco import CocoSplit
 from nl_lightning.detection.precision import AveragePrecision
-from nl_lightning.detection.tags import SIGMAS, Tags, draw_hues
+from nl_lightning.detection.tags import Tags, draw_hues
 from nl_lightning.errors import UserError
+
+SIGMAS = (0.1, 0.1, 0.1)  # of the recipe tags_keypoints
 
 
 @pytest.mark.parametrize("keypoints", [False, True])

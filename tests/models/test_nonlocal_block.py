@@ -242,8 +242,6 @@ def test_unknown_words_are_refused(unchecked: None) -> None:
         NonLocalConfig({"res4": [4]}, instantiation="softmax")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="sum_over: expected one of space, .* not 'channels'"):
         NonLocalConfig({"res4": [4]}, sum_over="channels")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="profile: expected one of paper, release, not 'caffe2'"):
-        Conventions(profile="caffe2")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

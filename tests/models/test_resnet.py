@@ -224,13 +224,6 @@ def test_bad_placements_are_refused(placement: dict[str, list[int]], message: st
         ResNetConfig(non_local=NonLocalConfig(placement))
 
 
-def test_the_deeper_network_has_more_places() -> None:
-    config = NonLocalConfig({"res4": [22]})
-    assert ResNetConfig(101, non_local=config).non_local is config
-    with pytest.raises(ValueError, match="0 to 5, not 22"):
-        ResNetConfig(50, non_local=config)
-
-
 def test_unknown_networks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # a user doesn't have the tests' type checks
     with pytest.raises(ValueError, match="depth: expected one of 50, 101, not 34"):

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from tiny_charades import write_tiny_charades
-from tiny_study import STUDY, execute, planned, write_tiny_study
+from tiny_study import STUDY, execute, planned, recorded, write_tiny_study
 
 from nl_lightning.cli import main
 from nl_lightning.data.datamodule import VideoDataModule
@@ -69,8 +69,7 @@ def finish(run: Run, monkeypatch: pytest.MonkeyPatch, lives: Iterator[int]) -> i
 def outcome(run: Run) -> tuple[dict[str, Any], dict[str, Any], Record]:
     """Weights and optimizer, predictions, and the record without times, memory and energy."""
     checkpoint = torch.load(run.checkpoint, weights_only=True)
-    record = run.state().record
-    assert record is not None
+    record = recorded(run)
     states = {key: checkpoint[key] for key in ("state_dict", "optimizer_states", "lr_schedulers")}
     still = dataclasses.replace(record, **{name: 0 if name != "finished" else "" for name in OF_THE_CLOCK})
     assert still.evidence is not None
@@ -212,15 +211,13 @@ def test_a_run_starts_from_its_stills_and_goes_on_after_being_killed(
     assert execute(planned(folder, "stills_r50")) == 0
     shutil.copytree(folder / "results", folder / "killed")
     stills, whole, killed = planned(folder, "stills_r50"), planned(folder, "nl"), often(planned(folder, "nl", "killed"))
-    record = stills.state().record
-    assert record is not None
+    record = recorded(stills)
     assert (record.mAP is None, record.top1, record.init_from) == (False, None, None)
     assert finish(whole, monkeypatch, iter([0])) == 0
     assert finish(killed, monkeypatch, iter([4, 0])) == 1
     assert_same_outcome(whole, killed)
 
-    record = whole.state().record
-    assert record is not None
+    record = recorded(whole)
     assert record.init_from == "stills_r50"
     trained = checkpoint(whole)
     rates = {

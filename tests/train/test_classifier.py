@@ -28,10 +28,10 @@ from nl_lightning.train.scores import (
     contributions,
     in_order,
     mean_softmax,
+    measured,
     rank,
     right,
     soft_scores,
-    topk_accuracy,
 )
 
 TINY = ResNetConfig(
@@ -99,12 +99,12 @@ def test_topk_counts_ties_nans_and_unreadable_videos_as_wrong() -> None:
         scored("second", 1, [0.1, 0.2, 0.7]),
         scored("tie", 0, [0.5, 0.5, 0.0]),
         scored("nan", 0, [math.nan] * 3),
+        scored("beside a nan", 1, [math.nan, 0.3, 0.2]),  # which counts as higher
         VideoScores("unreadable", 0, None),
     ]
-    assert topk_accuracy(videos, 1) == pytest.approx(20)
-    assert topk_accuracy(videos, 2) == pytest.approx(60)
-    assert topk_accuracy(videos, 3) == pytest.approx(60)
-    assert topk_accuracy([], 1) == 0
+    assert [sum(right(videos, k)) for k in (1, 2, 3)] == [1, 4, 4]
+    assert measured(videos, None) == {"top1": pytest.approx(100 / 6), "top5": pytest.approx(400 / 6)}
+    assert measured([], None) == {"top1": 0, "top5": 0}
 
 
 def test_log_probabilities_of_the_views_however_many_at_a_time() -> None:
@@ -134,19 +134,14 @@ def test_a_window_gives_the_mean_softmax_of_its_places() -> None:
         torch.testing.assert_close(sliding.log_probabilities(views), plain.log_probabilities(views))
 
 
-def test_colours_may_have_their_own_mean() -> None:
-    model = VideoClassifier(TINY, mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0)).eval()
+@pytest.mark.parametrize(("mean", "std"), [(100, 50), ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))])
+def test_input_is_normalised_in_units_of_0_to_255(mean: Any, std: Any) -> None:
+    """By one number, or by one of each colour."""
+    model = VideoClassifier(TINY, mean=mean, std=std).eval()
     clip = batch([0]).views[:, 0]
-    mean, std = (torch.tensor(values).view(3, 1, 1, 1) for values in ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0)))
+    mean, std = (torch.tensor(values).expand(3).view(3, 1, 1, 1) for values in (mean, std))
     with torch.no_grad():
         torch.testing.assert_close(model(clip), model.net((clip.float() - mean) / std))
-
-
-def test_input_is_normalised_in_units_of_0_to_255() -> None:
-    model = VideoClassifier(TINY, mean=100, std=50).eval()
-    clip = batch([0]).views[:, 0]
-    with torch.no_grad():
-        torch.testing.assert_close(model(clip), model.net((clip.float() - 100) / 50))
 
 
 @pytest.mark.parametrize(

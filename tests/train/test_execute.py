@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import wandb
-from tiny_study import execute, planned, write_tiny_study
+from tiny_study import execute, planned, recorded, write_tiny_study
 from wandb_standin import WandbServer
 
 import nl_lightning as nl
@@ -95,10 +95,8 @@ def test_curves_go_to_a_csv_file_in_place_of_wandb(folder: Path, monkeypatch: py
     assert execute(run) == 0
     with (run.folder / "csv" / "version_0" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert run.state().record is not None
-    assert [float(row["test/top1"]) for row in rows if row["test/top1"]] == [
-        pytest.approx(run.state().record.top1, abs=1e-3)
-    ]
+    tested = [float(row["test/top1"]) for row in rows if row["test/top1"]]
+    assert tested == [pytest.approx(recorded(run).top1, abs=1e-3)]
     assert any(row["train/loss_epoch"] for row in rows)
 
 
@@ -118,10 +116,8 @@ def weights(run: Run) -> dict[str, Any]:
 
 def test_a_run_ends_in_a_record_and_predictions(home: Path, finished: Run) -> None:
     run = finished
-    state = run.state()
-    assert state.name == "done"
-    record = state.record
-    assert record is not None
+    assert run.state().name == "done"
+    record = recorded(run)
     assert (record.study, record.recipe, record.variant, record.seed) == ("small", "tiny", "nl", 0)
     assert (record.videos_expected, record.videos_scored, record.num_clips, record.num_crops) == (22, 22, 2, 3)
     assert record.steps == 9  # 3 epochs of 33 videos in batches of 11
@@ -179,8 +175,7 @@ def test_a_run_is_published_with_its_card(
     assert all(torch.equal(tensor, held[name]) for name, tensor in weights(finished).items() if name in held)
     assert len(held) == sum(name.startswith("net.") for name in weights(finished))
     assert header.input.num_clips == 2
-    record = finished.state().record
-    assert record is not None
+    record = recorded(finished)
     assert record.evidence is not None
     card = (tmp_path / "results" / "weights" / "tiny" / "README.md").read_text()
     where, row = (line for line in card.splitlines() if line.startswith("| nl "))
@@ -255,9 +250,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(
 
     ends = [weights(whole), weights(killed)]
     assert all(torch.equal(value, ends[1][key]) for key, value in ends[0].items())
-    records = [run.state().record for run in (whole, killed)]
-    assert records[0] is not None
-    assert records[1] is not None
+    records = [recorded(run) for run in (whole, killed)]
     assert records[0].curve == records[1].curve
     assert records[0].top1 == records[1].top1
     (told,) = wandb_server.state.runs.values()
@@ -281,8 +274,7 @@ def test_long_clips_start_from_the_short_ones_weights(folder: Path) -> None:
     assert frozen
     assert all(torch.equal(before[key], after[key]) for key in frozen)
     assert not torch.equal(before["net.fc.weight"], after["net.fc.weight"])
-    record = long.state().record
-    assert record is not None
+    record = recorded(long)
     assert record.init_from == "c2d"
 
 
@@ -294,8 +286,7 @@ def test_an_unreadable_file_is_named_and_counts_as_wrong(folder: Path) -> None:
     broken[1].write_bytes(broken[1].read_bytes()[:500])
     with pytest.warns(UserWarning, match=r"\.mp4: .*(left out|counted as wrong)"):
         assert execute(run) == 0
-    record = run.state().record
-    assert record is not None
+    record = recorded(run)
     assert record.unreadable == sorted(str(path.relative_to(folder / "videos")) for path in broken)
     assert (record.videos_expected, record.videos_scored) == (22, 21)
     assert sum(unpack(record.read_videos, 22)) == 21  # on which a pair can be compared
@@ -348,8 +339,7 @@ def test_what_was_tested_is_what_is_kept(
     """Precise BN: the last checkpoint has the statistics that the record's numbers were measured with."""
     offline(tmp_path, monkeypatch)
     folder, run = precise.study.path.parent, precise
-    record = run.state().record
-    assert record is not None
+    record = recorded(run)
     kept = tmp_path / "w.safetensors"
     assert main(["weights", "import", str(run.checkpoint), "--out", str(kept)]) == 0
     recipe = f"--config={folder / 'tiny.yaml'}"
@@ -396,8 +386,7 @@ def test_a_run_that_diverges_says_so_and_has_no_accuracy(
     change(folder, {"lr: 0.003": "lr: 1.0e+25"})
     run = planned(folder, "c2d")
     assert execute(run) == 0
-    record = run.state().record
-    assert record is not None
+    record = recorded(run)
     assert re.fullmatch(r"the loss from step [23] on", record.diverged)
     assert record.scores == {}
     assert record.steps == 3  # no step makes numbers of the weights again
@@ -431,8 +420,7 @@ def test_one_video_whose_logits_overflow_takes_the_accuracy_with_it(
     change(folder, ONE_EPOCH)
     run = planned(folder, "c2d")
     assert execute(run) == 0
-    record = run.state().record
-    assert record is not None
+    record = recorded(run)
     assert record.diverged == "the scores of 1 of 22 test videos"
     assert record.scores == {}
 
@@ -457,8 +445,7 @@ def test_a_run_that_another_version_began_says_so(
     monkeypatch.setattr(checkpoints.Saver, "on_train_epoch_end", plain)
     capsys.readouterr()
     assert execute(run) == 0
-    record = run.state().record
-    assert record is not None
+    record = recorded(run)
     (line,) = record.earlier_code
     assert line.startswith("until step 6: commit aaaaaaaaaaaa (now ")
     assert line.endswith(f"torch 2.0.0 (now {now['versions']['torch']})")

@@ -20,6 +20,7 @@ import pytest
 import pytorch_lightning as L
 import torch
 from tiny_study import write_tiny_study
+from weight_files import Runs, shared
 
 from nl_lightning.cli import main
 from nl_lightning.data.datamodule import VideoDataModule
@@ -53,13 +54,6 @@ def test_freed_memory_is_used_again_without_page_faults() -> None:
     os.close(receive)
     os.close(send)
     assert kept < given_back / 10, f"{kept} page faults with freed memory kept, {given_back} without"
-
-
-class Runs:
-    """What a pickle runs when it is read."""
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, ("ran",)
 
 
 @pytest.fixture
@@ -144,13 +138,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, small_videos: Path) -> 
     folder = tmp_path_factory.mktemp("trained")
     write_tiny_study(folder, small_videos)
     return fit(folder)
-
-
-def shared(levels: int) -> dict[str, Any]:
-    bomb: dict[str, Any] = {}
-    for _ in range(levels):
-        bomb = {"a": bomb, "b": bomb}
-    return bomb
 
 
 def test_every_bad_checkpoint_is_one_line(

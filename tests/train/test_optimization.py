@@ -1,6 +1,7 @@
 """Muon against definitions and torch's own; the linear schedule; the rates of loaded and of new weights."""
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.train import start
 from nl_lightning.train.muon import QUINTIC, MuonAdamW, orthogonal
-from nl_lightning.train.optimization import Schedule, optimize, parameter_groups
+from nl_lightning.train.optimization import Schedule, optimize, paper_sgd, parameter_groups
 
 
 def by_singular_values(x: Tensor, steps: int = 5) -> Tensor:
@@ -110,6 +111,16 @@ def test_linear_schedule() -> None:
     assert [late.factor(i, 100) for i in (5, 59, 80, 99)] == pytest.approx([1, 1, 0.5, 0.025])
     with pytest.raises(UserError, match=r"schedule.decay is 0.95: expected 1e-09 to 0.9"):
         Schedule("linear", warmup=0.1, decay=0.95)
+
+
+def test_a_training_without_an_end_has_steps() -> None:
+    groups = [{"params": [nn.Parameter(torch.ones(2))]}]
+    steps: Any = optimize(paper_sgd, groups, Schedule(milestones=(5,)), math.inf)
+    rates = steps["lr_scheduler"]["scheduler"].lr_lambdas[0]
+    assert [rates(0), rates(5)] == pytest.approx([1, 0.1])
+    for schedule in (Schedule("cosine"), Schedule("linear"), Schedule(warmup=0.1)):
+        with pytest.raises(UserError, match=r"^model\.schedule: .* this training has no end: set trainer\.max_epochs"):
+            optimize(paper_sgd, groups, schedule, math.inf)
 
 
 NL = ResNetConfig(width=1 / 64, num_classes=3, non_local=NonLocalConfig({"res4": [4]}))

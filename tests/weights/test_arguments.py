@@ -64,12 +64,9 @@ def test_a_recipe_says_how_to_test_and_not_what_is_tested(weights: Path, tmp_pat
     assert settings["clip_starts"] == "paper"
 
 
-def test_other_commands_are_left_alone() -> None:
+def test_training_does_not_take_them(weights: Path) -> None:
     words = ["fit", "--config", "a.yaml", "--model.init_from=w.safetensors"]
     assert with_weights(words) == words
-
-
-def test_training_does_not_take_them(weights: Path) -> None:
     with pytest.raises(UserError, match="--model.init_from=W starts a training"):
         with_weights(["fit", f"--weights={weights}"])
 

@@ -62,10 +62,13 @@ def test_a_block_comes_back_from_its_folder(tmp_path: Path) -> None:
     torch.testing.assert_close(again(x), block.eval()(x), rtol=0, atol=0)
 
 
-def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_something_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder, and where the hub gave it."""
     (tmp_path / hub.FILE).write_bytes(b"no tensors")
-    with pytest.raises(UserError, match="is no whole .safetensors file"):
-        hub.VideoResNet.from_pretrained(tmp_path)
+    monkeypatch.setattr(hub, "hf_hub_download", lambda *_: str(tmp_path / hub.FILE))
+    for name in (tmp_path, "me/net"):
+        with pytest.raises(UserError, match=r"^weights: .* is no whole .safetensors file"):
+            hub.VideoResNet.from_pretrained(name)
 
 
 class Hub(BaseHTTPRequestHandler):

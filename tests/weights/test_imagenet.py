@@ -198,10 +198,10 @@ def test_unusable_files_are_refused(tmp_path: Path) -> None:
     torch.save(state(), path)
     path.write_bytes(path.read_bytes()[:-100])
     assert "can't be read as weights of PyTorch" in refusal()
-    torch.save([torch.ones(1)], path)
-    assert "holds no state dict" in refusal()
-    torch.save({"state_dict": {"conv1.weight": torch.ones(1)}}, path)
-    assert "holds no state dict" in refusal()
+    others: list[Any] = [[torch.ones(1)], {"state_dict": {"conv1.weight": torch.ones(1)}}, {7: torch.ones(1)}]
+    for other in others:
+        torch.save(other, path)
+        assert "holds no state dict" in refusal()
     torch.save({"conv1.weight": torch.ones(1)}, path)
     assert "these weights are not this network's" in refusal()
 

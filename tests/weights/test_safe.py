@@ -10,18 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from weight_files import Runs, shared
 
 from nl_lightning.errors import UserError
 from nl_lightning.weights import safe
 from nl_lightning.weights.safe import read_others, read_pickle, read_torch
-
-
-def shared(levels: int) -> dict[str, Any]:
-    """Dictionaries of dictionaries: as many values as 2 to the power of the levels, in a few hundred bytes."""
-    bomb: dict[str, Any] = {}
-    for _ in range(levels):
-        bomb = {"a": bomb, "b": bomb}
-    return bomb
 
 
 def nested(levels: int) -> list[Any]:
@@ -29,11 +22,6 @@ def nested(levels: int) -> list[Any]:
     for _ in range(levels):
         inner = [inner]
     return inner
-
-
-class Runs:
-    def __reduce__(self) -> Any:
-        return os.mkdir, ("ran",)
 
 
 @pytest.fixture(autouse=True)
