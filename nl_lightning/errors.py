@@ -110,6 +110,11 @@ def visible(text: object) -> str:
     )
 
 
+def one_line(said: object, most: int | None = None) -> str:
+    """What another library says, in one line of at most so many characters."""
+    return " ".join(str(said).split())[:most]
+
+
 def say(line: object) -> None:
     """Print one line for the user to stderr, after the program's name. Without a terminal to print to, say nothing."""
     with contextlib.suppress(OSError, ValueError):  # the terminal is gone, or stderr is closed

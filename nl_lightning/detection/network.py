@@ -22,7 +22,7 @@ from torchvision.models.detection.rpn import AnchorGenerator
 from torchvision.models.resnet import Bottleneck, ResNet
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from nl_lightning.errors import UserError, nearest
+from nl_lightning.errors import UserError, nearest, one_line
 from nl_lightning.models.controls import stand_in
 from nl_lightning.models.conventions import BLOCKS, STAGES, ControlConfig, Conventions
 from nl_lightning.models.initial import drawn_by_name
@@ -122,7 +122,7 @@ def detector_network(
         try:
             net = kind(backbone, **heads, **(settings or {}))
         except (TypeError, ValueError) as error:
-            raise UserError(f"settings: {' '.join(str(error).split())[:300]}") from error
+            raise UserError(f"settings: {one_line(error, 300)}") from error
         if backbone_block:
             insert_non_local(net, f"backbone.body.layer3.{BLOCKS[depth][STAGES.index('res4')] - 2}")
         if control is not None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from nl_lightning.errors import UserError, nearest
+from nl_lightning.errors import UserError, nearest, one_line
 from nl_lightning.models.conventions import Conventions, Instantiation, SumOver
 from nl_lightning.models.fast import FastNonLocalBlock
 
@@ -193,7 +193,7 @@ def _dry_run(model: nn.Module, layers: Mapping[str, nn.Module], example: Any) ->
             else:
                 model(*(example if isinstance(example, tuple | list) else (example,)))
     except Exception as error:
-        raise UserError(f"example: the network can't run on it: {' '.join(str(error).split())}") from error
+        raise UserError(f"example: the network can't run on it: {one_line(error)}") from error
     finally:
         for hook in hooks:
             hook.remove()
@@ -271,6 +271,6 @@ def _try_out(name: str, block: nn.Module, output: Tensor) -> None:
         with torch.no_grad():
             block.eval()(output)
     except (UserError, RuntimeError) as error:
-        raise UserError(f"layer '{name}', output {tuple(output.shape)}: {' '.join(str(error).split())}") from None
+        raise UserError(f"layer '{name}', output {tuple(output.shape)}: {one_line(error)}") from None
     finally:
         block.train(mode)

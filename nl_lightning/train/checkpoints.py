@@ -29,7 +29,7 @@ from torch import Tensor
 
 from nl_lightning import __version__
 from nl_lightning.data.together import from_all
-from nl_lightning.errors import STOP, Postponed, Stopped, UserError, say
+from nl_lightning.errors import STOP, Postponed, Stopped, UserError, one_line, say
 from nl_lightning.study.files import whole_file
 from nl_lightning.study.run import CHECKPOINT, PREVIOUS
 from nl_lightning.weights.file import HEADER
@@ -296,7 +296,7 @@ class LocalFiles(TorchCheckpointIO):
         except Exception as error:
             if self.restoring is None:
                 raise
-            said = " ".join(str(error).split())[:200]
+            said = one_line(error, 200)
             raise UserError(
                 f"ckpt_path: {self.restoring} can't be gone on from ({type(error).__name__}: {said}): is it of another "
                 "version?"
@@ -340,5 +340,5 @@ def _damage(file: Path) -> str | None:
         with zipfile.ZipFile(file) as archive:
             bad = archive.testzip()
     except Exception as error:  # of whatever kind: the part that is damaged may be the one that lists the parts
-        return " ".join(str(error).split())
+        return one_line(error)
     return None if bad is None else f"bad checksum of {bad}"

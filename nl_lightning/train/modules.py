@@ -22,7 +22,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from nl_lightning.data.together import from_all
-from nl_lightning.errors import UserError, nearest, say
+from nl_lightning.errors import UserError, nearest, one_line, say
 from nl_lightning.study.border import load_yaml, shown
 from nl_lightning.study.contradictions import factor_of
 from nl_lightning.study.metrics import Metric
@@ -63,7 +63,7 @@ class ModuleCLI(RunCLI):
 
     def said(self, error: Exception) -> str:
         """What the parser says of a setting of a class, in one line with the nearest setting that there is."""
-        line = " ".join(str(error).split())
+        line = one_line(error)
         part, kind, what = _PROBLEM.search(line), _UNKNOWN.search(line), _WRONG.search(line)
         if part is not None and kind is not None and part[1] in self.classes:
             known = [f"{part[1]}.{name}" for name in settings_of(self.classes[part[1]])]
@@ -146,7 +146,7 @@ def _imported(module: str, at: str) -> ModuleType:
         raise UserError(f"{at}: {module} imports '{error.name}', which isn't installed") from None
     except (Exception, SystemExit) as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
-        said = " ".join(str(error).split())[:200]
+        said = one_line(error, 200)
         place = f"{Path(last.filename).name}, line {getattr(error, 'lineno', None) or last.lineno}"
         raise UserError(f"{at}: {module} can't be imported: {type(error).__name__}: {said} ({place})") from error
 

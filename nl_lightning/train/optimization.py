@@ -14,7 +14,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nl_lightning.errors import UserError
+from nl_lightning.errors import UserError, one_line
 from nl_lightning.models.resnet import VideoResNet
 
 RATE = "times_lr"
@@ -113,7 +113,7 @@ def optimize(
     try:
         made = optimizer(groups)
     except (ValueError, TypeError) as error:
-        raise UserError(f"model.optimizer: {' '.join(str(error).split())[:300]}") from error
+        raise UserError(f"model.optimizer: {one_line(error, 300)}") from error
     for group in made.param_groups:
         group["lr"] *= lr_scale * group.get(RATE, 1.0)
     factors = torch.optim.lr_scheduler.LambdaLR(made, lambda iteration: schedule.factor(iteration, iterations))

@@ -24,7 +24,7 @@ from lightning_fabric.utilities.warnings import PossibleUserWarning
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, ProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
-from nl_lightning.errors import Stopped, UserError, nearest, say, visible
+from nl_lightning.errors import Stopped, UserError, nearest, one_line, say, visible
 from nl_lightning.study.border import load_yaml, parse_yaml, weigh_yaml
 from nl_lightning.study.recipe import find_recipe
 from nl_lightning.study.run import CHECKPOINT, CHECKPOINT_MINUTES
@@ -143,7 +143,7 @@ class RunCLI(LightningCLI):
         except (UserError, OSError):
             raise
         except Exception as error:  # Lightning's own checks raise anything
-            raise UserError(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}") from error
+            raise UserError(f"{type(error).__name__}: {one_line(error, 500)}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """A trainer that keeps ``<default_root_dir>/checkpoints/last.ckpt``.
@@ -155,9 +155,7 @@ class RunCLI(LightningCLI):
         except (UserError, OSError):
             raise
         except Exception as error:  # no GPU, or fewer than the recipe asks for, or any other of Lightning's own checks
-            raise UserError(
-                f"trainer: {' '.join(str(error).split())[:500]}; see --trainer.accelerator and .devices"
-            ) from error
+            raise UserError(f"trainer: {one_line(error, 500)}; see --trainer.accelerator and .devices") from error
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         self.root = Path(trainer.default_root_dir)
         saver = Saver(self.root / CHECKPOINT, self.checkpoint_minutes, self.files, within_epochs=self.ours)
@@ -277,7 +275,7 @@ def _checkpoint(given: str, root: str | None) -> Path:
 
 def with_nearest(message: str, known: Sequence[str]) -> str:
     """What the parser says, in one line, with the nearest known key for one that it doesn't know."""
-    line = " ".join(message.split())
+    line = one_line(message)
     unknown = re.findall(r"--([\w.]+)", line)
     unknown += [".".join(found) for found in re.findall(r"Group '(\S+)' does not accept option '(\S+)'", line)]
     hints = "".join(nearest(key, known) for key in unknown if key not in known)

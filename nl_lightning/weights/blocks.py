@@ -16,7 +16,7 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from nl_lightning.errors import UserError, visible
+from nl_lightning.errors import UserError, one_line, visible
 from nl_lightning.models.conventions import Conventions, Instantiation
 from nl_lightning.models.nonlocal_block import NonLocalBlock
 from nl_lightning.study.border import Positive, checked, parse_json
@@ -84,7 +84,7 @@ def load_block(path: Path) -> NonLocalBlock:
         block = checked(BlockSettings, parse_json(said.get("nl_lightning", ""), "its header"), "its header").block()
         block.load_state_dict(tensors)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path}: not a block's weight file: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path}: not a block's weight file: {one_line(error)}") from None
     return block.eval()
 
 

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from nl_lightning.data.sampling import Spread
-from nl_lightning.errors import UserError, nearest, visible
+from nl_lightning.errors import UserError, nearest, one_line, visible
 from nl_lightning.models.fast import FastVideoResNet
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.study.border import Positive, checked, parse_json, shown
@@ -159,7 +159,7 @@ def _opened(path: Path) -> Any:
         raise UserError(f"weights: there is no file {path}") from None
     except (SafetensorError, OSError) as error:
         raise UserError(
-            f"weights: {path} is no whole .safetensors file ({' '.join(str(error).split())}); "
+            f"weights: {path} is no whole .safetensors file ({one_line(error)}); "
             "nl-lightning weights import makes one from other formats"
         ) from None
 

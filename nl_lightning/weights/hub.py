@@ -9,7 +9,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from nl_lightning.errors import UserError, from_extra
+from nl_lightning.errors import UserError, from_extra, one_line
 from nl_lightning.models import nonlocal_block
 from nl_lightning.models.fast import FastNonLocalBlock, FastVideoResNet
 from nl_lightning.weights.file import WeightsHeader, fill, read_weights, save_weights
@@ -74,6 +74,6 @@ class VideoResNet(FastVideoResNet, PyTorchModelHubMixin, **CARD):
         try:
             file = hf_hub_download(name, FILE, **download)
         except (HfHubHTTPError, OSError, ValueError) as error:
-            said = " ".join(str(error).split())[:300]
+            said = one_line(error, 300)
             raise UserError(f"{name}: no folder, and the hub gives none: {said}") from None
         return cls.of_file(file)

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from nl_lightning.errors import UserError
+from nl_lightning.errors import UserError, one_line
 
 OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """What files of PyTorch before 1.6 start with: a pickled magic number."""
@@ -104,7 +104,7 @@ def _check_kind(path: Path, size: int) -> None:
 
 def _reason(error: Exception) -> str:
     """The kind of an error, and what it says if that is of use."""
-    said = " ".join(str(error).split())[:200]
+    said = one_line(error, 200)
     useful = isinstance(error, pickle.UnpicklingError | RuntimeError | zipfile.BadZipFile)
     return f"{type(error).__name__}: {said}" if said and useful else type(error).__name__
 

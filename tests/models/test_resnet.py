@@ -1,6 +1,5 @@
 """VideoResNet against Table 1, Sec. 3.3 and Sec. 4."""
 
-import copy
 from typing import Any
 
 import jaxtyping
@@ -316,18 +315,6 @@ def test_recomputed_activations_change_nothing() -> None:
         net.recompute(recompute)
         found.append(trained(net, clip))
     torch.testing.assert_close(*found, rtol=0, atol=0)
-
-
-def test_a_compiled_network_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With fewer residual blocks, each kind once: compiling takes long."""
-    monkeypatch.setitem(BLOCKS, 50, (1, 2, 1, 1))
-    torch.manual_seed(0)
-    net = build(50, "3x1x1", NonLocalConfig({"res3": [1]}), device="cpu", width=0.0625, dropout=0.0)
-    net, clip = net.double(), channels_last(torch.randn(2, 3, 4, 32, 32, dtype=torch.float64))
-    compiled = copy.deepcopy(net)
-    compiled.compile(backend="aot_eager", fullgraph=True)
-    assert compiled.state_dict().keys() == net.state_dict().keys()
-    torch.testing.assert_close(trained(compiled, clip), trained(net, clip))
 
 
 def test_no_layer_is_narrower_than_the_fewest_channels() -> None:
