@@ -294,12 +294,6 @@ def test_the_i3d_of_mmaction2_is_read(i3d: Any) -> None:
     assert not any("not known" in note for note in imported.notes)
 
 
-@pytest.mark.parametrize(("said", "scale"), [("dict(sub_sample=True)", True), ("dict(use_scale=False)", False)])
-def test_mmcv_scales_unless_it_is_told_not_to(said: str, scale: bool, i3d: Any) -> None:
-    text = configuration(backbone={"non_local_cfg": said})
-    assert mmaction(i3d, text).header.net.conventions.rules.scale is scale
-
-
 def test_what_mmaction2_sees_goes_into_the_header(i3d: Any) -> None:
     steps = [
         STEPS[0], "dict(type='DenseSampleFrames', clip_len=8, frame_interval=8, num_sample_positions=5)", STEPS[2],

@@ -52,25 +52,29 @@ def video_net(imagenet: nn.Module, *args: Any, **kwargs: Any) -> VideoResNet:
     return net
 
 
+def differences(net: VideoResNet, clip: Tensor, imagenet: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """How far our maps of a clip are from torchvision's of its images, or its one image, by layer: (1, C, T, H, W)."""
+    ours = outputs(net, clip, list(STAGES_2D.values()))
+    theirs = (maps.transpose(0, 1)[None] for maps in outputs(imagenet, images, list(STAGES_2D)))
+    return {
+        name: (mine - expected).abs() / expected.abs().max()
+        for name, mine, expected in zip(STAGES_2D.values(), ours, theirs, strict=True)
+    }
+
+
 def test_c2d_sees_each_frame_as_the_2d_network_does(imagenet: nn.Module) -> None:
     """With temporal strides of 1, no layer of C2D mixes frames, so the frames may differ."""
     clip = torch.randn(1, 3, 3, 64, 48, dtype=torch.float64)
     net = video_net(imagenet, 50, temporal_strides=(1, 1, 1))
-    ours = outputs(net, clip, list(STAGES_2D.values()))
-    theirs = outputs(imagenet, clip[0].transpose(0, 1), list(STAGES_2D))
-    for name, mine, expected in zip(STAGES_2D.values(), ours, theirs, strict=True):
-        difference = (mine[0].transpose(0, 1) - expected).abs() / expected.abs().max()
+    for name, difference in differences(net, clip, imagenet, clip[0].transpose(0, 1)).items():
         assert difference.max() < 1e-12, f"{name}: max {difference.max():.1e}, mean {difference.mean():.1e}"
 
 
 def test_c2d_sees_a_still_video_as_the_2d_network_sees_its_frame(imagenet: nn.Module) -> None:
     """With Table 1's strides in time: the maximum of equal frames is that frame."""
     frame = torch.randn(1, 3, 64, 48, dtype=torch.float64)
-    net = video_net(imagenet, 50)
-    ours = outputs(net, frame[:, :, None].expand(-1, -1, 16, -1, -1), list(STAGES_2D.values()))
-    theirs = outputs(imagenet, frame, list(STAGES_2D))
-    for name, mine, expected in zip(STAGES_2D.values(), ours, theirs, strict=True):
-        difference = (mine - expected[:, :, None]).abs() / expected.abs().max()
+    still = frame[:, :, None].expand(-1, -1, 16, -1, -1)
+    for name, difference in differences(video_net(imagenet, 50), still, imagenet, frame).items():
         assert difference.max() < 1e-12, f"{name}: max {difference.max():.1e}, mean {difference.mean():.1e}"
 
 
@@ -84,10 +88,8 @@ def test_i3d_sees_a_still_video_as_the_2d_network_sees_its_frame(imagenet: nn.Mo
     frames = 2 * reach["res5"] + 2
     frame = torch.randn(1, 3, 32, 40, dtype=torch.float64)
     net = video_net(imagenet, 50, inflate, temporal_strides=(1, 1, 1))
-    ours = outputs(net, frame[:, :, None].expand(-1, -1, frames, -1, -1), list(STAGES_2D.values()))
-    theirs = outputs(imagenet, frame, list(STAGES_2D))
-    for name, mine, expected in zip(STAGES_2D.values(), ours, theirs, strict=True):
-        difference = (mine - expected[:, :, None]).abs() / expected.abs().max()
+    still = frame[:, :, None].expand(-1, -1, frames, -1, -1)
+    for name, difference in differences(net, still, imagenet, frame).items():
         inner = difference[:, :, reach[name] : frames - reach[name]]
         assert inner.max() < 1e-12, f"{name}: max {inner.max():.1e}, mean {inner.mean():.1e}"
         assert difference[:, :, reach[name] - 1].max() > 1e-9, f"{name}: the ends should differ"
