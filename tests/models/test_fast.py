@@ -339,15 +339,16 @@ def test_recomputing_and_groups_of_frames() -> None:
 
 @pytest.mark.parametrize("kernels", ["fast", "definition"])
 def test_a_compiled_network_is_the_same(kernels: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With fewer residual blocks, each kind twice: compiling takes long."""
-    monkeypatch.setitem(BLOCKS, 50, (1, 2, 2, 1))
-    net = random_net(small(inflate="3x1x1", non_local=NonLocalConfig({"res3": [1], "res4": [1]}))).double()
+    """With fewer residual blocks, each kind once: compiling takes long."""
+    monkeypatch.setitem(BLOCKS, 50, (1, 2, 1, 1))
+    net = random_net(small(inflate="3x1x1", non_local=NonLocalConfig({"res3": [1]}))).double()
     use_kernels(net, kernels)
     compiled = copy.deepcopy(net)
     compiled.compile(backend="aot_eager", fullgraph=True)
     clip = channels_last(torch.randn(2, 3, 4, 64, 64, dtype=torch.float64))
     assert compiled.state_dict().keys() == net.state_dict().keys()
-    torch.testing.assert_close(compiled.eval()(clip), net.eval()(clip))
+    with torch.no_grad():  # else the backward is compiled twice
+        torch.testing.assert_close(compiled.eval()(clip), net.eval()(clip))
     for one in (compiled, net):
         one.train()(clip).square().sum().backward()
     torch.testing.assert_close(*([*(p.grad for p in one.parameters()), *one.buffers()] for one in (compiled, net)))
