@@ -238,10 +238,11 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def commit() -> dict[str, Any]:
-    """The commit that this package runs from, if it runs from a checkout, and whether files differ from it."""
+    """The commit that this package runs from, if it runs from a checkout, and whether a file of it differs."""
+    package = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        command = ["git", "-C", str(package), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:

@@ -242,13 +242,37 @@ def test_a_run_starts_from_its_stills_and_goes_on_after_being_killed(
     assert "stills_r50" not in tables
 
 
+def git(folder: Path, *words: str) -> None:
+    subprocess.run(["git", "-c", "user.name=x", "-c", "user.email=x@x.org", *words], cwd=folder, check=True)
+
+
 def test_the_commit_is_that_of_the_package_and_of_no_repository_around_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wheel may be installed below somebody else's repository."""
-    identity = ["-c", "user.name=x", "-c", "user.email=x@x.org"]
-    for words in (["init", "-q"], [*identity, "commit", "-q", "--allow-empty", "-m", "x"]):
-        subprocess.run(["git", *words], cwd=tmp_path, check=True)
-    (tmp_path / "checkpoints.py").touch()
-    monkeypatch.setattr(checkpoints, "__file__", str(tmp_path / "checkpoints.py"))
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "x")
+    module = tmp_path / "package" / "train" / "checkpoints.py"
+    module.parent.mkdir(parents=True)
+    module.touch()
+    monkeypatch.setattr(checkpoints, "__file__", str(module))
     assert checkpoints.commit.__wrapped__() == {"commit": "unknown", "dirty": True}
+
+
+@pytest.mark.parametrize(
+    ("changed", "dirty"), [("models/resnet.py", True), ("models/mine.py", True), ("../results/table.md", False)]
+)
+def test_a_changed_file_anywhere_in_the_package_is_said(
+    changed: str, dirty: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And results, which a run writes, are not of the package."""
+    package = tmp_path / "nl_lightning"
+    for file in ("train/checkpoints.py", "models/resnet.py", "../results/table.md"):
+        (package / file).parent.mkdir(parents=True, exist_ok=True)
+        (package / file).write_text("before")
+    for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "x"]):
+        git(tmp_path, *words)
+    monkeypatch.setattr(checkpoints, "__file__", str(package / "train" / "checkpoints.py"))
+    assert checkpoints.commit.__wrapped__()["dirty"] is False
+    (package / changed).write_text("after")
+    assert checkpoints.commit.__wrapped__()["dirty"] is dirty
