@@ -82,7 +82,7 @@ class Check:
     @property
     def in_points(self) -> bool:
         """Whether it is about points of the study's metric, whatever else is judged by another score."""
-        return self.kind in ("about", "ahead")
+        return self.kind in ("about", "ahead", "surpasses", "matches")
 
     @property
     def beside(self) -> tuple[str, ...]:

@@ -311,6 +311,9 @@ def test_the_soft_score_is_judged_where_every_record_has_one(
             for column in comparison_columns(of_costs, [c for v in of_costs.verdicts for c in v.comparisons])
         ]
         assert said in titles
+    others = report(collect(stating(study, Check("surpasses", ("block",), against=40.0)), recipe, results))
+    measured = next(c for c in comparison_columns(others, others.verdicts[0].comparisons) if "measured" in c.title)
+    assert measured.cells[0].startswith("+10.0 top-1 [")  # the score of others is one of top-1
     assert found.learned == {"plain": {"space": (0, 3, None)}, "block": {"space": (3, 3, pytest.approx(56.9975))}}
     assert [column.cells for column in learned_columns(found)] == [
         ["plain", "block"], ["0 of 3 [0, 71]", "3 of 3 [29, 100]"], ["", "57.0"],
