@@ -389,6 +389,19 @@ def test_sentences_on_longrange_are_so(table2: Study) -> None:
     assert all(max(scores["slow"][f"{name}_more"]) < 55 for name in ("c2d_r50", "i3d311_r50", "i3d311_r50_nl5"))
 
 
+def test_sentences_on_switches_are_so() -> None:
+    verdicts = page("results/tables/longrange/implementation.md")
+    assert (
+        "7 hold (pool, scale, start direction 1, start direction 2, padding, decay, release direction 1), "
+        "3 stay undecided (inflation, release direction 2, release direction 3)" in verdicts
+    )
+    for told in ("max pools without padding - NL C2D is -0.8 [-1.0, -0.5]", "inflated - NL I3D is +0.7 [-0.6, 2.0]"):
+        assert told in verdicts
+    gain = re.findall(r"blocks do not start as the identity \| .*? \| +5 \| +(\S+) \[.*?, (\S+)\] \|", verdicts)[0]
+    assert gain[0] == "-0.8"
+    assert float(gain[1]) < 0
+
+
 def test_what_holds_without_the_seed_that_chose_the_recipe(table2: Study, tmp_path: Path) -> None:
     """results/README.md names the parts that seed 3 decides."""
     for path in (REPOSITORY / "results/records/longrange").glob("*/seed*.json"):
