@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from nl_lightning.runs.schedule import cores as cores
+from nl_lightning.study.evidence import cores as cores
 from nl_lightning.train.evidence import processor as processor
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -13,6 +13,7 @@ from nl_lightning.cli.output import plain_table, print_lines, working
 from nl_lightning.cli.parsing import POSITION, whole
 from nl_lightning.cli.studies import OfStudy, Selected, Workers
 from nl_lightning.errors import UserError, terminal, visible
+from nl_lightning.study.evidence import cores
 from nl_lightning.study.files import overwriting, write_output
 from nl_lightning.study.recipe import load_recipe
 from nl_lightning.study.study import STILLS
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from nl_lightning.data.videos import VideoList
 
 FIGURES = Path("my_results/figures")
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+CORES = cores()
 
 
 def weights_import(

@@ -22,6 +22,7 @@ from nl_lightning.data.reader import by_helpers
 from nl_lightning.data.videos import Paths
 from nl_lightning.errors import UserError, bars
 from nl_lightning.study import border
+from nl_lightning.study.evidence import cores
 from nl_lightning.study.files import whole_file, write_atomically
 from nl_lightning.study.lock import waiting_for
 
@@ -85,7 +86,7 @@ class DecodedCopy:
         """Write the array to `part`; return what went wrong with each file, empty if nothing."""
         array: np.memmap[Any, np.dtype[np.uint8]] | None = None
         errors = [""] * len(self.paths)
-        decoded = by_helpers(DECODE, [(path,) for path in self.paths], os.cpu_count() or 1, self.seconds)
+        decoded = by_helpers(DECODE, [(path,) for path in self.paths], cores(), self.seconds)
         with bars() as bar:
             for row, frames in bar.track(decoded, len(self.paths), description=f"decoding {self.file.stem}"):
                 if isinstance(frames, DecodeError):

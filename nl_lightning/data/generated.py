@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from nl_lightning.errors import UserError, bars
 from nl_lightning.study import border
+from nl_lightning.study.evidence import cores
 from nl_lightning.study.files import write_atomically
 from nl_lightning.study.lock import waiting_for
 
@@ -171,7 +172,7 @@ def _missing(root: Path, spec: GeneratedSet) -> dict[str, list[tuple[int, int]]]
 def _write_missing(root: Path, missing: dict[str, list[tuple[int, int]]], spec: GeneratedSet) -> None:
     """Write clips in processes: threads gain nothing, as most of the time the interpreter's lock is held."""
     jobs = [(split, part[i : i + 25]) for split, part in missing.items() for i in range(0, len(part), 25)]
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
+    with ProcessPoolExecutor(cores()) as pool:
         futures = [pool.submit(write_clips, root, *job, spec) for job in jobs]  # before the bar starts a thread
         try:
             with bars() as bar:

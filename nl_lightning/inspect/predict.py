@@ -1,7 +1,6 @@
 """``nl-lightning predict``: the best classes of videos, by all views that a weight file says it is tested with."""
 
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from nl_lightning.data.transforms import TestViews
 from nl_lightning.data.videos import VideoList
 from nl_lightning.errors import UserError, visible
 from nl_lightning.models.complexity import complexity
+from nl_lightning.study.evidence import cores
 from nl_lightning.train.classifier import VideoClassifier
 from nl_lightning.weights.file import read_header
 
@@ -86,8 +86,7 @@ class Predictor:
 
 def threads_for(macs: float) -> int:
     """How many threads a forward pass of so many multiply-adds is worth, of the cores that this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, torch.get_num_threads(), round(macs / MACS_OF_A_THREAD)))
+    return max(1, min(cores(), torch.get_num_threads(), round(macs / MACS_OF_A_THREAD)))
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from rich.progress import BarColumn, TaskID, TaskProgressColumn, TimeElapsedColu
 
 from nl_lightning.errors import UserError, bars, mistake, say, visible
 from nl_lightning.runs.processes import HELD, Process, how_it_ended, kill_session, start, stopping
+from nl_lightning.study.evidence import cores
 from nl_lightning.study.recipe import Recipe
 from nl_lightning.study.run import Run, State
 from nl_lightning.study.study import STILLS, Study
@@ -68,11 +69,6 @@ def shares(workers: int) -> list[dict[str, str]]:
     each = max(1, len(gpus) // workers)
     of_worker = [[gpus[(worker * each + i) % len(gpus)] for i in range(each)] for worker in range(workers)]
     return [{**threads, "CUDA_VISIBLE_DEVICES": ",".join(own)} for own in of_worker]
-
-
-def cores() -> int:
-    """The cores that this process may use; a cluster may have given it a few of the machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _gpus() -> list[str]:

@@ -3,6 +3,7 @@
 None of it changes a configuration's hash. Records of an older version have none of it.
 """
 
+import os
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -11,6 +12,11 @@ from pydantic import Field
 from nl_lightning.study.border import Percent, Positive
 
 Amount = Annotated[float, Field(ge=0, le=1e12)]
+
+
+def cores() -> int:
+    """The cores that this process may use; a cluster may have given it a few of the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, kw_only=True)

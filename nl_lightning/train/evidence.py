@@ -21,7 +21,7 @@ from torch import Tensor
 
 from nl_lightning.data.datamodule import VideoDataModule
 from nl_lightning.errors import UserError
-from nl_lightning.study.evidence import Machine
+from nl_lightning.study.evidence import Machine, cores
 from nl_lightning.study.finding import find_study
 from nl_lightning.study.recipe import find_recipe
 from nl_lightning.study.run import Run
@@ -122,7 +122,7 @@ def machine(trainer: L.Trainer, meter: Meter) -> Machine:
     return Machine(
         processor=processor(),
         accelerator=torch.cuda.get_device_name() if on_gpu else "",
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        cores=cores(),
         memory=_gib(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
         precision=str(trainer.precision),
         peak_memory=_gib(peak),

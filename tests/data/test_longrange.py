@@ -241,7 +241,7 @@ def test_layout(small: Path) -> None:
 
 def test_generating_again_gives_the_same_bytes(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another run writes equal files, by any number of processes, and a run on a finished set writes nothing."""
-    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    monkeypatch.setattr("nl_lightning.data.generated.cores", lambda: 1)
     SMALL.generate(tmp_path / "again")
     assert hashes(tmp_path / "again") == hashes(small)
     before = {path: path.stat().st_mtime_ns for path in small.rglob("*")}
