@@ -243,6 +243,7 @@ def test_a_switch_is_one_difference() -> None:
         ("stages", "place", "stages"),
         ("table2", "match", "match"),
         ("controls", "match", "controls"),
+        ("controls", "longrange", "controls_longrange"),
         ("implementation", "longrange", "implementation"),
         ("long_training", "longrange", "long_training"),
         ("real_video", "tennis7", "real_video"),
@@ -394,6 +395,31 @@ def test_sentences_on_longrange_are_so(table2: Study) -> None:
     for name, before in soft.items():
         change = np.subtract(committed("longrange", "soft")[f"{name}_more"], before)
         assert abs(change.mean()) < 2.78 * change.std(ddof=1) / math.sqrt(5), "is it sure now?"
+
+
+def test_sentences_on_controls_under_longrange_are_so(table2: Study) -> None:
+    groups = ("context_space", "context_time", "context_spacetime")
+    top1 = committed("longrange", "top1")
+    learned = {
+        name: sum(
+            min(committed("longrange", "soft_by_group", group)[name][:3]) > table2.learned[group].threshold
+            for group in groups
+        )
+        for name in load_study(find_study("controls")).variants
+    }  # in each of the first three trainings
+    whole = {"hidden", "average1", "average5", "query_independent1", "query_independent5"}
+    assert {name for name, many in learned.items() if many == 3} == {"c2d_r50_nl1_res4", "c2d_r50_nl5"} | {
+        f"c2d_r50_{n}" for n in whole
+    }
+    assert learned["c2d_r50_residual1"] == learned["c2d_r50_residual5"] == 1
+    assert learned["one_pixel"] == 0
+    block = np.mean(top1["c2d_r50_nl1_res4"])
+    assert all(abs(np.mean(top1[f"c2d_r50_{name}"]) - block) < 0.5 for name in whole)
+    verdicts = page("results/controls_longrange.md")
+    assert (
+        "5 stay undecided (c3 direction 1, affinity1 direction 1, affinity1 direction 2, affinity1 size, affinity5)"
+        in verdicts
+    )
 
 
 def test_sentences_on_switches_are_so() -> None:
