@@ -91,7 +91,8 @@ def _steps(tree: Path, variant: Variant, settings: Settings) -> dict[str, Any]:
         command = [sys.executable, "-P", str(Path(__file__).parent / "steps.py"), str(said), *arguments]
         environment = {**os.environ, "PYTHONPATH": str(tree)}
         environment |= {"OMP_NUM_THREADS": "1"} if settings.device == "cpu" else {}
-        done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+        # A tree has the data of its own recipe: another version's are refused.
+        done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{variant.name}: {done.stderr.strip().splitlines()[-1]}")
         return {**json.loads(said.read_text()), "device": settings.device}
