@@ -25,6 +25,8 @@ import psutil
 import torch
 from torch import Tensor
 
+from nl_lightning.errors import one_line
+
 Call = Callable[[], Any]
 Figures = list[dict[str, Any]]
 PRELOAD = ["benchmarks.operations", "benchmarks.networks", "benchmarks.pipeline", "benchmarks.study_cost"]
@@ -204,7 +206,7 @@ def _begin(settings: Settings) -> None:
 
 def said(error: BaseException) -> str:
     """An error in a few words."""
-    line = " ".join(str(error).split())
+    line = one_line(error)
     if re.search("not enough memory|out of memory|can't allocate memory", line, re.IGNORECASE):
         return "out of memory"
     return line[:120] or type(error).__name__

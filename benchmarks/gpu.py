@@ -22,6 +22,7 @@ import yaml
 from benchmarks import machine
 from benchmarks.machine import REPOSITORY
 from nl_lightning.study.border import load_yaml
+from nl_lightning.study.evidence import cores
 from nl_lightning.study.recipe import merged
 
 CONTESTS = 0.4  # of the time
@@ -46,9 +47,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("out", type=Path, help="folder for all that is made")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
     parser.add_argument("--seconds", type=float, default=600.0, help="in all (600)")
-    parser.add_argument(
-        "--workers", type=int, default=min(8, os.cpu_count() or 1), help="networks that train at a time"
-    )
+    parser.add_argument("--workers", type=int, default=min(8, cores()), help="networks that train at a time")
     given = parser.parse_args(words)
     end, out = time.monotonic() + given.seconds, given.out.resolve()
     contests = ["-m", "benchmarks.run", "--quick", "--device", given.device, "--seconds", "3"]

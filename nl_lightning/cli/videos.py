@@ -257,8 +257,9 @@ def data_check(of: DataSet, *, hash: bool = False, out: Path | None = None, comp
         from nl_lightning.data.manifest import NAME
         from nl_lightning.data.tools.check import by_error, counts, take_census
 
-        data, *others = of.of_each_fold()
-        splits, file = lists_of([data, *others]), out or data.root / NAME
+        folds = of.of_each_fold()
+        data, splits = folds[0], lists_of(folds)
+        file = out or data.root / NAME
     rows = take_census(splits, data.root, file, of.workers, hash)
     table = plain_table("", "expected", "present", "decodable")
     for split, *numbers in counts(rows):

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from nl_lightning.report.collate import one_line
+from nl_lightning.report.collate import visible_line
 from nl_lightning.study.records import Record
 
 COMPUTES = ("models", "train", "data", "weights")
@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1]
 
 def mixed_code(records: Iterable[Record]) -> str:
     """What to say of the commits, where their numbers can differ by the code; else nothing."""
-    commits = tuple(sorted({one_line(record.commit) for record in records}))
+    commits = tuple(sorted({visible_line(record.commit) for record in records}))
     if len(commits) < 2 or (changed := _changed(commits)) == ():
         return ""
     named = ", ".join(commit[:12] for commit in commits[:4]) + (f" and {len(commits) - 4} more" if commits[4:] else "")
@@ -30,7 +30,7 @@ def mixed_source(records: Iterable[Record]) -> str:
     """What to say of classes that a study names, where the files that they were in differ; else nothing."""
     found: dict[str, set[str]] = {}
     for name, digest in (pair for one in records if one.evidence for pair in one.evidence.source.items()):
-        found.setdefault(one_line(name), set()).add(digest)
+        found.setdefault(visible_line(name), set()).add(digest)
     odd = [name for name, digests in found.items() if len(digests) > 1]
     return f"Mixed code: the file of {', '.join(odd)} was changed between these records" if odd else ""
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 
 import pandas as pd
 
-from nl_lightning.errors import UserError, visible
+from nl_lightning.errors import UserError, one_line, visible
 from nl_lightning.report.pairing import by_fold, over_videos, weighted
 from nl_lightning.report.uncertainty import Difference, Interval, over_folds
 from nl_lightning.study.metrics import Metric
@@ -31,9 +31,9 @@ REPORTED_ONLY = "reported only"  # the state of a row without a variant
 DIVERGED, UNREADABLE = "diverged", "unreadable"  # states of a row whose records give no number
 
 
-def one_line(text: str) -> str:
+def visible_line(text: str) -> str:
     """A text from outside as one line; what steers a terminal or is no text is shown as Python writes it."""
-    return visible(" ".join(text.split()))
+    return visible(one_line(text))
 
 
 Place = Callable[[Record], str]
@@ -232,7 +232,7 @@ def _line(runs: Runs, table: str, row: Row) -> dict[str, object]:
     gain = runs.difference(variant, baseline) if variant and baseline else None
     return {
         "table": table,
-        "label": one_line(row.label),
+        "label": visible_line(row.label),
         "variant": variant,
         "baseline": baseline,
         "state": standing(runs, variant) if variant else REPORTED_ONLY,

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from nl_lightning.report import claim_words, provenance, words
 from nl_lightning.report.claims import Report, Verdict
-from nl_lightning.report.collate import one_line
+from nl_lightning.report.collate import visible_line
 from nl_lightning.report.comparisons import Comparison
 from nl_lightning.report.pairing import by_video, over_videos
 from nl_lightning.report.uncertainty import Interval
@@ -121,7 +121,9 @@ def filled(skeleton: str, **values: Any) -> str:
 
 def _tight(value: Any) -> Any:
     """Every text that is put into the page: in one line, and not to be broken within a number."""
-    return _TIGHT.sub("\u00a0", one_line(value)) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return (
+        _TIGHT.sub("\u00a0", visible_line(value)) if isinstance(value, str) and not isinstance(value, Markup) else value
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- tables

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from nl_lightning.errors import UserError, nearest
 from nl_lightning.report import claim_words
 from nl_lightning.report.claims import Report, Verdict
-from nl_lightning.report.collate import one_line
+from nl_lightning.report.collate import visible_line
 from nl_lightning.report.provenance import progress, provenance
 from nl_lightning.report.words import (
     HOLES,
@@ -68,7 +68,7 @@ _BLOCK = re.compile(r"^(\d*)([\[#>=+-](?!\d)|[.)](?= |$))")  # what would begin 
 
 
 def _inline(text: str) -> str:
-    return _INLINE.sub(r"\\\g<0>", one_line(text))
+    return _INLINE.sub(r"\\\g<0>", visible_line(text))
 
 
 def markdown(text: str) -> str:
@@ -216,7 +216,7 @@ def latex(text: str) -> str:
     r"""A text as one line of ASCII that pdflatex compiles; what it has no letter for is an ``\nlletter``."""
     if text in HOLES:
         return rf"\emph{{{text}}}"
-    letters = "".join(map(_letter, unicodedata.normalize("NFC", one_line(text))))
+    letters = "".join(map(_letter, unicodedata.normalize("NFC", visible_line(text))))
     whole = re.sub(r"(?<=-)-|(?<=')'|(?<=,),", r"{}\g<0>", letters)  # two of them are another letter
     return re.sub(r"(?<!\w)-(?=\d)", "$-$", re.sub(r"^[\[*]", r"{\g<0>}", whole))  # \\[ and \\* are commands
 
@@ -318,7 +318,7 @@ def table_csv(report: Report, table: Table) -> str:
 
 
 def _csv_text(text: str) -> str:
-    line = one_line(text)
+    line = visible_line(text)
     return f"'{line}" if line.startswith(("=", "+", "-", "@")) else line
 
 
@@ -356,12 +356,12 @@ def print_columns(console: "Console", columns: Sequence[Column], name: str = "")
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    shown = RichTable(title=Text(one_line(name)) if name else None, title_justify="left", box=None)
+    shown = RichTable(title=Text(visible_line(name)) if name else None, title_justify="left", box=None)
     for column in columns:
         head = Text(column.title.replace(" ", "\n"))
         shown.add_column(head, justify="left" if column.words else "right", no_wrap=not column.words)
     for row in zip(*(column.cells for column in columns), strict=True):
-        shown.add_row(*(Text(one_line(cell), "yellow" if cell in HOLES else "") for cell in row))
+        shown.add_row(*(Text(visible_line(cell), "yellow" if cell in HOLES else "") for cell in row))
     console.print(shown)
 
 
@@ -370,7 +370,7 @@ def print_study(console: "Console", report: Report, tables: Sequence[str] | None
     from rich.text import Text
 
     def say(text: str, style: str = "") -> None:
-        console.print(Text(one_line(text), style))
+        console.print(Text(visible_line(text), style))
 
     runs = report.runs
     say(heading(report))
@@ -379,7 +379,7 @@ def print_study(console: "Console", report: Report, tables: Sequence[str] | None
         console.print()
         print_columns(console, table_columns(report, table, beside=False, costs=False), title(table))
         for remark in remarks(report, table):
-            console.print(Text(f"  {one_line(remark)}", "dim"))
+            console.print(Text(f"  {visible_line(remark)}", "dim"))
     console.print()
     if said := claim_words.summary(report):
         say(said)

@@ -10,7 +10,7 @@ from typing import Any
 
 from nl_lightning.report.claims import Report
 from nl_lightning.report.code import mixed_code, mixed_source
-from nl_lightning.report.collate import DIVERGED, REPORTED_ONLY, UNREADABLE, Runs, Times, one_line
+from nl_lightning.report.collate import DIVERGED, REPORTED_ONLY, UNREADABLE, Runs, Times, visible_line
 from nl_lightning.report.uncertainty import Difference, clopper_pearson, rank_correlation
 from nl_lightning.study.metrics import TOP1, Metric
 from nl_lightning.study.study import Study, Table
@@ -92,7 +92,7 @@ def called(study: Study, variant: str, table: str | None = None) -> str:
     Its own name is added where two rows have the same label, and stands alone where no table has it.
     """
     for place in sorted(study.tables.values(), key=lambda one: one.name != table):
-        labels = {row.variant: one_line(row.label) for row in place.rows if row.variant}
+        labels = {row.variant: visible_line(row.label) for row in place.rows if row.variant}
         if variant in labels:
             doubled = Counter(labels.values())[labels[variant]] > 1
             added = [variant] * doubled + [place.name] * (place.name != table)
@@ -243,7 +243,7 @@ def note(line: dict[str, Any]) -> str:
     """Why seeds don't count, where anything is known; when and in which process doesn't belong in a table."""
     seeds: dict[str, list[str]] = {}
     for seed, name, why in line["holes"]:
-        what = f"{name}: {one_line(why)[:300]}" if why else ""
+        what = f"{name}: {visible_line(why)[:300]}" if why else ""
         if name in ("running", "queued", "interrupted", "preempted"):
             what = name
         elif name == "stale":

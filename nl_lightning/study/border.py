@@ -25,7 +25,7 @@ import pydantic
 import yaml
 from pydantic import AfterValidator, Field
 
-from nl_lightning.errors import UserError, nearest
+from nl_lightning.errors import UserError, nearest, one_line
 from nl_lightning.study.files import MOST_BYTES, read_text, reason
 
 T = TypeVar("T")
@@ -49,8 +49,8 @@ def _file_name(text: str) -> str:
     return text
 
 
-def _one_line(text: str) -> str:
-    line = " ".join(text.split())
+def _a_line(text: str) -> str:
+    line = one_line(text)
     if not line:
         raise ValueError(f"expected a text, got {shown(text)}")
     if any(unicodedata.category(each) == "Cc" or each in TURNING for each in line):
@@ -62,7 +62,7 @@ TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 """Characters that turn the direction of the text after them: it can look like another text."""
 Name = Annotated[str, AfterValidator(_file_name)]
 """What becomes the name of a file: ASCII letters and digits, with ``_ . -`` between them, at most 100."""
-Line = Annotated[str, AfterValidator(_one_line)]
+Line = Annotated[str, AfterValidator(_a_line)]
 """A text for people. A line break becomes a blank, several blanks become one; control characters are refused."""
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]

@@ -17,7 +17,7 @@ import wandb
 import wandb.sdk.launch  # wandb.init imports it: after torch, that takes 1.9 s in place of 0.3
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
-from nl_lightning.errors import Stopped, UserError, by_force, say
+from nl_lightning.errors import Stopped, UserError, by_force, one_line, say
 from nl_lightning.study.border import shown
 from nl_lightning.study.records import Record, parse_record, portable
 from nl_lightning.study.run import Run
@@ -145,8 +145,7 @@ def _init(**kwargs: Any) -> "wandb.Run":
     try:
         return wandb.init(**kwargs)
     except wandb.Error as error:
-        reason = " ".join(str(error).split())[:200]
-        say(f"W&B: {reason}: going on offline; 'wandb sync' sends it later")
+        say(f"W&B: {one_line(error, 200)}: going on offline; 'wandb sync' sends it later")
     wandb.teardown()  # its service holds on to what has failed
     return wandb.init(**kwargs, mode="offline")
 

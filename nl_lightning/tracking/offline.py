@@ -17,7 +17,7 @@ from wandb.errors import AuthenticationError, CommError
 from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
-from nl_lightning.errors import UserError
+from nl_lightning.errors import UserError, one_line
 from nl_lightning.study.border import parse_json
 from nl_lightning.study.files import reason
 
@@ -60,9 +60,9 @@ def from_server(path: str) -> list[WandbRun]:
     except AuthenticationError as error:
         raise UserError(_refused(error)) from None
     except WandbApiFailedError as error:
-        raise UserError(f"W&B at {_server()} failed: {_one_line(error)}; try again") from None
+        raise UserError(f"W&B at {_server()} failed: {one_line(error, 300)}; try again") from None
     except (wandb.Error, OSError, *ODD) as error:
-        raise UserError(f"--wandb {path}: {_one_line(error)}; is it as in the address of its page?") from None
+        raise UserError(f"--wandb {path}: {one_line(error, 300)}; is it as in the address of its page?") from None
     if not found:
         raise UserError(f"--wandb {path}: no runs there yet")
     return found
@@ -92,7 +92,7 @@ def _online(run: Any) -> WandbRun:
     try:
         summary = dict(run.summary_metrics)
     except (CommError, *ODD) as error:
-        state = f"its summary can't be read: {_one_line(error)}"
+        state = f"its summary can't be read: {one_line(error, 300)}"
     return WandbRun(str(run.id), str(run.name or run.id), state, summary.get("record"), "repeat_of" in summary)
 
 
@@ -101,15 +101,11 @@ def _refused(error: AuthenticationError) -> str:
         return f"W&B at {_server()} doesn't accept the API key; log in with 'wandb login', or set WANDB_API_KEY"
     if error.__cause__ is not None:
         return f"W&B at {_server()} can't be reached; without it, see --wandb-offline"
-    return _one_line(error)  # a key that can't be one: says its length
+    return one_line(error, 300)  # a key that can't be one: says its length
 
 
 def _server() -> str:
     return wandb.setup().settings.base_url
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 # ----------------------------------------------------------------------------------------------- offline folders
