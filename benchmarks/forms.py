@@ -27,7 +27,7 @@ from benchmarks import machine
 from benchmarks.store import Entry, Store
 from nl_lightning.models import fast
 from nl_lightning.models.conventions import Conventions, Instantiation
-from nl_lightning.models.fast import FastConv3d, FastMaxPool3d, FastVideoResNet, channels_last, for_testing
+from nl_lightning.models.fast import FastConv3d, FastVideoResNet, channels_last, for_testing
 from nl_lightning.models.forms import form_of
 from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig
@@ -109,7 +109,7 @@ def without(form: str) -> Off:
 
 @contextmanager
 def without_folding() -> Iterator[None]:
-    """torch's own convolutions and pools in three dimensions, channels-last; oneDNN's pass over three axes, too."""
+    """torch's own convolutions in three dimensions, channels-last; oneDNN's pass over three axes, too."""
 
     def forward(conv: FastConv3d, x: Tensor) -> Tensor:
         return channels_last(nn.Conv3d.forward(conv, x))
@@ -121,7 +121,6 @@ def without_folding() -> Iterator[None]:
         patch.object(FastConv3d, "forward", forward),
         patch.object(FastConv3d, "fold", volume),
         patch.object(FastConv3d, "kept_frames", lambda conv, x: x),
-        patch.object(FastMaxPool3d, "forward", nn.MaxPool3d.forward),
     ):
         yield
 

@@ -172,22 +172,6 @@ def shifted_products(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return from_rows(y if bias is None else y + bias)
 
 
-class FastMaxPool3d(nn.MaxPool3d):
-    """A max pool, first over space, then over time: the maximum of maxima is the maximum."""
-
-    kernel_size: Triple
-    stride: Triple
-    padding: Triple
-
-    def forward(self, x: Float[Tensor, "N C T H W"]) -> Float[Tensor, "N C t h w"]:
-        (kt, kh, kw), (st, sh, sw), (pt, ph, pw) = self.kernel_size, self.stride, self.padding
-        if (kh, kw) != (1, 1):
-            x = FRAMES.back(F.max_pool2d(FRAMES.image(x), (kh, kw), (sh, sw), (ph, pw)), x)
-        if (kt, st) != (1, 1):
-            x = PLACES.back(F.max_pool2d(PLACES.image(x), (kt, 1), (st, 1), (pt, 0)), x)
-        return x
-
-
 # ------------------------------------------------------------------------------------------------ blocks and networks
 
 
@@ -254,7 +238,6 @@ class FastNonLocalBlock(NonLocalBlock):
 
 FAST: dict[type[nn.Module], type[nn.Module]] = {
     nn.Conv3d: FastConv3d,
-    nn.MaxPool3d: FastMaxPool3d,
     Bottleneck: FastBottleneck,
     VideoResNet: FastVideoResNet,
     NonLocalBlock: FastNonLocalBlock,

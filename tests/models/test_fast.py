@@ -18,7 +18,6 @@ from nl_lightning.models.fast import (
     POSITIONS,
     FastBottleneck,
     FastConv3d,
-    FastMaxPool3d,
     FastNonLocalBlock,
     FastVideoResNet,
     OnePassConv3d,
@@ -93,12 +92,6 @@ def test_convolution(kernel: Triple, stride: Triple, layout: torch.memory_format
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["contiguous", "channels-last"])
-@pytest.mark.parametrize(("kernel", "stride", "padding"), POOLS)
-def test_pool(kernel: Triple, stride: Triple, padding: Triple, layout: torch.memory_format) -> None:
-    assert_same(FastMaxPool3d(kernel, stride, padding), nn.MaxPool3d(kernel, stride, padding), clip(layout))
-
-
-@pytest.mark.parametrize("layout", LAYOUTS, ids=["contiguous", "channels-last"])
 def test_one_frame(layout: torch.memory_format) -> None:
     x = clip(layout, 2, 4, 1, 5, 3)
     for kernel in [(1, 3, 3), (3, 1, 1), (3, 3, 3)]:
@@ -143,7 +136,7 @@ def test_channels_last_stays(kernel: Triple, stride: Triple, clips: int) -> None
 @pytest.mark.parametrize(("kernel", "stride", "padding"), POOLS)
 def test_channels_last_stays_after_pooling(kernel: Triple, stride: Triple, padding: Triple) -> None:
     x = channels_last(torch.zeros(2, 4, 5, 9, 7))
-    assert FastMaxPool3d(kernel, stride, padding)(x).is_contiguous(memory_format=torch.channels_last_3d)
+    assert nn.MaxPool3d(kernel, stride, padding)(x).is_contiguous(memory_format=torch.channels_last_3d)
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -288,9 +281,7 @@ def test_kernels_change_classes_only() -> None:
     net = random_net(small(non_local=NonLocalConfig({"res3": [1]})))
     state, names = net.state_dict(), [type(module) for module in net.modules()]
     assert use_kernels(net) is net
-    assert {FastVideoResNet, FastBottleneck, FastConv3d, FastMaxPool3d, FastNonLocalBlock} <= {
-        *map(type, net.modules())
-    }
+    assert {FastVideoResNet, FastBottleneck, FastConv3d, FastNonLocalBlock} <= {*map(type, net.modules())}
     assert all(net.state_dict()[name] is not None and net.state_dict()[name].data_ptr() == state[name].data_ptr()
                for name in state)  # fmt: skip
     assert [type(module) for module in use_kernels(net, "definition").modules()] == names
