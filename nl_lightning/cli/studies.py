@@ -81,6 +81,8 @@ class Selected(OfStudy):
         """
         study, recipe = self.load()
         columns = dict(self.where)
+        if "seed" in columns and self.seed:
+            raise UserError("--where seed=... and --seed both say which seeds: give one of them")
         seeds = [int(columns.pop("seed"))] if "seed" in columns else self.seed
         seeds = seeds or ([0] if not every_seed else self._seeds(study, recipe))
         variants = [*self.variant, *(study.where(columns) if columns else [])]

@@ -311,12 +311,12 @@ class Times(NamedTuple):
 
 
 def learned(runs: Runs) -> dict[str, dict[str, Times]]:
-    """By variant and group, for the groups that the study names: by the soft score where a record has it."""
+    """By variant and group, for the groups that the study names: by the soft score if all records have it."""
     found: dict[str, dict[str, Times]] = {}
     for variant in runs.study.variants:
         for group, bounds in runs.study.learned.items():
-            each = [(record.soft_by_group or record.top1_by_group).get(group) for record in runs.records([variant])]
-            scores = [score for score in each if score is not None]
+            each = [record.soft_by_group if runs.soft else record.top1_by_group for record in runs.records([variant])]
+            scores = [score[group] for score in each if score.get(group) is not None]
             if scores:
                 beyond = [score for score in scores if score > bounds.threshold]
                 mean = sum(beyond) / len(beyond) if beyond else None

@@ -152,7 +152,7 @@ def readme_block(report: Report, page: str) -> str:
 def update_readme(path: Path, report: Report, page: Path) -> None:
     """Put :func:`readme_block` between the marks in a file. UserError if it hasn't both, once, in order."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode()
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: can't be read: {getattr(error, 'strerror', None) or error}") from None
     before, start, rest = text.partition(README_START)
@@ -160,7 +160,8 @@ def update_readme(path: Path, report: Report, page: Path) -> None:
     if not (start and end) or text.count(README_START) > 1 or text.count(README_END) > 1:
         raise UserError(f"{path}: expected the lines {README_START} and {README_END}, once each, in this order")
     way = quote(Path(os.path.relpath(page, path.parent)).as_posix())
-    new = f"{before}{README_START}\n{readme_block(report, way)}\n{README_END}{after}"
+    block = f"{README_START}\n{readme_block(report, way)}\n{README_END}"
+    new = before + (block.replace("\n", "\r\n") if "\r\n" in text else block) + after
     if new != text:
         write_atomically(path, new)
 

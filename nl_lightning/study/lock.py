@@ -29,6 +29,8 @@ from pydantic import Field
 from nl_lightning.errors import UserError
 from nl_lightning.study.border import checked, parse_json
 
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+"""What Linux names each start of a machine."""
 BEAT = 10.0
 """Seconds between two signs of life."""
 STALE = 120.0
@@ -46,11 +48,11 @@ class Holder:
     @staticmethod
     def this() -> "Holder":
         """This process."""
-        try:
-            processes = os.readlink("/proc/self/ns/pid")  # two containers on a machine number theirs alike
-        except OSError:
-            processes = ""
-        return Holder(os.getpid(), platform.node(), f"{platform.node()} {processes}".strip())
+        place = [platform.node()]
+        with contextlib.suppress(OSError):
+            place.append(os.readlink("/proc/self/ns/pid"))  # two containers on a machine number theirs alike
+            place.append(BOOT.read_text(encoding="utf-8").strip())  # two machines may have one name
+        return Holder(os.getpid(), platform.node(), " ".join(place))
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"

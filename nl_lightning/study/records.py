@@ -23,6 +23,7 @@ from nl_lightning.study.border import Count, Name, Percent, Positive, Seed, chec
 from nl_lightning.study.contradictions import refuse_contradictions
 from nl_lightning.study.evidence import Evidence, Machine
 from nl_lightning.study.files import read_text, write_atomically
+from nl_lightning.study.lock import waiting_for
 from nl_lightning.study.metrics import METRICS, Metric
 from nl_lightning.study.packing import unpack
 
@@ -201,23 +202,24 @@ def write_record(results: Path, record: Record) -> Path:
     """
     path = record_path(results, record.recipe, record.variant, record.seed)
     _sound(asdict(record), f"record of {record.variant}, seed {record.seed}")
-    if os.path.lexists(path):
-        try:
-            old = read_record(path).config_hash
-        except UserError:
-            old = "unreadable"
-        if old == record.config_hash:
-            raise UserError(f"{path}: this run has its record already; delete the file to run it again")
-        aside = path.with_suffix(f".{old}.json")
-        count = 1
-        while os.path.lexists(aside):  # the definition went back and forth
-            count += 1
-            aside = path.with_suffix(f".{old}.{count}.json")
-        try:
-            path.rename(aside)
-        except OSError as error:
-            raise UserError(f"{path}: can't be moved aside: {error.strerror}") from error
-    write_atomically(path, json.dumps(asdict(record), indent=2) + "\n")
+    with waiting_for(path):
+        if os.path.lexists(path):
+            try:
+                old = read_record(path).config_hash
+            except UserError:
+                old = "unreadable"
+            if old == record.config_hash:
+                raise UserError(f"{path}: this run has its record already; delete the file to run it again")
+            aside = path.with_suffix(f".{old}.json")
+            count = 1
+            while os.path.lexists(aside):  # the definition went back and forth
+                count += 1
+                aside = path.with_suffix(f".{old}.{count}.json")
+            try:
+                path.rename(aside)
+            except OSError as error:
+                raise UserError(f"{path}: can't be moved aside: {error.strerror}") from error
+        write_atomically(path, json.dumps(asdict(record), indent=2) + "\n")
     return path
 
 

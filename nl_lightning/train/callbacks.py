@@ -12,11 +12,11 @@ from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.utilities import rank_zero_warn
 
 from nl_lightning.data.datasets import Sample
-from nl_lightning.data.together import from_all
 from nl_lightning.errors import UserError, visible
 from nl_lightning.study.files import write_atomically
 from nl_lightning.study.lock import Lock
 from nl_lightning.study.run import Run
+from nl_lightning.train.together import from_all
 
 MOST = 10**9
 """Of a training that has no end."""

@@ -28,10 +28,10 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from nl_lightning import __version__
-from nl_lightning.data.together import from_all
 from nl_lightning.errors import STOP, Postponed, Stopped, UserError, one_line, say
 from nl_lightning.study.files import whole_file
 from nl_lightning.study.run import CHECKPOINT, PREVIOUS
+from nl_lightning.train.together import from_all
 from nl_lightning.weights.file import HEADER
 from nl_lightning.weights.safe import read_torch
 

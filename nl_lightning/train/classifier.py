@@ -18,7 +18,6 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from nl_lightning.data.together import from_all
 from nl_lightning.errors import UserError, say
 from nl_lightning.models.conventions import Kernels
 from nl_lightning.models.fast import channels_last, for_testing, use_kernels
@@ -30,6 +29,7 @@ from nl_lightning.train.optimization import Schedule, in_range, norms, optimize,
 from nl_lightning.train.precise_bn import ends, estimate_statistics, training_clips
 from nl_lightning.train.predictions import PartWriter, VideoViews, ViewProtocol, merge, part_of, stored
 from nl_lightning.train.scores import VideoScores, in_order, mean_softmax, measured, not_finite
+from nl_lightning.train.together import from_all
 from nl_lightning.weights import file as weight_file
 from nl_lightning.weights.file import HEADER, Colour, InputSettings, WeightsHeader
 

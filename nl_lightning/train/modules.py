@@ -21,7 +21,6 @@ import pytorch_lightning as L
 from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
-from nl_lightning.data.together import from_all
 from nl_lightning.errors import UserError, nearest, one_line, say
 from nl_lightning.study.border import load_yaml, shown
 from nl_lightning.study.contradictions import factor_of
@@ -31,6 +30,7 @@ from nl_lightning.study.recipe import Recipe
 from nl_lightning.study.run import Run, plan
 from nl_lightning.study.study import Study
 from nl_lightning.train.run_cli import ANY_MACHINE, RunCLI, be_quiet, config_files
+from nl_lightning.train.together import from_all
 
 HOOK = "test_outcomes"
 """Method of a LightningModule that hands over the number of each test item after a test: {item's name: number}."""

@@ -565,6 +565,9 @@ def test_the_readme_block(mixed: Report, tmp_path: Path) -> None:
     before = readme.stat().st_mtime_ns
     update_readme(readme, mixed, tmp_path / "the tables" / "small.md")
     assert readme.stat().st_mtime_ns == before
+    readme.write_bytes(b"Windows\r\n<!-- results:start -->\r\n<!-- results:end -->\r\n")
+    update_readme(readme, mixed, tmp_path / "small.md")
+    assert readme.read_bytes().count(b"\r\n") == readme.read_bytes().count(b"\n") > 10  # as Windows ends lines
 
 
 @pytest.mark.parametrize(

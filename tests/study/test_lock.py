@@ -107,6 +107,14 @@ def test_a_holder_elsewhere_lives_while_it_gives_signs_of_life(what: Path, monke
     assert acquire(what) is not None
 
 
+def test_two_machines_may_have_one_name(what: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "boot_id").write_text("another start\n")
+    monkeypatch.setattr(lock, "BOOT", tmp_path / "boot_id")
+    left_by(what, pid=ended())  # this machine has no such process, but the other may
+    monkeypatch.undo()
+    assert acquire(what) is None
+
+
 def test_a_time_to_come_is_no_sign_of_life(what: Path) -> None:
     """A clock was set back by a day. The holder may live: it has as long as any other to give a sign."""
     file = left_by(what, pid=1, host="other", place="other machine")

@@ -4,6 +4,7 @@ import math
 import os
 import re
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -200,6 +201,14 @@ def test_another_configurations_record_is_moved_aside(tmp_path: Path) -> None:
         "seed0.json",
     ]
     assert load_records(tmp_path, "quick") == ([new], [])  # the others are history
+
+
+def test_of_records_that_are_filed_at_once_each_is_kept(tmp_path: Path) -> None:
+    records = [replace(RECORD, config_hash=f"{i:012x}", top1=60.0 + i) for i in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda record: write_record(tmp_path, record), records))
+    files = file_of(tmp_path, RECORD).parent.iterdir()
+    assert sorted(read_record(file).top1 for file in files) == [record.top1 for record in records]
 
 
 def test_a_broken_record_is_moved_aside_too(tmp_path: Path) -> None:
