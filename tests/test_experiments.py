@@ -42,7 +42,7 @@ REPOSITORY = Path(__file__).parent.parent
 RECIPES = sorted(
     path.stem
     for path in (REPOSITORY / "experiments" / "recipes").glob("*.yaml")
-    if not path.stem.endswith(("_128f", "_stills", "_more")) and not path.stem.startswith(("coco", "tags"))
+    if not path.stem.endswith(("_128f", "_stills", "_more", "_thrice")) and not path.stem.startswith(("coco", "tags"))
 )
 """Of videos; tests/detection has the others."""
 
