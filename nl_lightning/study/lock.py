@@ -109,12 +109,13 @@ def acquire(what: Path) -> Lock | None:
         raise UserError(
             f"{what}: can't be locked: {error.strerror}; take a folder that can be written (--results, --data.root)"
         ) from error
-    if _newest(what) != mine:  # it looked before another one took it and cleared the older ones away
+    others = [file for file in _files(what) if file != mine]
+    # It may have looked before another one took the lock and cleared the older files away, or let it go since.
+    if any(other > mine or _live_holder(other) is not None for other in others):
         mine.unlink(missing_ok=True)
         return None
-    for older in _files(what):
-        if older < mine:
-            older.unlink(missing_ok=True)
+    for older in others:
+        older.unlink(missing_ok=True)
     return Lock(what, mine, content)
 
 

@@ -107,6 +107,24 @@ def test_a_holder_elsewhere_lives_while_it_gives_signs_of_life(what: Path, monke
     assert acquire(what) is not None
 
 
+def test_who_looked_long_ago_takes_the_lock_from_nobody(what: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its look and its file, another process takes the lock, lets it go, and a third one has it."""
+    left_by(what, 1, pid=ended())
+    create, third = lock._create, []
+
+    def late(file: Path, content: bytes) -> bool:
+        monkeypatch.setattr(lock, "_create", create)
+        with acquire(what) or pytest.fail("the first one is dead"):
+            pass
+        third.append(acquire(what))
+        return create(file, content)
+
+    monkeypatch.setattr(lock, "_create", late)
+    assert acquire(what) is None
+    assert third[0].file.exists()
+    third[0].release()
+
+
 def test_two_machines_may_have_one_name(what: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "boot_id").write_text("another start\n")
     monkeypatch.setattr(lock, "BOOT", tmp_path / "boot_id")
