@@ -24,7 +24,7 @@ from nl_lightning.study.study import Study, Variant
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden_complexity.json"
-FRAMES = {None: 32, "more": 32, "128f": 128}
+FRAMES = {None: 32, "more": 32, "thrice": 32, "128f": 128}
 PROFILES = ("paper", "release")
 Counts = dict[str, dict[str, Complexity]]
 """By profile and variant."""
