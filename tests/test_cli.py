@@ -387,6 +387,7 @@ def test_paths_that_the_system_refuses_are_one_line(
         ["attend", "v", "--weights", "w", "--block", "b", "--query", "9" * 400 + ",1,1"],
         ["data", "shards", "longrange", "--out", "o", "--shard-mb", "9" * 30], ["status", "table2", "--seeed=1"],
         ["status", "table2", "--where", "seed=1", "--seed", "2"],
+        ["status", "table2", "--where", "depth=50", "depth=101"],
         ["data", "chekc", "longrange"], ["report", "table2", "--wandb", "a/b", "--wandb-offline", "."],
     ],
 )  # fmt: skip

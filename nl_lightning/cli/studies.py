@@ -81,6 +81,8 @@ class Selected(OfStudy):
         """
         study, recipe = self.load()
         columns = dict(self.where)
+        if twice := [column for column, times in Counter(column for column, _ in self.where).items() if times > 1]:
+            raise UserError(f"--where gives {twice[0]} more than once: one value each can be asked for")
         if "seed" in columns and self.seed:
             raise UserError("--where seed=... and --seed both say which seeds: give one of them")
         seeds = [int(columns.pop("seed"))] if "seed" in columns else self.seed

@@ -353,8 +353,9 @@ class _Loader(_SafeLoader):  # type: ignore[misc, valid-type]
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
-        except (ValueError, OverflowError) as error:  # !!int x, 2001-99-99, a number of 5,000 digits
-            said = f"{shown(node.value)} can't be read ({error}); write it in quotes if it is a text"
+        except (ValueError, OverflowError, LookupError, AttributeError) as error:
+            # !!int x, 2001-99-99, a number of 5,000 digits; and !!bool maybe, !!int '', !!timestamp x
+            said = f"{shown(node.value)} can't be read ({one_line(error)}); write it in quotes if it is a text"
             raise yaml.MarkedYAMLError(problem=said, problem_mark=node.start_mark) from None
 
 

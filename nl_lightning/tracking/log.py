@@ -20,7 +20,7 @@ from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 from nl_lightning.errors import Stopped, UserError, by_force, one_line, say
 from nl_lightning.study.border import shown
 from nl_lightning.study.records import Record, parse_record, portable
-from nl_lightning.study.run import Run
+from nl_lightning.study.run import Run, state_by_record
 from nl_lightning.tracking.offline import ODD, listed
 from nl_lightning.tracking.sweeps import PROJECT
 
@@ -130,6 +130,9 @@ def _record_of(run: Run, text: object, at: str) -> Record:
     for key, value in asked.items():
         if getattr(record, key) != value:
             raise UserError(f"{at}: its record is of {key} {getattr(record, key)}, not {value}")
+    state = state_by_record(run.study, run.base, run.variant.name, run.seed, record)
+    if state.name != "done":
+        raise UserError(f"{at}: its record is {state.name}: {state.note}")
     return record
 
 

@@ -27,7 +27,7 @@ from nl_lightning.train import start
 from nl_lightning.train.objectives import OneLabel, SeveralLabels
 from nl_lightning.train.optimization import Schedule, in_range, norms, optimize, paper_sgd, parameter_groups
 from nl_lightning.train.precise_bn import ends, estimate_statistics, training_clips
-from nl_lightning.train.predictions import PartWriter, VideoViews, ViewProtocol, merge, part_of, stored
+from nl_lightning.train.predictions import PartWriter, VideoViews, ViewProtocol, merge, part_of, refuse_other, stored
 from nl_lightning.train.scores import VideoScores, in_order, mean_softmax, measured, not_finite
 from nl_lightning.train.together import from_all
 from nl_lightning.weights import file as weight_file
@@ -341,6 +341,7 @@ class VideoClassifier(L.LightningModule):
         self.tested = {}
         self.video_names = None if self._data is None else [path for path, _ in self._data.listed("test")]
         if self.predictions is not None:
+            refuse_other(Path(self.predictions))
             self.part = PartWriter(part_of(Path(self.predictions), self.global_rank), self.multi_label)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:

@@ -9,6 +9,7 @@ computed again to the last digit.
 
 import itertools
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -117,6 +118,18 @@ def merge(parts: Sequence[Path], path: Path, protocol: ViewProtocol) -> None:
         videos = _in_order(parts)
         while chunk := list(itertools.islice(videos, ROW_GROUP)):
             file.write_table(_table(chunk, schema))
+
+
+def refuse_other(path: Path) -> None:
+    """UserError if a file is there that holds no predictions: it is somebody else's."""
+    if not os.path.lexists(path):
+        return
+    try:
+        ours = KEY in (pq.read_metadata(path).metadata or {})
+    except (OSError, pa.ArrowException):
+        ours = False
+    if not ours:
+        raise UserError(f"{path} is there already, and holds no predictions: name another file, or move it away")
 
 
 def _in_order(parts: Sequence[Path]) -> Iterator[VideoViews]:

@@ -37,6 +37,8 @@ def export_weights(path: Path, out: Path, to: Target) -> int:
     """
     tensors, header = read_weights(path)
     kind = CAFFE2 if to == "caffe2" else SLOWFAST
+    if out.exists() and out.samefile(path):
+        raise UserError(f"{out} is the file to export itself: name another one with --out")
     if header.net.control is not None:
         raise UserError(f"{kind.name} has no control networks, such as this one with {header.net.control.kind}")
     theirs = _renamed(tensors, kind)

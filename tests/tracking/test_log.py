@@ -115,6 +115,7 @@ def test_what_the_project_has_is_believed_only_if_it_is_the_record_of_this_run(
         "renamed": (text(right, variant="block"), "its record is of variant block, not plain"),
         "recipe": (text(right, recipe="slow"), "its record is of recipe slow, not quick"),
         "seed": (text(right, seed=1), "its record is of seed 1, not 0"),
+        "init_from": (text(right, init_from="x", config={}), "its record is unreadable: init_from: expected None"),
         "hash": (
             text(right, config_hash="0" * 12),
             f"its record is of config_hash {'0' * 12}, not {asked.config_hash}",

@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from nl_lightning.errors import UserError
@@ -15,6 +17,7 @@ from nl_lightning.train.predictions import (
     merge,
     read_predictions,
     read_protocol,
+    refuse_other,
     stored,
 )
 
@@ -109,6 +112,16 @@ def test_a_missing_file_and_a_foreign_one_are_refused(tmp_path: Path) -> None:
     PartWriter(tmp_path / "foreign.parquet").close()
     with pytest.raises(UserError, match="foreign.parquet is no whole file of predictions of each view"):
         read_protocol(tmp_path / "foreign.parquet")
+
+
+def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    refuse_other(tmp_path / "none.parquet")
+    refuse_other(written(tmp_path, [0, 1]))
+    (tmp_path / "mine.parquet").write_text("my own table")
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "table.parquet")
+    for name in ("mine", "table"):
+        with pytest.raises(UserError, match=f"{name}.parquet is there already, and holds no predictions"):
+            refuse_other(tmp_path / f"{name}.parquet")
 
 
 def test_logarithms_below_float16_are_its_lowest() -> None:

@@ -106,6 +106,10 @@ def test_released_names_go_in_and_out_without_losing_a_bit(
     assert imported.header.net.non_local == NonLocalConfig({f"res{s}": list(after) for s, after in placed.items()})
     assert len(imported.aside) == len(trained) + 2
     assert export_weights(tmp_path / "w.safetensors", tmp_path / "back.pkl", "caffe2") == count
+    before = (tmp_path / "w.safetensors").read_bytes()
+    with pytest.raises(UserError, match="is the file to export itself"):
+        export_weights(tmp_path / "w.safetensors", tmp_path / "w.safetensors", "caffe2")
+    assert (tmp_path / "w.safetensors").read_bytes() == before
     back = read_pickle(tmp_path / "back.pkl")["blobs"]
     assert back.keys() == theirs.keys() | {"lr"}
     assert all(torch.equal(back[name], tensor) for name, tensor in theirs.items())
