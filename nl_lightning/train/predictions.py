@@ -122,14 +122,13 @@ def merge(parts: Sequence[Path], path: Path, protocol: ViewProtocol) -> None:
 
 def refuse_other(path: Path) -> None:
     """UserError if a file is there that holds no predictions: it is somebody else's."""
-    if not os.path.lexists(path):
-        return
-    try:
-        ours = KEY in (pq.read_metadata(path).metadata or {})
-    except (OSError, pa.ArrowException):
-        ours = False
-    if not ours:
-        raise UserError(f"{path} is there already, and holds no predictions: name another file, or move it away")
+    if os.path.lexists(path):
+        try:
+            read_protocol(path)
+        except UserError:
+            raise UserError(
+                f"{path} is there already, and holds no predictions: name another file, or move it away"
+            ) from None
 
 
 def _in_order(parts: Sequence[Path]) -> Iterator[VideoViews]:
