@@ -490,6 +490,14 @@ def test_what_holds_without_the_seed_that_chose_the_recipe(table2: Study, tmp_pa
     assert len(all_) == 12
 
 
+def test_the_seed_that_chose_place_changes_no_verdict(tmp_path: Path) -> None:
+    study, recipe, results = load_study(find_study("stages")), load_recipe("place"), REPOSITORY / "results"
+    shutil.copytree(results / "records/place", tmp_path / "records/place", ignore=shutil.ignore_patterns("seed5.json"))
+    shutil.copytree(results / "earlier/place_seed3/records", tmp_path / "records", dirs_exist_ok=True)
+    with_3, as_shown = (report(collect(study, recipe, of)).verdicts for of in (tmp_path, results))
+    assert [verdict.word for verdict in with_3] == [verdict.word for verdict in as_shown]
+
+
 def test_sentences_on_real_video_are_so() -> None:
     found = {name: np.array(of) for name, of in committed("tennis7", "top1").items()}
     stills = found.pop("stills_r50")
