@@ -204,23 +204,28 @@ def write_record(results: Path, record: Record) -> Path:
     _sound(asdict(record), f"record of {record.variant}, seed {record.seed}")
     with waiting_for(path):
         if os.path.lexists(path):
-            try:
-                old = read_record(path).config_hash
-            except UserError:
-                old = "unreadable"
-            if old == record.config_hash:
-                raise UserError(f"{path}: this run has its record already; delete the file to run it again")
-            aside = path.with_suffix(f".{old}.json")
-            count = 1
-            while os.path.lexists(aside):  # the definition went back and forth
-                count += 1
-                aside = path.with_suffix(f".{old}.{count}.json")
-            try:
-                path.rename(aside)
-            except OSError as error:
-                raise UserError(f"{path}: can't be moved aside: {error.strerror}") from error
+            _move_aside(path, record.config_hash)
         write_atomically(path, json.dumps(asdict(record), indent=2) + "\n")
     return path
+
+
+def _move_aside(path: Path, new: str) -> None:
+    """Give what is at `path` a name of its own; UserError if it is the record of the `new` hash already."""
+    try:
+        old = read_record(path).config_hash
+    except UserError:
+        old = "unreadable"
+    if old == new:
+        raise UserError(f"{path}: this run has its record already; delete the file to run it again")
+    aside = path.with_suffix(f".{old}.json")
+    count = 1
+    while os.path.lexists(aside):  # the definition went back and forth
+        count += 1
+        aside = path.with_suffix(f".{old}.{count}.json")
+    try:
+        path.rename(aside)
+    except OSError as error:
+        raise UserError(f"{path}: can't be moved aside: {error.strerror}") from error
 
 
 def read_record(path: Path) -> Record:
