@@ -237,8 +237,16 @@ def test_a_record_that_cannot_be_read_is_made_again(runs: list[Run]) -> None:
 
 def test_a_full_disk_lets_the_others_end(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAIL", "big")
-    monkeypatch.setenv("WAITS", "parent:begin big")
+    monkeypatch.setenv("WAITS", "parent:noticed big")  # else its child may begin before
     monkeypatch.setattr(runner, "ENOUGH_DISK", 1 << 60)
+    failed_because = runner._Queue.failed_because
+
+    def noticed(queue: runner._Queue, run: Run, why: object) -> None:
+        failed_because(queue, run, why)
+        with (run.results / "order.log").open("a") as log:
+            log.write(f"noticed {run.variant.name}\n")
+
+    monkeypatch.setattr(runner._Queue, "failed_because", noticed)
     with pytest.raises(UserError, match="MiB are free"):
         go(runs, workers=2)
     assert runs[0].state().name == "done"
