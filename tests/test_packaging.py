@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from tiny_study import write_tiny_study
 
@@ -140,6 +141,16 @@ def test_one_python() -> None:
         *(re.findall(r"^FROM python:([\d.]+)-slim$", file.read_text(), re.M)[0] for file in ROOT.glob("Dockerfile*")),
     }
     assert named == {python.version}
+
+
+def test_pinned_versions_run_on_the_oldest_python() -> None:
+    """On its first patch release, too: Debian 12 has 3.11.2. Without it `make` could not set up its environment."""
+    (python,) = Requirement(f"python{PROJECT['requires-python']}").specifier
+    installed = {canonicalize_name(of.metadata["Name"]): of for of in importlib.metadata.distributions()}
+    asked = {name: installed[key].metadata.get("Requires-Python")
+             for name in PINS if (key := canonicalize_name(name)) in installed}  # fmt: skip
+    assert len(asked) > 100
+    assert [name for name, of in asked.items() if of and f"{python.version}.0" not in SpecifierSet(of)] == []
 
 
 @pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.cuda"])
