@@ -3,6 +3,7 @@
 No torch here: planning and looking are quick.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -21,7 +22,7 @@ from pydantic import Field
 
 from nl_lightning.errors import UserError
 from nl_lightning.study.border import Seed, checked, read_json
-from nl_lightning.study.files import write_atomically
+from nl_lightning.study.files import read_text, write_atomically
 from nl_lightning.study.loading import load_study
 from nl_lightning.study.lock import holder
 from nl_lightning.study.recipe import Recipe, load_recipe, run_hash, with_stills
@@ -268,12 +269,24 @@ class Run:
 
     def prepare_folder(self) -> None:
         """Make the run's folder; one left by another configuration is moved aside, never overwritten."""
-        left = self.said().config_hash or self.config_hash
-        if left != self.config_hash:
+        kept = self.folder / "configuration"  # its hash, on the disk before any checkpoint; a crash can lose the marker
+        left = _hash_in(kept) if os.path.lexists(kept) else self.said().config_hash
+        if left is None and self.checkpoint.parent.is_dir() and any(self.checkpoint.parent.iterdir()):
+            left = "unknown"
+        if left is not None and left != self.config_hash:
             self.folder.rename(self.folder.with_name(f"{self.folder.name}.{left}.{int(time.time())}"))
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        if not os.path.lexists(kept):
+            write_atomically(kept, f"{self.config_hash}\n")
         for unfinished in self.checkpoint.parent.glob(".*.tmp"):  # a process was killed while it wrote
             unfinished.unlink()
+
+
+def _hash_in(file: Path) -> str:
+    with contextlib.suppress(UserError):
+        if found := re.fullmatch(r"[0-9a-f]{12}\n", read_text(file)):
+            return found[0].strip()
+    return "unknown"
 
 
 T = TypeVar("T")

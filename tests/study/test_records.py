@@ -503,6 +503,34 @@ def test_a_marker_of_odd_values_is_no_marker(tmp_path: Path, study: Study, recip
         assert run.folder.is_dir(), marker
 
 
+@pytest.mark.parametrize("marker", ["", '{"config_hash": 5}', None])
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_checkpoint_of_another_configuration_is_not_gone_on_from(
+    tmp_path: Path, study: Study, recipe: Recipe, marker: str | None, kept: bool
+) -> None:
+    """Also if a power cut has taken the marker, or emptied it; a run of older versions says its hash only there."""
+    before = Run(study, study.variants["plain"], recipe, 0, tmp_path)
+    before.prepare_folder()
+    before.checkpoint.write_text("of before")
+    before.say("failed")
+    before.prepare_folder()
+    assert before.checkpoint.read_text() == "of before"
+    if not kept:
+        (before.folder / "configuration").unlink()
+    if marker is None:
+        before.marker.unlink()
+    else:
+        before.marker.write_text(marker)
+    deeper = replace(study.variants["plain"], settings={"model.net.depth": 101})
+    now = Run(replace(study, variants={**study.variants, "plain": deeper}), deeper, recipe, 0, tmp_path)
+    assert now.config_hash != before.config_hash
+    now.prepare_folder()
+    assert not now.checkpoint.exists()
+    (aside,) = (path for path in now.folder.parent.iterdir() if path != now.folder)
+    assert (aside / now.checkpoint.relative_to(now.folder)).read_text() == "of before"
+    assert (before.config_hash if kept else "unknown") in aside.name
+
+
 def test_a_marker_says_how_far_a_run_is(tmp_path: Path, study: Study, recipe: Recipe) -> None:
     run = Run(study, study.variants["plain"], recipe, 0, tmp_path)
     mark(tmp_path, state="running", phase="train", done=1, total=2, started="2026", of_a_newer_version=[1])
