@@ -280,11 +280,14 @@ def submit_all(runs: Sequence[Run], cluster: Cluster, say: Callable[[str], None]
 
 
 def _submit(run: Run, cluster: Cluster, after: str | None) -> "_Submitted":
+    begun = run.folder.exists()
     run.prepare_folder()
     try:
         number = cluster.submit(run, after)
     except UserError:
         with contextlib.suppress(OSError):  # nothing of the run is here, unless it was begun before
+            if not begun:
+                run.configuration.unlink()
             run.checkpoint.parent.rmdir()
             run.folder.rmdir()
         raise

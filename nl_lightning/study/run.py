@@ -267,9 +267,14 @@ class Run:
         """What the run's marker says, or nothing."""
         return noted(Marker, self.marker) or Marker()
 
+    @property
+    def configuration(self) -> Path:
+        """The hash of its configuration, on the disk before any checkpoint: a power cut can take the marker."""
+        return self.folder / "configuration"
+
     def prepare_folder(self) -> None:
         """Make the run's folder; one left by another configuration is moved aside, never overwritten."""
-        kept = self.folder / "configuration"  # its hash, on the disk before any checkpoint; a crash can lose the marker
+        kept = self.configuration
         left = _hash_in(kept) if os.path.lexists(kept) else self.said().config_hash
         if left is None and self.checkpoint.parent.is_dir() and any(self.checkpoint.parent.iterdir()):
             left = "unknown"

@@ -516,7 +516,7 @@ def test_a_checkpoint_of_another_configuration_is_not_gone_on_from(
     before.prepare_folder()
     assert before.checkpoint.read_text() == "of before"
     if not kept:
-        (before.folder / "configuration").unlink()
+        before.configuration.unlink()
     if marker is None:
         before.marker.unlink()
     else:
