@@ -95,6 +95,21 @@ def test_power_names_what_it_assumes(home: Path, capsys: pytest.CaptureFixture[s
     assert "on 19,761 videos" in out
 
 
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("--table 2a --table 2e --where depth=101", ["c2d_r101", "c2d_r101_nl5", "i3d333_r101", "i3d311_r101"]),
+        ("--where depth=101 --variant c2d_r50 --variant c2d_r101", ["c2d_r101"]),
+        ("--table 2e --variant c2d_r50 --variant c2d_r101", ["c2d_r101"]),
+    ],
+)
+def test_an_option_that_is_repeated_widens_and_others_narrow(
+    home: Path, capsys: pytest.CaptureFixture[str], words: str, names: list[str]
+) -> None:
+    output = said(capsys, "status", "table2", "--recipe", "longrange_smoke", *words.split())
+    assert re.findall(r"(\w+) 0 missing", output) == names
+
+
 def test_dry_run_prints_the_commands_in_order_and_makes_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = said(capsys, "run", "table2", "--variant", "c2d_r50_128f", "--dry-run")
     commands = re.findall(
@@ -126,6 +141,11 @@ def test_complexity_counts_on_the_recipes_clips(home: Path, capsys: pytest.Captu
         (("status", "tabel2"), "no study 'tabel2' in experiments.*did you mean 'table2'"),
         (("status", "table2", "--table", "2h"), r"no table '2h'"),
         (("run", "table2", "--variant", "c2d_r5"), "no variant 'c2d_r5'; did you mean 'c2d_r50'"),
+        (("run", "table2", "--variant", "c2d_r5", "--where", "depth=50"), "no variant 'c2d_r5'; did you mean"),
+        (
+            ("status", "table2", "--table", "2e", "--variant", "c2d_r101", "--where", "depth=50", "seed=1"),
+            "no variant fits --table 2e and --variant c2d_r101 and --where depth=50 seed=1: a variant has to fit each",
+        ),
         (("run", "table2", "--recipe", "longrnge"), "no recipe 'longrnge'.*did you mean 'longrange'"),
         (("run", "table2", "--seed", "one"), "--seed: expected a whole number of at least 0, not 'one'"),
         (("run", "table2", "--seed", "-1"), "--seed: expected (a whole number of at least 0, not '-1'|one argument)"),

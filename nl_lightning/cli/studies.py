@@ -64,7 +64,8 @@ class Selected(OfStudy):
     Attributes:
         table: only this table of the study, for example 2a.
         variant: only this variant of the study.
-        where: only variants with these values, for example depth=50 sum_over=space.
+        where: only variants with these values, for example depth=50 sum_over=space;
+            a variant has to fit each of --table, --variant and --where.
         seed: if none is given 0, for status and --failed also all that were begun.
     """
 
@@ -87,8 +88,16 @@ class Selected(OfStudy):
             raise UserError("--where seed=... and --seed both say which seeds: give one of them")
         seeds = [int(columns.pop("seed"))] if "seed" in columns else self.seed
         seeds = seeds or ([0] if not every_seed else self._seeds(study, recipe))
-        variants = [*self.variant, *(study.where(columns) if columns else [])]
-        return plan(study, recipe, seeds, self.results, self.table or None, variants or None, parents)
+        variants = list(self.variant or study.variants)
+        if columns:
+            there = study.where(columns)
+            variants = [name for name in variants if study.variant(name).name in there]
+        runs = plan(study, recipe, seeds, self.results, self.table or None, variants, parents)
+        if not runs:
+            given = {"--table": self.table, "--variant": self.variant, "--where": ["=".join(one) for one in self.where]}
+            asked = (f"{option} {' '.join(words)}" for option, words in given.items() if words)
+            raise UserError(f"{study.path}: no variant fits {' and '.join(asked)}: a variant has to fit each of them")
+        return runs
 
     def _seeds(self, study: Study, recipe: Recipe) -> list[int]:
         found = [(run.variant.name, run.seed) for run in begun(study, recipe, self.results)]

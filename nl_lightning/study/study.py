@@ -240,7 +240,7 @@ class Study(Heading):
     def select(
         self, tables: Sequence[str] | None = None, variants: Sequence[str] | None = None, parents: bool = True
     ) -> list[str]:
-        """Names of variants in the order to run them: everything that was named, or all if nothing was.
+        """Names of variants in the order to run them: those in one of `tables` and among `variants`; None is all.
 
         A table stands for the variants of its rows and their baselines. With `parents`, the variants that a
         selected one starts from (`init_from`) are selected too. The cheaper ResNet-50 comes before ResNet-101, a parent
@@ -250,17 +250,18 @@ class Study(Heading):
         """
         in_tables = [name for table in self.tables.values() for row in table.rows for name in _used(row)]
         order = list(dict.fromkeys([*in_tables, *self.variants]))
-        wanted = {name for key in tables or () for row in self.table(key).rows for name in _used(row)}
-        wanted |= {self.variant(name).name for name in variants or ()}
-        if tables is None and variants is None:
-            wanted = set(order)
+        wanted = set(order)
+        if tables is not None and not (
+            wanted := {name for key in tables for row in self.table(key).rows for name in _used(row)}
+        ):
+            raise UserError(f"{self.path}: table {', '.join(tables)} shows what others report: there is nothing to run")
+        if variants is not None:
+            wanted &= {self.variant(name).name for name in variants}
         by_depth = sorted(order, key=lambda name: int(self.variants[name].net.get("depth", 0)))
         selected: dict[str, None] = {}
         for name in by_depth:
             if name in wanted:
                 selected |= dict.fromkeys([*reversed(self.ancestors(name)), name] if parents else [name])
-        if tables and not selected:
-            raise UserError(f"{self.path}: table {', '.join(tables)} shows what others report: there is nothing to run")
         return list(selected)
 
     def where(self, columns: Mapping[str, str]) -> list[str]:
