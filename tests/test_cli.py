@@ -20,6 +20,7 @@ from nl_lightning.study.finding import find_study
 from nl_lightning.study.loading import load_study
 from nl_lightning.study.recipe import load_recipe, run_hash
 from nl_lightning.study.records import load_records, write_record
+from nl_lightning.tracking import log
 from nl_lightning.train import lightning_cli
 
 REPOSITORY = Path(__file__).parent.parent
@@ -93,6 +94,19 @@ def test_power_names_what_it_assumes(home: Path, capsys: pytest.CaptureFixture[s
     assert "split on 10.0 % of the videos (assumed, as on Kinetics); a difference varies by 0.10 points from " in out
     assert "from seed to seed (given)" in out
     assert "on 19,761 videos" in out
+
+
+@pytest.mark.parametrize("ignored", ["--dry-run", "--compare=.", "--cluster=local"])
+def test_the_command_of_an_agent_ignores_nothing(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, ignored: str
+) -> None:
+    """A dry run trained."""
+    monkeypatch.setenv("WANDB_SWEEP_ID", "some")
+    told: list[str] = []
+    monkeypatch.setattr(log, "refuse", told.append)
+    output = said(capsys, "run", "table2", "--variant", "c2d_r50", ignored, code=2)
+    line = f"{ignored.partition('=')[0]} has no effect as the command of a W&B agent: leave it out"
+    assert (output, told) == (f"nl-lightning: {line}", [line])
 
 
 @pytest.mark.parametrize(

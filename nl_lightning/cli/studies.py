@@ -181,31 +181,42 @@ def run(
     if logger == "tensorboard":
         with from_extra("tensorboard"):
             importlib.import_module("tensorboard")
+    given = {"--dry-run": dry_run, "--workers": workers > 1, "--compare": compare, "--cluster": cluster}
+    _refuse_idle([option for option, value in given.items() if value], agent.is_present())
+    if cluster != "slurm" and (partition or slurm):
+        raise UserError("--partition and --slurm are for --cluster slurm")
+    if compare is not None and not compare.is_dir():
+        raise UserError(f"--compare: there is no folder {compare}")
     if agent.is_present():  # this is the command of a W&B agent, for one point of a sweep
         from nl_lightning.runs.schedule import run_all
 
         return agent.run_point(planned, lambda runs, env: run_all(runs, workers, terminal(), lambda one: None, env))
     runs = planned()
-    if dry_run:
-        return _show_commands(runs, cluster)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return _run_together(runs)
-    if cluster != "slurm" and (partition or slurm):
-        raise UserError("--partition and --slurm are for --cluster slurm")
     if cluster is not None:
-        return _submit(runs, cluster, workers, {**({"partition": partition} if partition else {}), **dict(slurm)})
-    return _run_here(runs, workers, which.table, compare)
+        options = {**({"partition": partition} if partition else {}), **dict(slurm)}
+        return _submit(runs, cluster, workers, options, dry_run)
+    return _show_commands(runs) if dry_run else _run_here(runs, workers, which.table, compare)
+
+
+def _refuse_idle(given: Sequence[str], of_agent: bool) -> None:
+    """UserError for an option that would be ignored."""
+    idle = {
+        "as the command of a W&B agent": ["--dry-run", "--compare", "--cluster"] if of_agent else [],
+        "under torchrun": ["--dry-run", "--workers", "--compare", "--cluster"] * ("TORCHELASTIC_RUN_ID" in os.environ),
+        "with --cluster": ["--compare"] if "--cluster" in given else [],
+    }
+    for mode, options in idle.items():
+        if ignored := [option for option in given if option in options]:
+            raise UserError(f"{ignored[0]} has no effect {mode}: leave it out")
 
 
 def _counts(names: Any) -> str:
     return ", ".join(f"{count} {name}" for name, count in Counter(names).items())
 
 
-def _show_commands(runs: list[Run], cluster: str | None) -> int:
-    if cluster == "slurm":
-        with from_extra("slurm"):
-            importlib.import_module("submitit")
-        print_lines("# each run is one job, which calls these commands")
+def _show_commands(runs: list[Run]) -> int:
     left = [(one, state) for one in runs if (state := one.state()).name != "done"]
     print_lines(f"# {len(runs) - len(left)} of {len(runs)} runs are done already")
     for one, state in left:
@@ -220,8 +231,6 @@ def _run_here(runs: list[Run], workers: int, tables: Sequence[str], compare: Pat
     from nl_lightning.runs.schedule import prepare, run_all
 
     console, study, recipe, results = terminal(), runs[0].study, runs[0].base, runs[0].results
-    if compare is not None and not compare.is_dir():
-        raise UserError(f"--compare: there is no folder {compare}")
 
     def refresh(one: Run) -> None:
         record = one.state().record
@@ -264,12 +273,19 @@ def _run_together(runs: list[Run]) -> int:
     return 0
 
 
-def _submit(runs: list[Run], cluster: Literal["slurm", "local"], workers: int, options: dict[str, str | bool]) -> int:
+def _submit(runs: list[Run], cluster: str, workers: int, options: dict[str, str | bool], dry_run: bool) -> int:
     from nl_lightning.runs.schedule import prepare
-    from nl_lightning.runs.slurm import cluster_of, submit_all
+    from nl_lightning.runs.slurm import cluster_of, needs, submit_all
 
     there = cluster_of(cluster, runs[0].results / "jobs", workers, options)
-    if not all(one.is_done() for one in runs) and (code := prepare(runs[0].study, runs[0].base)):
+    left = [one for one in runs if not one.is_done()]
+    if cluster == "slurm":
+        for one in left:
+            needs(one)  # known before one of them is submitted
+    if dry_run:
+        print_lines("# each run is one job, which calls these commands")
+        return _show_commands(runs)
+    if left and (code := prepare(runs[0].study, runs[0].base)):
         return code
     submit_all(runs, there, print_lines)
     print_lines(f"nl-lightning status shows how far they are; what they print: {runs[0].log.parent.parent}/*/seed*.log")

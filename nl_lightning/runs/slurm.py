@@ -161,7 +161,7 @@ class Slurm:
 
     def submit(self, run: Run, parent: str | None) -> str:
         """File a job, to begin when the job `parent` has ended well, and return its id. UserError if it is refused."""
-        options = {**_needs(run), **self.options}
+        options = {**needs(run), **self.options}
         cores = options["cpus_per_task"]
         self.executor.update_parameters(
             job_name=f"{run.variant.name}-seed{run.seed}",
@@ -185,8 +185,8 @@ def _command(run: Run) -> list[str]:
     return [*schedule.WORKER, "run", *run.identity()]
 
 
-def _needs(run: Run) -> dict[str, Any]:
-    """Nodes, processes, cores and GPUs of a run, as its recipe says."""
+def needs(run: Run) -> dict[str, Any]:
+    """Nodes, processes, cores and GPUs of a run, as its recipe says. UserError if it doesn't say."""
     trainer, data = run.recipe.config.get("trainer", {}), run.recipe.config.get("data", {})
     devices = trainer.get("devices", 1)
     if not isinstance(devices, int) or devices < 1:

@@ -234,6 +234,9 @@ def run_here(home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     return run
 
 
+DRY = [(), ("--dry-run",)]  # which refuses what would be refused
+
+
 @pytest.fixture
 def asked(home: Home, run_here: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     """The options that sbatch is given for a run, by a stand-in for it."""
@@ -284,28 +287,44 @@ def test_a_user_s_options_go_first(home: Home, asked: Callable[..., list[str]]) 
         (("--cluster", "slurm", "--slurm", "time=1-0"), "--slurm time: expected minutes, not '1-0'"),
         (("--cluster", "slurm", "--slurm", "array=1-5"), "--slurm array: is set for each job; leave it out"),
         (("--cluster", "lsf"), "--cluster: invalid choice: 'lsf'"),
+        (("--cluster", "local", "--compare", "."), "--compare has no effect with --cluster: leave it out"),
+        (("--compare", "nowhere"), "--compare: there is no folder nowhere"),
     ],
 )
+@pytest.mark.parametrize("dry", DRY)
 def test_a_mistake_is_one_line(
-    run_here: Callable[..., str], asked: Callable[..., list[str]], arguments: tuple[str, ...], message: str
-) -> None:
-    said = run_here(*arguments, code=2)
+    run_here: Callable[..., str], asked: Callable[..., list[str]], arguments: tuple[str, ...], message: str,
+    dry: tuple[str, ...],
+) -> None:  # fmt: skip
+    said = run_here(*arguments, *dry, code=2)
     assert said.startswith("nl-lightning: ")
     assert said.count("\n") == 1
     assert message in said
 
 
+@pytest.mark.parametrize("dry", DRY)
 def test_a_job_needs_a_number_of_devices(
-    home: Home, run_here: Callable[..., str], asked: Callable[..., list[str]]
+    home: Home, run_here: Callable[..., str], asked: Callable[..., list[str]], dry: tuple[str, ...]
 ) -> None:
     home.recipe("{data: {num_frames: 8}, trainer: {devices: auto}}")
-    said = run_here("--cluster", "slurm", code=2)
+    said = run_here("--cluster", "slurm", *dry, code=2)
     assert said == "nl-lightning: recipe tiny: trainer.devices: a job needs a number, not 'auto'\n"
 
 
-def test_without_slurm_it_says_so(run_here: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_of_jobs_leaves_nothing(
+    home: Home, run_here: Callable[..., str], asked: Callable[..., list[str]]
+) -> None:
+    said = run_here("--cluster", "slurm", "--variant", "other", "--dry-run")
+    assert said.startswith("# each run is one job, which calls these commands\n# 0 of 1 runs are done already\n")
+    assert not list(home.results.iterdir())
+
+
+@pytest.mark.parametrize("dry", DRY)
+def test_without_slurm_it_says_so(
+    run_here: Callable[..., str], monkeypatch: pytest.MonkeyPatch, dry: tuple[str, ...]
+) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    said = run_here("--cluster", "slurm", code=2)
+    said = run_here("--cluster", "slurm", *dry, code=2)
     assert said == "nl-lightning: --cluster slurm: no sbatch here; call this where jobs are submitted\n"
 
 

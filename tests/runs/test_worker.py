@@ -121,3 +121,6 @@ def test_torchrun_and_the_recipe_have_to_agree(
     assert "torchrun starts the processes of one run, and 3 are left, c2d seed 0 first" in capsys.readouterr().err
     assert main([*command, "--variant=c2d"]) == 2
     assert "torchrun has started 2 processes, and recipe tiny says 1 x 1" in capsys.readouterr().err
+    for ignored in ("--dry-run", "--workers=2", "--compare=.", "--cluster=local"):
+        assert main([*command, "--variant=c2d", ignored]) == 2
+        assert f"{ignored.partition('=')[0]} has no effect under torchrun: leave it out" in capsys.readouterr().err
