@@ -4,7 +4,6 @@ Video i of a split has a random generator of its own, ``default_rng((seed of the
 number of processes or on the order of the work.
 """
 
-import dataclasses
 import glob
 import io
 import json
@@ -12,7 +11,7 @@ import os
 from collections.abc import Collection
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import ClassVar
 
@@ -59,7 +58,7 @@ class GeneratedSet:
 
     def __post_init__(self) -> None:
         """Raise UserError for counts below one or beyond reason."""
-        for field in dataclasses.fields(GeneratedSet):
+        for field in fields(GeneratedSet):
             value = getattr(self, field.name)
             most = 1_000_000 if field.name in SPLITS else 1000
             if not isinstance(value, int) or not 1 <= value <= most:
@@ -77,8 +76,8 @@ class GeneratedSet:
         """The names of the classes, in the order of the labels."""
         raise NotImplementedError
 
-    def file(self, split: str, kind: int) -> tuple[str, str]:
-        """Folder, and begin of the name, of a video of a kind, below the folder of its split."""
+    def path(self, split: str, index: int, kind: int) -> str:
+        """The file of a video of a kind, below the set's folder."""
         raise NotImplementedError
 
     def clip(self, split: str, index: int, kind: int) -> bytes:
@@ -96,17 +95,11 @@ class GeneratedSet:
     def shuffled(self, split: str, kinds: int) -> list[int]:
         """So many kinds, balanced to within one video, shuffled by the seed of the split."""
         count: int = getattr(self, split)
-        order: list[int] = np.random.default_rng(self.seeds[split]).permutation(np.arange(count) % kinds).tolist()
-        return order
+        return list(map(int, np.random.default_rng(self.seeds[split]).permutation(np.arange(count) % kinds)))
 
     def rng(self, split: str, index: int) -> np.random.Generator:
-        """The random numbers of a video, its own."""
+        """The random numbers of a video."""
         return np.random.default_rng((self.seeds[split], index))
-
-    def path(self, split: str, index: int, kind: int) -> str:
-        """Of a video, below the set's folder."""
-        folder, begin = self.file(split, kind)
-        return f"{split}/{folder}/{begin}_{index:05d}.mp4"
 
     def lists(self) -> dict[str, str]:
         """The text of each list file, by name."""
@@ -126,7 +119,7 @@ class GeneratedSet:
         Raises:
             UserError: `root` holds another specification or files that this function did not write.
         """
-        said = {name: value for name, value in dataclasses.asdict(self).items() if value or name not in self.later}
+        said = {name: value for name, value in asdict(self).items() if value or name not in self.later}
         marker = json.dumps({"version": self.version, "seeds": self.seeds, **said}, indent=2) + "\n"
         done, begun = root / "spec.json", root / "spec.unfinished.json"
         for path in (done, begun):
@@ -207,21 +200,18 @@ def mp4(video: Clip, fps: int, codec: str, pix_fmt: str, options: dict[str, str]
 
 
 def background(rng: np.random.Generator, tint: tuple[float, float, float], spec: GeneratedSet) -> Picture:
-    """Return a clip's background (H, W, 3): tint * (1 + 0.18 * smooth field) + colour offset.
+    """Return a clip's background (H, W, 3): tint * (1 + 0.18 * smooth field (H, W)) + colour offset (3,).
 
-    Order of draws: the (5, 5) field, the colour offset (3,).
+    The field is drawn before the offset.
     """
-    field = enlarge(rng.standard_normal((5, 5)), spec.size)  # (H, W)
-    offset = rng.normal(0, 3, size=3)
-    out: Picture = np.asarray(tint) * (1 + 0.18 * field[..., None]) + offset
-    return out
+    field = enlarge(rng.standard_normal((5, 5)), spec.size)
+    return np.asarray(tint) * (1 + 0.18 * field[..., None]) + rng.normal(0, 3, size=3)
 
 
 def finished(rng: np.random.Generator, video: Picture) -> Clip:
     """Return `video` (T, H, W, 3) with grey noise, one value a pixel and frame, and rounded."""
     video += rng.normal(0, 4, size=(*video.shape[:3], 1))
-    pixels: Clip = np.rint(video.clip(0, 255)).astype(np.uint8)
-    return pixels
+    return np.asarray(np.rint(video.clip(0, 255)), np.uint8)
 
 
 def enlarge(grid: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float64]:
@@ -233,8 +223,7 @@ def enlarge(grid: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float64]
     low = np.minimum(at.astype(int), len(grid) - 2)
     part = at - low
     rows = grid[low] * (1 - part)[:, None] + grid[low + 1] * part[:, None]  # (size, k)
-    out: npt.NDArray[np.float64] = rows[:, low] * (1 - part) + rows[:, low + 1] * part
-    return out
+    return np.asarray(rows[:, low] * (1 - part) + rows[:, low + 1] * part)
 
 
 def blend(window: Picture, mask: npt.NDArray[np.float64], colour: npt.ArrayLike) -> Picture:

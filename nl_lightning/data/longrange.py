@@ -69,10 +69,6 @@ class LongRange(GeneratedSet):
     """How many videos of which size; 32 frames hold both events of a slow video.
 
     Args:
-        train, val, test: videos of each split.
-        num_frames: raw frames of a video.
-        size: height and width of a frame; `crop` is the crop that no glyph of an event is ever cut by.
-        fps: frames a second, written to the file.
         groups: which groups. `place` and `slow` have to be asked for.
     """
 
@@ -101,8 +97,8 @@ class LongRange(GeneratedSet):
     def classes(self) -> tuple[str, ...]:
         return tuple(name for name in CLASSES if group_of(name) in self.groups)
 
-    def file(self, split: str, kind: int) -> tuple[str, str]:
-        return self.classes()[kind], split
+    def path(self, split: str, index: int, kind: int) -> str:
+        return f"{split}/{self.classes()[kind]}/{split}_{index:05d}.mp4"
 
     def clip(self, split: str, index: int, kind: int) -> bytes:
         return encode(render_clip(self.rng(split, index), kind, self), self.fps)
@@ -204,9 +200,7 @@ def glyph_mask(identity: int) -> npt.NDArray[np.float64]:
     s = (np.arange(4 * GLYPH) + 0.5) / 4 - GLYPH / 2  # sample points in pixels from the centre
     y, x = np.abs(s)[:, None], np.abs(s)[None, :]
     inside = (y**2 + x**2 < 25, (y < 2) | (x < 2), np.maximum(y, x) > 2.5)[identity]
-    mask: npt.NDArray[np.float64] = inside.reshape(GLYPH, 4, GLYPH, 4).mean(axis=(1, 3))
-    mask.setflags(write=False)  # it is cached
-    return mask
+    return np.asarray(inside.reshape(GLYPH, 4, GLYPH, 4).mean(axis=(1, 3)))
 
 
 def render_scene(rng: np.random.Generator, scene: Scene, spec: LongRange) -> Clip:

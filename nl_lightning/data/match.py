@@ -60,9 +60,7 @@ class Match(GeneratedSet):
 
     Args:
         train, val, test: videos of each split. Half of those of test are hard.
-        num_frames: raw frames of a video.
         size: height and width of a frame; `crop` is the crop that no glyph is ever cut by.
-        fps: frames a second, written to the file.
         versions: which versions; each has two classes.
     """
 
@@ -89,9 +87,9 @@ class Match(GeneratedSet):
         """The label; of hard test videos the label plus the number of classes."""
         return self.shuffled(split, len(self.classes()) * (2 if split == "test" else 1))
 
-    def file(self, split: str, kind: int) -> tuple[str, str]:
+    def path(self, split: str, index: int, kind: int) -> str:
         hard, label = divmod(kind, len(self.classes()))
-        return self.classes()[label], "hard" if hard else split
+        return f"{split}/{self.classes()[label]}/{'hard' if hard else split}_{index:05d}.mp4"
 
     def clip(self, split: str, index: int, kind: int) -> bytes:
         return encode(self.frames(split, index, kind), self.fps)
@@ -203,9 +201,7 @@ def glyph_mask(shape: int, side: int = GLYPH) -> npt.NDArray[np.float64]:
     y, x = s[:, None], s[None, :]
     hole = math.sqrt(1 - math.pi / 4) * half  # so that the areas are equal
     inside = (y**2 + x**2 < half**2, np.maximum(y, x) > hole, np.minimum(y, x) < 0.2 * side)[shape]
-    mask: npt.NDArray[np.float64] = inside.reshape(side, samples, side, samples).mean(axis=(1, 3))
-    mask.setflags(write=False)  # it is cached
-    return mask
+    return np.asarray(inside.reshape(side, samples, side, samples).mean(axis=(1, 3)))
 
 
 def shown(glyph: Glyph, scene: Scene, num_frames: int) -> npt.NDArray[np.bool_]:
@@ -213,8 +209,7 @@ def shown(glyph: Glyph, scene: Scene, num_frames: int) -> npt.NDArray[np.bool_]:
     if glyph.moment is None:
         return np.ones(num_frames, bool)
     begin = scene.phase + glyph.moment * PERIOD // 4
-    seen: npt.NDArray[np.bool_] = (np.arange(num_frames) - begin) % PERIOD < EVENT
-    return seen
+    return (np.arange(num_frames) - begin) % PERIOD < EVENT
 
 
 def render_scene(rng: np.random.Generator, scene: Scene, spec: Match) -> Clip:

@@ -62,8 +62,8 @@ class Stills(GeneratedSet):
         """The number of glyphs less one."""
         return self.shuffled(split, GLYPHS)
 
-    def file(self, split: str, kind: int) -> tuple[str, str]:
-        return f"{kind + 1}_glyphs", split
+    def path(self, split: str, index: int, kind: int) -> str:
+        return f"{split}/{kind + 1}_glyphs/{split}_{index:05d}.mp4"
 
     def clip(self, split: str, index: int, kind: int) -> bytes:
         return match.encode(self.frames(split, index, kind), self.fps)

@@ -84,13 +84,6 @@ class Tags(GeneratedSet):
     def classes(self) -> tuple[str, ...]:
         return ("bar",) if self.keypoints else DISCS
 
-    def kinds(self, split: str) -> list[int]:
-        """One kind."""
-        return [0] * int(getattr(self, split))
-
-    def file(self, split: str, kind: int) -> tuple[str, str]:
-        return "images", ""
-
     def path(self, split: str, index: int, kind: int) -> str:
         return f"{split}/images/{index:05d}.png"
 
@@ -104,10 +97,7 @@ class Tags(GeneratedSet):
         """The annotations in COCO's format, under COCO's names, and the pictures of each split."""
         kind = "person_keypoints" if self.keypoints else "instances"
         files = {f"{split}.txt": "".join(f"{i:05d}.png\n" for i in range(getattr(self, split))) for split in SPLITS}
-        return {
-            **files,
-            **{f"annotations/{kind}_{split}.json": json.dumps(self.annotations(split)) for split in SPLITS},
-        }
+        return files | {f"annotations/{kind}_{split}.json": json.dumps(self.annotations(split)) for split in SPLITS}
 
     def annotations(self, split: str) -> dict[str, Any]:
         """The content of a split's JSON file."""
@@ -171,19 +161,16 @@ def draw_places(rng: np.random.Generator, radii: tuple[float, ...], size: int) -
 
 def colour_of(hue: float) -> npt.NDArray[np.float64]:
     """RGB of a hue in degrees, equally bright."""
-    out: npt.NDArray[np.float64] = 140 + 100 * np.cos(np.deg2rad(hue - np.array([0, 120, 240])))
-    return out
+    return np.asarray(140 + 100 * np.cos(np.deg2rad(hue - np.array([0, 120, 240]))))
 
 
 def _triangle(dy: npt.NDArray[np.float64], dx: npt.NDArray[np.float64]) -> Mask:
     """Upright, with its corners on a circle."""
-    mask: Mask = (dy <= TAG / 2) & (dy >= -TAG + np.abs(dx) * 3**0.5)
-    return mask
+    return (dy <= TAG / 2) & (dy >= -TAG + np.abs(dx) * 3**0.5)
 
 
 def _cross(dy: npt.NDArray[np.float64], dx: npt.NDArray[np.float64]) -> Mask:
-    mask: Mask = (np.minimum(abs(dy), abs(dx)) <= 2.5) & (np.maximum(abs(dy), abs(dx)) <= TAG - 1)
-    return mask
+    return (np.minimum(abs(dy), abs(dx)) <= 2.5) & (np.maximum(abs(dy), abs(dx)) <= TAG - 1)
 
 
 def _bar(
@@ -214,13 +201,11 @@ def _bar(
 
 def _annotation(each: Object) -> dict[str, Any]:
     """As COCO has it: a box from pixel edge to pixel edge, a mask as run lengths, keypoints that are all visible."""
-    rows, columns = np.flatnonzero(each.mask.any(1)), np.flatnonzero(each.mask.any(0))
-    box = [columns[0], rows[0], columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0]]
     coded = rle.encode(np.asfortranarray(each.mask.astype(np.uint8)))
     found: dict[str, Any] = {
         "category_id": each.category,
-        "bbox": [float(number) for number in box],
-        "area": float(each.mask.sum()),
+        "bbox": rle.toBbox(coded).tolist(),
+        "area": float(rle.area(coded)),
         "segmentation": {"size": coded["size"], "counts": coded["counts"].decode("ascii")},
         "iscrowd": 0,
     }
