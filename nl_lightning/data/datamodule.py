@@ -21,7 +21,7 @@ from nl_lightning.data.locating import COPIES, scan_folder
 from nl_lightning.data.longrange import LongRange
 from nl_lightning.data.manifest import NAME, Manifest
 from nl_lightning.data.match import Match
-from nl_lightning.data.sampling import EpochShuffle, Spread, Turns
+from nl_lightning.data.sampling import EpochShuffle, Spread, turns
 from nl_lightning.data.shards import Shards
 from nl_lightning.data.stills import Stills
 from nl_lightning.data.transforms import TestViews, TrainView
@@ -371,7 +371,7 @@ class VideoDataModule(L.LightningDataModule):
     def _in_turns(self, split: str, views: TestViews, clips: int, batch_size: int) -> DataLoader[Sample]:
         list_, reader = self.videos(split), self._reader(split)
         videos = TestVideos(list_, reader, self.num_frames, self.frame_stride, views, clips)
-        return self._loader(videos, batch_sampler=Turns(len(videos), batch_size, *self._process))
+        return self._loader(videos, batch_sampler=turns(len(videos), batch_size, *self._process))
 
     def _loader(self, dataset: Any, **kwargs: Any) -> DataLoader[Sample]:
         # PyTorch's advice where there are more workers than cores: who waits for a network disk has a reason for them.

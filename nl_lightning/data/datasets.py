@@ -56,18 +56,15 @@ class Files:
 
     def num_frames(self, path: Path) -> int:
         """The frames that are shown."""
-        count: int = self._ask("num_frames", path, self._facts(path))
-        return count
+        return int(self._ask("num_frames", path, self._facts(path)))
 
     def frame_rate(self, path: Path) -> Fraction:
         """Frames a second."""
-        rate: Fraction = self._ask("frame_rate", path)
-        return rate
+        return Fraction(self._ask("frame_rate", path))
 
     def frames(self, path: Path, indices: npt.NDArray[np.int64]) -> Frames:
         """The frames `indices` of a file, valid until the next call."""
-        found: Frames = self._ask("frames", path, indices, self.decoder, self._facts(path), self.square_pixels)
-        return found
+        return np.asarray(self._ask("frames", path, indices, self.decoder, self._facts(path), self.square_pixels))
 
     def is_present(self, path: Path) -> bool:
         """Whether there is such a file, or a place in the shards."""
@@ -178,11 +175,11 @@ class TrainClips(Videos):
 
     def _mirrored(self, label: int | Labels) -> int | Labels | None:
         """The label of the mirrored clip; None if there is no such class."""
-        several = label if isinstance(label, tuple) else (label,)
-        mirrored = tuple(sorted(self.mirrored.get(one, one) for one in several))
-        if mirrored[0] < 0:
-            return None
-        return mirrored if isinstance(label, tuple) else mirrored[0]
+        if isinstance(label, tuple):
+            mirrored = sorted(self.mirrored.get(one, one) for one in label)
+            return tuple(mirrored) if mirrored[0] >= 0 else None
+        other = self.mirrored.get(label, label)
+        return other if other >= 0 else None
 
 
 @dataclass(eq=False)

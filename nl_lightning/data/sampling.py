@@ -106,16 +106,9 @@ def short_side(rng: np.random.Generator, lowest: int, highest: int) -> int:
     return int(rng.integers(lowest, highest + 1))
 
 
-def resized(height: int, width: int, shorter: int) -> tuple[int, int]:
-    """Return (H, W) with the given shorter side; the longer one is longer * shorter // old shorter."""
-    old = min(height, width)
-    return height * shorter // old, width * shorter // old
-
-
 def random_crop(rng: np.random.Generator, height: int, width: int, size: int) -> Box:
     """Return a crop: top uniform in [0, height - size], left uniform in [0, width - size]."""
-    down, right = _room(height, width, size)
-    return int(rng.integers(down + 1)), int(rng.integers(right + 1))
+    return int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1))
 
 
 def test_crops(height: int, width: int, size: int, num_crops: int, spread: Spread) -> list[Box]:
@@ -125,9 +118,7 @@ def test_crops(height: int, width: int, size: int, num_crops: int, spread: Sprea
     in the released code and mmaction2). ``slowfast`` and ``pytorchvideo`` round the centre up, and end the third crop
     at the edge.
     """
-    if num_crops not in (1, 3):
-        raise ValueError(f"num_crops is {num_crops}, expected 1 or 3")
-    down, right = _room(height, width, size)
+    down, right = height - size, width - size
     up = spread in BY_TIME
     top, left = (down + up) // 2, (right + up) // 2
     if num_crops == 1:
@@ -135,13 +126,6 @@ def test_crops(height: int, width: int, size: int, num_crops: int, spread: Sprea
     if height > width:
         return [(0, left), (top, left), (down if up else 2 * top, left)]
     return [(top, 0), (top, left), (top, right if up else 2 * left)]
-
-
-def _room(height: int, width: int, size: int) -> tuple[int, int]:
-    """Rows and columns that a crop leaves over; ValueError if the frame doesn't hold it."""
-    if size > min(height, width):
-        raise ValueError(f"a crop of {size} pixels does not fit into a frame of {height} x {width}")
-    return height - size, width - size
 
 
 @dataclass(eq=False)
@@ -176,18 +160,10 @@ class EpochShuffle(Sampler[tuple[int, int]]):
         return ((self.epoch, video) for video in order[behind:].tolist())
 
 
-class Turns(Sampler[list[int]]):
-    """Batches of consecutive videos, which processes take in turns: nothing is read twice, and nothing left out.
+def turns(length: int, batch_size: int, process: int = 0, processes: int = 1) -> list[list[int]]:
+    """Return batches of consecutive videos. Processes take them in turns: none is read twice, and none left out.
 
     The batches are those of a single process, so that each video meets the same ones in it.
     """
-
-    def __init__(self, length: int, batch_size: int, process: int = 0, processes: int = 1) -> None:
-        starts = range(0, length, batch_size)[process::processes]
-        self.batches = [range(start, min(start + batch_size, length)) for start in starts]
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return map(list, self.batches)
+    batches = [list(range(start, min(start + batch_size, length))) for start in range(0, length, batch_size)]
+    return batches[process::processes]

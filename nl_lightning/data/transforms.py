@@ -9,21 +9,19 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize as resize_images
 
 from nl_lightning.data.decoding import Frames
-from nl_lightning.data.sampling import Spread, random_crop, resized, short_side, test_crops
+from nl_lightning.data.sampling import Spread, random_crop, short_side, test_crops
 from nl_lightning.errors import UserError
 
 
-def _size(frames: Frames) -> tuple[int, int]:
-    return frames.shape[1], frames.shape[2]
-
-
 def resize(frames: Frames, shorter: int) -> Frames:
-    """Scale so that the shorter side has `shorter` pixels: bilinear, no anti-aliasing, as in the released code."""
-    height, width = resized(*_size(frames), shorter)
-    if (height, width) == _size(frames):
+    """Scale so that the shorter side has `shorter` pixels, and the longer one longer * shorter // old shorter.
+
+    Bilinear, without anti-aliasing, as in the released code.
+    """
+    if min(frames.shape[1:3]) == shorter:
         return frames
     images = torch.from_numpy(frames).permute(0, 3, 1, 2)  # (T, 3, H, W)
-    scaled = resize_images(images, [height, width], InterpolationMode.BILINEAR, antialias=False)
+    scaled = resize_images(images, shorter, InterpolationMode.BILINEAR, antialias=False)
     return np.asarray(scaled.permute(0, 2, 3, 1).numpy())
 
 
@@ -49,7 +47,8 @@ class TrainView:
 
     def __call__(self, frames: Frames, rng: np.random.Generator) -> Frames:
         frames = resize(frames, short_side(rng, *self.short_side))
-        return crop_at(frames, *random_crop(rng, *_size(frames), self.crop), self.crop)
+        _, height, width, _ = frames.shape
+        return crop_at(frames, *random_crop(rng, height, width, self.crop), self.crop)
 
     def mirrors(self, rng: np.random.Generator) -> bool:
         """Whether to mirror the clip: what it shows may depend on it, so the caller has to know."""
@@ -95,5 +94,6 @@ class TestViews:
         """The crops of a clip that has been scaled."""
         if self.crop == "whole":
             return [clip]
-        places = test_crops(*_size(clip), self.crop, self.crops, self.spread)
+        _, height, width, _ = clip.shape
+        places = test_crops(height, width, self.crop, self.crops, self.spread)
         return [crop_at(clip, *place, self.crop) for place in places]

@@ -107,8 +107,7 @@ class VideoList:
     @property
     def labels(self) -> npt.NDArray[np.int32]:
         """The labels of all videos in a row."""
-        labels: npt.NDArray[np.int32] = (self.of_each.flatten() if self.multi_label else self.of_each).to_numpy()
-        return labels
+        return np.asarray(self.of_each.flatten() if self.multi_label else self.of_each)
 
     def label(self, video: int) -> int | Labels:
         """The label of a video, or all of them."""

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from nl_lightning.data import sampling, transforms
+from nl_lightning.data import transforms
 from nl_lightning.data.decoding import Frames
 
 
@@ -29,8 +31,8 @@ def ramp(height: int, width: int) -> Frames:
 def test_resizing(height: int, width: int, shorter: int) -> None:
     """Shorter side as asked, channels and frames apart, and a ramp stays the same ramp."""
     resized = transforms.resize(ramp(height, width), shorter)
-    size = sampling.resized(height, width, shorter)
-    assert resized.shape == (2, *size, 3)
+    size = resized.shape[1:3]
+    assert resized.shape == (2, height * shorter // min(height, width), width * shorter // min(height, width), 3)
     assert resized.dtype == np.uint8
     for axis in (0, 1):  # pixel centres on pixel centres, bilinear, edges repeated
         old, new = (height, width)[axis], size[axis]
@@ -39,6 +41,20 @@ def test_resizing(height: int, width: int, shorter: int) -> None:
         assert np.abs(profile - at).max() < 1.5
     assert np.all(resized[0, :, :, 2] == 40)
     assert np.abs(resized[0].astype(int) + resized[1] - 255).max() <= 1
+
+
+SIDES = st.integers(1, 50)
+
+
+@settings(deadline=None)
+@given(SIDES, SIDES, SIDES)
+def test_resizing_keeps_the_aspect(height: int, width: int, shorter: int) -> None:
+    """The shorter side is exact, the longer one less than a pixel short of the ratio; it goes both ways round."""
+    _, h, w, _ = transforms.resize(np.zeros((1, height, width, 3), np.uint8), shorter).shape
+    assert min(h, w) == shorter
+    assert (h <= w) == (height <= width) or h == w
+    assert max(h, w) == max(height, width) * shorter // min(height, width)
+    assert transforms.resize(np.zeros((1, width, height, 3), np.uint8), shorter).shape == (1, w, h, 3)
 
 
 def test_resizing_to_the_same_size_costs_nothing() -> None:
