@@ -27,9 +27,11 @@ from pycocotools import mask as rle
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import CocoDetection
+from torchvision.ops import box_convert, clip_boxes_to_image
 from torchvision.transforms.functional import pil_to_tensor
 
 from nl_lightning.data.generated import SPLITS
+from nl_lightning.data.videos import mirrored_labels
 from nl_lightning.detection.tags import Tags
 from nl_lightning.errors import UserError, nearest, say
 
@@ -63,7 +65,8 @@ class CocoSplit(Dataset[Example]):
     ) -> None:
         self.path, self.keypoints, self.training, self.flip = annotations, keypoints, training, flip
         if not annotations.is_file():
-            raise UserError(f"no file {annotations}{nearest(annotations.name, _names(annotations.parent))}")
+            others = sorted(path.name for path in annotations.parent.glob("*"))
+            raise UserError(f"no file {annotations}{nearest(annotations.name, others)}")
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells how long it took
                 self.files = CocoDetection(str(images), str(annotations))
@@ -171,9 +174,7 @@ class CocoSplit(Dataset[Example]):
     def _target(self, objects: Sequence[dict[str, Any]], height: int, width: int) -> dict[str, Tensor]:
         """Boxes (N, 4) from corner to corner, labels (N,), and masks (N, H, W) or keypoints (N, K, 3)."""
         boxes = torch.tensor([one["bbox"] for one in objects], dtype=torch.float32).reshape(-1, 4)
-        boxes[:, 2:] += boxes[:, :2]
-        boxes[:, 0::2].clamp_(0, width)
-        boxes[:, 1::2].clamp_(0, height)
+        boxes = clip_boxes_to_image(box_convert(boxes, "xywh", "xyxy"), (height, width))
         kept = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(1)
         objects = [one for one, keep in zip(objects, kept.tolist(), strict=True) if keep]
         found = {"boxes": boxes[kept], "labels": torch.tensor([one["category_id"] for one in objects]).long()}
@@ -201,9 +202,8 @@ class CocoSplit(Dataset[Example]):
             flipped["masks"] = target["masks"].flip(-1)
         else:
             names = max((one.get("keypoints", []) for one in self.files.coco.cats.values()), key=len)
-            mirrored = [
-                names.index(_other_side(name)) if _other_side(name) in names else i for i, name in enumerate(names)
-            ]
+            mirrored = mirrored_labels(names)
+            mirrored = np.where(mirrored < 0, np.arange(len(names)), mirrored)
             points = target["keypoints"][:, mirrored].clone()
             points[..., 0] = torch.where(points[..., 2] > 0, width - points[..., 0], points[..., 0])
             flipped["keypoints"] = points
@@ -230,15 +230,6 @@ def _runs(counts: str | bytes) -> list[int]:
             runs.append(value + (runs[-2] if len(runs) > 2 else 0))
             value = shift = 0
     return runs
-
-
-def _other_side(name: str) -> str:
-    swap = {"left": "right", "right": "left"}
-    return "_".join(swap.get(word, word) for word in name.split("_"))
-
-
-def _names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
 def together(examples: Sequence[Example]) -> Batch:

@@ -4,16 +4,17 @@ That is f(x_i, x_j) / C(x) over all j. Only the rows that are asked for are comp
 in the tests against the rows of that matrix, for every instantiation and mode.
 """
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import EllipsisType
-from typing import cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from nl_lightning.data import decoding
 from nl_lightning.data.decoding import Frames
@@ -56,12 +57,8 @@ def block_named(net: VideoResNet, name: str) -> NonLocalBlock:
 def input_of(net: VideoResNet, block: NonLocalBlock, clip: Float[Tensor, "1 3 T H W"]) -> Float[Tensor, "G C t h w"]:
     """The map x that `block` is given for a normalised clip, in G groups of frames that it sees apart (mostly one)."""
     seen: list[Tensor] = []
-    handle = block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    try:
-        with torch.no_grad():
-            net.features(clip)
-    finally:
-        handle.remove()
+    with torch.no_grad(), block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])):
+        net.features(clip)
     return seen[0]
 
 
@@ -114,10 +111,9 @@ def dependence(block: NonLocalBlock, x: Float[Tensor, "G C t h w"], query: Tripl
     maps = attention_rows(block, x, queries)[:, *scope].flatten(1).abs().double()  # (Q, K)
     totals = maps.sum(dim=1, keepdim=True)
     maps = torch.where(totals > 0, maps / totals, 1 / maps.shape[1])
-    first, second = torch.triu_indices(len(maps), len(maps), offset=1)
     own = _entropy(maps)
     divergences = [  # a pair at a time: the mixtures of all pairs would be large
-        _entropy((maps[a] + maps[b]) / 2) - (own[a] + own[b]) / 2 for a, b in zip(first, second, strict=True)
+        _entropy((maps[a] + maps[b]) / 2) - (own[a] + own[b]) / 2 for a, b in itertools.combinations(range(len(own)), 2)
     ]
     return float(torch.stack(divergences).mean().clamp(0, 1)) if divergences else 0.0
 
@@ -130,33 +126,27 @@ def _entropy(distribution: Float[Tensor, "... K"]) -> Float[Tensor, "..."]:
 # ------------------------------------------------------------------------------------------- where a position lies
 
 
-@dataclass(frozen=True)
-class Places:
+class Places(NamedTuple):
     """Position k of a map is centred on ``first + k * step`` of the clip, along T (frames), H and W (pixels), from 0.
 
     A half lies between two frames or pixels.
     """
 
-    first: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    step: Triple = (1, 1, 1)
+    first: Numbers = np.zeros(3)
+    step: Numbers = np.ones(3)
 
-    def centre(self, position: Triple) -> tuple[float, float, float]:
+    def centre(self, position: Triple) -> Numbers:
         """(frame, row, column) of a position."""
-        t, h, w = (first + k * step for first, k, step in zip(self.first, position, self.step, strict=True))
-        return t, h, w
+        return np.asarray(self.first + self.step * position)
 
     def along(self, axis: int, count: int) -> Numbers:
         """Where the first `count` positions lie along an axis."""
-        return self.first[axis] + self.step[axis] * np.arange(count)
+        return np.asarray(self.first[axis] + self.step[axis] * np.arange(count))
 
-    def behind(self, kernel: Triple, stride: Triple, padding: Triple) -> "Places":
+    def behind(self, layer: Any) -> "Places":
         """The places of what a convolution or a pool makes of the map."""
-        t, h, w = (
-            first + step * ((k - 1) / 2 - p)
-            for first, step, k, p in zip(self.first, self.step, kernel, padding, strict=True)
-        )
-        dt, dh, dw = (step * s for step, s in zip(self.step, stride, strict=True))
-        return Places((t, h, w), (dt, dh, dw))
+        kernel, stride, padding = map(np.array, (layer.kernel_size, layer.stride, layer.padding))
+        return Places(self.first + self.step * ((kernel - 1) / 2 - padding), self.step * stride)
 
 
 def places_in(net: VideoResNet, stage: str) -> Places:
@@ -166,8 +156,7 @@ def places_in(net: VideoResNet, stage: str) -> Places:
     places = Places()
     # All other layers keep positions in place. (pool2 lies between two of these: it is along time, they along space.)
     for layer in (net.conv1, *pools, *strided):
-        kernel, stride, padding = (cast(Triple, sizes) for sizes in (layer.kernel_size, layer.stride, layer.padding))
-        places = places.behind(kernel, stride, padding)
+        places = places.behind(layer)
     return places
 
 
@@ -238,8 +227,7 @@ def _seen(
 ) -> Attention:
     """The weights of all j. For each frame of the map, the frame in the middle of those that it stands for is drawn."""
     weights = attention_rows(layer, x, [query])[0].numpy()
-    pooled = weights.shape[1:] != x.shape[3:]
-    keys = places.behind((1, 2, 2), (1, 2, 2), (0, 0, 0)) if pooled else places
+    keys = places if isinstance(layer.pool, nn.Identity) else places.behind(layer.pool)
     centres = places.along(0, len(weights))
     stands_for = nearest(centres, len(frames))
     drawn = centres.astype(int).tolist()

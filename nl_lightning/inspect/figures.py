@@ -145,8 +145,7 @@ def _of_pixels(seen: Attention) -> Map:
 
 def nearest(centres: Numbers, count: int) -> npt.NDArray[np.intp]:
     """For each of `count` frames, rows or columns from 0, the position whose centre is nearest to it."""
-    places: npt.NDArray[np.intp] = np.abs(centres[:, None] - np.arange(count)).argmin(axis=0)
-    return places
+    return np.asarray(np.abs(centres[:, None] - np.arange(count)).argmin(axis=0))
 
 
 def overlay(seen: Attention, scale: int) -> Frames:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from nl_lightning.inspect.attention import Places, places_in
 from nl_lightning.inspect.receptive_field import open_branches
@@ -10,10 +11,11 @@ from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 
 
 def test_a_position_is_behind_its_kernel() -> None:
-    assert Places().behind((1, 3, 3), (1, 2, 2), (0, 1, 1)).centre((2, 1, 0)) == (2, 2, 0)
-    pooled = Places().behind((1, 3, 3), (1, 2, 2), (0, 1, 1)).behind((2, 2, 2), (2, 2, 2), (0, 0, 0))
-    assert pooled.centre((0, 0, 0)) == (0.5, 1, 1)
-    assert pooled.centre((1, 1, 2)) == (2.5, 5, 9)
+    first = Places().behind(nn.Conv3d(1, 1, (1, 3, 3), (1, 2, 2), (0, 1, 1)))
+    assert first.centre((2, 1, 0)).tolist() == [2, 2, 0]
+    pooled = first.behind(nn.MaxPool3d(2))
+    assert pooled.centre((0, 0, 0)).tolist() == [0.5, 1, 1]
+    assert pooled.centre((1, 1, 2)).tolist() == [2.5, 5, 9]
 
 
 @pytest.mark.parametrize("profile", ["paper", "release"])
