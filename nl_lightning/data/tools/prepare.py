@@ -176,7 +176,7 @@ def _encoded(source: Path, index: Index, pictures: Pictures, screen: Screen, sid
 def copied_size(height: int, width: int, side: int = SHORT_SIDE) -> tuple[int, int]:
     """Height and width of a copy: short side `side` or less, even, as 4:2:0 wants it."""
     short = min(height, width)
-    if short > side:  # as in sampling.resized, without importing torch into every helper
+    if short > side:  # as in transforms.resize, without importing torch into every helper
         height, width = height * side // short, width * side // short
     return max(2, height - height % 2), max(2, width - width % 2)
 
