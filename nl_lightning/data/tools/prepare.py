@@ -14,7 +14,6 @@ the copy has as well.
 import io
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from nl_lightning.data.packets import DecodeError, Index, index_of, reason, url,
 from nl_lightning.data.reader import by_helpers
 from nl_lightning.data.videos import VideoList
 from nl_lightning.errors import UserError, bars
+from nl_lightning.study.border import shown
 from nl_lightning.study.files import MARK, read_text, refuse_foreign, whole_file, write_atomically, write_output
 from nl_lightning.study.lock import alone
 
@@ -75,10 +75,11 @@ def copy_data_set(
         raise UserError(f"{folder} is the data set's own folder: name another one")
     with alone(folder / "prepared"):
         present = [name for name in names if (root / name).is_file()]
-        left = [name for name in present if not _is_made(root / name, folder / name)]
-        _keep_size(folder, side, some=len(left) < len(present))
-        texts = {folder / file.relative_to(root): file.read_bytes() for file in _lists(lists, root)}
+        begun = (folder / SIZE).exists()  # without it, what is there may be originals, copied with their times
+        left = [name for name in present if not (begun and _is_made(root / name, folder / name))]
         refuse_foreign(folder / name for name in left)
+        _keep_size(folder, side)
+        texts = {folder / file.relative_to(root): file.read_bytes() for file in _lists(lists, root)}
         for target, content in texts.items():
             write_output(target, content)
         failed = {}
@@ -103,23 +104,12 @@ def _lists(lists: Iterable[str], root: Path) -> Iterator[Path]:
                 yield file
 
 
-def _keep_size(folder: Path, side: int, some: bool) -> None:
-    """Write down the size of the copies in `folder`. UserError if it has copies of another size.
-
-    If it has `some` and doesn't say their size, they have the usual one: there was no other then.
-    """
-    marker, there = folder / SIZE, SHORT_SIDE if some else side
-    if marker.exists():
-        found = re.fullmatch(r'\{"short_side": (\d{1,5})\}\s*', read_text(marker))
-        if not found:
-            raise UserError(f'{marker}: expected {{"short_side": PIXELS}}, as data prepare writes: name another folder')
-        there = int(found[1])
-    if there != side:
-        raise UserError(
-            f"{folder} is for copies with a short side of {there}, and {side} was asked for: "
-            f"name another folder, or say --short-side {there}"
-        )
-    write_atomically(marker, json.dumps({"short_side": side}) + "\n")
+def _keep_size(folder: Path, side: int) -> None:
+    """Write down the size of the copies in `folder`. UserError if it has copies of another size."""
+    marker, said = folder / SIZE, json.dumps({"short_side": side})
+    if marker.exists() and (found := read_text(marker).strip()) != said:
+        raise UserError(f"{marker}: expected {said}, as --short-side says, not {shown(found)}: name another folder")
+    write_atomically(marker, said + "\n")
 
 
 def _is_made(source: Path, target: Path) -> bool:
