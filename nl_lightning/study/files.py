@@ -5,6 +5,7 @@ before. What is ours is told by its content, so that it may be copied and moved.
 """
 
 import contextlib
+import itertools
 import os
 import stat
 import uuid
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
-from nl_lightning.errors import UserError
+from nl_lightning.errors import UserError, say
 
 MOST_BYTES = 64 << 20
 """Bytes of a text that is read. A record of Kinetics has 50 kB."""
@@ -129,6 +130,14 @@ def refuse_foreign(paths: Iterable[Path]) -> None:
             f"{foreign[0]}{more} is there already, and nl-lightning didn't write it: "
             "name another place, move it away, or say --overwrite"
         )
+
+
+def set_aside(path: Path) -> None:
+    """Give a file that a training would write over, if it is there, another name beside it, and say which."""
+    if os.path.lexists(path):
+        names = (path.with_name(f"before{k}{path.suffix}") for k in itertools.count(1))
+        aside = path.rename(next(name for name in names if not os.path.lexists(name)))
+        say(f"{path} is not of this training: kept as {aside.name}")
 
 
 def _is_ours(path: Path) -> bool:

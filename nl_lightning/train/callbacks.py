@@ -13,7 +13,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from nl_lightning.data.datasets import Sample
 from nl_lightning.errors import UserError, visible
-from nl_lightning.study.files import write_atomically
+from nl_lightning.study.files import set_aside, write_atomically
 from nl_lightning.study.lock import Lock
 from nl_lightning.study.run import Run
 from nl_lightning.train.together import from_all
@@ -92,12 +92,18 @@ class FitCurve(Curve):
         super().__init__()
         self.file = file
 
+    def _content(self) -> bytes:
+        columns = list(dict.fromkeys(name for point in self.points for name in point))
+        lines = [",".join(str(point.get(name, "")) for name in columns) for point in self.points]
+        return "\n".join([",".join(columns), *lines, ""]).encode() if lines else b""
+
     def on_train_epoch_end(self, trainer: L.Trainer, module: Any) -> None:
+        before = self._content()
         super().on_train_epoch_end(trainer, module)
         if trainer.is_global_zero:
-            columns = list(dict.fromkeys(name for point in self.points for name in point))
-            lines = [",".join(str(point.get(name, "")) for name in columns) for point in self.points]
-            write_atomically(self.file, "\n".join([",".join(columns), *lines, ""]), durable=False)
+            if not (before and self.file.is_file() and self.file.read_bytes().startswith(before)):
+                set_aside(self.file)
+            write_atomically(self.file, self._content(), durable=False)
             said = [f"{name} {value:.4g}" for name, value in self.points[-1].items() if name != "step"]
             line = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}: {', '.join(said)}"
             print(visible(line), flush=True)

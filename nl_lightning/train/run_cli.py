@@ -26,8 +26,9 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from nl_lightning.errors import Stopped, UserError, nearest, one_line, say, visible
 from nl_lightning.study.border import load_yaml, parse_yaml, weigh_yaml
+from nl_lightning.study.files import set_aside
 from nl_lightning.study.recipe import find_recipe
-from nl_lightning.study.run import CHECKPOINT, CHECKPOINT_MINUTES
+from nl_lightning.study.run import CHECKPOINT, CHECKPOINT_MINUTES, PREVIOUS
 from nl_lightning.train.callbacks import Bar, FitCurve
 from nl_lightning.train.checkpoints import LocalFiles, Saver, local_file
 
@@ -195,13 +196,13 @@ class RunCLI(LightningCLI):
         return f"{sum(one.numel() for one in self.model.parameters()) / 1e6:.3g} M parameters"
 
     def _make_room(self, newest: Path, resumed: str | None) -> None:
-        """Take the folder; a checkpoint of another training in it is kept under another name."""
+        """Take the folder; checkpoints of another training in it are kept under other names."""
         if self.root.parent == FITS and not newest.parent.exists():
             self.root.mkdir(parents=True)
-        if newest.exists() and (resumed is None or not newest.samefile(resumed)):
-            count = next(k for k in range(1, 10_000) if not newest.with_name(f"before{k}.ckpt").exists())
-            aside = newest.rename(newest.with_name(f"before{count}.ckpt"))
-            say(f"{newest} is of another training: kept as {aside.name}")
+        for file in (newest, newest.with_name(PREVIOUS)):
+            if resumed is not None and file.exists() and file.samefile(resumed):
+                return
+            set_aside(file)
 
     def _how_it_goes_on(self, newest: Path) -> str:
         if not newest.exists():

@@ -313,6 +313,7 @@ def test_a_fit_that_is_stopped_says_how_it_goes_on_and_ends_the_same(
     ends = [torch.load(Path(root) / "checkpoints" / "last.ckpt") for root in ("whole", "my_results/fit/1")]
     torch.testing.assert_close(ends[0]["state_dict"], ends[1]["state_dict"], rtol=0, atol=0)
     assert (home / "whole" / "curve.csv").read_text() == (home / "my_results/fit/1/curve.csv").read_text()
+    assert not list(home.rglob("before*"))
 
 
 def test_a_fit_stopped_before_its_first_checkpoint_says_so(
@@ -323,14 +324,24 @@ def test_a_fit_stopped_before_its_first_checkpoint_says_so(
     assert "stopped before the first checkpoint: the same command begins again" in capsys.readouterr().err
 
 
-def test_another_trainings_checkpoint_is_kept(home: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_lies_in_the_folder_of_a_training_is_kept(
+    home: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another training's checkpoints, and somebody's own table of the curve's name."""
     first = torch.load(checkpoint, weights_only=True)
     (home / "fitted" / "checkpoints").mkdir(parents=True)
     shutil.copy(checkpoint, home / "fitted" / "checkpoints" / "last.ckpt")
-    fit(home, "--seed_everything=1")
-    assert "last.ckpt is of another training: kept as before1.ckpt" in capsys.readouterr().err
+    (home / "fitted" / "checkpoints" / "previous.ckpt").write_text("somebody's own")
+    (home / "fitted" / "curve.csv").write_text("somebody's own")
+    fit(home, "--seed_everything=1", "--trainer.max_epochs=2")
+    said = capsys.readouterr().err
+    for name, aside in (("last.ckpt", "before1.ckpt"), ("previous.ckpt", "before2.ckpt"), ("curve.csv", "before1.csv")):
+        assert said.count(f"{name} is not of this training: kept as {aside}\n") == 1
     kept = torch.load(home / "fitted" / "checkpoints" / "before1.ckpt", weights_only=True)
     torch.testing.assert_close(kept["state_dict"], first["state_dict"], rtol=0, atol=0)
+    for name in ("checkpoints/before2.ckpt", "before1.csv"):
+        assert (home / "fitted" / name).read_text() == "somebody's own"
+    assert (home / "fitted" / "curve.csv").read_text().startswith("step,")
 
 
 def test_advertisements_are_left_out_and_all_else_is_kept(tmp_path: Path) -> None:
