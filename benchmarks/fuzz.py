@@ -75,7 +75,8 @@ READS = {
     "recipe": [f"status {ONE}", DRY, f"complexity {ONE}", CHECK, FIT],
     "record": [f"status {PAPER}", f"report {PAPER} --html", f"power {PAPER}", "rescore {record}"],
     "marker": [f"status {PAPER}", f"run {PAPER} --variant c2d_r50_nl10 --dry-run", f"run {PAPER} --failed --dry-run"],
-    "weights": [PREDICT, ATTEND, TEST, "reach --weights w.safetensors", f"{EXPORT} --to caffe2 --out o.pkl"],
+    "weights": [PREDICT, ATTEND, f"{TEST} --weights w.safetensors", "reach --weights w.safetensors",
+                f"{EXPORT} --to caffe2 --out o.pkl"],
     "checkpoint": [IMPORT, f"{TEST} --ckpt_path c.ckpt", f"{FIT} --model.init_from=c.ckpt"],
     "predictions": ["rescore p.parquet"],
     "list": [CHECK, FIT],
@@ -127,6 +128,7 @@ def options(random: Random) -> Iterator[Case]:
         flag, word = random.choice(settings), random.choice(mutations.WORDS)
         verb = random.choice(("fit", "test"))
         run = [verb, "--config=tiny.yaml", "--model.net.depth=50", "--trainer.fast_dev_run=true"]
+        run += ["--weights=w.safetensors"] * (verb == "test")
         if "\x00" not in word:
             yield Case(f"option {verb} {flag}", [*run, *random.choice(([f"{flag}={word}"], [flag, word]))])
 

@@ -11,7 +11,7 @@ import pytorch_lightning as L
 from pytorch_lightning.cli import LightningArgumentParser
 
 from nl_lightning.data.datamodule import VideoDataModule
-from nl_lightning.errors import stop_on_signals
+from nl_lightning.errors import UserError, stop_on_signals
 from nl_lightning.models.complexity import BlockCost, Complexity, block_costs, complexity
 from nl_lightning.models.conventions import Triple
 from nl_lightning.models.resnet import VideoResNet
@@ -42,6 +42,14 @@ class VideoCLI(RunCLI):
         for name in ("init_from", "weights", "imagenet"):
             if config[f"model.{name}"] is not None:
                 local_file(config[f"model.{name}"], name)
+        command = self.config.get("subcommand")
+        given = [config["model.weights"], config.get("ckpt_path")]
+        if command in ("validate", "test") and given.count(None) != 1:
+            none = "none (model.init_from and model.imagenet are what fit starts from)"
+            raise UserError(
+                f"{command}: expected one trained network, --weights=FILE or --ckpt_path=FILE, "
+                f"got {none if given.count(None) else 'both'}"
+            )
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """A trainer that names unreadable videos as well."""

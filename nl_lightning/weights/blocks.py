@@ -21,7 +21,7 @@ from nl_lightning.models.conventions import Conventions, Instantiation
 from nl_lightning.models.nonlocal_block import NonLocalBlock
 from nl_lightning.study.border import Positive, checked, parse_json
 from nl_lightning.study.files import write_output
-from nl_lightning.weights.file import check_finite, mismatches, some
+from nl_lightning.weights.file import checked_numbers, mismatches, some
 from nl_lightning.weights.source import Names
 from nl_lightning.weights.sources import NORM, TENSOR
 from nl_lightning.weights.wrappers import State, prefixes
@@ -78,7 +78,7 @@ def load_block(path: Path) -> NonLocalBlock:
     try:
         with safe_open(path, framework="pt") as file:
             said = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            tensors = checked_numbers({name: file.get_tensor(name) for name in file.keys()}, "its tensors")  # noqa: SIM118
         if said.get("format") != FORMAT:
             raise UserError("it holds no block alone")
         block = checked(BlockSettings, parse_json(said.get("nl_lightning", ""), "its header"), "its header").block()
@@ -167,10 +167,10 @@ def import_blocks(state: State, out: Path, instantiation: Instantiation | None) 
     for prefix, tensors in blocks.items():
         at = f"{prefix.rstrip('.')}: " if prefix else ""
         try:
+            checked_numbers(tensors, "the block")
             made[prefix] = import_block(tensors, instantiation or "embedded_gaussian")
         except UserError as error:
             raise UserError(f"{at}{error}") from None
-        check_finite(made[prefix][0].state_dict(), f"{at}the block")
     files = {prefix: out.with_suffix(f"{_in_a_name(prefix)}{out.suffix}") for prefix in made}
     if len(set(files.values())) < len(files):
         raise UserError(f"the blocks {some(sorted(files))} would be written to files of the same name")

@@ -7,9 +7,8 @@ tested, and where the weights came from. So ``nl-lightning test --weights W`` ne
 import argparse
 import itertools
 import json
-import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -119,10 +118,12 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], WeightsHeader]:
     """The tensors of a weight file by name, and its header.
 
     Raises:
-        UserError: the file is missing, truncated, or no weight file of ours.
+        UserError: the file is missing, truncated, or no weight file of ours, or holds what no weights can be.
     """
     with _opened(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, _header(file, path)  # noqa: SIM118 - no mapping
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        header = _header(file, path)
+    return checked_numbers(tensors, f"weights: {path}"), header
 
 
 def read_header(path: Path) -> WeightsHeader:
@@ -313,12 +314,22 @@ def some(names: Sequence[str]) -> str:
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
-def check_finite(tensors: Mapping[str, Tensor], at: str) -> None:
-    """UserError if a tensor holds what is not a number, or is infinite."""
-    broken = [name for name, tensor in tensors.items() if not math.isfinite(float(tensor.double().sum()))]
-    broken = [name for name in broken if not bool(tensors[name].isfinite().all())]
-    if broken:
-        raise UserError(f"{at}: not a number, or infinite, in {len(broken)} tensors: {some(broken)}")
+def checked_numbers(tensors: Mapping[str, Tensor], at: str) -> dict[str, Tensor]:
+    """The tensors of a network, weights as float32 whatever their precision; counters of batches stay as they are.
+
+    UserError, which names them, for weights that are no plain floats, not finite, or a variance below zero.
+    """
+    found = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    weights = {name: tensor for name, tensor in found.items() if not name.endswith("num_batches_tracked")}
+    kinds: dict[str, Callable[[str, Tensor], bool]] = {
+        "no plain floats": lambda _, tensor: not tensor.is_floating_point() or tensor.layout != torch.strided,
+        "not a number, or infinite,": lambda _, tensor: not bool(tensor.isfinite().all()),
+        "a variance below zero": lambda name, tensor: name.endswith("running_var") and bool((tensor < 0).any()),
+    }
+    for what, wrong in kinds.items():
+        if named := [name for name, tensor in weights.items() if wrong(name, tensor)]:
+            raise UserError(f"{at}: {what} in {len(named)} tensors: {some(named)}")
+    return found
 
 
 # --------------------------------------------------------------------------- what a file says, as a command line
@@ -336,14 +347,17 @@ def with_weights(arguments: Sequence[str]) -> list[str]:
     later ones win. UserError if the file can't be used or the command is ``fit``.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--weights", action="append", default=[])
     parser.add_argument("--config", action="append", default=[])
     found, others = parser.parse_known_args(arguments[1:])
-    if found.weights is None:
+    if not found.weights:
         return list(arguments)
+    given = [*found.weights, *(word for word in others if word.partition("=")[0] == "--model.weights")]
+    if len(given) > 1:
+        raise UserError(f"--weights: expected one weight file, got {' and '.join(map(visible, given))}")
     if arguments[0] == "fit":
         raise UserError("--weights is for test and validate; --model.init_from=W starts a training from a weight file")
-    header = read_header(found.weights)
+    header = read_header(Path(found.weights[0]))
     words = {
         name: f"--{'model' if name in OF_THE_MODEL else 'data'}.{name}={_word(value)}"
         for name, value in asdict(header.input).items()
@@ -355,7 +369,7 @@ def with_weights(arguments: Sequence[str]) -> list[str]:
         *words.values(),
         *(f"--config={recipe}" for recipe in found.config),
         f"--model.net={network}",
-        f"--model.weights={found.weights}",
+        f"--model.weights={found.weights[0]}",
         *fixed.values(),
         *others,
     ]

@@ -15,7 +15,7 @@ from torch import Tensor
 from nl_lightning.errors import UserError
 from nl_lightning.models.conventions import BLOCKS
 from nl_lightning.models.resnet import VideoResNet
-from nl_lightning.weights.file import wrong_tensors
+from nl_lightning.weights.file import checked_numbers, wrong_tensors
 from nl_lightning.weights.safe import read_torch
 from nl_lightning.weights.sources import TORCHVISION_NAMES
 
@@ -49,7 +49,7 @@ def read_state_dict(path: Path, key: str) -> dict[str, Tensor]:
         raise UserError(f"{key}: can't be read as weights of PyTorch: {error}") from None
     if not isinstance(state, dict) or not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in state.items()):
         raise UserError(f"{key}: {path} holds no state dict, that is tensors by name")
-    return state
+    return checked_numbers(state, f"{key}: {path}")
 
 
 def repeated(kernel: Tensor, frames: int) -> Tensor:

@@ -22,7 +22,7 @@ from nl_lightning.weights.file import (
     HEADER,
     TRAINING_ONLY,
     WeightsHeader,
-    check_finite,
+    checked_numbers,
     header_from_json,
     mismatches,
     network_in,
@@ -97,8 +97,8 @@ def import_weights(
         classifier: False leaves the classifier out.
 
     Raises:
-        UserError: the file can't be read, is of no known kind, has tensors too many or too few, or holds what is
-            not a number.
+        UserError: the file can't be read, is of no known kind, has tensors too many or too few, or holds what
+            no weights can be.
     """
     if out.suffix != ".safetensors":
         raise UserError(f"--out: expected a name that ends in .safetensors, not {out.name}")
@@ -133,7 +133,7 @@ def _of_ours(content: Mapping[str, Any]) -> Imported:
 
 
 def _finished(imported: Imported, path: Path, classifier: bool) -> Imported:
-    check_finite(imported.tensors, str(path))
+    checked_numbers(imported.tensors, str(path))
     has_one = "fc.weight" in imported.tensors
     if classifier and not has_one:
         raise UserError("there is no classifier in it; --without-classifier imports the rest, to start a training from")

@@ -182,6 +182,9 @@ def test_a_file_that_is_no_block_is_refused(tmp_path: Path) -> None:
     safetensors.torch.save_file({"x": torch.zeros(1)}, tmp_path / "other")
     with pytest.raises(UserError, match="other: not a block's weight file: it holds no block alone"):
         load_block(tmp_path / "other")
+    safetensors.torch.save_file({"x": torch.ones(1) / 0}, tmp_path / "other")
+    with pytest.raises(UserError, match="other: not a block's .* not a number, or infinite, in 1 tensors: x"):
+        load_block(tmp_path / "other")
     torch.save({"g.weight": torch.full((3, 6, 1, 1), torch.nan)}, tmp_path / "nan.pth")
     assert main(["weights", "import", str(tmp_path / "nan.pth"), "--out", str(tmp_path / "w.safetensors")]) == 2
     assert not (tmp_path / "w.safetensors").exists()

@@ -83,6 +83,28 @@ def test_testing_a_weight_file(
     assert "is of another network: conventions.scale is True there, False here" in said
 
 
+def test_what_is_tested_is_one_trained_network(
+    weights: Path, small_videos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Testing never uses what a training starts from."""
+    common = [f"--data.root={small_videos}", "--data.val_list=val.txt", "--data.test_list=test.txt"]
+    one = "expected one trained network, --weights=FILE or --ckpt_path=FILE, got"
+    none = f"{one} none (model.init_from and model.imagenet are what fit starts from)"
+    for words, said in (
+        ([], none),
+        ([f"--model.init_from={weights}"], none),
+        ([f"--model.imagenet={weights}"], none),
+        ([f"--weights={weights}", f"--ckpt_path={weights}"], f"{one} both"),
+    ):
+        for command in ("validate", "test"):
+            assert main([command, *common, *words]) == 2
+            assert capsys.readouterr().err == f"nl-lightning: {command}: {said}\n"
+    for word, named in (("--weights=b.safetensors", "b.safetensors"), ("--model.weights=b", "--model.weights=b")):
+        assert main(["test", *common, "--weights", str(weights), word]) == 2
+        said = f"nl-lightning: --weights: expected one weight file, got {weights} and {named}\n"
+        assert capsys.readouterr().err == said
+
+
 @pytest.fixture
 def of_two_classes(tmp_path: Path, small_videos: Path) -> tuple[Path, Path, list[str]]:
     """A weight file and a training checkpoint that exchange two classes of the small videos, and words for these."""

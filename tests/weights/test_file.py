@@ -15,7 +15,7 @@ from nl_lightning.weights.file import (
     InputSettings,
     WeightsHeader,
     check_classes,
-    check_finite,
+    checked_numbers,
     differences,
     fill,
     header_from_json,
@@ -188,8 +188,37 @@ def test_a_header_that_is_no_json_is_refused(text: str, tmp_path: Path) -> None:
     assert str(refused.value).isprintable()
 
 
-def test_what_is_not_a_number_is_named() -> None:
-    good, huge = torch.ones(3), torch.full((3,), 3e38)
-    check_finite({"good": good, "huge": huge}, "w")
-    with pytest.raises(UserError, match="w: not a number, or infinite, in 2 tensors: nan, inf"):
-        check_finite({"good": good, "nan": torch.tensor([1, float("nan")]), "inf": torch.tensor([float("inf")])}, "w")
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (
+            {"a": torch.tensor([1, float("nan")]), "b": torch.tensor(1e300, dtype=torch.float64)},
+            "not a number, or infinite, in 2 tensors: a, b",
+        ),
+        ({"fc.bias": torch.ones(7, dtype=torch.int64)}, "no plain floats in 1 tensors: fc.bias"),
+        ({"fc.bias": torch.ones(7).to_sparse()}, "no plain floats in 1 tensors: fc.bias"),
+        ({"bn1.running_var": torch.tensor([1, -1e-9])}, "a variance below zero in 1 tensors: bn1.running_var"),
+    ],
+)
+def test_what_no_weights_can_be_is_named(broken: dict[str, torch.Tensor], said: str) -> None:
+    good = {"huge": torch.full((3,), 3e38), "bn1.num_batches_tracked": torch.tensor(7), "running_mean": -torch.ones(3)}
+    checked_numbers(good, "w")
+    with pytest.raises(UserError) as refused:
+        checked_numbers({**good, **broken}, "w")
+    assert str(refused.value) == f"w: {said}"
+
+
+def test_weights_of_any_precision_are_used_in_float32(file: Path) -> None:
+    tensors, header = read_weights(file)
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        save_weights(file, {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}, header)
+        net, _ = load_weights(file)
+        assert {parameter.dtype for parameter in net.parameters()} == {torch.float32}
+        assert torch.equal(net.fc.weight, tensors["fc.weight"].to(dtype).float())
+
+
+def test_a_file_of_broken_weights_is_not_read(file: Path) -> None:
+    tensors, header = read_weights(file)
+    save_weights(file, {**tensors, "fc.bias": tensors["fc.bias"] / 0}, header)
+    with pytest.raises(UserError, match=r"w\.safetensors: not a number, or infinite, in 1 tensors: fc\.bias"):
+        load_weights(file)

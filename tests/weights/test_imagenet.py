@@ -206,6 +206,8 @@ def test_unusable_files_are_refused(tmp_path: Path) -> None:
         assert "holds no state dict" in refusal()
     torch.save({"conv1.weight": torch.ones(1)}, path)
     assert "these weights are not this network's" in refusal()
+    torch.save({"conv1.weight": torch.ones(1), "fc.bias": torch.ones(1) / 0}, path)
+    assert "not a number, or infinite, in 1 tensors: fc.bias" in refusal()
 
 
 def test_a_refused_file_changes_nothing(tmp_path: Path) -> None:
