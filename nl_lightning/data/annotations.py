@@ -107,6 +107,8 @@ class _Listed:
         """
         places = []
         for column in columns:
+            if self.header.count(column.rstrip("?")) > 1:
+                raise UserError(f"{self.file}: several columns '{column.rstrip('?')}'; expected {', '.join(columns)}")
             if column.rstrip("?") in self.header:
                 places.append(self.header.index(column.rstrip("?")))
             elif not column.endswith("?"):
@@ -288,9 +290,11 @@ def _read_something(listed: _Listed) -> Entries:
     labels = _numbered(classes, beside[0])
     entries = Entries(file, classes, "video")
     for place, video in enumerate(_json(file, list)):
-        name, template = (str(video.get("id", "")), video.get("template")) if isinstance(video, dict) else ("", "")
+        said, template = (video.get("id"), video.get("template")) if isinstance(video, dict) else (None, None)
+        name = str(said) if type(said) in (str, int) else ""
         if not name or "/" in name or not isinstance(template, str):
-            raise UserError(f"{entries.at(place)}: no 'id' and 'template': this split can't be trained or tested on")
+            like = "texts as 'id' and 'template', without which a split can't be trained or tested on"
+            raise UserError(f"{entries.at(place)}: expected {like}, not {shown(video)}")
         at = f"{file}: video {name}"
         entries.add(f"{name}.webm", _label_of(template.replace("[", "").replace("]", ""), labels, at), place)
     return entries
@@ -310,13 +314,16 @@ def _read_ucf101(listed: _Listed) -> Entries:
     with labels from 0 are understood as well.
     """
     index = listed.file.parent / UCF101_CLASSES
-    named = {}
+    named: list[tuple[int, str]] = []
     for number, line in _numbered_lines(read_lines(index)):
         label, _, name = line.partition(" ")
         if not (_is_number(label) and name):
             raise UserError(f"{index}:{number}: expected 'label class', not {shown(line)}")
-        named[int(label), number] = name.strip()
-    entries = Entries(listed.file, [named[place] for place in sorted(named)])
+        named.append((int(label), name.strip()))
+    labels = sorted(label for label, _ in named)
+    if labels not in ([*range(len(named))], [*range(1, len(named) + 1)]):
+        raise UserError(f"{index}: expected the labels 1 to {len(named)}, each once, in lines as '1 Archery'")
+    entries = Entries(listed.file, [name for _, name in sorted(named)])
     known = _numbered(entries.classes, index)
     for number, line in _numbered_lines(listed.lines):
         name, *numbers = line.replace("\\", "/").split()

@@ -264,6 +264,7 @@ def test_the_classes_of_a_file_of_their_own_come_first(tmp_path: Path) -> None:
     [
         ("youtube_id,time_start,time_end,split\n", "test", "no column 'label': this split can be neither"),
         ("label,youtube_id,time_start\na,b,0", "train", "no column 'time_end'"),
+        (f"{HEADER},Label\na,b,0,10,c", "train", "several columns 'label'; expected label, youtube_id"),
         (f"{HEADER}\na,b,0,10\na,b,0", "train", "3: 3 columns where the first line has 4; expected label, youtube_id"),
         (f"{HEADER}\na,b,0,10\na,b,0,10,20", "train", "3: 5 columns where the first line has 4"),
         *(
@@ -347,9 +348,10 @@ def test_templates_are_the_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("videos", "labels", "message"),
     [
-        ([{"id": "1"}], LABELS, r"train\.json: video 0: no 'id' and 'template': this split can't"),
-        ([3], LABELS, r"train\.json: video 0: no 'id' and 'template': this split can't"),
-        ([{"id": "../1", "template": "x"}], LABELS, r"train\.json: video 0: no 'id' and 'template': this split can't"),
+        *(
+            ([video], LABELS, r"train\.json: video 0: expected texts as 'id' and 'template', .* split can't .*, not")
+            for video in ({"id": "1"}, 3, *({"id": of, "template": "x"} for of in ("../1", [1, 2], True, None)))
+        ),
         ([{"id": "1", "template": "Holding [x]"}], LABELS, r"train\.json: video 1: no class 'Holding x'"),
         ({}, LABELS, r"train\.json: expected a JSON list"),
         (VIDEOS, [], r"labels\.json: expected a JSON object"),
@@ -403,6 +405,9 @@ def test_lines_that_ucf101_cannot_have(line: str, message: str, ucf101: Path) ->
 def test_the_classes_of_ucf101_have_to_be_numbered(ucf101: Path) -> None:
     (ucf101 / "classInd.txt").write_text("1 Archery\nBasketball 2\n")
     refused(ucf101, r"classInd\.txt:2: expected 'label class', not 'Basketball 2'", "Archery/a.avi 1")
+    for second in (1, 3):
+        (ucf101 / "classInd.txt").write_text(f"1 Archery\n{second} Basketball\n")
+        refused(ucf101, r"classInd\.txt: expected the labels 1 to 2, each once", "Archery/a.avi 1")
 
 
 def test_hmdb51(tmp_path: Path) -> None:
