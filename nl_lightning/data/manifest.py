@@ -153,7 +153,8 @@ class Manifest:
         """How many of these files were present, and how many decodable."""
         rows = self._rows(paths)
         bad = sum(portable(name) in self._errors for name in paths.names())
-        return int(np.count_nonzero(self._table["mtime_ns"].take(rows))), len(rows) - bad
+        size, mtime_ns = (self._table[key].take(rows).to_numpy() for key in ("bytes", "mtime_ns"))
+        return int(np.count_nonzero(size | mtime_ns)), len(rows) - bad  # archives may unpack files of 1970
 
     def content(self, paths: Paths) -> str:
         """What is known of the content of these files: of each its hash, where one was asked for, and its size."""

@@ -3,6 +3,7 @@
 Only records whose hash matches today's configuration count. Missing, stale and diverged runs stay visible as such.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -258,7 +259,8 @@ def _scores(metric: Metric, records: Sequence[Record]) -> dict[str, object]:
     """Means and spreads of the metric, with the interval of a single record, and of what is shown beside it."""
     found: dict[str, object] = {}
     for shown in metric.shown:
-        of_seeds = pd.Series([record.score(shown) for record in records], dtype=float)
+        values = (record.scores.get(shown.key, math.nan) for record in records)  # what isn't finite isn't recorded
+        of_seeds = pd.Series([value * shown.scale for value in values], dtype=float)
         found |= {shown.key: of_seeds.mean(), f"{shown.key}_std": of_seeds.std()}
         if shown is metric:
             found |= _ends(metric.key, over_videos(records[0], metric) if len(records) == 1 else None)

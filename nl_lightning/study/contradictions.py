@@ -24,7 +24,7 @@ SHORTER = {"limit_train_batches", "overfit_batches", "fast_dev_run", "max_time",
 
 def refuse_contradictions(record: Fields) -> None:
     """ValueError that says the first contradiction within a record."""
-    for check in (_of_module, _metrics, _videos, _bits, _numbers, _groups, _hash, _curve, _steps):
+    for check in (_of_module, _metrics, _videos, _bits, _numbers, _groups, _classes, _hash, _curve, _steps):
         check(record)
 
 
@@ -80,10 +80,23 @@ def _metrics(record: Fields) -> None:
 
 
 def _videos(record: Fields) -> None:
-    for key in ("videos_scored", "videos_present", "videos_decodable"):
-        count = record[key]
-        if count is not None and count > record["videos_expected"]:
-            raise ValueError(f"{key}: expected 0 to {record['videos_expected']} (videos_expected), got {count}")
+    """A file that was scored can be decoded, so it is there. What wasn't scored is named, and counts as wrong."""
+    test = {key: record[key] for key in ("videos_expected", "videos_present", "videos_decodable", "videos_scored")}
+    train = {f"train_videos.{key}": record["train_videos"].get(key) for key in ("expected", "present", "decodable")}
+    for counts in (test, train):
+        known = [(key, count) for key, count in counts.items() if count is not None]
+        for (of, most), (key, count) in pairwise(known):
+            if count > most:
+                raise ValueError(f"{key}: expected 0 to {most} ({of}), got {count}")
+    expected, scored, named = record["videos_expected"], record["videos_scored"], len(set(record["unreadable"]))
+    least = expected if record["module"] else 0 if record["diverged"] else 1
+    if scored < least:
+        raise ValueError(f"videos_scored: expected {least} to {expected} (videos_expected), got {scored}")
+    if named < expected - scored:
+        raise ValueError(f"unreadable: names {named} videos, but {expected - scored} of {expected} were not scored")
+    for key in ("top1", "top5", "soft"):
+        if record[key] is not None and record[key] * expected > 100 * scored + 0.001 * expected:
+            raise ValueError(f"{key}: {record[key]}, but only {scored} of {expected} videos were scored")
 
 
 def _bits(record: Fields) -> None:
@@ -139,6 +152,28 @@ def _groups(record: Fields) -> None:
                 raise ValueError(f"{key}.{name}: its videos' mean is {mean:.3f}, but it says {said}")
 
 
+def _classes(record: Fields) -> None:
+    """Each class has a number. The mAP is their mean, and top-1 lies among them."""
+    by_class = record["evidence"].by_class if record["evidence"] else []
+    if not by_class:
+        return
+    classes, own = _said(record, "model", "net", "num_classes"), "num_classes" in str(record["config"].get("arguments"))
+    if type(classes) is int and classes != len(by_class) and not own:
+        raise ValueError(f"evidence.by_class: expected {classes} numbers, one a class, got {len(by_class)}")
+    found = [one for one in by_class if one is not None] or [0.0]
+    for of, low, high in (("top1", min(found), max(found)), ("mAP", *2 * [sum(found) / len(found)])):
+        if record[of] is not None and not low - 0.01 <= record[of] <= high + 0.01:
+            raise ValueError(f"evidence.by_class: from {low:.2f} to {high:.2f}, but {of} is {record[of]}")
+
+
+def _said(record: Fields, *keys: str) -> Any:
+    """What the recipe says at these keys; None: nothing."""
+    value = record["config"].get("recipe")
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
 def _curve(record: Fields) -> None:
     for index, point in enumerate(record["curve"]):
         if "step" not in point:
@@ -166,8 +201,7 @@ def _steps(record: Fields) -> None:
     for one, two in pairwise(at):
         if one > two:
             raise ValueError(f"curve: its points are at step {one:g} and then {two:g}")
-    recipe = record["config"].get("recipe")
-    trainer, data = [recipe.get(key) for key in ("trainer", "data")] if isinstance(recipe, dict) else [None, None]
+    trainer, data = _said(record, "trainer"), _said(record, "data")
     if record["diverged"] or not (isinstance(trainer, dict) and isinstance(data, dict)):
         return
     epochs, most = trainer.get("max_epochs"), trainer.get("max_steps", -1)

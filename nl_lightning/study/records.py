@@ -196,32 +196,35 @@ def predictions_path(results: Path, recipe: str, variant: str, seed: int, config
 def write_record(results: Path, record: Record) -> Path:
     """File a record and return where. Nothing that was measured is overwritten.
 
-    A record with another configuration hash is first moved aside, to ``seed<k>.<its hash>.json``, and what isn't a
-    record to ``seed<k>.unreadable.json``. UserError if there is one with the same hash already, if the record isn't
-    sound, or if it can't be written.
+    A record of another configuration, or of the same without what this one has, is first moved aside, to
+    ``seed<k>.<its hash>.json``, and what isn't a record to ``seed<k>.unreadable.json``. UserError if this run's is
+    there already, if the record isn't sound, or if it can't be written.
     """
     path = record_path(results, record.recipe, record.variant, record.seed)
     _sound(asdict(record), f"record of {record.variant}, seed {record.seed}")
     with waiting_for(path):
         if os.path.lexists(path):
-            _move_aside(path, record.config_hash)
+            _move_aside(path, record)
         write_atomically(path, json.dumps(asdict(record), indent=2) + "\n")
     return path
 
 
-def _move_aside(path: Path, new: str) -> None:
-    """Give what is at `path` a name of its own; UserError if it is the record of the `new` hash already."""
+def _move_aside(path: Path, new: Record) -> None:
+    """Give what is at `path` a name of its own; UserError if it is the record of the `new` one's run already."""
     try:
-        old = read_record(path).config_hash
+        old: Record | None = read_record(path)
     except UserError:
-        old = "unreadable"
-    if old == new:
+        old = None
+    same = ("recipe", "variant", "seed", "config_hash", "init_from", "module")
+    alike = old is not None and all(getattr(old, key) == getattr(new, key) for key in same)
+    if old is not None and alike and (old.diverged or new.scores.keys() <= old.scores.keys()):
         raise UserError(f"{path}: this run has its record already; delete the file to run it again")
-    aside = path.with_suffix(f".{old}.json")
+    name = "unreadable" if old is None else old.config_hash
+    aside = path.with_suffix(f".{name}.json")
     count = 1
     while os.path.lexists(aside):  # the definition went back and forth
         count += 1
-        aside = path.with_suffix(f".{old}.{count}.json")
+        aside = path.with_suffix(f".{name}.{count}.json")
     try:
         path.rename(aside)
     except OSError as error:

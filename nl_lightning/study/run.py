@@ -309,18 +309,22 @@ def noted(type_: type[T], path: Path) -> T | None:
 
 
 def state_by_record(study: Study, recipe: Recipe, variant: str, seed: int, record: Record | None) -> State:
-    """Where a run stands as far as a record of it says, wherever that was found: done, stale or missing."""
+    """Where a run stands as far as a record of it says, wherever that was found."""
     for name in (variant, *study.ancestors(variant)):
         clip = study.variants[name].clip
         if clip is not None and not recipe.overlay(clip).is_file():
             return State("missing", f"recipe {recipe.name} has no {recipe.overlay(clip).name} for 'clip: {clip}'")
-    expected, init_from = run_hash(study, recipe, variant, seed), study.variants[variant].init_from
+    expected, found = run_hash(study, recipe, variant, seed), study.variants[variant]
     if record is None:
         return State("missing")
     if record.config_hash != expected:
         return State("stale", f"made with configuration {record.config_hash}, now {expected}")
-    if record.init_from != init_from:
-        return State("unreadable", f"init_from: expected {init_from}, as the study has it, got {record.init_from}")
+    of_study = {"init_from": found.init_from, "module": recipe.over(study).module or ""}
+    for key, value in of_study.items():
+        if (said := getattr(record, key)) != value:
+            return State("unreadable", f"{key}: expected {value or None}, as the study has it, got {said or None}")
+    if study.metric.key not in record.scores and not record.diverged and found.clip != STILLS:  # they have their own
+        return State("unreadable", f"{study.metric.key}, by which the study compares, isn't among what was measured")
     return State("done", f"diverged: {record.diverged}" if record.diverged else "", record)
 
 

@@ -203,14 +203,15 @@ def _evidence(run: Run, cli: RunCLI, tensors: Mapping[str, torch.Tensor], **more
 
 
 def _videos(data: VideoDataModule, scored: int) -> dict[str, Any]:
-    """How many videos were there and decodable: as a census found, or else as testing did."""
+    """How many videos were there and decodable: as a census found, or as testing did, where more have come since."""
     present, decodable = data.found("test")
+    decodable = max(scored, decodable or 0)
     train = {"expected": len(data.videos("train"))}
     if data.manifest is not None:
         train["present"], train["decodable"] = data.manifest.counts(data.videos("train").paths)
     return {
-        "videos_present": present,
-        "videos_decodable": scored if decodable is None else decodable,
+        "videos_present": max(present, decodable),
+        "videos_decodable": decodable,
         "train_videos": train,
     }
 

@@ -73,6 +73,12 @@ def test_bad_files_by_number_unless_they_were_mended(root: Path) -> None:
     assert manifest.facts("unknown.mp4") is None
 
 
+def test_a_file_of_1970_is_present(tmp_path: Path) -> None:
+    rows = [Finding("a.mp4", "a", (5,), "test", bytes=9), Finding("b.mp4", "b", (5,), "test", error="absent")]
+    write_manifest(tmp_path / "census.parquet", rows)
+    assert Manifest(tmp_path / "census.parquet").counts(Paths(tmp_path, ["a.mp4", "b.mp4"])) == (1, 1)
+
+
 def test_files_that_were_never_looked_at_are_no_error(root: Path) -> None:
     """As of a list that is newer than the census."""
     manifest, paths = Manifest(root / "census.parquet"), Paths(root, ["unknown.mp4"])

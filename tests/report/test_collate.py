@@ -9,11 +9,12 @@ import pytest
 
 from nl_lightning.errors import UserError
 from nl_lightning.report.claims import report
-from nl_lightning.report.collate import collate, collect
+from nl_lightning.report.collate import _scores, collate, collect
 from nl_lightning.report.provenance import provenance
 from nl_lightning.report.render import table_markdown
 from nl_lightning.report.words import legend, note
 from nl_lightning.study.lock import acquire
+from nl_lightning.study.metrics import Metric
 from nl_lightning.study.packing import pack
 from nl_lightning.study.recipe import Recipe, run_hash
 from nl_lightning.study.records import Record, record_path
@@ -158,6 +159,12 @@ def test_notes_say_why_a_seed_is_missing(study: Study, recipe: Recipe, results: 
         "both": "seed 0 preempted",
         "plain_128f": "seed 0 missing: recipe quick has no quick_128f.yaml for 'clip: 128f'",
     }
+
+
+def test_what_is_shown_beside_may_be_no_finite_number(measure: Measure) -> None:
+    metric = Metric("top1", "top-1", beside=(Metric("test/loss", "loss"),))
+    scores = _scores(metric, [measure("plain", 0, 60.0)])
+    assert (scores["top1"], pd.isna(scores["test/loss"])) == (60.0, True)
 
 
 @pytest.mark.parametrize(
@@ -312,17 +319,19 @@ def test_official_splits_are_each_tested_on_one_list(
 
 
 def test_a_record_of_another_network_is_a_hole(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:
-    """Told by its costs, as the same variant's networks have the same ones, or by what the study starts it from."""
+    """Told by its costs, which all seeds of a variant share, by what it starts from, or by what measured it."""
     for seed, params in enumerate([40_000, 44_000, 40_000]):
         measure("plain", seed, 60.0 + seed, params=params)
     measure("i3d", 0, 60.0, macs=3_000_000)
     measure("i3d", 1, 61.0, macs=2_000_000)  # nothing says which of the two it is
     measure("plain_128f", 0, 60.0, init_from="block")
+    measure("block", 0, 0.0, top1=None, top5=None, module="nl_lightning.detection.Detector", metrics={"test/AP": 0.3})
     states = collect(study, recipe, results).states
     assert [states["plain", seed].name for seed in range(3)] == ["done", "unreadable", "done"]
     assert states["plain", 1].note == "params: 44,000 in its record, but other seeds have 40,000"
     assert states["i3d", 0].note == "macs: 3,000,000 in its record, but other seeds have others"
     assert states["i3d", 1].name == "unreadable"
     assert states["plain_128f", 0].note == "init_from: expected plain, as the study has it, got block"
+    assert states["block", 0].note == "module: expected None, as the study has it, got nl_lightning.detection.Detector"
     frame = collate(collect(study, recipe, results))
     assert line(frame, "plain")["n"] == 2  # the report goes on without it

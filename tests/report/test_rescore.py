@@ -102,9 +102,9 @@ def test_views_of_thirty() -> None:
 def record(**kwargs: Any) -> Record:
     fields = {
         "study": "s", "recipe": "r", "variant": "v", "seed": 0, "config_hash": "00ff00ff00ff", "config": {},
-        "top1": 50.0, "top5": 75.0, "videos_expected": 4, "videos_scored": 3, "num_clips": 2, "num_crops": 1,
-        "params": 1, "macs": 1, "steps": 1, "train_seconds": 1.0, "test_seconds": 1.0, "device": "d", "decoder": "d",
-        "commit": "c", "dirty": False, "finished": "2026-01-01T00:00:00+00:00",
+        "top1": 50.0, "top5": 75.0, "videos_expected": 4, "videos_scored": 3, "unreadable": ["c"], "num_clips": 2,
+        "num_crops": 1, "params": 1, "macs": 1, "steps": 1, "train_seconds": 1.0, "test_seconds": 1.0, "device": "d",
+        "decoder": "d", "commit": "c", "dirty": False, "finished": "2026-01-01T00:00:00+00:00",
         "right_top1": pack([True, False, True, False]), "right_top5": pack([True, True, True, False]),
     }  # fmt: skip
     return Record(**{**fields, **kwargs})
@@ -205,7 +205,7 @@ def test_a_file_that_is_no_parquet_is_named(tmp_path: Path, capsys: pytest.Captu
 def test_predictions_of_another_length_or_place(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = write_record(tmp_path, record(videos_expected=5, videos_scored=3, right_top1="", right_top5="", top1=40.0))
+    path = write_record(tmp_path, record(videos_expected=5, videos_scored=4, right_top1="", right_top5="", top1=40.0))
     written(predictions_path(tmp_path, "r", "v", 0, "00ff00ff00ff"))
     with pytest.raises(UserError, match="not the predictions of .*: 4 videos here, 5 there"):
         rescore_record(path)

@@ -109,6 +109,7 @@ def test_a_record_has_the_soft_score_of_each_video(tmp_path: Path) -> None:
     assert read == SOFT
 
 
+THIRTEEN = {"model": {"net": {"num_classes": 13}}}
 RIGHT = pack([True] * 257 + [False] * 143)
 
 
@@ -124,6 +125,20 @@ RIGHT = pack([True] * 257 + [False] * 143)
         (RECORD, {"curve": [{"step": 2.0}, {"step": 1.0}]}, "curve: its points are at step 2 and then 1"),
         (RECORD, {"top1_by_group": {"a": 10.0, "b": 60.0}}, "top1_by_group: from 10.0 to 60.0, but top1 is 64.25"),
         (RECORD, {"videos_present": 401}, "videos_present: expected 0 to 400 (videos_expected), got 401"),
+        (RECORD, {"videos_present": 398}, "videos_scored: expected 0 to 398 (videos_present), got 399"),
+        (RECORD, {"videos_decodable": 398}, "videos_scored: expected 0 to 398 (videos_decodable), got 399"),
+        (RECORD, {"train_videos": {"expected": 9, "decodable": 10}},
+         "train_videos.decodable: expected 0 to 9 (train_videos.expected), got 10"),
+        (RECORD, {"videos_scored": 0}, "videos_scored: expected 1 to 400 (videos_expected), got 0"),
+        (RECORD, {"videos_scored": 398}, "unreadable: names 1 videos, but 2 of 400 were not scored"),
+        (RECORD, {"videos_scored": 200, "unreadable": [*map(str, range(200))]},
+         "top1: 64.25, but only 200 of 400 videos were scored"),
+        (RECORD, {"evidence": Evidence(by_class=[64.25] * 12), "config": {"recipe": THIRTEEN}},
+         "evidence.by_class: expected 13 numbers, one a class, got 12"),
+        (RECORD, {"evidence": Evidence(by_class=[10.0, None, 60.0])},
+         "evidence.by_class: from 10.00 to 60.00, but top1 is 64.25"),
+        (MULTI, {"evidence": Evidence(by_class=[30.0, None, 40.0])},
+         "evidence.by_class: from 35.00 to 35.00, but mAP is 40.0"),
         (RECORD, {"train_videos": {"exepcted": 1}}, "train_videos: unknown key 'exepcted'; did you mean 'expected'?"),
         (RECORD, {"right_top1": pack([True] * 357)}, "right_top1: not a bit for each of 400 videos"),
         (RECORD, {"right_top1": "?"}, "right_top1: not a bit for each of 400 videos"),
@@ -461,6 +476,30 @@ def test_states_by_record(tmp_path: Path, study: Study, recipe: Recipe) -> None:
     stale = state(tmp_path, study, longer, "plain", 0)
     assert (stale.name, stale.record) == ("stale", None)
     assert stale.note == f"made with configuration {record.config_hash}, now {run_hash(study, longer, 'plain', 0)}"
+
+
+OF_DETECTION = {"module": "nl_lightning.detection.Detector", "videos_scored": 400, "metrics": {"test/AP": 0.3}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"init_from": "long"}, "init_from: expected None, as the study has it, got long"),
+        (OF_DETECTION, "module: expected None, as the study has it, got nl_lightning.detection.Detector"),
+        ({"mAP": 40.0}, "top1, by which the study compares, isn't among what was measured"),
+    ],
+)
+def test_what_measured_something_else_is_unreadable_and_moved_aside(
+    tmp_path: Path, study: Study, recipe: Recipe, fields: dict[str, object], why: str
+) -> None:
+    record = replace(RECORD, config_hash=run_hash(study, recipe, "plain", 0))
+    other = {} if "init_from" in fields else {"top1": None, "top5": None, "top1_by_group": {}}
+    path = write_record(tmp_path, replace(record, **other, **fields))  # type: ignore[arg-type]
+    found = state(tmp_path, study, recipe, "plain", 0)
+    assert (found.name, found.note, found.record) == ("unreadable", why, None)
+    write_record(tmp_path, record)
+    assert state(tmp_path, study, recipe, "plain", 0).record == record
+    assert len(list(path.parent.iterdir())) == 2
 
 
 @pytest.mark.parametrize(
