@@ -373,8 +373,10 @@ def test_sentences_on_match_are_so() -> None:
         assert max(abs(score - 50) for score in soft["c2d_r50_" + name.removeprefix("c2d_r50_")]) < 1
     for name in ("c2d_r50", "c2d_r50_nl5_space", "i3d311_r50"):
         assert max(abs(score - 50) for score in soft[name]) < 1
-    assert [score > 51 for score in soft["c2d_r50_nl5_time"]] == [False] * 3 + [True], "README.md"
-    assert f"in one they reach {max(each['nl5_time']):.0f} %" in page("results/match.md")
+    left = [score for score in each["nl5_time"] if score > 54]  # three standard errors of 1,500 videos beyond chance
+    assert (len(left), len(each["nl5_time"])) == (2, 5), "README.md"
+    assert {f"{score:.0f}" for score in left} == {"55"}
+    assert "in two they reach 55 %" in page("results/match.md")
 
 
 def test_sentences_on_longrange_are_so(table2: Study) -> None:
