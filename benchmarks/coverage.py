@@ -26,7 +26,6 @@ from nl_lightning.report.uncertainty import (
     LEVEL,
     Difference,
     clopper_pearson,
-    combined,
     paired,
     paired_numbers,
     unpaired,
@@ -78,7 +77,7 @@ def compared(studies: Sequence[Study], right: np.ndarray) -> list[list[Compariso
     def combination(weights: Mapping[str, float], points: bool, group: str) -> Difference:
         key = tuple(weights.items())
         if key not in known:
-            known[key] = combined([right[int(name)] for name in weights], list(weights.values()))
+            known[key] = paired(*(right[int(name)] for name in weights), weights=list(weights.values()))
         return known[key]
 
     variants = {f"{i}" for i in range(len(right))}
@@ -218,7 +217,7 @@ def count_alternatives(studies: int, generator: np.random.Generator) -> list[lis
         return bootstrap(first, second, draws, draws=400)
 
     def accuracies(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
-        return unpaired(100 * first.mean(axis=1), 100 * second.mean(axis=1), first.shape[1]).interval()
+        return unpaired(100 * first.mean(axis=1), 100 * second.mean(axis=1), videos=first.shape[1]).interval()
 
     little, much = (networks([2.0], *WORLDS[name]) for name in ("Gaussian, 0.6 points", "Gaussian, 2.5 points"))
     ways = ((resampled, little), (resampled, much), (accuracies, little), (accuracies, much))

@@ -1,25 +1,12 @@
 """The words of claims: verdicts part by part, their reasons, and what is claimed. Plain text."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from nl_lightning.report import words
 from nl_lightning.report.claims import PartVerdict, Report, Verdict
 from nl_lightning.report.comparisons import ASSUMED_DISAGREEMENT, ENOUGH_SEEDS, Comparison
-from nl_lightning.report.words import (
-    MEASURED,
-    MISSING,
-    REPORTED,
-    UNPAIRED,
-    Column,
-    called,
-    counted,
-    gain_form,
-    number,
-    of_rows,
-    p_value,
-    points_of,
-    soft_score,
-)
+from nl_lightning.report.words import MEASURED, REPORTED, UNPAIRED, Column, called, counted, number, of_rows, points_of
 from nl_lightning.study.checks import Check, Claim, Share
 from nl_lightning.study.study import Study
 
@@ -41,7 +28,7 @@ def verdict_columns(report: Report) -> list[Column]:
     rows = []
     for v in report.verdicts:
         for name, part in named(v):
-            p = [p_value(each) for each in (part.p, part.within, part.corrected)] if part.judged else [""] * 3
+            p = [words.p_value(each) for each in (part.p, part.within, part.corrected)] if part.judged else [""] * 3
             rows.append([v.claim.name, name, said(part), reason(part, v.claim, report), *p])
     columns = of_rows(["claim", "part", "verdict", "why", "p", "in its table", "in the study"], rows, labels=4)
     return [column for column in columns if column.words or any(column.cells)]
@@ -91,19 +78,19 @@ def comparison_columns(report: Report, comparisons: Sequence[Comparison]) -> lis
 def _comparison(report: Report, comparison: Comparison) -> list[str]:
     check, difference, study = comparison.check, comparison.difference, report.runs.study
     unit = other_unit(report, comparison)
-    form = (".2f", "x") if check.cost else (gain_form(study.metric), f" {unit}" if unit else "")
+    form = (".2f", "x") if check.cost else (words.gain_form(study.metric), f" {unit}" if unit else "")
     n, exact, measured = "" if check.cost else "0", "", number(comparison.measured, *form)
     if difference is not None:
-        n, exact = str(difference.seeds), "" if difference.mcnemar is None else p_value(difference.mcnemar)
+        n, exact = str(difference.seeds), "" if difference.mcnemar is None else words.p_value(difference.mcnemar)
         measured = points_of(difference, study.metric, form[1])
         measured += UNPAIRED if difference.bounded and not difference.paired else ""
-    hole = next((report.broken[name] for name in comparison.missing if name in report.broken), MISSING)
+    hole = next((report.broken[name] for name in comparison.missing if name in report.broken), words.MISSING)
     return [
         comparison.claim.name,
         part_name(comparison),
         pair_names(comparison, study),
         expected(check, study, comparison.claim.table),
-        number(comparison.reported, *(form if check.cost else (gain_form(study.metric), ""))),
+        number(comparison.reported, *(form if check.cost else (words.gain_form(study.metric), ""))),
         measured or hole,
         n,
         exact,
@@ -153,17 +140,17 @@ def reason(part: PartVerdict, claim: Claim, report: Report) -> str:
         why = (part.untestable or "no comparison is there").rstrip(".")
         return f"{why[0].upper() if why.split()[0].isalpha() else why[0]}{why[1:]}."
     telling, count = statement(part.telling, study), len(part.comparisons)
-    weakest = {1: "", 2: "Both comparisons agree; the weaker: "}.get(
-        count, f"All {count} comparisons agree; the weakest: "
-    )
+    weakest = f"All {count} comparisons agree; the weakest: "
+    weakest = {1: "", 2: "Both comparisons agree; the weaker: "}.get(count, weakest)
     if part.word == "fails":
         return f"{telling}."
     if part.word == "holds":
         return f"{weakest}{telling}."
-    unknown = dict.fromkeys(name for c in part.comparisons for name in c.missing)
-    if unknown:
+    if unknown := dict.fromkeys(name for c in part.comparisons for name in c.missing):
         said = "It waits for" if waits(part, report) else "Nothing is known of"
-        return f"{said} {', '.join(_unknown(unknown, claim, report))}."
+        marks = (f" ({report.broken[name]})" if name in report.broken else "" for name in unknown)
+        names = (called(study, name, claim.table) for name in unknown)
+        return f"{said} {', '.join(map(str.__add__, names, marks))}."
     if part.word == "seen once":
         points = number(report.spread, f".{study.metric.decimals}f")
         spread = f" (seeds of one network spread by ± {points})" if points else ""
@@ -193,11 +180,6 @@ def waits(part: PartVerdict, report: Report) -> bool:
     return part.word == "undecided" and any(name not in report.broken for name in missing)
 
 
-def _unknown(names: Mapping[str, None], claim: Claim, report: Report) -> list[str]:
-    marks = {name: f" ({report.broken[name]})" if name in report.broken else "" for name in names}
-    return [called(report.runs.study, name, claim.table) + mark for name, mark in marks.items()]
-
-
 def statement(comparison: Comparison, study: Study) -> str:
     """A comparison in words and figures, beside what is claimed of it."""
     pair, difference, check = pair_names(comparison, study), comparison.difference, comparison.check
@@ -217,7 +199,7 @@ def summary(report: Report) -> str:
         for v in report.verdicts
         for name, part in named(v)
     ]
-    if not any(part.known for _, part in parts):
+    if not any(c.measured is not None for _, part in parts for c in part.comparisons):
         return ""
     known = [(name, part) for name, part in parts if not waits(part, report)]
     of_word: dict[str, list[str]] = {}
@@ -236,7 +218,15 @@ def summary(report: Report) -> str:
         found.append(f"One seed decides nothing: its intervals are over {item}s only, and another training may differ.")
     elif any(1 < part.seeds < ENOUGH_SEEDS for _, part in known):
         found.append(f"It takes {ENOUGH_SEEDS} seeds to decide.")
-    return " ".join([*found, *unplanned(report)])
+    looks = report.runs.study.looks
+    seen = {c.seeds for _, part in parts if part.judged for c in part.comparisons}
+    extra = sorted(seeds for seeds in seen if seeds >= ENOUGH_SEEDS and seeds not in looks)
+    if looks and extra:
+        found.append(
+            f"A look after {' and '.join(map(str, extra))} seeds was not planned (planned: "
+            f"{', '.join(map(str, looks))}): the promise on wrong verdicts does not cover it."
+        )
+    return " ".join(found)
 
 
 def counts(report: Report) -> list[tuple[str, int, str]]:
@@ -254,19 +244,6 @@ def counts(report: Report) -> list[tuple[str, int, str]]:
     return [*found, ("undecided", waiting, "undecided, as runs are missing")] if waiting else found
 
 
-def unplanned(report: Report) -> list[str]:
-    """What is to be said of looks at the data that the study didn't plan."""
-    looks = report.runs.study.looks
-    seen = {c.seeds for v in report.verdicts for part in v.parts if part.judged for c in part.comparisons if c.seeds}
-    extra = sorted(seeds for seeds in seen if seeds >= ENOUGH_SEEDS and seeds not in looks)
-    if not looks or not extra:
-        return []
-    return [
-        f"A look after {' and '.join(map(str, extra))} seeds was not planned (planned: {', '.join(map(str, looks))}): "
-        "the promise on wrong verdicts does not cover it."
-    ]
-
-
 def other_unit(report: Report, comparison: Comparison) -> str:
     """What the points of a comparison are of, where it isn't what the others are judged by; empty where it is."""
     return report.runs.study.metric.name if report.runs.soft and comparison.check.in_points else ""
@@ -274,7 +251,7 @@ def other_unit(report: Report, comparison: Comparison) -> str:
 
 def judged_by(report: Report) -> str:
     """What the points of comparisons are of, except for those that are about points of the metric."""
-    return soft_score(report.runs) if report.runs.soft else report.runs.study.metric.name
+    return words.soft_score(report.runs) if report.runs.soft else report.runs.study.metric.name
 
 
 def verdict_legend(report: Report) -> str:

@@ -7,13 +7,14 @@ makes all numbers of a report, once; :mod:`.words` and :mod:`.claim_words` choos
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
 from nl_lightning.report.collate import DIVERGED, UNREADABLE, Runs, Times, by_group, collate, learned, standing
 from nl_lightning.report.comparisons import ASSUMED_DISAGREEMENT, Comparison, Word, compare, compare_reported
-from nl_lightning.report.uncertainty import LEVEL, Difference, holm
+from nl_lightning.report.uncertainty import LEVEL, holm
 from nl_lightning.study.checks import Claim, Part
 from nl_lightning.study.study import Study
 
@@ -24,7 +25,7 @@ class PartVerdict:
 
     Attributes:
         untestable: why these data can't test it, if they can't.
-        corrected: the p-value of `word`, among the `family` judged parts of the study.
+        corrected: the two-sided p-value, among the `family` judged parts of the study.
         within: the same among those of its sub-table.
         level: which p-value decides: 0.05, or a planned look's share of it.
     """
@@ -32,16 +33,23 @@ class PartVerdict:
     part: Part
     comparisons: tuple[Comparison, ...]
     untestable: str | None = None
-    word: Word = "undecided"
     corrected: float = 1.0
     within: float = 1.0
     family: int = 0
     level: float = 1 - LEVEL
 
-    @property
-    def known(self) -> bool:
-        """Whether anything was measured of it."""
-        return any(c.measured is not None for c in self.comparisons)
+    @cached_property
+    def word(self) -> Word:
+        """The verdict."""
+        if self.untestable is not None or not self.comparisons:
+            return "not testable"
+        if any(c.leaning == "fails" for c in self.comparisons if c.check.cost):
+            return "fails"
+        if self.by_costs:
+            return "holds" if all(c.leaning == "holds" for c in self.comparisons) else "undecided"
+        if self.corrected <= self.level:
+            return "holds" if self.p_for < self.p_against else "fails"
+        return "seen once" if self.seeds == 1 else "undecided"
 
     @property
     def judged(self) -> bool:
@@ -82,11 +90,17 @@ class PartVerdict:
 
     @property
     def telling(self) -> Comparison:
-        """The comparison that decides the part, or keeps it open."""
+        """The comparison that decides the part, or keeps it open; of costs, that with the least room."""
+
+        def room(c: Comparison) -> float:
+            if c.share is None or c.claimed is None:
+                return 0.0
+            return min(c.share - c.claimed.low, c.claimed.high - c.share)
+
         against = min(self.comparisons, key=lambda c: c.p_against)
         if self.word == "fails" or against.leaning == "fails":
             return against
-        return max(self.comparisons, key=lambda c: (c.p_for, -c.room))
+        return max(self.comparisons, key=lambda c: (c.p_for, -room(c)))
 
 
 @dataclass(frozen=True)
@@ -113,48 +127,28 @@ class Verdict:
         return all(c.difference is None or c.difference.paired or not c.difference.bounded for c in self.comparisons)
 
 
-# ----------------------------------------------------------------------------------------------------- verdicts
-
-
 def judge(study: Study, comparisons: Sequence[Comparison], recipe: str = "") -> list[Verdict]:
     """A verdict on each part of each claim, in the study's order, corrected among all parts that are judged.
 
     `recipe`: under which the comparisons were measured; it says what its data can't test.
     """
-    level = (1 - LEVEL) / max(1, len(study.looks))
-    found, tables, within = [], [], dict[int, float]()
-    for claim, part in ((of, part) for of in study.claims for part in of.parts):
+    stated = [(claim, part) for claim in study.claims for part in claim.parts]
+    level, parts = (1 - LEVEL) / max(1, len(study.looks)), []
+    for claim, part in stated:
         its = tuple(c for c in comparisons if c.claim.name == claim.name and c.part is part)
-        found.append(PartVerdict(part, its, part.untestable(recipe), level=level))
-        tables.append(claim.table)
-    judged = [i for i, one in enumerate(found) if one.judged]
-    corrected = _holm(found, judged)
-    for table in set(tables):
-        within |= _holm(found, [i for i in judged if tables[i] == table])
-    for i, one in enumerate(found):
-        known = replace(one, corrected=corrected.get(i, 1.0), within=within.get(i, 1.0), family=len(judged))
-        found[i] = replace(known, word=_word(known))
-    parts = iter(found)
-    return [Verdict(claim, tuple(itertools.islice(parts, len(claim.parts)))) for claim in study.claims]
+        parts.append(PartVerdict(part, its, part.untestable(recipe), level=level))
+    judged = [i for i, one in enumerate(parts) if one.judged]
+    corrected, within = _holm(parts, judged), dict[int, float]()
+    for table in {claim.table for claim, _ in stated}:
+        within |= _holm(parts, [i for i in judged if stated[i][0].table == table])
+    for i, one in enumerate(parts):
+        parts[i] = replace(one, corrected=corrected.get(i, 1.0), within=within.get(i, 1.0), family=len(judged))
+    found = iter(parts)
+    return [Verdict(claim, tuple(itertools.islice(found, len(claim.parts)))) for claim in study.claims]
 
 
 def _holm(parts: Sequence[PartVerdict], of: Sequence[int]) -> dict[int, float]:
     return dict(zip(of, holm([parts[i].p for i in of]), strict=True))
-
-
-def _word(one: PartVerdict) -> Word:
-    if one.untestable is not None or not one.comparisons:
-        return "not testable"
-    if any(c.leaning == "fails" for c in one.comparisons if c.check.cost):
-        return "fails"
-    if one.by_costs:
-        return "holds" if all(c.leaning == "holds" for c in one.comparisons) else "undecided"
-    if one.corrected <= one.level:
-        return "holds" if one.p_for < one.p_against else "fails"
-    return "seen once" if one.seeds == 1 else "undecided"
-
-
-# ---------------------------------------------------------------------------------------------- the whole report
 
 
 @dataclass(frozen=True)
@@ -195,32 +189,22 @@ def report(runs: Runs) -> Report:
     reported = [compare_reported(study), compare_reported(study, ASSUMED_DISAGREEMENT)]
     known = any(comparison.difference for comparison in reported[0])
     on, rows = study.reported_on or "", collate(runs)
+    variances = rows.drop_duplicates("variant")[f"{study.metric.key}_std"].dropna() ** 2
     lines: dict[str, list[dict[str, Any]]] = {table: [] for table in study.tables}
     for line in rows.astype(object).where(rows.notna(), None).to_dict("records"):
-        odd = _odd_soft(runs, line["variant"], line["baseline"])
-        lines[line["table"]].append({str(key): value for key, value in line.items()} | {"soft_gain": odd})
+        soft_gain, variant, baseline = None, line["variant"], line["baseline"]
+        if runs.soft and variant and baseline:  # top-1 wanders where a group is at chance
+            soft, gain = (runs.combination({variant: 1, baseline: -1}, soft=by) for by in (True, False))
+            soft_gain = soft if soft and gain and soft.side != gain.side else None
+        lines[line["table"]].append({str(key): value for key, value in line.items()} | {"soft_gain": soft_gain})
     return Report(
         runs,
         rows,
         lines,
         by_group(runs),
         {name: state for name in study.variants if (state := standing(runs, name)) in (DIVERGED, UNREADABLE)},
-        _spread(rows, study.metric.key),
+        float(variances.mean() ** 0.5) if len(variances) else None,
         learned(runs),
         judge(study, compare(runs), runs.recipe.name),
         (judge(study, reported[0], on), judge(study, reported[1], on)) if known else (),
     )
-
-
-def _odd_soft(runs: Runs, variant: str | None, baseline: str | None) -> Difference | None:
-    """The gain in soft score if it says another thing than that in top-1, which wanders where a group is at chance."""
-    if not (runs.soft and variant and baseline):
-        return None
-    found = runs.combination({variant: 1, baseline: -1}, soft=True)
-    gain = runs.difference(variant, baseline)
-    return found if found and gain and found.side != gain.side else None
-
-
-def _spread(rows: pd.DataFrame, key: str) -> float | None:
-    variances = rows.drop_duplicates("variant")[f"{key}_std"].dropna() ** 2
-    return float(variances.mean() ** 0.5) if len(variances) else None

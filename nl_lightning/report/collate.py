@@ -124,8 +124,6 @@ def collect(study: Study, recipe: Recipe, results: Path, seeds: Sequence[int] | 
         UserError: some that were tested differently would be compared.
     """
     study = with_stills(study, recipe)
-    if seeds is None:
-        seeds = _seeds(study, recipe, recorded(results, recipe.name))
 
     def stands(variant: str, seed: int) -> State:
         return Run(study, study.variants[variant], recipe, seed, results).state()
@@ -133,7 +131,7 @@ def collect(study: Study, recipe: Recipe, results: Path, seeds: Sequence[int] | 
     def place(record: Record) -> str:
         return str(record_path(results, record.recipe, record.variant, record.seed))
 
-    return _runs(study, recipe, seeds, stands, place)
+    return _runs(study, recipe, recorded(results, recipe.name), stands, place, seeds)
 
 
 def collect_records(study: Study, recipe: Recipe, records: Mapping[tuple[str, int], Record], place: Place) -> Runs:
@@ -141,49 +139,46 @@ def collect_records(study: Study, recipe: Recipe, records: Mapping[tuple[str, in
 
     `records` is by variant and seed; `place` says where a record is, for a message. UserError as above.
     """
-    seeds = _seeds(study, recipe, records)
 
     def stands(variant: str, seed: int) -> State:
         return state_by_record(study, recipe, variant, seed, records.get((variant, seed)))
 
-    return _runs(study, recipe, seeds, stands, place)
-
-
-def _seeds(study: Study, recipe: Recipe, records: Iterable[tuple[str, int]]) -> list[int]:
-    """Seeds of the records, given by variant and seed. With official splits, all splits: papers report their mean."""
-    found = {seed for variant, seed in records if variant in study.variants}
-    return sorted(found | set(range(recipe.folds)) if recipe.folds > 1 else found) or [0]
+    return _runs(study, recipe, records, stands, place)
 
 
 def _runs(
-    study: Study, recipe: Recipe, seeds: Sequence[int], stands: Callable[[str, int], State], place: Place
+    study: Study,
+    recipe: Recipe,
+    found: Iterable[tuple[str, int]],
+    stands: Callable[[str, int], State],
+    place: Place,
+    seeds: Sequence[int] | None = None,
 ) -> Runs:
     """The runs, if all that a table or a claim compares were tested alike: otherwise a score moves by points."""
+    if seeds is None:
+        known = {seed for variant, seed in found if variant in study.variants}
+        splits = range(recipe.folds if recipe.folds > 1 else 0)  # papers report the mean of all
+        seeds = sorted(known.union(splits)) or [0]
     states = {(name, seed): stands(name, seed) for name in study.variants for seed in seeds}
     runs = Runs(study, recipe, tuple(seeds), agreeing(states))
-    for table in runs.study.tables.values():
-        rows, baselines = table.variants, [row.baseline for row in table.rows if row.baseline]
-        _same(runs.records(rows), VIEWS, f"table {table.name}", place)
-        _same_protocol(runs, [*rows, *baselines], f"table {table.name}", place)
-    for claim in runs.study.claims:
-        variants = list(dict.fromkeys(name for check in claim.checks for name in check.named))
-        _same_protocol(runs, variants, f"claim {claim.name}", place)
+    compared = []
+    for table in study.tables.values():
+        baselines = [row.baseline for row in table.rows if row.baseline]
+        compared.append((f"table {table.name}", table.variants, [*table.variants, *baselines]))
+    for claim in study.claims:
+        compared.append((f"claim {claim.name}", [], [name for check in claim.checks for name in check.named]))
+    for where, rows, variants in compared:
+        _same(runs.records(rows), VIEWS, where, place)
+        for records in by_fold(runs.records(variants), recipe.folds, lambda record: record.seed):
+            _same(records, VIDEOS, where, place)
+        # Longer clips may have fewer views of a video (one may be all of it), so views are compared within a length.
+        for clip in {study.variants[name].clip for name in variants}:
+            _same(runs.records(name for name in variants if study.variants[name].clip == clip), VIEWS, where, place)
     return runs
 
 
-def _same_protocol(runs: Runs, variants: list[str], where: str, place: Place) -> None:
-    """Refuse to compare what was tested on other videos or with other views.
-
-    Longer clips may have fewer views of a video (one may be all of it), so views are compared within a length.
-    """
-    for records in by_fold(runs.records(variants), runs.recipe.folds, lambda record: record.seed):
-        _same(records, VIDEOS, where, place)
-    for clip in {runs.study.variants[name].clip for name in variants}:
-        of_clip = [name for name in variants if runs.study.variants[name].clip == clip]
-        _same(runs.records(of_clip), VIEWS, where, place)
-
-
 def _same(records: list[Record], fields: Mapping[str, str], where: str, place: Place) -> None:
+    """Refuse to compare what was tested on other videos or with other views."""
     for key, unit in fields.items():
         first: dict[str, tuple[Record, str]] = {}  # content that was looked at in different ways says nothing
         for record in records:
@@ -230,6 +225,7 @@ def collate(runs: Runs) -> pd.DataFrame:
 def _line(runs: Runs, table: str, row: Row) -> dict[str, object]:
     study, variant, baseline = runs.study, row.variant, row.baseline
     records = runs.records([variant]) if variant else []
+    stand = [(seed, runs.stands(variant, seed), runs.states[variant, seed]) for seed in runs.seeds] if variant else []
     gain = runs.difference(variant, baseline) if variant and baseline else None
     return {
         "table": table,
@@ -251,7 +247,9 @@ def _line(runs: Runs, table: str, row: Row) -> dict[str, object]:
         **{f"reported_{shown.key}": row.reported.get(shown.short) for shown in study.metric.shown},
         "reported_gain": study.reported_gain(variant, baseline) if variant and baseline else None,
         **{f"reported_{key}": row.reported.get(key) for key in (*COSTS, *study.also_reported)},
-        "holes": _holes(runs, variant) if variant else (),
+        "holes": tuple(
+            (seed, name, s.record.diverged if s.record else s.note) for seed, name, s in stand if name != "done"
+        ),
     }
 
 
@@ -282,16 +280,6 @@ def standing(runs: Runs, variant: str) -> str:
 
 HOLES = {"done": "partial", DIVERGED: DIVERGED, UNREADABLE: UNREADABLE, "stale": "stale"}
 """What a row is called if any seed stands so; the first that there is."""
-
-
-def _holes(runs: Runs, variant: str) -> tuple[tuple[int, str, str], ...]:
-    """Where the seeds that don't count stand: (seed, state, why)."""
-    found = [(seed, runs.stands(variant, seed), runs.states[variant, seed]) for seed in runs.seeds]
-    return tuple(
-        (seed, name, state.record.diverged if state.record else state.note)
-        for seed, name, state in found
-        if name != "done"
-    )
 
 
 def by_group(runs: Runs) -> pd.DataFrame:

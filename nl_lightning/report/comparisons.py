@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from nl_lightning.report.collate import Runs
-from nl_lightning.report.uncertainty import LEVEL, Difference, Interval, assumed, combined_unpaired, over_seeds
+from nl_lightning.report.uncertainty import LEVEL, Difference, Interval, assumed, over_seeds, unpaired
 from nl_lightning.study.checks import Check, Claim, Part, Share
 from nl_lightning.study.study import Study
 
@@ -86,13 +86,6 @@ class Comparison:
             bounds = (edge, math.inf) if self.check.within is None else (-edge, edge)
         return None if bounds is None else Interval(*bounds)
 
-    @property
-    def room(self) -> float:
-        """How far a cost is from the nearer edge of what is claimed of it; 0 for what has noise."""
-        if self.share is None or self.claimed is None:
-            return 0.0
-        return min(self.share - self.claimed.low, self.claimed.high - self.share)
-
     @cached_property
     def _sides(self) -> list[tuple[float, float]]:
         """For each edge of what is claimed, the p-values of lying on the right side of it and on the wrong one."""
@@ -150,11 +143,14 @@ def compare(runs: Runs) -> list[Comparison]:
     def combination(weights: Mapping[str, float], points: bool, group: str) -> Difference | None:
         return runs.combination(weights, runs.soft and not points, group)
 
-    def cost(one: Comparison) -> float | None:
-        return runs.ratio(one.variant, one.than, one.check.cost or "")
-
-    known = {name for name in runs.study.variants if runs.records([name])}
-    return compare_by(runs.study, runs.recipe.name, combination, cost, known, lambda check: _least_lead(runs, check))
+    return compare_by(
+        runs.study,
+        runs.recipe.name,
+        combination,
+        lambda one: runs.ratio(one.variant, one.than, one.check.cost or ""),
+        {name for name in runs.study.variants if runs.records([name])},
+        lambda check: _least_lead(runs, check),
+    )
 
 
 def compare_reported(study: Study, disagreement: float | None = None) -> list[Comparison]:
@@ -174,7 +170,7 @@ def compare_reported(study: Study, disagreement: float | None = None) -> list[Co
             # Rounded, because 75.1 - 73.8 isn't 1.3 in binary, and a claim's margin may be met exactly.
             mean = round(float(known @ np.array(list(weights.values()))), 6)
             return assumed(mean, videos, disagreement, list(weights.values()))
-        return combined_unpaired(list(known[:, None]), list(weights.values()), videos)
+        return unpaired(*known[:, None], videos=videos, weights=list(weights.values()))
 
     known = {name for name in study.variants if study.reported_score(name) is not None}
     return compare_by(study, study.reported_on or "", combination, lambda one: one.reported, known)
@@ -201,7 +197,8 @@ def compare_by(
             reported = _reported(study, check, variant, than)
             one = Comparison(claim, part, check, variant, than, reported, missing=missing)
             if check.cost is not None:
-                share = _own_cost(study, one) or cost(one)
+                own = [study.costs[name][check.cost == "flops"] for name in (variant, than) if name in study.costs]
+                share = own[0] / own[1] if len(own) == 2 else cost(one)
                 found.append(replace(one, share=share, missing=missing if share is None else ()))
             elif check.curve is not None:
                 found += [replace(one, difference=lead(check))] if lead else []  # no curve is reported
@@ -211,19 +208,17 @@ def compare_by(
                 less = alone and replace(alone, mean=alone.mean - shift, centre=alone.centre - shift)
                 found.append(replace(one, difference=less))
             else:
-                found.append(_measured(one, combination))
+                points, of, group = check.in_points, check.margin, part.judged_on
+                one = replace(one, difference=combination(one.weights, points, group))
+                if isinstance(of, Share):
+                    effect = combination({of.of[0]: 1, of.of[1]: -1}, points, group)
+                    sums = (
+                        one.edge_weights if all(one.edge_weights) else []
+                    )  # the whole of itself is nothing to compare
+                    edges = tuple(edge for each in sums if (edge := combination(each, points, group)) is not None)
+                    one = replace(one, effect=effect, edges=edges)
+                found.append(one)
     return found
-
-
-def _measured(one: Comparison, combination: Combination) -> Comparison:
-    """A comparison with its difference, and where its margin is a share of an effect, with that and the edges."""
-    points, margin, group = one.check.in_points, one.check.margin, one.part.judged_on
-    found = replace(one, difference=combination(one.weights, points, group))
-    if not isinstance(margin, Share):
-        return found
-    sums = one.edge_weights if all(one.edge_weights) else []  # the whole of itself is nothing to compare with
-    edges = tuple(edge for weights in sums if (edge := combination(weights, points, group)) is not None)
-    return replace(found, effect=combination({margin.of[0]: 1, margin.of[1]: -1}, points, group), edges=edges)
 
 
 def _plus(weights: Mapping[str, float], pair: tuple[str, str], times: float) -> dict[str, float]:
@@ -243,13 +238,6 @@ def _least_lead(runs: Runs, check: Check) -> Difference | None:
         if both:
             leads.append(min(both))
     return over_seeds(np.array(leads), runs.together(check.variants)[0][0].videos_expected) if leads else None
-
-
-def _own_cost(study: Study, one: Comparison) -> float | None:
-    """The cost of the paper's own network as a share of another's; None if it isn't counted."""
-    index = 0 if one.check.cost == "params" else 1
-    found = [study.costs[name][index] for name in (one.variant, one.than) if name in study.costs]
-    return found[0] / found[1] if len(found) == 2 else None
 
 
 def _reported(study: Study, check: Check, variant: str, than: str) -> float | None:

@@ -4,22 +4,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
-from nl_lightning.report.uncertainty import (
-    Difference,
-    Interval,
-    alone,
-    combined,
-    combined_unpaired,
-    mean_of_videos,
-    over_seeds,
-    paired_numbers,
-    wilson,
-)
+from nl_lightning.report import uncertainty
+from nl_lightning.report.uncertainty import Difference, Interval
 from nl_lightning.study.contradictions import factor_of
 from nl_lightning.study.metrics import Metric
 from nl_lightning.study.packing import unpack, unpack_numbers, unpack_outcomes
@@ -37,51 +28,51 @@ def by_fold(items: Sequence[Item], folds: int, seed: Callable[[Item], int]) -> l
 def weighted(
     records: Sequence[tuple[Record, ...]], weights: Sequence[float], metric: Metric, soft: bool, group: str
 ) -> Difference:
-    """The weighted sum from the records of each variant, all of the same seeds."""
+    """The weighted sum from the records of each variant, all of the same seeds; see :meth:`.collate.Runs.combination`.
+
+    Of a metric that another LightningModule logs it is paired by item, or else from what seeds do alone.
+    """
+    factors = np.array(weights)
+    scores = np.array([[record.score(metric) for record in of] for of in records])
     if metric.own:
-        return _of_module(records, weights, metric)
+        limit = 100.0 if metric.bounded else math.inf
+        outcomes = [[outcomes_of(record, metric) for record in of] for of in records]
+        if any(one is None for of in outcomes for one in of):
+            return replace(uncertainty.over_seeds(factors @ scores, 0), paired=False, limit=limit)
+        each = np.array(outcomes)  # (variants, seeds, items)
+        if np.isin(each, (0, 100)).all() and metric.bounded and len(weights) > 1:
+            return uncertainty.paired(*(each > 0), weights=weights)
+        return replace(uncertainty.paired_numbers(np.tensordot(factors, each, 1)), limit=limit)
     every = [record for of in records for record in of]
-    lists = {record.videos_hash for record in every}
+    lists, videos = {record.videos_hash for record in every}, every[0].videos_expected
     kept = all(by_video(record, metric, soft) for record in every)
     if "" in lists or len(lists) > 1 or not kept or (len(weights) == 1 and metric.counts_videos):
-        scores = [np.array([record.score(metric) for record in of]) for of in records]
         if metric.counts_videos:
-            found = combined_unpaired(scores, weights, every[0].videos_expected)
+            found = uncertainty.unpaired(*scores, videos=videos, weights=weights)
             return replace(found, paired=len(weights) == 1)  # nothing to be paired with is no lack
-        return alone(np.array(weights) @ np.stack(scores), every[0].videos_expected)
+        return uncertainty.alone(factors @ scores, videos)
+    read = np.ones(videos, dtype=bool)  # as far as the records say which could not be
+    for record in every:
+        if record.read_videos:
+            read = read & _unpacked(unpack, record.read_videos, videos)
     if soft or not metric.counts_videos:
-        numbers = [[_numbers(by_video(one, metric, soft), one.videos_expected) for one in of] for of in records]
-        difference = np.tensordot(np.array(weights), np.array(numbers), 1)  # (seeds, videos)
-        return paired_numbers(difference[:, _judged(every, group)] if soft else difference)
-    rights = [np.stack([_bits(record.right_top1, record.videos_expected) for record in of]) for of in records]
-    return combined(rights, weights, np.all([_read(record) for record in every], axis=0))
-
-
-def _of_module(records: Sequence[tuple[Record, ...]], weights: Sequence[float], metric: Metric) -> Difference:
-    """The same of a metric that another LightningModule logs: paired by item, or from what seeds do alone."""
-    outcomes = [[outcomes_of(record, metric) for record in of] for of in records]
-    limit = 100.0 if metric.bounded else math.inf
-    if any(one is None for of in outcomes for one in of):
-        scores = np.stack([[record.score(metric) for record in of] for of in records])
-        return replace(over_seeds(np.array(weights) @ scores, 0), paired=False, limit=limit)
-    each = np.array(outcomes)  # (variants, seeds, items)
-    if np.isin(each, (0, 100)).all() and metric.bounded and len(weights) > 1:
-        return combined([one > 0 for one in each], weights)
-    return replace(paired_numbers(np.tensordot(np.array(weights), each, 1)), limit=limit)
+        numbers = [[_unpacked(unpack_numbers, by_video(one, metric, soft), videos) for one in of] for of in records]
+        differences = np.tensordot(factors, np.array(numbers), 1)  # (seeds, videos)
+        if soft:
+            of_group = _unpacked(unpack, every[0].videos_by_group[group], videos) if group else np.ones_like(read)
+            differences = differences[:, read & of_group if (read & of_group).any() else of_group]
+        return uncertainty.paired_numbers(differences)
+    rights = [np.stack([_unpacked(unpack, record.right_top1, videos) for record in of]) for of in records]
+    return uncertainty.paired(*rights, weights=weights, read=read)
 
 
 def outcomes_of(record: Record, metric: Metric) -> Float[np.ndarray, " V"] | None:
     """What each test item contributes to the metric, in its unit; None if the record doesn't say."""
     if not record.outcomes or record.videos_expected < 2 or metric.key not in record.metrics:
         return None
-    factor, outcomes = _outcomes(record.outcomes, record.videos_expected, record.metrics[metric.key])
+    outcomes = _unpacked(unpack_outcomes, record.outcomes, record.videos_expected)
+    factor = factor_of(outcomes.tolist(), record.metrics[metric.key])
     return None if factor is None else metric.scale * factor * outcomes
-
-
-@lru_cache(maxsize=1000)
-def _outcomes(packed: str, items: int, value: float) -> tuple[float | None, Float[np.ndarray, " V"]]:
-    outcomes = unpack_outcomes(packed, items)
-    return factor_of(outcomes, value), np.array(outcomes, dtype=float)
 
 
 def by_video(record: Record, metric: Metric, soft: bool = False) -> str:
@@ -91,28 +82,9 @@ def by_video(record: Record, metric: Metric, soft: bool = False) -> str:
     return record.right_top1 if metric.counts_videos else record.mAP_by_video
 
 
-def _judged(records: Sequence[Record], group: str) -> Bool[np.ndarray, " V"]:
-    """The test videos of a group, or all, that every one could read; of the same list."""
-    read = np.all([_read(record) for record in records], axis=0)
-    of = _bits(records[0].videos_by_group[group], records[0].videos_expected) if group else np.ones_like(read)
-    return read & of if (read & of).any() else of
-
-
-def _read(record: Record) -> Bool[np.ndarray, " V"]:
-    """Which test videos could be decoded; all of them if the record doesn't say which couldn't."""
-    if not record.read_videos:
-        return np.ones(record.videos_expected, dtype=bool)
-    return _bits(record.read_videos, record.videos_expected)
-
-
-@lru_cache(maxsize=1000)  # a record is compared with several others
-def _bits(packed: str, videos: int) -> Bool[np.ndarray, " V"]:
-    return np.array(unpack(packed, videos))
-
-
-@lru_cache(maxsize=1000)
-def _numbers(packed: str, videos: int) -> Float[np.ndarray, " V"]:
-    return np.array(unpack_numbers(packed, videos))
+@lru_cache(maxsize=3000)  # a record is compared with several others
+def _unpacked(by: Callable[[str, int], Sequence[float]], packed: str, videos: int) -> Any:
+    return np.array(by(packed, videos))
 
 
 def over_videos(record: Record, metric: Metric) -> Interval | None:
@@ -122,9 +94,11 @@ def over_videos(record: Record, metric: Metric) -> Interval | None:
         if outcomes is None:
             return None
         if metric.bounded and np.isin(outcomes, (0, 100)).all():
-            return wilson(int((outcomes > 0).sum()), len(outcomes))
-        return mean_of_videos(outcomes, (0.0, 100.0) if metric.bounded else (-math.inf, math.inf))
+            return uncertainty.wilson(int((outcomes > 0).sum()), len(outcomes))
+        return uncertainty.mean_of_videos(outcomes, (0.0, 100.0) if metric.bounded else (-math.inf, math.inf))
     if metric.counts_videos:
         right = round(record.score(metric) * record.videos_expected / 100)
-        return wilson(right, record.videos_expected)
-    return mean_of_videos(_numbers(record.mAP_by_video, record.videos_expected)) if record.mAP_by_video else None
+        return uncertainty.wilson(right, record.videos_expected)
+    if not record.mAP_by_video:
+        return None
+    return uncertainty.mean_of_videos(_unpacked(unpack_numbers, record.mAP_by_video, record.videos_expected))

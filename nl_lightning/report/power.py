@@ -14,9 +14,9 @@ from nl_lightning.errors import UserError
 from nl_lightning.report.claim_words import pair_names, part_name
 from nl_lightning.report.collate import Runs
 from nl_lightning.report.comparisons import ASSUMED_DISAGREEMENT, ENOUGH_SEEDS, Comparison, compare
-from nl_lightning.report.uncertainty import LEVEL, Difference, half_width, noise_size
+from nl_lightning.report.uncertainty import LEVEL, half_width, noise_size
 from nl_lightning.report.words import Column, gain_form, number, of_rows
-from nl_lightning.study.checks import Check, Share
+from nl_lightning.study.checks import Share
 from nl_lightning.study.study import Study
 
 POWER = 0.8  # of a claim as a whole: the usual promise
@@ -42,11 +42,6 @@ class Need:
     slack: float | None = None
     videos: int | None = None
     seeds: int | None = None
-
-    @property
-    def hardness(self) -> float:
-        """An unknown difference is hardest, then one that no number of videos decides."""
-        return math.inf if self.slack is None else self.videos or 1e300
 
 
 @dataclass(frozen=True)
@@ -100,13 +95,17 @@ def plan_of(runs: Runs, videos: int | None, disagreement: float | None, seed_noi
     if not comparisons:
         raise UserError(f"{study.path}: no claim compares accuracies: there is nothing to decide")
     known = [c.difference for c in comparisons if c.difference is not None]
-    split = [_disagreement(c.difference) for c in comparisons if c.difference is not None and not c.check.over]
     tested = videos or (known[0].videos if known else study.reported_videos)
     if not tested:
         raise UserError(f"{study.path}: how many test videos? Say --videos N: neither records nor reported_videos do")
-    spread = [c.difference.std for c in comparisons if c.difference is not None and not c.check.over]
+    pairs = [c.difference for c in comparisons if c.difference is not None and not c.check.over]
+    # Of numbers a video, the disagreement that would make as much noise.
+    split = [
+        one.video_se**2 * one.videos / 100 if one.disagreement is None and one.bounded else one.disagreement
+        for one in pairs
+    ]
     splits, splits_from = _first(disagreement, split, ASSUMED_DISAGREEMENT)
-    varies, varies_from = _first(seed_noise, spread, SEED_NOISE)
+    varies, varies_from = _first(seed_noise, [one.std for one in pairs], SEED_NOISE)
     said = (
         f"To decide a part of a claim in {POWER:.0%} of studies, if the effects are those shown: measured here or, "
         f"marked *, reported on {study.reported_on or 'other data'}. "
@@ -118,13 +117,6 @@ def plan_of(runs: Runs, videos: int | None, disagreement: float | None, seed_noi
     family = len({(one.claim.name, id(one.part)) for one in comparisons})
     needs = tuple(_need(study, one, splits, varies, tested, family) for one in comparisons)
     return Plan(tested, splits, varies, said, needs)
-
-
-def _disagreement(difference: Difference) -> float | None:
-    """Percent of the videos that two networks split on; of numbers a video, what would make as much noise."""
-    if difference.disagreement is not None or not difference.bounded:
-        return difference.disagreement
-    return difference.video_se**2 * difference.videos / 100
 
 
 def _first(given: float | None, recorded: Sequence[float | None], assumed: float) -> tuple[float, str]:
@@ -152,7 +144,9 @@ def _need(study: Study, comparison: Comparison, split: float, seed: float, video
     if effect is None or bounds is None:
         return Need(comparison)
     alpha = (1 - LEVEL) / max(1, len(study.looks)) / family
-    power = 1 - (1 - POWER) / sum(_tests(one) for one in comparison.part.checks)
+    # One-sided tests that have to succeed for the part to hold.
+    tests = sum(len(one.pairs()) * (1 if one.within is None else 2) for one in comparison.part.checks if not one.cost)
+    power = 1 - (1 - POWER) / tests
     slack = round(min(effect - bounds[0], bounds[1] - effect), 6)
     size = max(noise_size(list(weights.values())) for weights in comparison.edge_weights)
     enough = videos_needed(slack, split * size**2, alpha, power)
@@ -160,19 +154,15 @@ def _need(study: Study, comparison: Comparison, split: float, seed: float, video
     return Need(comparison, effect, measured, slack, enough, seeds)
 
 
-def _tests(check: Check) -> int:
-    """One-sided tests that have to succeed for a check to hold."""
-    return 0 if check.cost else len(check.pairs()) * (2 if check.within is not None else 1)
-
-
 def power_columns(study: Study, plan: Plan) -> list[Column]:
     """A line a part of a claim: its hardest comparison, and what that takes."""
-    hardest: dict[tuple[str, str], Need] = {}
+    by_part: dict[tuple[str, str], list[Need]] = {}
     for need in plan.needs:
-        name = need.comparison.claim.name, part_name(need.comparison)
-        hardest[name] = max(hardest.get(name, need), need, key=lambda one: one.hardness)
+        by_part.setdefault((need.comparison.claim.name, part_name(need.comparison)), []).append(need)
     rows = []
-    for name, need in hardest.items():
+    for name, needs in by_part.items():
+        # An unknown difference is hardest, then one that no number of videos decides.
+        need = max(needs, key=lambda one: math.inf if one.slack is None else one.videos or 1e300)
         amounts = [f"{need.videos:,}" if need.videos else "never", str(need.seeds or f"> {MOST_SEEDS}")]
         effect = number(need.effect, gain_form(study.metric)) + ("" if need.measured else "*")
         known = [effect, *amounts] if need.slack is not None else [""] * 3

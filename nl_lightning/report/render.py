@@ -14,25 +14,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from nl_lightning.errors import UserError, nearest
-from nl_lightning.report import claim_words
+from nl_lightning.report import claim_words, words
 from nl_lightning.report.claims import Report, Verdict
 from nl_lightning.report.collate import visible_line
 from nl_lightning.report.provenance import progress, provenance
-from nl_lightning.report.words import (
-    HOLES,
-    REPORTED,
-    Column,
-    agreement,
-    group_columns,
-    heading,
-    learned_columns,
-    learned_legend,
-    legend,
-    note,
-    remarks,
-    table_columns,
-    title,
-)
+from nl_lightning.report.words import HOLES, REPORTED, Column
 from nl_lightning.study.files import refuse_foreign, write_atomically, write_output
 from nl_lightning.study.study import Table
 
@@ -110,22 +96,26 @@ def _parts(verdict: Verdict) -> str:
 
 def table_markdown(report: Report, table: Table, beside: bool = True) -> str:
     """One table, with its remarks below it."""
-    return _joined(markdown_table(table_columns(report, table, beside)), _bullets(remarks(report, table)))
+    return _joined(markdown_table(words.table_columns(report, table, beside)), _bullets(words.remarks(report, table)))
 
 
 def _opening(report: Report) -> list[str]:
-    return [markdown(heading(report)), markdown(legend(report))]
+    return [markdown(words.heading(report)), markdown(words.legend(report))]
 
 
 def _tables(report: Report, mark: str, beside: bool) -> list[str]:
     parts = []
     for table in report.runs.study.tables.values():
-        parts += [f"{mark} {markdown(title(table))}", table_markdown(report, table, beside)]
-    if columns := group_columns(report):
+        parts += [f"{mark} {markdown(words.title(table))}", table_markdown(report, table, beside)]
+    if columns := words.group_columns(report):
         parts += [f"{mark} Top-1 by group of videos", markdown_table(columns)]
-    if columns := learned_columns(report):
-        parts += [f"{mark} How often a group is learned", markdown(learned_legend(report)), markdown_table(columns)]
-    if said := agreement(report):
+    if columns := words.learned_columns(report):
+        parts += [
+            f"{mark} How often a group is learned",
+            markdown(words.learned_legend(report)),
+            markdown_table(columns),
+        ]
+    if said := words.agreement(report):
         parts.append(markdown(said))
     return parts
 
@@ -241,7 +231,7 @@ def latex_columns(report: Report, columns: Sequence[str]) -> set[str]:
     UserError with the nearest title if no table of the study has one.
     """
     tables = report.runs.study.tables.values()
-    titles = dict.fromkeys(column.title for table in tables for column in table_columns(report, table)[1:])
+    titles = dict.fromkeys(column.title for table in tables for column in words.table_columns(report, table)[1:])
     for name in columns:
         if name not in titles:
             raise UserError(f"--columns: no table has a column '{name}'{nearest(name, titles)}")
@@ -252,7 +242,7 @@ def latex_columns(report: Report, columns: Sequence[str]) -> set[str]:
 
 
 def _tabular(report: Report, table: Table, kept: set[str]) -> str:
-    found = [column for column in table_columns(report, table) if column.title in kept]
+    found = [column for column in words.table_columns(report, table) if column.title in kept]
     order = list(dict.fromkeys(column.name for column in found))
     found.sort(key=lambda column: (column.group == REPORTED, order.index(column.name)))
     spans, rules, first = [], [], 2  # after the labels
@@ -288,9 +278,11 @@ def _latex_file(report: Report, what: str, opening: list[str], body: str, closin
 
 def table_latex(report: Report, table: Table, columns: Sequence[str] = ()) -> str:
     """One table with booktabs rules, as wide as a column of a paper at most."""
-    closing = [*remarks(report, table), legend(report)]
+    closing = [*words.remarks(report, table), words.legend(report)]
     body = _tabular(report, table, latex_columns(report, columns))
-    return _latex_file(report, f"Table {table.name}", [title(table), heading(report)], body, closing, joint=False)
+    return _latex_file(
+        report, f"Table {table.name}", [words.title(table), words.heading(report)], body, closing, joint=False
+    )
 
 
 def study_latex(report: Report, columns: Sequence[str] = ()) -> str:
@@ -301,9 +293,9 @@ def study_latex(report: Report, columns: Sequence[str] = ()) -> str:
         caption = rf"{{\footnotesize ({latex(table.name)}) {latex(table.caption)}\par}}\smallskip"
         parts += [r"\begin{minipage}[t]{.485\textwidth}\centering", caption, _tabular(report, table, kept)]
         parts.append(r"\end{minipage}" + (r"\par\bigskip" if i % 2 or i == len(study.tables) - 1 else r"\hfill"))
-        closing += [f"Table {table.name}: {remark}" for remark in remarks(report, table)]
-    opening, body = [study.title, heading(report)], "\n".join([r"\centering", *parts])
-    return _latex_file(report, "All tables", opening, body, [*closing, legend(report)], joint=True)
+        closing += [f"Table {table.name}: {remark}" for remark in words.remarks(report, table)]
+    opening, body = [study.title, words.heading(report)], "\n".join([r"\centering", *parts])
+    return _latex_file(report, "All tables", opening, body, [*closing, words.legend(report)], joint=True)
 
 
 # ------------------------------------------------------------------------------------------------ CSV and files
@@ -312,7 +304,7 @@ def study_latex(report: Report, columns: Sequence[str] = ()) -> str:
 def table_csv(report: Report, table: Table) -> str:
     """The numbers of a table, rounded to 4 digits, as CSV. No text in it is a formula to a spreadsheet."""
     frame = report.rows[report.rows["table"] == table.name].round(4)
-    frame = frame.drop(columns="holes").assign(note=[note(line) for line in report.lines[table.name]])
+    frame = frame.drop(columns="holes").assign(note=[words.note(line) for line in report.lines[table.name]])
     texts = frame.select_dtypes(["object", "str"]).columns
     frame[texts] = frame[texts].map(lambda text: _csv_text(text) if isinstance(text, str) else text)
     return frame.to_csv(index=False, lineterminator="\n")
@@ -339,7 +331,7 @@ def write_tables(report: Report, results: Path, columns: Sequence[str] = ()) -> 
         # "table2a" for table 2a of table2; else with the study's name, as two studies may have a table a.
         stem = f"table{table.name}" if f"table{table.name}".startswith(study.name) else f"{study.name}_{table.name}"
         opening, said = _opening(report)
-        content = _joined(f"# {markdown(title(table))}", opening, table_markdown(report, table), said)
+        content = _joined(f"# {markdown(words.title(table))}", opening, table_markdown(report, table), said)
         files[folder / f"{stem}.md"] = f"{content}\n"
         files[folder / f"{stem}.tex"] = table_latex(report, table, columns)
         files[folder / f"{stem}.csv"] = table_csv(report, table)
@@ -374,12 +366,12 @@ def print_study(console: "Console", report: Report, tables: Sequence[str] | None
         console.print(Text(visible_line(text), style))
 
     runs = report.runs
-    say(heading(report))
+    say(words.heading(report))
     for name in tables if tables is not None else runs.study.tables:
         table = runs.study.table(name)
         console.print()
-        print_columns(console, table_columns(report, table, beside=False, costs=False), title(table))
-        for remark in remarks(report, table):
+        print_columns(console, words.table_columns(report, table, beside=False, costs=False), words.title(table))
+        for remark in words.remarks(report, table):
             console.print(Text(f"  {visible_line(remark)}", "dim"))
     console.print()
     if said := claim_words.summary(report):

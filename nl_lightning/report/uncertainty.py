@@ -77,20 +77,18 @@ class Difference:
 
     def p_above(self, bound: float) -> float:
         """One-sided p-value against "at most `bound`": small if the difference is surely above it."""
-        return self._tail(self.centre - bound)
+        return _tail_beyond(self.centre - bound, self.seed_se, self.video_se, self.seeds)
 
     def p_below(self, bound: float) -> float:
         """One-sided p-value against "at least `bound`": small if the difference is surely below it."""
-        return self._tail(bound - self.centre)
-
-    def _tail(self, distance: float) -> float:
-        """The tail at which the interval just reaches a bound that lies so far from the centre."""
-        tail = _tail_beyond(abs(distance), self.seed_se, self.video_se, self.seeds)
-        return tail if distance >= 0 else 1 - tail
+        return _tail_beyond(bound - self.centre, self.seed_se, self.video_se, self.seeds)
 
 
 @lru_cache(4096)  # a verdict asks for both sides of each bound, several times
 def _tail_beyond(distance: float, seed_se: float, video_se: float, seeds: int) -> float:
+    """The tail at which the interval just reaches a bound that lies so far from the centre."""
+    if distance < 0:
+        return 1 - _tail_beyond(-distance, seed_se, video_se, seeds)
     if distance == float("inf"):
         return 0.0
     if distance == 0:  # also where there is no noise, as of two networks that answer alike
@@ -129,45 +127,37 @@ def clopper_pearson(times: int, of: int) -> Interval:
     return Interval(100 * low, 100 * high)
 
 
+PAIR = (1, -1)
+"""The weights of a difference."""
+
+
 def paired(
-    first: Bool[np.ndarray, "S V"], second: Bool[np.ndarray, "S V"], read: Bool[np.ndarray, " V"] | None = None
+    *rights: Bool[np.ndarray, "S V"], weights: Sequence[float] = PAIR, read: Bool[np.ndarray, " V"] | None = None
 ) -> Difference:
-    """Accuracy of `first` minus that of `second`, from which of V videos are right under each of S seeds.
+    """Accuracy of the first network minus that of the second, from which of V videos are right under each of S seeds.
 
     Two made-up videos, one won and one lost under every seed, keep the interval honest where few videos differ. With
     one seed this is Bonett and Price's interval of a paired difference (2012). Videos not `read` are left out.
-    """
-    return combined([first, second], PAIR, read)
 
-
-PAIR = (1, -1)
-
-
-def combined(
-    rights: Sequence[Bool[np.ndarray, "S V"]], weights: Sequence[float], read: Bool[np.ndarray, " V"] | None = None
-) -> Difference:
-    """The same of a weighted sum of accuracies, whose weights add up to zero, such as a difference of differences.
-
-    The made-up videos grow with the weights, as the noise of a sum does.
+    `weights`: of a weighted sum of accuracies instead, which add up to zero, as of a difference of differences. The
+    made-up videos grow with the weights, as the noise of a sum does.
     """
     kept = rights if read is None else [right[:, read] for right in rights]
     sums = np.sum([weight * right for weight, right in zip(weights, kept, strict=True)], axis=0, dtype=float)
     seeds, count = sums.shape
     made_up = np.full((seeds, 1), noise_size(weights))
-    padded = np.hstack([sums, made_up, -made_up])
-    seed_var, video_var = _variances(padded)
-    pair = tuple(weights) == PAIR
+    padded, two = paired_numbers(np.hstack([sums, made_up, -made_up])), tuple(weights) == PAIR
     return Difference(
         mean=100 * float(sums.mean()) if count else 0.0,
-        centre=100 * float(padded.mean()),
-        seed_se=100 * float(np.sqrt(seed_var)),
-        video_se=100 * float(np.sqrt(video_var)),
+        centre=100 * padded.centre,
+        seed_se=100 * padded.seed_se,
+        video_se=100 * padded.video_se,
         seeds=seeds,
         videos=count,
         dropped=rights[0].shape[1] - count,
-        disagreement=100 * float(np.abs(sums).mean()) if count and pair else None,
+        disagreement=100 * float(np.abs(sums).mean()) if count and two else None,
         std=_std(100 * sums.mean(axis=1)) if count else None,
-        mcnemar=mcnemar(int((sums == 1).sum()), int((sums == -1).sum())) if seeds == 1 and pair else None,
+        mcnemar=mcnemar(int((sums > 0).sum()), int((sums < 0).sum())) if seeds == 1 and two else None,
     )
 
 
@@ -179,22 +169,21 @@ def noise_size(weights: Sequence[float]) -> float:
 def paired_numbers(differences: Float[np.ndarray, "S V"]) -> Difference:
     """The same from what each of V videos contributes to a difference of scores under each of S seeds, in points.
 
-    Of one video nothing says how noisy it is.
+    The variance of the mean is taken apart by a two-way analysis. Of one video nothing says how noisy it is.
     """
     seeds, videos = differences.shape
+    by_seed, by_video, mean = differences.mean(axis=1), differences.mean(axis=0), float(differences.mean())
     if videos == 1:
-        return alone(differences[:, 0], 1)
-    seed_var, video_var = _variances(differences)
-    mean = float(differences.mean())
-    return Difference(
-        mean=mean,
-        centre=mean,
-        seed_se=float(np.sqrt(seed_var)),
-        video_se=float(np.sqrt(video_var)),
-        seeds=seeds,
-        videos=videos,
-        std=_std(differences.mean(axis=1)),
-    )
+        return alone(by_seed, videos)
+    seed_square, video_square = 0.0, seeds * float(by_video.var(ddof=1))
+    if seeds > 1:
+        seed_square = videos * float(by_seed.var(ddof=1))
+        # What neither explains, by the sums of squares: quicker than the table of residuals.
+        rest = float((differences**2).sum()) - seeds * float((by_video**2).sum()) - videos * float((by_seed**2).sum())
+        rest_square = (rest + seeds * videos * mean**2) / ((seeds - 1) * (videos - 1))
+        video_square = max(video_square - rest_square, 0.0)
+    seed_se, video_se = (float(np.sqrt(square / (seeds * videos))) for square in (seed_square, video_square))
+    return Difference(mean, mean, seed_se, video_se, seeds, videos, std=_std(by_seed))
 
 
 def mean_of_videos(numbers: Float[np.ndarray, " V"], ends: tuple[float, float] = (0.0, 100.0)) -> Interval:
@@ -205,38 +194,17 @@ def mean_of_videos(numbers: Float[np.ndarray, " V"], ends: tuple[float, float] =
     return Interval(max(mean - half, ends[0]), min(mean + half, ends[1]))
 
 
-def _variances(numbers: Float[np.ndarray, "S V"]) -> tuple[float, float]:
-    """Variance of the mean by what changes with the seed and by what stays, from a two-way analysis of variance."""
-    seeds, videos = numbers.shape
-    by_video = numbers.mean(axis=0)
-    video_square = seeds * float(by_video.var(ddof=1))
-    if seeds == 1:
-        return 0.0, video_square / videos
-    by_seed = numbers.mean(axis=1)
-    seed_square = videos * float(by_seed.var(ddof=1))
-    # What neither explains, by the sums of squares: quicker than the table of residuals.
-    squares = float((numbers**2).sum()) - seeds * float((by_video**2).sum()) - videos * float((by_seed**2).sum())
-    rest_square = (squares + seeds * videos * float(numbers.mean()) ** 2) / ((seeds - 1) * (videos - 1))
-    return seed_square / (seeds * videos), max(video_square - rest_square, 0.0) / (seeds * videos)
-
-
-def unpaired(first: Float[np.ndarray, " S"], second: Float[np.ndarray, " S"], videos: int) -> Difference:
+def unpaired(*scores: Float[np.ndarray, " S"], videos: int, weights: Sequence[float] = PAIR) -> Difference:
     """The same from accuracies alone, in percent, one a seed: wider, for it can't see that they share the videos.
 
     With one seed this is Agresti and Caffo's interval (2000): a made-up video right and one wrong on either side.
     """
-    return combined_unpaired([first, second], PAIR, videos)
-
-
-def combined_unpaired(scores: Sequence[Float[np.ndarray, " S"]], weights: Sequence[float], videos: int) -> Difference:
-    """The same of a weighted sum of accuracies, in percent, one a seed."""
-    shares, factors = np.stack(scores) / 100, np.array(weights, dtype=float)
-    seeds = shares.shape[1]
-    means = (shares.mean(axis=1) * videos + 1) / (videos + 2)
-    by_seed = factors @ np.stack(scores)
-    std = _std(by_seed)
+    each, factors = np.stack(scores), np.array(weights, dtype=float)
+    seeds = each.shape[1]
+    means = ((each / 100).mean(axis=1) * videos + 1) / (videos + 2)
+    std = _std(factors @ each)
     return Difference(
-        mean=float(by_seed.mean()),
+        mean=float((factors @ each).mean()),
         centre=100 * float(factors @ means),
         seed_se=std / float(np.sqrt(seeds)) if std is not None else 0.0,
         video_se=100 * float(np.sqrt((factors**2 * means * (1 - means)).sum() / (videos + 2))),

@@ -9,7 +9,6 @@ from nl_lightning.report.uncertainty import (
     alone,
     assumed,
     clopper_pearson,
-    combined,
     holm,
     mcnemar,
     mean_of_videos,
@@ -133,9 +132,9 @@ def test_no_difference_without_noise_decides_nothing() -> None:
 
 def test_videos_that_one_could_not_read_are_left_out_and_counted() -> None:
     first, second = rights("1101"), rights("1000")
-    found = paired(first, second, np.array([True, True, False, False]))
+    found = paired(first, second, read=np.array([True, True, False, False]))
     assert (found.mean, found.videos, found.dropped) == (50.0, 2, 2)
-    nothing = paired(first, second, np.zeros(4, dtype=bool))
+    nothing = paired(first, second, read=np.zeros(4, dtype=bool))
     assert (nothing.mean, nothing.videos, nothing.interval()) == (0.0, 0, (-100.0, 100.0))
 
 
@@ -143,7 +142,7 @@ def test_accuracies_alone_are_wider() -> None:
     first, second = discordant(40, 20, 600)
     first[0, -150:] = second[0, -150:] = False
     narrow = paired(first, second).interval()
-    alone = unpaired(100 * first.mean(axis=1), 100 * second.mean(axis=1), 600)
+    alone = unpaired(100 * first.mean(axis=1), 100 * second.mean(axis=1), videos=600)
     assert not alone.paired
     assert alone.mcnemar is None
     assert alone.interval().low < narrow.low < narrow.high < alone.interval().high
@@ -155,7 +154,7 @@ def test_accuracies_alone_are_wider() -> None:
 
 def test_two_seeds_say_little_without_pairing() -> None:
     """t with one degree of freedom: 12.7 standard errors."""
-    found = unpaired(np.array([70.0, 72.0]), np.array([68.0, 69.0]), 10**9)
+    found = unpaired(np.array([70.0, 72.0]), np.array([68.0, 69.0]), videos=10**9)
     assert found.std == pytest.approx(np.sqrt(0.5))
     assert found.interval().high - found.centre == pytest.approx(12.706 * 0.5, rel=1e-3)
 
@@ -223,7 +222,7 @@ def test_a_difference_of_differences_by_hand() -> None:
     rights = list(generator.random((4, 3, 4000)) < np.array([0.7, 0.6, 0.65, 0.6])[:, None, None])
     weights = (1, -1, -0.5, 0.5)
     sums = sum(100 * weight * right for weight, right in zip(weights, rights, strict=True))
-    theirs, found = paired_numbers(np.asarray(sums)), combined(rights, weights)
+    theirs, found = paired_numbers(np.asarray(sums)), paired(*rights, weights=weights)
     assert (found.mean, found.std, found.seeds) == (pytest.approx(theirs.mean), pytest.approx(theirs.std), 3)
     assert found.interval() == pytest.approx(theirs.interval(), abs=0.05)
     assert (found.disagreement, found.mcnemar) == (None, None)
@@ -231,7 +230,7 @@ def test_a_difference_of_differences_by_hand() -> None:
 
 def test_made_up_videos_grow_with_the_weights() -> None:
     agreeing = [np.ones((1, 600), dtype=bool)] * 4
-    two, four = combined(agreeing[:2], (1, -1)), combined(agreeing, (1, -1, -1, 1))
+    two, four = paired(*agreeing[:2]), paired(*agreeing, weights=(1, -1, -1, 1))
     assert four.video_se == pytest.approx(two.video_se * 2**0.5)
 
 
