@@ -51,22 +51,9 @@ def begin(run: Run) -> "wandb.Run":
     """
     if "WANDB_MODE" not in os.environ and not logged_in():
         os.environ["WANDB_MODE"] = "offline"
-    started = _open(run)
+    started = _start(run)
     run.note_wandb(started.id, started.sweep_id)
     return started
-
-
-def _open(run: Run) -> "wandb.Run":
-    return _init(
-        project=_project(),
-        id=os.environ.get("WANDB_RUN_ID") or run.wandb.id or run.config_hash,
-        name=run.name,
-        group=run.study.name,
-        job_type=run.base.name,
-        tags=run.tables(),
-        config={**run.columns(), "config": portable(run.recipe.config)},
-        dir=run.folder,
-    )
 
 
 def _project() -> str:
@@ -78,7 +65,7 @@ def repeat(run: Run, record: Record, first: str) -> None:
 
     If it is itself the first, whose record was filed before W&B heard of it, it is no repeat.
     """
-    started = _open(run)
+    started = _start(run)
     if first != started.id:
         started.tags = (*(started.tags or ()), "repeat")
         started.summary["repeat_of"] = first
@@ -87,13 +74,13 @@ def repeat(run: Run, record: Record, first: str) -> None:
 
 def refuse(line: str) -> None:
     """Finish the agent's W&B run as failed, with the line that says why: or it would stay pending for ever."""
-    _init(project=_project()).summary["error"] = line
+    _start().summary["error"] = line
     _finish(2)
 
 
 def leave_out(line: str) -> None:
     """Finish the agent's W&B run at once, with the line that says why there is nothing to run."""
-    started = _init(project=_project())
+    started = _start()
     started.tags = (*(started.tags or ()), "left out")
     started.summary["left_out"] = line
     _finish(0)
@@ -142,9 +129,19 @@ def settings() -> wandb.Settings:
     return wandb.Settings(silent=True, **ours)
 
 
-def _init(**kwargs: Any) -> "wandb.Run":
-    """Start a W&B run by our settings."""
-    kwargs |= {"resume": "allow", "settings": settings()}
+def _start(run: Run | None = None) -> "wandb.Run":
+    """Start the W&B run that the agent has, or start or go on with that of a run, by our settings."""
+    kwargs: dict[str, Any] = {"project": _project(), "resume": "allow", "settings": settings()}
+    if run is not None:
+        kwargs |= {
+            "id": os.environ.get("WANDB_RUN_ID") or run.wandb.id or run.config_hash,
+            "name": run.name,
+            "group": run.study.name,
+            "job_type": run.base.name,
+            "tags": run.tables(),
+            "config": {**run.columns(), "config": portable(run.recipe.config)},
+            "dir": run.folder,
+        }
     try:
         return wandb.init(**kwargs)
     except wandb.Error as error:
@@ -162,13 +159,12 @@ def end(record: Record) -> None:
 
 def end_without_record(error: BaseException) -> None:
     """Finish the W&B run as failed, or, if its process was told to make room, as preempted: it is to be run again."""
-    code = error.exit_code if isinstance(error, Stopped) else 1
     if wandb.run is None:
         return
     with contextlib.suppress(OSError):  # a cluster may have ended W&B's own process first; that isn't why the run ends
         if isinstance(error, Stopped) and error.preempted:
             wandb.run.mark_preempting()
-        _finish(code)
+        _finish(error.exit_code if isinstance(error, Stopped) else 1)
 
 
 def _finish(code: int) -> None:
@@ -187,7 +183,7 @@ def logged_in() -> bool:
     try:
         server = urlsplit(wandb.setup().settings.base_url).netloc
     except (wandb.Error, ValueError) as error:
-        raise UserError(f"W&B's settings: {' '.join(str(error).split())[:300]}") from None
+        raise UserError(f"W&B's settings: {one_line(error, 300)}") from None
     # wandb 0.31 calls the public service by a new name, and reads keys that older ones filed under the old name.
     names = [server] if "WANDB_BASE_URL" in os.environ else [server, "api.wandb.ai"]
     try:

@@ -4,6 +4,7 @@ Both are read as far as they tell of a record; whether it counts is :mod:`nl_lig
 that can't be read hides no other: it is listed with the reason.
 """
 
+import contextlib
 import struct
 import zlib
 from collections.abc import Iterator
@@ -122,13 +123,11 @@ def from_folders(folder: Path) -> list[WandbRun]:
     for file in sorted(files, key=lambda file: file.parent.name.removeprefix("offline-")):  # by the time in the name
         run = _offline(file)
         attempts.setdefault(run.id, []).append(run)
-    return [run for each in attempts.values() for run in _outcome(each)]
-
-
-def _outcome(attempts: list[WandbRun]) -> list[WandbRun]:
-    """Of the folders that a run left each time it went on: those with a record, or else the newest."""
-    recorded = {repr(attempt.record): attempt for attempt in attempts if attempt.record is not None}
-    return list(recorded.values()) or attempts[-1:]
+    runs = []
+    for each in attempts.values():  # a run left a folder each time it went on: those with a record, or else the newest
+        recorded = {repr(attempt.record): attempt for attempt in each if attempt.record is not None}
+        runs += list(recorded.values()) or each[-1:]
+    return runs
 
 
 def _offline(file: Path) -> WandbRun:
@@ -149,15 +148,10 @@ def _offline(file: Path) -> WandbRun:
                 state = "failed" if record.exit.exit_code else "finished"
     except OSError as error:
         state = f"its file can't be read: {reason(error)}"
-    return WandbRun(id_, name, state, _value(summary.get("record")), repeat="repeat_of" in summary)
-
-
-def _value(json: str | None) -> Any:
-    """What a summary has; a text that isn't JSON as it is, for it is no record either."""
-    try:
-        return None if json is None else parse_json(json, "")
-    except UserError:
-        return json
+    told: Any = summary.get("record")
+    with contextlib.suppress(UserError):  # a text that isn't JSON stays as it is, for it is no record either
+        told = told and parse_json(told, "")
+    return WandbRun(id_, name, state, told, repeat="repeat_of" in summary)
 
 
 HEADER, BLOCK = 7, 32 * 1024

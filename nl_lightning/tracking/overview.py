@@ -13,7 +13,7 @@ import wandb_workspaces.reports.v2 as wr
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 from wandb_workspaces import expr
 
-from nl_lightning.errors import UserError
+from nl_lightning.errors import UserError, one_line
 from nl_lightning.study.recipe import Recipe
 from nl_lightning.study.study import Study
 from nl_lightning.tracking import log
@@ -63,12 +63,11 @@ def publish(report: wr.Report, tables: Mapping[str, str], pictures: Sequence[Pat
         if picture.suffix.lower() not in PICTURES or not picture.is_file():
             raise UserError(f"--picture: {picture}: expected a file that is there, with one of {', '.join(PICTURES)}")
     try:
-        with wandb.init(
-            entity=report.entity, project=report.project, job_type="report", settings=log.settings()
-        ) as run:
+        place = {"entity": report.entity, "project": report.project}
+        with wandb.init(**place, job_type="report", settings=log.settings()) as run:
             run.log({f"tables/{name}": wandb.Html(f"<pre>{html.escape(text)}</pre>") for name, text in tables.items()})
             run.log({f"pictures/{picture.stem}": wandb.Image(str(picture)) for picture in pictures})
         report.save()
     except (wandb.Error, WandbApiFailedError, OSError, ValueError) as error:
-        raise UserError(f"wandb-report: W&B refuses it: {' '.join(str(error).split())[:300]}") from None
+        raise UserError(f"wandb-report: W&B refuses it: {one_line(error, 300)}") from None
     return str(report.url)

@@ -14,7 +14,7 @@ from rich.text import Text
 from nl_lightning.errors import UserError, visible
 from nl_lightning.report.collate import Runs, collect_records
 from nl_lightning.study.recipe import Recipe
-from nl_lightning.study.records import Record, parse_record
+from nl_lightning.study.records import parse_record
 from nl_lightning.study.run import state_by_record
 from nl_lightning.study.study import Study
 from nl_lightning.tracking.offline import WandbRun
@@ -45,26 +45,23 @@ def select(study: Study, recipe: Recipe, found: Sequence[WandbRun]) -> tuple[Run
 
 def _line(study: Study, recipe: Recipe, run: WandbRun) -> dict[str, Any]:
     """A run as a line: what it measured, and why it doesn't count; empty if it does, as far as it alone can tell."""
-    line = {"id": run.id, "name": run.name, "repeat": run.repeat, "variant": "", "seed": -1, "finished": ""}
+    line: dict[str, Any] = {"id": run.id, "name": run.name, "repeat": run.repeat, "record": None, "why": ""}
+    line |= {"variant": "", "seed": -1, "finished": ""}
     try:
         if run.record is None:
             raise UserError(f"no record: {run.state}")
         if not isinstance(run.record, str):
             raise UserError(f"broken record: expected a text, got {type(run.record).__name__}")
         record = parse_record(run.record, "broken record")
+        line |= {"variant": record.variant, "seed": record.seed, "finished": record.finished, "record": record}
+        if record.recipe != recipe.name:
+            raise UserError(f"of recipe {record.recipe}")
+        if record.variant not in study.variants:
+            raise UserError(f"of another study ({record.study})")
     except UserError as error:
-        return {**line, "record": None, "why": str(error)[:200]}
-    line |= {"variant": record.variant, "seed": record.seed, "finished": record.finished, "record": record}
-    return {**line, "why": _why_not(study, recipe, record)}
-
-
-def _why_not(study: Study, recipe: Recipe, record: Record) -> str:
-    if record.recipe != recipe.name:
-        return f"of recipe {record.recipe}"
-    if record.variant not in study.variants:
-        return f"of another study ({record.study})"
+        return {**line, "why": str(error)[:200]}
     state = state_by_record(study, recipe, record.variant, record.seed, record)
-    return {"done": "", "stale": STALE}.get(state.name, state.note)
+    return {**line, "why": {"done": "", "stale": STALE}.get(state.name, state.note)}
 
 
 def print_left_out(console: Console, left_out: pd.DataFrame, found: int, most: int = 10) -> None:

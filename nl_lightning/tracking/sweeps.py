@@ -47,7 +47,13 @@ def write_sweeps(
         head = _head(study, recipe, variants, seeds, records)
         texts[name] = _sweep(study, name, caption, head, axes, [*_command(study, recipe, variants), "${args}"])
     if full_grid:
-        texts[f"{study.name}_grid"] = _grid_sweep(study, recipe, seeds, records)
+        if (grid := study.grid) is None:
+            raise UserError(f"{study.path}: no 'grid', so there is no product to write; see experiments/README.md")
+        head = _head(study, recipe, grid.variants, seeds, records)
+        head += [f"Left out: {place}: {reason}. Its points end at once." for place, reason in grid.impossible.items()]
+        command = [*_command(study, recipe, grid.variants), "--where", "${args_no_hyphens}"]
+        name, axes = f"{study.name}_grid", {**grid.axes, "seed": list(seeds)}
+        texts[name] = _sweep(study, name, study.title, head, axes, command)
     files = {folder / f"{name}.yaml": text for name, text in texts.items()}
     refuse_foreign(files)  # before one of them is written
     for path, text in files.items():
@@ -92,16 +98,6 @@ def _found(path: Path, find: Callable[[str], Path]) -> str:
         return str(path)
 
 
-def _grid_sweep(study: Study, recipe: Recipe, seeds: Sequence[int], records: Sequence[Record]) -> str:
-    if study.grid is None:
-        raise UserError(f"{study.path}: no 'grid', so there is no product to write; see experiments/README.md")
-    grid = study.grid
-    head = _head(study, recipe, grid.variants, seeds, records)
-    head += [f"Left out: {place}: {reason}. Its points end at once." for place, reason in grid.impossible.items()]
-    command = [*_command(study, recipe, grid.variants), "--where", "${args_no_hyphens}"]
-    return _sweep(study, f"{study.name}_grid", study.title, head, {**grid.axes, "seed": list(seeds)}, command)
-
-
 def _head(
     study: Study, recipe: Recipe, variants: Sequence[str], seeds: Sequence[int], records: Sequence[Record]
 ) -> list[str]:
@@ -128,13 +124,11 @@ def _sweep(
     axes: Mapping[str, Sequence[str | int]],
     command: Sequence[str],
 ) -> str:
+    goal = "maximize" if study.metric.sign > 0 else "minimize"
     lines = [f"# {visible(line)}" for line in head]
     lines += [f"name: {_scalar(name)}", f"description: {json.dumps(caption)}", f"project: {PROJECT}", "method: grid"]
-    lines += [
-        f"metric: {{name: {study.metric.key}, goal: {'maximize' if study.metric.sign > 0 else 'minimize'}}}",
-        f"run_cap: {math.prod(map(len, axes.values()))}",
-        "parameters:",
-    ]
+    lines += [f"metric: {{name: {study.metric.key}, goal: {goal}}}"]
+    lines += [f"run_cap: {math.prod(map(len, axes.values()))}", "parameters:"]
     for axis, values in axes.items():
         lines += [f"  {axis}:", "    values:", *(f"      - {_scalar(value)}" for value in values)]
     lines += ["command:", *(f"  - {_scalar(word)}" for word in command)]
