@@ -82,8 +82,7 @@ class Selected(OfStudy):
         """
         study, recipe = self.load()
         columns = dict(self.where)
-        if twice := [column for column, times in Counter(column for column, _ in self.where).items() if times > 1]:
-            raise UserError(f"--where gives {twice[0]} more than once: one value each can be asked for")
+        _refuse_twice("--where", self.where)
         if "seed" in columns and self.seed:
             raise UserError("--where seed=... and --seed both say which seeds: give one of them")
         seeds = [int(columns.pop("seed"))] if "seed" in columns else self.seed
@@ -183,7 +182,9 @@ def run(
             importlib.import_module("tensorboard")
     given = {"--dry-run": dry_run, "--workers": workers > 1, "--compare": compare, "--cluster": cluster}
     _refuse_idle([option for option, value in given.items() if value], agent.is_present())
-    if cluster != "slurm" and (partition or slurm):
+    slurm = [*slurm, *([("partition", partition)] if partition else [])]
+    _refuse_twice("--slurm", slurm)
+    if cluster != "slurm" and slurm:
         raise UserError("--partition and --slurm are for --cluster slurm")
     if compare is not None and not compare.is_dir():
         raise UserError(f"--compare: there is no folder {compare}")
@@ -195,9 +196,14 @@ def run(
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return _run_together(runs)
     if cluster is not None:
-        options = {**({"partition": partition} if partition else {}), **dict(slurm)}
-        return _submit(runs, cluster, workers, options, dry_run)
+        return _submit(runs, cluster, workers, dict(slurm), dry_run)
     return _show_commands(runs) if dry_run else _run_here(runs, workers, which.table, compare)
+
+
+def _refuse_twice(option: str, given: Sequence[tuple[str, object]]) -> None:
+    for key, times in Counter(key for key, _ in given).items():
+        if times > 1:
+            raise UserError(f"{option} gives {key} more than once: one value each can be asked for")
 
 
 def _refuse_idle(given: Sequence[str], of_agent: bool) -> None:

@@ -107,8 +107,12 @@ class _Variant:
 
     def variant(self, name: str, at: str) -> Variant:
         net = {} if self.net is None else self.net.settings(f"{at}.net")
-        settings = {f"{NET}{key}": value for key, value in net.items()} | dict(sorted((self.settings or {}).items()))
-        return Variant(name, settings, self.clip, self.init_from)
+        of_net = {f"{NET}{key}": value for key, value in net.items()}
+        own = dict(sorted((self.settings or {}).items()))
+        for one, two in itertools.combinations(sorted([*of_net, *own]), 2):
+            if f"{two}.".startswith(f"{one}."):
+                raise UserError(f"{at}: {two} is given twice{'' if one == two else f', by {one} too'}")
+        return Variant(name, of_net | own, self.clip, self.init_from)
 
 
 @dataclass(frozen=True, kw_only=True)

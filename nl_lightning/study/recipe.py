@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nl_lightning.errors import UserError
-from nl_lightning.study.border import Name, Positive, checked, load_yaml
+from nl_lightning.study.border import Name, Positive, checked, load_yaml, shown
 from nl_lightning.study.files import read_text
 from nl_lightning.study.finding import experiments_folders, find
 from nl_lightning.study.study import NET, STILLS, Study, Variant
@@ -162,12 +162,26 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
 def _recipe_config(path: Path) -> dict[str, Any]:
     config = load_yaml(path)
     known = checked(_Known, config, str(path), unknown="ignore")
+    _refuse_dotted(config, str(path))
     # A network in a recipe would slip into every variant that leaves the key out, baselines above all.
     for key in ("depth", "inflate", "non_local", "control"):
         if key in known.model.net:
             raise UserError(f"{path}: model.net.{key} belongs to the variants of a study, not to a recipe")
     assert isinstance(config, dict)
     return config
+
+
+def _refuse_dotted(config: object, at: str) -> None:
+    """UserError for a key such as ``data.folds``: it could say again what ``data`` says, and studies don't look there.
+
+    What a class is called with may have any keys.
+    """
+    for key, value in config.items() if isinstance(config, dict) else ():
+        first, dot, rest = key.partition(".")
+        if dot:
+            raise UserError(f"{at}: {shown(key)}: write it as {first}: {{{rest}: ...}}")
+        if key not in ("init_args", "dict_kwargs"):
+            _refuse_dotted(value, at)
 
 
 def with_stills(study: Study, recipe: Recipe) -> Study:

@@ -286,6 +286,8 @@ def test_a_user_s_options_go_first(home: Home, asked: Callable[..., list[str]]) 
         (("--cluster", "slurm", "--workers", "2"), "--workers is for one machine; on a cluster, Slurm says"),
         (("--cluster", "slurm", "--slurm", "time=1-0"), "--slurm time: expected minutes, not '1-0'"),
         (("--cluster", "slurm", "--slurm", "array=1-5"), "--slurm array: is set for each job; leave it out"),
+        (("--cluster", "slurm", "--slurm", "mem=1", "--slurm", "mem=2"), "--slurm gives mem more than once"),
+        (("--cluster", "slurm", "--partition", "a", "--slurm", "partition=b"), "--slurm gives partition more than"),
         (("--cluster", "lsf"), "--cluster: invalid choice: 'lsf'"),
         (("--cluster", "local", "--compare", "."), "--compare has no effect with --cluster: leave it out"),
         (("--compare", "nowhere"), "--compare: there is no folder nowhere"),

@@ -233,6 +233,7 @@ MERGES = "a: &a {b: 1}\nm0: &m0 {<<: [*a,*a]}\n" + "".join(
         ("? [a]\n: 1", ", line 1: found unhashable key"),
         ("a: 1\nb: *nothing", ", line 2: found undefined alias"),
         ("a: 1\na: 2", ", line 2: the key 'a' is given twice"),
+        ("a: &a {b: 1}\nc:\n  <<: *a\n  <<: {b: 2}", ", line 4: the key '<<' is given twice"),
         ("a: 'x", ", line 1: found unexpected end of stream"),
         ("a: \x00", ": isn't YAML: "),
         ("- !!binary 'a'", ", line 1: "),

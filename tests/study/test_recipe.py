@@ -79,6 +79,11 @@ def test_recipes_that_are_refused(recipe: Recipe, tmp_path: Path, monkeypatch: p
     path.write_text("model: {a: 1, a: 2}")
     with pytest.raises(UserError, match="line 1: the key 'a' is given twice"):
         load_recipe(path)
+    path.write_text("data: {num_frames: 8}\ndata.num_frames: 4")  # the second was trained with, and the first planned
+    with pytest.raises(UserError, match="own.yaml: 'data.num_frames': write it as data: {num_frames: ...}"):
+        load_recipe(path)
+    path.write_text("data: {class_path: a.B, init_args: {names: {a.b: 1}}}")
+    load_recipe(path)
 
 
 def test_the_hash_is_what_it_was(recipe: Recipe, tmp_path: Path) -> None:

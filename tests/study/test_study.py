@@ -269,6 +269,12 @@ DEEP = "{net: {depth: 101}}"
         ("name: small", "name: a/b", "name: 'a/b' names files"),
         ("  plain: {net", "  deep: {net", r"line 8: the key 'deep' is given twice"),
         (DEEP, "{net: {depth: 34}}", r"variants.deep.net.depth: expected 50 or 101, got 34"),
+        (DEEP, "{net: {depth: 101}, settings: {model.net.depth: 50}}", "deep: model.net.depth is given twice"),
+        (
+            DEEP,
+            "{settings: {model.net: {depth: 101}, model.net.depth: 50}}",
+            "variants.deep: model.net.depth is given twice, by model.net too",
+        ),
         (DEEP, "{nets: {depth: 101}}", "variants.deep: unknown key 'nets'; did you mean 'net'"),
         (DEEP, "{net: {depth: 101, nonlocal: 1}}", "unknown key 'nonlocal'; did you mean 'non_local'"),
         (DEEP, "{net: {depth: 101, inflate: 3x3}}", "expected one of none, 3x1x1, 3x3x3, got '3x3'"),
