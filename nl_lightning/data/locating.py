@@ -8,6 +8,7 @@ import os
 import posixpath
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -45,12 +46,8 @@ def scan_folder(folder: Path, root: Path) -> VideoList:
     """
     class_folders, loose = _listed(folder)
     below = folder.relative_to(root).as_posix()
-    classes: list[str] = []
-    names: list[str] = []
-    labels: list[int] = []
-    empty: list[str] = []
-    deeper: list[str] = []
-    others: list[str] = []
+    classes, names, labels = list[str](), list[str](), list[int]()
+    empty, deeper, others = list[str](), list[str](), list[str]()
     for name in sorted(class_folders, key=composed):
         folders, files = ([f"{name}/{one}" for one in found] for found in _listed(folder / name))
         videos = [file for file in files if ends_as_video(file)]
@@ -83,15 +80,12 @@ def scan_folder(folder: Path, root: Path) -> VideoList:
 
 def _listed(folder: Path) -> tuple[list[str], list[str]]:
     """The folders and the files in a folder that aren't hidden, in alphabetical order; nothing if it isn't there."""
-    folders: list[str] = []
-    files: list[str] = []
-    if folder.is_dir():
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                is_folder = os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
-                if entry.name[0] != ".":
-                    (folders if is_folder else files).append(entry.name)
-    return sorted(folders), sorted(files)
+    if not folder.is_dir():
+        return [], []
+    with os.scandir(folder) as entries:
+        is_folder = {entry.name: os.path.isdir(entry) if entry.is_symlink() else entry.is_dir() for entry in entries}
+    seen = sorted(name for name in is_folder if name[0] != ".")
+    return [name for name in seen if is_folder[name]], [name for name in seen if not is_folder[name]]
 
 
 def _deeper(folder: Path, folders: Sequence[str]) -> str | None:
@@ -172,7 +166,7 @@ class FilesBelow:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._tables: dict[Callable[[str], str | None], dict[str | None, str]] = {}
+        self._tables: dict[Callable[[str], str | None], dict[str | None, list[str]]] = {}
 
     def find(self, name: str, split: str) -> str | None:
         """The name below `root` of the file that `name` means, or None.
@@ -184,8 +178,6 @@ class FilesBelow:
         Raises:
             UserError: several files are as good.
         """
-        if exact := self._by_file.get(composed(name)):
-            return exact
         found = self._candidates(name, split)
         if len(found) < 2:
             return found[0] if found else None
@@ -207,22 +199,13 @@ class FilesBelow:
             found = [file for file in self._by(youtube_id, name) if video in (_stem(name), _stem(file))]
         return found
 
-    @cached_property
-    def _by_file(self) -> dict[str, str]:
-        """The quick way for a data set in which no name of a file occurs twice."""
-        found = {composed(name[name.rfind("/") + 1 :]): name for name in self._names}
-        return found if len(found) == len(self._names) else {}
-
     def _by(self, key: Callable[[str], str | None], name: str) -> list[str]:
-        """The files with the key of `name`. In the table they stand in one text: a million lists take their time."""
+        """The files with the key of `name`."""
         if key not in self._tables:
-            table = self._tables[key] = {}
+            table = self._tables[key] = defaultdict(list)
             for file in self._names:
-                one = table.setdefault(key(file), file)
-                if one is not file:
-                    table[key(file)] = f"{one}\0{file}"
-        found = self._tables[key].get(key(name))
-        return found.split("\0") if found else []
+                table[key(file)].append(file)
+        return self._tables[key].get(key(name), [])
 
     @cached_property
     def _names(self) -> list[str]:
@@ -243,7 +226,7 @@ def _end(name: str) -> str:
 
 def _alike(one: str, other: str) -> int:
     """How many parts of two paths are the same, from the end."""
-    pairs = zip(reversed(one.split("/")), reversed(other.split("/")), strict=False)
+    pairs = zip(reversed(composed(one).split("/")), reversed(composed(other).split("/")), strict=False)
     return next((same for same, (a, b) in enumerate(pairs) if a != b), 99)
 
 
