@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from nl_lightning.data.packets import Facts, Index, reason, version_of
 from nl_lightning.data.videos import Names, Paths
 from nl_lightning.errors import UserError
+from nl_lightning.study.border import as_unicode
 from nl_lightning.study.files import write_atomically
 
 NAME = "census.parquet"  # in the data set's folder, beside its lists, if nothing else is said
@@ -25,7 +26,7 @@ NAME = "census.parquet"  # in the data set's folder, beside its lists, if nothin
 class Finding:
     """One file."""
 
-    path: str  # below the data set's folder, see :func:`portable`
+    path: str  # below the data set's folder, as Unicode
     id: str  # the file's name without its suffix
     labels: tuple[int, ...]  # in the first split that lists it; one, but where videos have several
     splits: str  # that list it, parted by commas
@@ -103,11 +104,6 @@ def read_table(file: Path, schema: pa.Schema, what: str, remedy: str) -> pa.Tabl
     return table.select(schema.names)
 
 
-def portable(name: str) -> str:
-    r"""A name as a text: bytes in a file's name that are no text are written as ``\udcff``."""
-    return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode()
-
-
 class Manifest:
     """A manifest in memory: columns, and no Python object for a file that is well. 650,000 files take some 60 MB."""
 
@@ -126,7 +122,7 @@ class Manifest:
 
     def facts(self, name: str) -> Facts | None:
         """What is known of the file that lies here, below the data set's folder; None if it wasn't looked at."""
-        row = self._names.row(portable(name))
+        row = self._names.row(as_unicode(name))
         if row is None:
             return None
         size, mtime_ns, count, objection, counted, times, keys = (column[row].as_py() for column in self._table.columns)
@@ -137,13 +133,13 @@ class Manifest:
         elif times:
             first, step = times
             index = Index(count, first + step * np.arange(count), first + step * np.array(keys, np.int64), said)
-        return Facts((size, mtime_ns), index, self._errors.get(portable(name), ""))
+        return Facts((size, mtime_ns), index, self._errors.get(as_unicode(name), ""))
 
     def bad(self, paths: Paths) -> dict[int, str]:
         """Which of these can't be used, by number, and why; those whose files have changed since aren't among them."""
         found = {}
         for video, name in enumerate(paths.names()):
-            if error := self._errors.get(portable(name)):
+            if error := self._errors.get(as_unicode(name)):
                 known = self.facts(name)
                 if known is not None and known.version == version_or_absent(paths[video]):
                     found[video] = error
@@ -152,7 +148,7 @@ class Manifest:
     def counts(self, paths: Paths) -> tuple[int, int]:
         """How many of these files were present, and how many decodable."""
         rows = self._rows(paths)
-        bad = sum(portable(name) in self._errors for name in paths.names())
+        bad = sum(as_unicode(name) in self._errors for name in paths.names())
         size, mtime_ns = (self._table[key].take(rows).to_numpy() for key in ("bytes", "mtime_ns"))
         return int(np.count_nonzero(size | mtime_ns)), len(rows) - bad  # archives may unpack files of 1970
 
@@ -164,7 +160,7 @@ class Manifest:
 
     def _rows(self, paths: Paths) -> pa.Array:
         """The rows of those of the files that were looked at."""
-        rows = (self._names.row(portable(name)) for name in paths.names())
+        rows = (self._names.row(as_unicode(name)) for name in paths.names())
         return pa.array((row for row in rows if row is not None), pa.int64())
 
 

@@ -18,14 +18,13 @@ import math
 import mmap
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +54,7 @@ class Helper:
     """
 
     def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.closed = False
+        self.seconds, self.closed = seconds, False
         self._processes: dict[int, _Process] = {}  # by who started it: a forked copy must leave its parent's alone
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -168,14 +166,13 @@ class _Process:
 
     def __init__(self) -> None:
         self.memory = _Memory(_unnamed_file())
-        ours, theirs = socket.socketpair()
+        self.connection, theirs = Pipe()
         with theirs:
             handles = (theirs.fileno(), self.memory.handle)
             # The modules that this process finds, wherever it was started, and nothing of its main module.
             program = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve{handles}"
             command = [sys.executable, "-c", program]
             self.process = subprocess.Popen(command, pass_fds=handles, stdin=subprocess.DEVNULL)
-        self.connection = Connection(ours.detach())
         self._end = weakref.finalize(self, _end, os.getpid(), self.process, self.connection, self.memory.handle)
 
     def answer(self, seconds: float) -> tuple[bool, Any] | None:

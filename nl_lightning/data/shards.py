@@ -18,11 +18,11 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nl_lightning.data.manifest import portable, read_table, write_table
+from nl_lightning.data.manifest import read_table, write_table
 from nl_lightning.data.packets import DecodeError, stretch
 from nl_lightning.data.videos import Names, VideoList, below
 from nl_lightning.errors import UserError, bars, from_extra
-from nl_lightning.study.border import checked, parse_json
+from nl_lightning.study.border import as_unicode, checked, parse_json
 from nl_lightning.study.lock import alone
 
 INDEX = "index.parquet"
@@ -102,7 +102,7 @@ def _places(shards: list[Path], names: list[str]) -> dict[str, tuple[str, int, i
 
 def _write_index(index: Path, splits: Mapping[str, VideoList], places: Mapping[str, tuple[str, int, int]]) -> None:
     rows = [
-        dict(zip(SCHEMA.names, (split, portable(name), *places.get(name, ("", 0, 0)), label), strict=True))
+        dict(zip(SCHEMA.names, (split, as_unicode(name), *places.get(name, ("", 0, 0)), label), strict=True))
         for split, videos in splits.items()
         for name, label in videos.listed()
     ]
@@ -136,7 +136,6 @@ class Shards:
         self._names = Names(path.as_py() for path in self._table["path"])
 
     def videos(self, split: str) -> VideoList:
-        """The list of a split."""
         rows = self._table.filter(pc.equal(self._table["split"], split))
         if not len(rows):
             raise UserError(f"data.shards: {self.folder} has no split '{split}'")

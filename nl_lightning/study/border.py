@@ -129,7 +129,7 @@ def _plain(raw: object, at: str, path: tuple[str | int, ...]) -> Any:
     if len(path) > DEPTH:
         raise UserError(f"{at}: lists and mappings lie more than {DEPTH} levels deep")
     if isinstance(raw, str):
-        return _unicode(raw)
+        return as_unicode(raw)
     if isinstance(raw, float) and not math.isfinite(raw):
         raise UserError(f"{_join(at, path)}expected a number, got {shown(raw)}")
     if isinstance(raw, int) and abs(raw) >= 2**63:
@@ -140,13 +140,14 @@ def _plain(raw: object, at: str, path: tuple[str | int, ...]) -> Any:
         for key in raw:
             if not isinstance(key, str):
                 raise UserError(f"{_join(at, path)}expected a text as key, got {shown(key)}; write it in quotes")
-        return {_unicode(key): _plain(value, at, (*path, key)) for key, value in raw.items()}
+        return {as_unicode(key): _plain(value, at, (*path, key)) for key, value in raw.items()}
     if isinstance(raw, list | tuple):
         return [_plain(value, at, (*path, i)) for i, value in enumerate(raw)]
     raise UserError(f"{_join(at, path)}expected a text, a number, a list or a mapping, got {shown(raw)}")
 
 
-def _unicode(text: str) -> str:
+def as_unicode(text: str) -> str:
+    r"""A text without what isn't Unicode: odd bytes in a file's name are written as ``\udcff``."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 

@@ -18,12 +18,12 @@ import av
 import numpy as np
 
 from nl_lightning.data.decoding import Frames, Screen, named, sources
-from nl_lightning.data.manifest import Finding, portable, read_findings, regular, version_or_absent, write_manifest
+from nl_lightning.data.manifest import Finding, read_findings, regular, version_or_absent, write_manifest
 from nl_lightning.data.packets import DecodeError, Index, index_of, reason, url, version_of, video_stream
 from nl_lightning.data.reader import by_helpers
 from nl_lightning.data.videos import VideoList
 from nl_lightning.errors import UserError, bars, visible
-from nl_lightning.study.border import checked
+from nl_lightning.study.border import as_unicode, checked
 from nl_lightning.study.lock import alone
 
 SURVEY = f"{__name__}.survey"
@@ -51,10 +51,13 @@ def take_census(
         with part.open("a", encoding="utf-8") as notes:
             notes.write("\n" if notes.tell() else "")  # the last line may be torn
             requests = [(root / name, rows[name], hashes) for name in missing]
-            for place, finding in _survey_all(requests, workers, seconds):
-                found[missing[place]] = finding
-                notes.write(json.dumps(asdict(finding)) + "\n")
-                notes.flush()
+            with bars() as bar:
+                answers = by_helpers(SURVEY, requests, workers, seconds)
+                for place, answer in bar.track(answers, len(requests), description="reading"):
+                    finding = _given_up(*requests[place], answer) if isinstance(answer, DecodeError) else answer
+                    found[missing[place]] = finding
+                    notes.write(json.dumps(asdict(finding)) + "\n")
+                    notes.flush()
         whole = [finding for finding in found.values() if finding is not None]
         write_manifest(file, whole)
         part.unlink()
@@ -70,7 +73,7 @@ def _listed(splits: Mapping[str, VideoList]) -> dict[str, Finding]:
                 lists = dict.fromkeys([*rows[name].splits.split(","), split])
                 rows[name] = replace(rows[name], splits=",".join(lists))
             else:
-                path, labels = portable(name), label if isinstance(label, tuple) else (label,)
+                path, labels = as_unicode(name), label if isinstance(label, tuple) else (label,)
                 rows[name] = Finding(path, PurePosixPath(path).stem, labels, split)
     return rows
 
@@ -94,27 +97,17 @@ def _still_holds(row: Finding, found: Finding | None, file: Path, hashes: bool) 
     return replace(found, labels=row.labels, splits=row.splits)
 
 
-def _survey_all(
-    requests: list[tuple[Path, Finding, bool]], workers: int, seconds: float
-) -> Iterator[tuple[int, Finding]]:
-    with bars() as bar:
-        findings = by_helpers(SURVEY, requests, workers, seconds)
-        for place, answer in bar.track(findings, len(requests), description="reading"):
-            if isinstance(answer, DecodeError):  # the file hangs or crashes its reader
-                path, row, _ = requests[place]
-                size, mtime_ns = version_or_absent(path)
-                answer = replace(row, bytes=size, mtime_ns=mtime_ns, error=_without_path(answer, path))
-            yield place, answer
+def _given_up(path: Path, row: Finding, _: bool, error: DecodeError) -> Finding:
+    """The row of a file that hangs or crashes its reader."""
+    size, mtime_ns = version_or_absent(path)
+    return replace(row, bytes=size, mtime_ns=mtime_ns, error=_without_path(error, path))
 
 
 def survey(path: Path, row: Finding, hashes: bool) -> Finding:
     """The row of a file, filled in; what is wrong with the file is said in it."""
     try:
         size, mtime_ns = version_of(path)
-    except OSError as error:
-        return replace(row, error=reason(error))
-    row = replace(row, bytes=size, mtime_ns=mtime_ns)
-    try:
+        row = replace(row, bytes=size, mtime_ns=mtime_ns)
         if hashes:
             with path.open("rb") as file:
                 row = replace(row, sha256=hashlib.file_digest(file, "sha256").hexdigest())
@@ -131,10 +124,8 @@ def survey(path: Path, row: Finding, hashes: bool) -> Finding:
                 width=stream.width, height=stream.height, header_frames=stream.frames,
             )  # fmt: skip
         row = replace(row, decoded=_decodable(path, index))
-    except DecodeError as error:
-        return replace(row, error=_without_path(error, path))
     except Exception as error:
-        return replace(row, error=reason(error))
+        return replace(row, error=_without_path(error, path))
     if row.decoded < index.count:
         return replace(row, error=f"only {row.decoded} of {index.count} frames decode")
     return row
@@ -163,8 +154,8 @@ class _Glance(Screen):
         return np.empty((0, 0, 3), np.uint8)
 
 
-def _without_path(error: DecodeError, path: Path) -> str:
-    return str(error).removeprefix(f"{visible(path)}: ")
+def _without_path(error: Exception, path: Path) -> str:
+    return reason(error).removeprefix(f"{visible(path)}: ")
 
 
 def counts(rows: list[Finding]) -> list[tuple[str, int, int, int]]:
