@@ -25,7 +25,7 @@ from nl_lightning.data.sampling import EpochShuffle, Spread, turns
 from nl_lightning.data.shards import Shards
 from nl_lightning.data.stills import Stills
 from nl_lightning.data.transforms import TestViews, TrainView
-from nl_lightning.data.videos import Labels, VideoList, every_fifth, refuse_outside, same_classes
+from nl_lightning.data.videos import VideoList, every_fifth, refuse_outside, same_classes
 from nl_lightning.errors import UserError, ignore_stops
 from nl_lightning.study.border import shown
 
@@ -197,7 +197,6 @@ class VideoDataModule(L.LightningDataModule):
 
     @functools.cached_property
     def files(self) -> Files:
-        """The videos as they lie, and who decodes them."""
         return Files(self.root, self.decoder, self.decode_seconds, self.manifest, self.shards, self.square_pixels)
 
     @property
@@ -295,7 +294,6 @@ class VideoDataModule(L.LightningDataModule):
         return self._videos[split]
 
     def splits(self) -> dict[str, VideoList]:
-        """All lists of the data set, by split."""
         return {split: self.videos(split) for split in self.lists}
 
     def training_videos(self) -> VideoList:
@@ -324,10 +322,6 @@ class VideoDataModule(L.LightningDataModule):
         if self.manifest is not None:
             return self.manifest.counts(videos.paths)
         return sum(map(self.files.is_present, videos.paths)), None
-
-    def listed(self, split: str) -> list[tuple[str, int | Labels]]:
-        """(path, label or labels) of each video of a split, in order; paths are below `root`, as on every machine."""
-        return self.videos(split).listed()
 
     def _find_videos(self, split: str) -> VideoList:
         if self.shards is not None:

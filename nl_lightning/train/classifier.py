@@ -339,7 +339,7 @@ class VideoClassifier(L.LightningModule):
 
     def on_test_epoch_start(self) -> None:
         self.tested = {}
-        self.video_names = None if self._data is None else [path for path, _ in self._data.listed("test")]
+        self.video_names = None if self._data is None else list(self._data.videos("test").paths.names())
         if self.predictions is not None:
             refuse_other(Path(self.predictions))
             self.part = PartWriter(part_of(Path(self.predictions), self.global_rank), self.multi_label)

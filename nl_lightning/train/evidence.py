@@ -161,7 +161,7 @@ def _named(path: Path, find: Callable[[str], Path]) -> str:
 def content(data: VideoDataModule, split: str) -> str:
     """The hash of a split's list and content, see :class:`~nl_lightning.study.evidence.Evidence`."""
     videos = data.videos(split)
-    found = hashlib.sha256("".join(f"{path} {label}\n" for path, label in data.listed(split)).encode(errors="replace"))
+    found = hashlib.sha256("".join(f"{path} {label}\n" for path, label in videos.listed()).encode(errors="replace"))
     kind = "list"
     if data.manifest is not None:
         kind = "census"

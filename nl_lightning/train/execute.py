@@ -165,7 +165,7 @@ def _video_fields(
         "num_crops": data.num_crops,
         "params": sum(p.numel() for p in model.net.parameters()),
         "macs": complexity(model.net.config, data.clip_shape).macs,
-        "videos_hash": videos_hash(data.listed("test")),
+        "videos_hash": videos_hash(data.videos("test").listed()),
         **_measured(model, metrics, data.groups),
         "read_videos": "" if all(read) else pack(read),
         "decoder": data.files.decoder,

@@ -61,7 +61,7 @@ def test_frames_that_come_another_way_give_the_same_batches(way: str, root: Path
     other.prepare_data()
     for stage in ("fit", "test"):
         other.setup(stage)
-    assert other.listed("test") == plain.listed("test")
+    assert other.videos("test").listed() == plain.videos("test").listed()
     for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
         for one, two in zip(getattr(plain, loader)(), getattr(other, loader)(), strict=True):
             assert torch.equal(one.views, two.views)
@@ -268,8 +268,8 @@ def test_a_seed_stands_for_an_official_split(root: Path) -> None:
     lists = {"train_list": "trainlist0{fold}.txt", **dict.fromkeys(("val_list", "test_list"), "testlist0{fold}.txt")}
     for seed, fold in enumerate((1, 2, 3, 1)):
         data = module(root, **lists, folds=3, seed=seed)
-        assert data.listed("train") == [(f"train/look_0/{fold}.mp4", 8)]
-        assert data.listed("test") == [(f"test/look_0/{fold}.mp4", 8)]
+        assert data.videos("train").listed() == [(f"train/look_0/{fold}.mp4", 8)]
+        assert data.videos("test").listed() == [(f"test/look_0/{fold}.mp4", 8)]
 
 
 def test_videos_outside_of_the_root_are_taken_only_if_that_is_allowed(root: Path, tmp_path: Path) -> None:

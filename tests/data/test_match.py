@@ -236,7 +236,7 @@ def test_layout_and_groups(small: Path) -> None:
     versions = ("match_space", "match_spacetime", "match_time")
     groups = {name for version in versions for name in (version, f"{version}_hard")}
     assert collections.Counter(data.groups) == dict.fromkeys(groups, 4)
-    for (name, _), group in zip(data.listed("test"), data.groups, strict=True):
+    for (name, _), group in zip(data.videos("test").listed(), data.groups, strict=True):
         assert ("/hard_" in name) == group.endswith("_hard")
         assert group.removesuffix("_hard") == name.split("/")[1].rsplit("_", 1)[0]
 

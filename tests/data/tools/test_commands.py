@@ -56,7 +56,7 @@ def test_prepare_and_shards(folder: Path, capsys: pytest.CaptureFixture[str]) ->
         VideoDataModule("nowhere", shards=str(packed)),
     )
     for data in others:
-        assert data.listed("test") == original.listed("test")
+        assert data.videos("test").listed() == original.videos("test").listed()
         video = data.videos("train").paths[0]
         assert data.files.num_frames(video) == 32
         assert data.files.frames(video, np.arange(1)).shape == (1, 24, 24, 3)
