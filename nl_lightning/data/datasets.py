@@ -55,11 +55,9 @@ class Files:
         self.aside: dict[Path, str] = {}  # files that hung or crashed the helper, and what was said of them
 
     def num_frames(self, path: Path) -> int:
-        """The frames that are shown."""
         return int(self._ask("num_frames", path, self._facts(path)))
 
     def frame_rate(self, path: Path) -> Fraction:
-        """Frames a second."""
         return Fraction(self._ask("frame_rate", path))
 
     def frames(self, path: Path, indices: npt.NDArray[np.int64]) -> Frames:

@@ -57,7 +57,6 @@ class GeneratedSet:
     fps: int = 16
 
     def __post_init__(self) -> None:
-        """Raise UserError for counts below one or beyond reason."""
         for field in fields(GeneratedSet):
             value = getattr(self, field.name)
             most = 1_000_000 if field.name in SPLITS else 1000
@@ -98,7 +97,6 @@ class GeneratedSet:
         return list(map(int, np.random.default_rng(self.seeds[split]).permutation(np.arange(count) % kinds)))
 
     def rng(self, split: str, index: int) -> np.random.Generator:
-        """The random numbers of a video."""
         return np.random.default_rng((self.seeds[split], index))
 
     def lists(self) -> dict[str, str]:

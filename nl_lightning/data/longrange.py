@@ -1,28 +1,12 @@
 """The generated benchmark ``longrange``: small videos whose classes need more than a sum over patches.
 
-It tests the mechanism of the paper, not accuracy on Kinetics. Fifteen classes in seven groups. The tint of the
-background gives away the group, which every network can see. The class inside a group is told by
+Fifteen classes in seven groups. docs/cards/longrange.md says what tells them apart, and which shortcuts are known. The
+tint of the background gives away the group, which every network can see.
 
-=================  ==============  ===================================================================================
-group              classes         what tells them apart
-=================  ==============  ===================================================================================
-context_space      _same, _diff    two glyphs at two places, shown together: equal or different identity
-context_time       _same, _diff    one place; an identity, half a period later another one (or the same again)
-context_spacetime  _same, _diff    an identity at one place, half a period later an identity at another place
-place              _above, _below  two half glyphs, one on top of the other; half a period later one of the two
-                                   identities elsewhere: was it the one above or the one below?
-slow               _same, _diff    one place, two identities so far apart in time that a short clip never has both
-motion             _up, _down      the direction of one glyph that moves vertically (flips are horizontal)
-look               _0, _1, _2      the identity itself, shown at two places in turn: every network can tell
-=================  ==============  ===================================================================================
-
-Why this separates the networks: inside a group the *expected bag of local patches* is the same for both classes, as
-identities, places and times are balanced. So the prior is the optimum of a network whose logits are a sum over places
-of functions of a local patch (C2D with a small receptive field, then average pooling). The two moments of a clip lie at
-least 3 frames apart when every other frame is sampled, so no window of pool2 holds both.
-
-The groups ``context_*`` are named for what they test: non-additive context. They don't show that pairwise affinities
-beat other context, as a bag of colours through one hidden layer solves them. The set ``match`` asks for affinities.
+Inside a group the *expected bag of local patches* is the same for both classes, as identities, places and times are
+balanced. So the prior is the optimum of a network whose logits are a sum over places of functions of a local patch (C2D
+with a small receptive field, then average pooling). The two moments of a clip lie at least 3 frames apart when every
+other frame is sampled, so no window of pool2 holds both.
 
 Order of the draws inside a clip: that of `draw_scene`, then `render_scene`.
 """
@@ -79,7 +63,6 @@ class LongRange(GeneratedSet):
     groups: tuple[Group, ...] = ("context_space", "context_time", "context_spacetime", "motion", "look")
 
     def __post_init__(self) -> None:
-        """Raise UserError for counts below one, unknown groups, and frames on which two glyphs find no place."""
         super().__post_init__()
         self.refuse_unknown("groups", self.groups, TINTS)
         low, high = self.places

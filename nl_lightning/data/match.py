@@ -2,28 +2,11 @@
 
 A video has four glyphs in two pairs. The two of the *equal* pair have one shape (disc or square ring, of equal areas),
 those of the *mixed* pair are a disc and a ring. The two glyphs of one of the pairs, and only of that one, have equal
-colours. The class is which: ``match_<version>_equal`` or ``match_<version>_mixed``. The tint of the background gives
-away the version, which every network can see.
+colours. The class is which: ``match_<version>_equal`` or ``match_<version>_mixed``. The two of the other pair are the
+*decoys*. docs/cards/match.md has the versions, all numbers, what is balanced, and the known shortcuts.
 
-=========  =====================================================================================================
-version    when and where the glyphs are shown
-=========  =====================================================================================================
-space      all four at once and always, at four places
-spacetime  one of each pair now, the two others half a period later, at four places
-time       one place, one after the other; the two of a pair half a period apart
-=========  =====================================================================================================
-
-Colours lie on a sphere in RGB (centre 128, radius 95), so that a dot product compares them. The two of the other pair,
-the *decoys*, differ by 60 to 190. Colours of different pairs differ by at least 90. The test split has two parts:
-``match_<version>`` with decoys at all distances, as in training, and ``match_<version>_hard`` with decoys 60 apart.
-
-Colours, shapes, places and moments of single glyphs, and of the two glyphs of one moment of ``spacetime``, are
-distributed alike in both classes. Which *two* colours are equal has to be found out. A bag can do so in principle: from
-the sums of colours and of their products by shape, through a hidden layer. The hard part leaves it least to go by. See
-docs/cards/match.md for what bags reach.
-
-Motion JPEG at full colour resolution (4:4:4) keeps the colours to within 3 RGB units. The MPEG-4 of ``longrange`` moves
-those of rings by 22.
+Colours lie on a sphere in RGB, so that a dot product compares them. The test split has two parts: ``match_<version>``
+with decoys at all distances, as in training, and ``match_<version>_hard`` with the nearest ones.
 
 Order of the draws inside a clip: that of `draw_scene`, then `render_scene`.
 """
@@ -75,7 +58,6 @@ class Match(GeneratedSet):
     versions: tuple[Version, ...] = ("spacetime",)
 
     def __post_init__(self) -> None:
-        """Raise UserError for numbers beyond reason, unknown versions, and frames without room for four glyphs."""
         super().__post_init__()
         self.refuse_unknown("versions", self.versions, TINTS)
         check_room(self)

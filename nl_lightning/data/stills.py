@@ -1,7 +1,6 @@
 """The generated set ``stills``: single pictures from which a 2-D network learns glyphs before it sees ``match``.
 
-In the paper every network starts from a 2-D one that was trained on ImageNet. Stills take the place of ImageNet. A
-picture shows one to four glyphs of any shape, colour, place and size (8 to 10 pixels), and has several labels at once.
+In the paper every network starts from a 2-D one that was trained on ImageNet. Stills take the place of ImageNet.
 
 The label ``disc_+0-`` says: there is a disc whose colour lies in this direction from grey (red high, green as grey,
 blue low). There are 26 directions, those to a cube's faces, edges and corners. A colour lies in all directions whose
@@ -84,7 +83,6 @@ class Stills(GeneratedSet):
         return finished(rng, np.stack(pictures))
 
     def labels(self, split: str, index: int, kind: int) -> list[int]:
-        """The labels of a file, in ascending order."""
         glyphs = draw_glyphs(self.rng(split, index), kind + 1)
         return sorted({label for glyph in glyphs for label in labels_of(*glyph)})
 

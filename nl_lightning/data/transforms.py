@@ -91,7 +91,6 @@ class TestViews:
         return resize(frames, self.short_side)
 
     def cropped(self, clip: Frames) -> list[Frames]:
-        """The crops of a clip that has been scaled."""
         if self.crop == "whole":
             return [clip]
         _, height, width, _ = clip.shape

@@ -101,7 +101,6 @@ class VideoList:
 
     @property
     def multi_label(self) -> bool:
-        """Whether a video has several labels at once."""
         return isinstance(self.of_each, pa.ListArray)
 
     @property
@@ -110,7 +109,6 @@ class VideoList:
         return np.asarray(self.of_each.flatten() if self.multi_label else self.of_each)
 
     def label(self, video: int) -> int | Labels:
-        """The label of a video, or all of them."""
         label: int | list[int] = self.of_each[video].as_py()
         return tuple(label) if isinstance(label, list) else label
 

@@ -92,7 +92,6 @@ class CocoSplit(Dataset[Example]):
         return max(len(one.get("keypoints", ())) for one in self.files.coco.cats.values())
 
     def _check(self, folder: Path) -> None:
-        """Check all annotations against images and categories; count what is mended."""
         coco = self.files.coco
         if not coco.cats or not coco.imgs:
             raise UserError(f"{self.path}: has no {'images' if coco.cats else 'categories'}")

@@ -34,7 +34,7 @@ from nl_lightning.weights.imagenet import read_state_dict
 HEAD_LAYERS = ("3", "7", "11", "15")
 """Of the keypoint head: the ReLU of every second of its eight convolutions."""
 LAYERS = ("layer4", "layer3", "layer2", "layer1", "conv1")
-OURS = ("backbone", "num_classes", "num_keypoints", "rpn_anchor_generator", "box_head", "box_predictor")
+OURS = ("self", "kwargs", "backbone", "num_classes", "num_keypoints", "rpn_anchor_generator")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,6 @@ class Size:
     anchors: tuple[int, int, int, int, int] = (32, 64, 128, 256, 512)
 
     def __post_init__(self) -> None:
-        """Raise UserError for numbers beyond reason."""
         numbers = [self.width, self.channels, self.hidden, self.head or 1, *self.anchors]
         if not all(0 < number <= 10_000 for number in numbers):
             raise UserError(f"size: expected numbers above 0, up to 10,000, got {self}")
@@ -88,13 +87,11 @@ def detector_network(
         if not control.placed:
             raise UserError(f"control: {control.kind} is of networks that classify; expected one that has a placement")
     kind = KeypointRCNN if num_keypoints else MaskRCNN
-    known = [*inspect.signature(kind.__init__).parameters, *inspect.signature(FasterRCNN.__init__).parameters]
-    known = sorted(
-        {*known} - {"self", "kwargs", *OURS} - {name for name in known if "_head" in name or "_pred" in name}
-    )
+    known = {*inspect.signature(kind.__init__).parameters, *inspect.signature(FasterRCNN.__init__).parameters}
+    known = {name for name in known if name not in OURS and "_head" not in name and "_pred" not in name}
     for name in settings or {}:
         if name not in known:
-            raise UserError(f"settings.{name}: {kind.__name__} has no such setting{nearest(name, known)}")
+            raise UserError(f"settings.{name}: {kind.__name__} has no such setting{nearest(name, sorted(known))}")
 
     norm = FrozenBatchNorm2d if frozen_bn else nn.BatchNorm2d
 
@@ -106,17 +103,16 @@ def detector_network(
         channels = [getattr(resnet, stage)[-1].conv3.out_channels for stage in stages]
         backbone = BackboneWithFPN(resnet, stages, channels, size.channels)
         ratios = ((0.5, 1.0, 2.0),) * len(size.anchors)
+        wide = size.head or (512 if num_keypoints else 256)
         heads: dict[str, Any] = {
             "box_head": TwoMLPHead(size.channels * 7**2, size.hidden),
             "box_predictor": FastRCNNPredictor(size.hidden, num_classes),
             "rpn_anchor_generator": AnchorGenerator(tuple((side,) for side in size.anchors), ratios),
         }
         if num_keypoints:
-            wide = size.head or 512
             heads["keypoint_head"] = KeypointRCNNHeads(size.channels, (wide,) * 8)
             heads["keypoint_predictor"] = KeypointRCNNPredictor(wide, num_keypoints)
         else:
-            wide = size.head or 256
             heads["mask_head"] = MaskRCNNHeads(size.channels, (wide,) * 4, 1)
             heads["mask_predictor"] = MaskRCNNPredictor(wide, wide, num_classes)
         try:

@@ -114,9 +114,9 @@ class AveragePrecision(Metric):
             image, category = each["image_id"], each["category_id"]
             matched = bits @ (each["dtMatches"] > 0)
             ignored = bits @ each["dtIgnore"]
-            for rank, (match, ignore, score) in enumerate(zip(matched, ignored, each["dtScores"], strict=True)):
-                rows.append((image, category, rank, match, ignore))
-                scores.append(score)
+            found = enumerate(zip(matched, ignored, strict=True))
+            rows += [(image, category, rank, *of_thresholds) for rank, of_thresholds in found]
+            scores += list(each["dtScores"])
             counts.append((image, category, int((np.asarray(each["gtIgnore"]) == 0).sum())))
         device = self.device
         self.rows.append(torch.tensor(rows, dtype=torch.int64, device=device).reshape(-1, 5))

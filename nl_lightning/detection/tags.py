@@ -1,16 +1,14 @@
 """The generated set ``tags``: pictures whose objects look alike, and a far one tells which is which. COCO's JSON, PNG.
 
-A picture has two *tags*, a triangle and a cross, in two colours, by default any two hues at least 100 degrees
-apart. Chance says which tag has which. Elsewhere, without touching, lie
+A picture has two *tags*, a triangle and a cross, in two colours. Chance says which tag has which. Elsewhere lie
 
 - two discs, one of each colour (``instances_*.json``). A disc belongs to the tag of its colour: its category is
   ``disc_of_triangle`` or ``disc_of_cross``. Tags are objects too.
 - or two bars (``person_keypoints_*.json``), whose ends have the two colours. A bar's keypoints are the end in the
   triangle's colour, the middle, and the end in the cross's. Tags are not annotated.
 
-Every picture has a *twin*, as likely as itself: the tags swap their colours, all else stays to the pixel. In it, the
-categories of the discs and the ends of the bars are swapped. So nothing that doesn't see the tags does better than
-chance. And to see that there are a triangle and a cross, or which colours there are, is not enough.
+Every picture has a *twin*, as likely as itself, in which only the tags have swapped their colours. docs/detection.md
+says what follows from that, and which shortcuts are known.
 
 Order of the draws of a picture: the hues, which tag has which, the places and angles, the background, the noise.
 """
@@ -74,7 +72,6 @@ class Tags(GeneratedSet):
     grey: bool = False
 
     def __post_init__(self) -> None:
-        """Raise UserError for numbers beyond reason, and pictures without room for four objects."""
         super().__post_init__()
         if self.size < 80:
             raise UserError(f"tags: size is {self.size}: expected 80 or more, so that all objects fit")
@@ -88,7 +85,6 @@ class Tags(GeneratedSet):
         return f"{split}/images/{index:05d}.png"
 
     def clip(self, split: str, index: int, kind: int) -> bytes:
-        """The PNG of a picture."""
         file = io.BytesIO()
         Image.fromarray(self.scene(split, index)[0]).save(file, "PNG")
         return file.getvalue()
@@ -100,7 +96,6 @@ class Tags(GeneratedSet):
         return files | {f"annotations/{kind}_{split}.json": json.dumps(self.annotations(split)) for split in SPLITS}
 
     def annotations(self, split: str) -> dict[str, Any]:
-        """The content of a split's JSON file."""
         images: list[dict[str, Any]] = []
         objects: list[dict[str, Any]] = []
         for i in range(getattr(self, split)):
