@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from nl_lightning.data.videos import Paths
+from nl_lightning.data.videos import VideoList
 from nl_lightning.train import evidence
 from nl_lightning.train.evidence import Meter, content, processors, weights
 
@@ -71,17 +71,8 @@ def test_accelerators_tell_by_their_own_library(monkeypatch: pytest.MonkeyPatch)
 
 
 def data(root: Path, **more: Any) -> Any:
-    names = ["a.mp4", "b.mp4"]
-    videos = SimpleNamespace(paths=Paths(root, names), __len__=lambda: 2)
-    listed = [(name, 0) for name in names]
-    fields = {"manifest": None, "shards": None, **more}
-    return SimpleNamespace(videos=lambda split: Listed(videos.paths), listed=lambda split: listed, **fields)
-
-
-class Listed(list[Path]):
-    def __init__(self, paths: Paths) -> None:
-        super().__init__(paths)
-        self.paths = paths
+    videos = VideoList.of(root, ["a.mp4", "b.mp4"], [0, 0])
+    return SimpleNamespace(**{"videos": lambda split: videos, "manifest": None, "shards": None, **more})
 
 
 def test_the_hash_of_a_split_follows_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
