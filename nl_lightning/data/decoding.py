@@ -4,13 +4,8 @@ Index i is the i-th frame that a player shows, 0-based, in presentation order. T
 and give the same bits. What each may read is found out from the packets (:mod:`~nl_lightning.data.packets`) and by
 asking it, never from the file's name.
 
-- PyAV reads everything, by time or, where times can't be trusted, by counting. It was the fastest on every kind of file
-  tried (``benchmarks/decoding.py``), so ``auto`` is PyAV.
-- decord is silently wrong on several kinds of file; it reads plain ones and refuses the others by name.
-- TorchCodec, in its exact mode, goes by times, and refuses files whose times can't be trusted or whose frames it counts
-  otherwise. It needs FFmpeg's shared libraries.
-
-What decord would be wrong on:
+PyAV reads everything, by time or, where times can't be trusted, by counting. It was the fastest on every kind of file
+tried (``benchmarks/decoding.py``), so ``auto`` is PyAV. TorchCodec goes by times alone. decord would be wrong on:
 
 - hidden frames, by an edit list (any trim with ``ffmpeg -ss ... -c copy``, as Kinetics is usually cut) or by VP8;
 - a container that counts other frames than it holds;

@@ -105,24 +105,19 @@ def read_index(path: str, mtime_ns: int, size: int) -> Index:
 
 
 def _read_packets(path: str, size: int) -> Index:
-    stored: list[int | None] = []  # times of all packets in the order of storage
-    visible: list[tuple[int, int | None]] = []  # place in that order, and time, of the frames that a player may show
-    is_key, damaged = [], False
     with av.open(url(path)) as container:
         stream = video_stream(container)
         kind, brand = container.format.name, container.metadata.get("major_brand", "")
         codec = stream.codec_context.name
         # A picture of Motion JPEG needs no other one, whatever its colours.
         subsampled, is_shown = "420" in str(stream.pix_fmt) or codec == "mjpeg", _Shown(codec)
-        for packet in container.demux(stream):
-            if packet.size:
-                if is_shown(packet):
-                    visible.append((len(stored), packet.pts))
-                stored.append(packet.pts)
-                is_key.append(packet.is_keyframe)
-                damaged = damaged or packet.is_corrupt
+        packets = (packet for packet in container.demux(stream) if packet.size)
+        found = [(packet.pts, packet.is_keyframe, is_shown(packet), packet.is_corrupt) for packet in packets]
         end = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
-    if damaged or end > size or (not kind.startswith("mov") and is_cut_off(path, size)):
+    stored = [time for time, *_ in found]  # times of all packets in the order of storage
+    is_key = [key for _, key, *_ in found]
+    visible = [(place, time) for place, (time, _, shown, _) in enumerate(found) if shown]
+    if any(corrupt for *_, corrupt in found) or end > size or (not kind.startswith("mov") and is_cut_off(path, size)):
         raise ValueError(f"the file is damaged or cut off after {size} bytes")
     before_key = is_key.index(True) if True in is_key else 0
     shown = _from_first_key(path, visible, before_key, stored[before_key] if stored else None)
