@@ -2,13 +2,7 @@
 
 Files lie as COCO's own: ``train2017/*.jpg`` and ``annotations/instances_train2017.json``, or
 ``person_keypoints_train2017.json`` for keypoints. Another set with such files is read in the same way.
-
-What is kept as it is, mended or refused:
-
-- An image without annotations is background. `empty: drop` leaves it out of training; testing keeps it.
-- A box that reaches over the edge of its image is clipped for training. One line says how many there are.
-- A box without an area is left out of training, and counted in the same line.
-- A box that lies outside of its image, a missing file, an unknown category or image: one line, and nothing runs.
+docs/detection.md says what is kept as it is, mended or refused.
 """
 
 import contextlib
@@ -43,12 +37,11 @@ class CocoSplit(Dataset[Example]):
     """The images of one annotation file, with targets as torchvision's detectors take them.
 
     Args:
-        images: their folder.
-        annotations: COCO's JSON.
+        images, annotations: a folder, and COCO's JSON.
         keypoints: whether objects need keypoints; masks otherwise.
         training: crowds and boxes without an area are left out of the targets, boxes are clipped.
         drop_empty: leave out images without annotations.
-        flip: mirror every other image, by chance.
+        flip: mirror every other image, by chance, if it is for training.
 
     Raises:
         UserError: a file is missing or isn't COCO's, or an annotation is wrong. It names the file and the annotation.
@@ -149,25 +142,24 @@ class CocoSplit(Dataset[Example]):
 
     def __getitem__(self, place: int) -> Example:
         number = self.files.ids[place]
-        file = Path(self.files.root) / self.files.coco.imgs[number]["file_name"]
+        known = self.files.coco.imgs[number]
+        file = Path(self.files.root) / known["file_name"]
         try:
             with Image.open(file) as opened:
                 image = pil_to_tensor(opened.convert("RGB")).float() / 255
         except (OSError, ValueError) as error:
             raise UserError(f"{file}: can't be read as an image: {error}") from None
         height, width = image.shape[1:]
-        known = self.files.coco.imgs[number]
         if (height, width) != (known["height"], known["width"]):
             size = f"{known['width']} x {known['height']}"
             raise UserError(f"{file}: is {width} x {height}; {self.path.name} says {size}")
         annotations = self.files.coco.imgToAnns[number]
         target: dict[str, Any] = {"image_id": number, "size": (height, width)}
         if not self.training:
-            target["annotations"] = annotations
-        else:
-            target |= self._target([one for one in annotations if not one.get("iscrowd")], height, width)
-            if self.flip and torch.rand(()) < 0.5:
-                image, target = image.flip(-1), self._flipped(target, width)
+            return image, {**target, "annotations": annotations}
+        target |= self._target([one for one in annotations if not one.get("iscrowd")], height, width)
+        if self.flip and torch.rand(()) < 0.5:
+            return image.flip(-1), self._flipped(target, width)
         return image, target
 
     def _target(self, objects: Sequence[dict[str, Any]], height: int, width: int) -> dict[str, Tensor]:

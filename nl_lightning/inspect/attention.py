@@ -266,6 +266,5 @@ def _shares(seen: Attention) -> str:
     own = 100 * float(sizes[seen.query[0]].sum()) / total
     said = f"the {len(drawn)} strongest of {sizes.size} connections hold {held:.0f} % of the weight"
     said += f", those within i's own frame {own:.0f} %"
-    if not seen.signed:
-        return said
-    return f"{said}, by absolute value; {int((seen.weights < 0).sum())} weights are negative (blue)"
+    negative = f", by absolute value; {(seen.weights < 0).sum()} weights are negative (blue)"
+    return said + negative if seen.signed else said
