@@ -164,6 +164,8 @@ def test_complexity_counts_on_the_recipes_clips(home: Path, capsys: pytest.Captu
         (("run", "table2", "--seed", "one"), "--seed: expected a whole number of at least 0, not 'one'"),
         (("run", "table2", "--seed", "-1"), "--seed: expected (a whole number of at least 0, not '-1'|one argument)"),
         (("run", "table2", "--workers", "0"), "expected a whole number of at least 1, not '0'"),
+        (("tables", "--report-only", "--seed", "1"), "--seed and --workers have no effect with --report-only"),
+        (("reach", "--weights", "w", "--recipe", "match"), "--weights: trained networks are drawn in place of"),
         (("rnu", "table2"), "invalid choice: 'rnu'"),
         ((), "the following arguments are required: COMMAND"),
     ],

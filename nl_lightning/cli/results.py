@@ -109,6 +109,8 @@ def tables(
     from nl_lightning.report.index import places, write_index
     from nl_lightning.report.render import write_tables
 
+    if report_only and (seed or workers > 1):
+        raise UserError("--seed and --workers have no effect with --report-only: leave them out")
     with overwriting(overwrite):
         refuse_foreign(places(results))  # known before anything is trained
     failed, found = 0, []

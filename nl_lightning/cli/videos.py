@@ -168,7 +168,7 @@ def reach(
         out: folder for the figures.
         overwrite: replace files that nl-lightning didn't write.
     """
-    if weights and variant:
+    if weights and (variant or recipe):
         raise UserError("--weights: trained networks are drawn in place of variants; give one or the other")
     with overwriting(overwrite), working("following gradients through the networks"):
         from nl_lightning.inspect import receptive_field as drawing
