@@ -20,7 +20,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -165,7 +164,7 @@ class _Process:
     """The process, seen from the one that asks."""
 
     def __init__(self) -> None:
-        self.memory = _Memory(_unnamed_file())
+        self.memory = _Memory(os.memfd_create("pictures"))  # which doesn't count against /dev/shm
         self.connection, theirs = Pipe()
         with theirs:
             handles = (theirs.fileno(), self.memory.handle)
@@ -197,7 +196,7 @@ class _Process:
 
 
 def _activity(process: int) -> object:
-    """What changes while a process computes or reads. Where there is no /proc it never does: the clock alone counts."""
+    """What changes while a process computes or reads; nothing does when it has ended."""
     with contextlib.suppress(OSError):
         state, *numbers = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         if state == "R":
@@ -232,19 +231,10 @@ class _Memory:
         return np.ndarray(shape, np.uint8, self._mapped)
 
 
-def _unnamed_file() -> int:
-    """A file in memory, where there are such; it does not count against /dev/shm."""
-    if sys.platform == "linux":
-        return os.memfd_create("pictures")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
-
-
 def serve(handle: int, memory: int) -> None:
     """The process itself: answer until the other end is gone."""
-    if sys.platform == "linux":
-        # 1 is PR_SET_PDEATHSIG: who hangs doesn't read that the pipe has ended.
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    # 1 is PR_SET_PDEATHSIG: who hangs doesn't read that the pipe has ended.
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     ignore_stops()  # they are meant for who trains, and that ends this one
     connection, shared = Connection(handle), _Memory(memory)
     with contextlib.suppress(EOFError, ConnectionError):
