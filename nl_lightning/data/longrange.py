@@ -23,20 +23,15 @@ from nl_lightning.data.generated import Clip, GeneratedSet, Place, background, b
 from nl_lightning.errors import UserError
 
 Group = Literal["context_space", "context_time", "context_spacetime", "motion", "look", "place", "slow"]
-CLASSES = (
-    "context_space_same", "context_space_diff", "context_time_same", "context_time_diff",
-    "context_spacetime_same", "context_spacetime_diff", "motion_up", "motion_down", "look_0", "look_1", "look_2",
-    "place_above", "place_below", "slow_same", "slow_diff",
-)  # fmt: skip
-TINTS: dict[Group, tuple[int, int, int]] = {
-    "context_space": (52, 36, 36),
-    "context_time": (36, 52, 36),
-    "context_spacetime": (36, 36, 58),
-    "motion": (50, 48, 32),
-    "look": (36, 50, 50),
-    "place": (58, 36, 58),
-    "slow": (62, 62, 62),
-}  # RGB of the background
+KINDS: dict[Group, tuple[str, ...]] = {
+    "context_space": ("same", "diff"), "context_time": ("same", "diff"), "context_spacetime": ("same", "diff"),
+    "motion": ("up", "down"), "look": ("0", "1", "2"), "place": ("above", "below"), "slow": ("same", "diff"),
+}  # fmt: skip
+CLASSES = tuple(f"{group}_{kind}" for group, kinds in KINDS.items() for kind in kinds)
+TINTS: dict[Group, tuple[int, int, int]] = {  # RGB of the background
+    "context_space": (52, 36, 36), "context_time": (36, 52, 36), "context_spacetime": (36, 36, 58),
+    "motion": (50, 48, 32), "look": (36, 50, 50), "place": (58, 36, 58), "slow": (62, 62, 62),
+}  # fmt: skip
 COLOURS = ((235, 60, 50), (60, 210, 70), (80, 110, 250))  # RGB of glyph 0 disc, 1 plus, 2 square ring
 SEEDS = {"train": 31, "val": 32, "test": 34}  # no choice may ever be made by looking at `test`
 GLYPH = 10  # side of a glyph in pixels; of the two of `place` each is half as high

@@ -96,13 +96,10 @@ class Tags(GeneratedSet):
         return files | {f"annotations/{kind}_{split}.json": json.dumps(self.annotations(split)) for split in SPLITS}
 
     def annotations(self, split: str) -> dict[str, Any]:
-        images: list[dict[str, Any]] = []
-        objects: list[dict[str, Any]] = []
-        for i in range(getattr(self, split)):
-            name = f"images/{i:05d}.png"
-            images.append({"id": i + 1, "file_name": name, "height": self.size, "width": self.size})
-            for each in self.scene(split, i)[1]:
-                objects.append({"id": len(objects) + 1, "image_id": i + 1, **_annotation(each)})
+        pictures, size = range(getattr(self, split)), {"height": self.size, "width": self.size}
+        images = [{"id": i + 1, "file_name": f"images/{i:05d}.png", **size} for i in pictures]
+        found = ((i + 1, each) for i in pictures for each in self.scene(split, i)[1])
+        objects = [{"id": k, "image_id": i, **_annotation(each)} for k, (i, each) in enumerate(found, start=1)]
         categories: list[dict[str, Any]] = [{"id": k, "name": name} for k, name in enumerate(self.classes(), start=1)]
         if self.keypoints:
             categories[0] |= {"keypoints": list(KEYPOINTS), "skeleton": [[1, 2], [2, 3]]}
