@@ -235,8 +235,7 @@ class VideoDataModule(L.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Check that the splits agree, before hours are spent.
 
-        Raises:
-            UserError: a list is missing or broken, the splits have different classes, or more than the network has.
+        UserError if a list is missing or broken, or the splits have different classes, or more than the network has.
         """
         fit = stage == "fit"
         splits = ("train", "val") if fit else ("val", "test")

@@ -49,8 +49,7 @@ class DecodedCopy:
     def make(self) -> None:
         """Decode everything, with a bar, unless a copy of these very files is there.
 
-        Raises:
-            UserError: the videos differ in size or length, or there are files that aren't of decoded copies.
+        UserError if the videos differ in size or length, or there are files that aren't of decoded copies.
         """
         if self._read_index() is not None:
             return
@@ -94,9 +93,8 @@ class DecodedCopy:
                     continue
                 if array is None:
                     array = np.lib.format.open_memmap(part, "w+", np.uint8, (len(self.paths), *frames.shape))
-                    if hasattr(os, "posix_fallocate"):  # a disk too full for a file with holes would kill the process
-                        with part.open("r+b") as opened:
-                            os.posix_fallocate(opened.fileno(), 0, part.stat().st_size)
+                    with part.open("r+b") as opened:  # a disk too full for a file with holes would kill the process
+                        os.posix_fallocate(opened.fileno(), 0, part.stat().st_size)
                 if frames.shape != array.shape[1:]:
                     one, others = ("{} frames of {} x {}".format(*shape) for shape in (frames.shape, array.shape[1:]))
                     raise UserError(
@@ -110,11 +108,7 @@ class DecodedCopy:
         return errors
 
     def open(self) -> "DecodedCopy":
-        """Map the array into memory; pages are shared between processes.
-
-        Raises:
-            UserError: there is no whole copy of these files.
-        """
+        """Map the array into memory; processes share its pages. UserError if there is no whole copy of these files."""
         said = self._read_index()
         if said is None:
             raise UserError(f"{self.file}: no decoded copy of these files; prepare the data first")

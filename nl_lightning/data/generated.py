@@ -112,10 +112,7 @@ class GeneratedSet:
 
         Layout: ``train/<class>/train_00000.mp4``, the same for val and test; ``train.txt``, ``val.txt``, ``test.txt``
         with a ``path label`` a line; ``classes.txt``. What is missing, as after an interruption, is written, by all
-        processor cores.
-
-        Raises:
-            UserError: `root` holds another specification or files that this function did not write.
+        processor cores. UserError if `root` holds another specification, or files that this function did not write.
         """
         said = {name: value for name, value in asdict(self).items() if value or name not in self.later}
         marker = json.dumps({"version": self.version, "seeds": self.seeds, **said}, indent=2) + "\n"

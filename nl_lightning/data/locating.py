@@ -40,9 +40,7 @@ def scan_folder(folder: Path, root: Path) -> VideoList:
     """The videos in the class folders of `folder`, below `root`; classes and videos in alphabetical order.
 
     A warning says what was passed over: videos outside of class folders, folders within them, and other files.
-
-    Raises:
-        UserError: there is no class folder, no video in them, or a class whose videos lie deeper.
+    UserError if there is no class folder, no video in them, or a class whose videos lie deeper.
     """
     class_folders, loose = _listed(folder)
     below = folder.relative_to(root).as_posix()
@@ -173,10 +171,7 @@ class FilesBelow:
 
         It has the same last folder (a space and ``_`` are the same there) and the same name, whatever its ending, and
         isn't of another split. If `name` has no folder, or is that of a video of YouTube, whose id says enough, the
-        name alone is looked for.
-
-        Raises:
-            UserError: several files are as good.
+        name alone is looked for. UserError if several files are as good.
         """
         found = self._candidates(name, split)
         if len(found) < 2:

@@ -37,10 +37,8 @@ def write_shards(splits: Mapping[str, VideoList], root: Path, folder: Path, shar
     """Pack the videos of all splits, each once; return how many, and the names of those that are absent.
 
     Shards are written into a folder of their own within `folder`, and moved when all are whole. What was stopped goes
-    on behind the last whole shard. After `shard_bytes` a new shard begins.
-
-    Raises:
-        UserError: there are shards already, whoever's they are, or another process is at it.
+    on behind the last whole shard. After `shard_bytes` a new shard begins. UserError if there are shards already,
+    whoever's they are, or another process is at it.
     """
     labels: dict[str, int] = {}
     for videos in splits.values():

@@ -36,15 +36,14 @@ Batch = tuple[list[Tensor], list[dict[str, Any]]]
 class CocoSplit(Dataset[Example]):
     """The images of one annotation file, with targets as torchvision's detectors take them.
 
+    UserError, naming the file and the annotation, if a file is missing or isn't COCO's, or an annotation is wrong.
+
     Args:
         images, annotations: a folder, and COCO's JSON.
         keypoints: whether objects need keypoints; masks otherwise.
         training: crowds and boxes without an area are left out of the targets, boxes are clipped.
         drop_empty: leave out images without annotations.
         flip: mirror every other image, by chance, if it is for training.
-
-    Raises:
-        UserError: a file is missing or isn't COCO's, or an annotation is wrong. It names the file and the annotation.
     """
 
     def __init__(

@@ -166,8 +166,7 @@ def places_in(net: VideoResNet, stage: str) -> Places:
 def attend(video: Path, weights: Path, block: str, query: Triple, out: Path) -> list[str]:
     """Draw what `block` looks at from position `query` of its map, as PNG, SVG and MP4 in `out`; return what to say.
 
-    Raises:
-        UserError: the video or the weights can't be read, there is no such block, or `query` lies outside its map.
+    UserError if the video or the weights can't be read, there is no such block, or `query` lies outside its map.
     """
     net, header = load_weights(weights)
     layer = block_named(net, block)

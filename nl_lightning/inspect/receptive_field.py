@@ -63,8 +63,7 @@ def gradient(net: VideoResNet, clip: Triple, generator: torch.Generator) -> Floa
 def reach(study: Study, recipe: Recipe, names: Sequence[str], out: Path) -> list[str]:
     """Draw the reach of variants (:func:`side_by_side` if none are named), untrained; return what to say.
 
-    Raises:
-        UserError: there is no such variant, or the variants' clips differ in length.
+    UserError if there is no such variant, or the variants' clips differ in length.
     """
     chosen = list(names) or side_by_side(study)
     runs = {run.variant.name: run for run in plan(study, recipe, [0], out, None, chosen, parents=False)}

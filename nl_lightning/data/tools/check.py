@@ -36,10 +36,7 @@ def take_census(
     """Read every file that has not been read well in its present version, and write the manifest; return its rows.
 
     A video may be on several lists. `workers` files are read at a time, and each is given up after `seconds`. With
-    `hashes`, their bytes are hashed as well.
-
-    Raises:
-        UserError: another process is at it, or the manifest can't be written.
+    `hashes`, their bytes are hashed as well. UserError if another process is at it, or the manifest can't be written.
     """
     rows = _listed(splits)
     with alone(file):
