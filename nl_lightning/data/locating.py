@@ -290,8 +290,7 @@ def said_of(videos: int, split: str) -> str:
 def overlap(first: Iterable[str], second: Iterable[str]) -> tuple[int, int, int, int]:
     """Count YouTube's ids in the names of two lists of files, whatever the folders, times and endings.
 
-    Returns:
-        The ids in both, in the first only, and in the second only, and the names in either that hold no id.
+    Those in both, in the first only, in the second only; and the names in either that hold no id.
     """
     one, other = ([youtube_id(name) for name in names] for names in (first, second))
     ids, others = {*one} - {None}, {*other} - {None}

@@ -173,13 +173,9 @@ def _narrow(width: float) -> Any:
 def load_start(net: FasterRCNN, path: Path) -> list[str]:
     """Fill a detector from a file of torchvision's: ImageNet weights of its ResNet, or those of a whole detector.
 
-    A detector's predictors may be for other classes: they then keep their initialisation, as do non-local blocks.
-
-    Returns:
-        The names of the tensors that keep their initialisation.
-
-    Raises:
-        UserError: the file is missing, broken or of another network; the network is then unchanged.
+    A detector's predictors may be for other classes: they then keep their initialisation, as do non-local blocks. The
+    names of such tensors are returned. UserError if the file is missing, broken or of another network; the network is
+    then unchanged.
     """
     state = read_state_dict(path, "start")
     ours = net.state_dict()

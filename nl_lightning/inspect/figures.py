@@ -132,8 +132,7 @@ def draw_weights(ax: Axes, seen: Attention) -> Axes:
     scale = ax.figure.colorbar(ScalarMappable(norm, colours), cax=bar, ticks=ticks, format="%.3g")
     scale.set_label("$f(x_i, x_j)\\,/\\,C(x)$", fontsize=8)
     scale.ax.tick_params(length=0, labelsize=7)
-    for side in scale.ax.spines.values():
-        side.set_visible(False)
+    scale.outline.set_visible(False)
     return ax
 
 
@@ -198,10 +197,8 @@ def draw_gradient(ax: Axes, frame: Map) -> AxesImage:
     """The gradient in one frame (H, W), as a share of the greatest anywhere, on a scale of powers; white is none."""
     seen = np.where(frame > 0, np.maximum(frame, FAINTEST), np.nan)
     drawn = ax.imshow(seen, cmap="inferno", norm=LogNorm(FAINTEST, 1), interpolation="none")
-    ax.set_xticks([])
-    ax.set_yticks([])
-    for side in ax.spines.values():
-        side.set(linewidth=0.5, color="0.6")
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set(linewidth=0.5, color="0.6")
     return drawn
 
 
