@@ -242,14 +242,6 @@ def test_a_switch_is_one_difference() -> None:
     assert rules("c2d_r50_nl5_release") == asdict(Conventions("release").rules)
 
 
-def test_networks_that_train_longer_are_those_of_the_controls() -> None:
-    study = load_study(find_study("controls_thrice"))
-    longer = [name for name in study.variants if name.endswith("_thrice")]
-    assert len(longer) == 10
-    for name in longer:
-        assert study.variants[name].settings == study.variants[name.removesuffix("_thrice")].settings
-
-
 @pytest.mark.parametrize(
     ("study", "recipe", "page"),
     [

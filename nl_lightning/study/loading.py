@@ -98,11 +98,14 @@ class _Variant:
     clip: Name | None = None
     init_from: str | None = None
     study: str | None = None
+    like: str | None = None
 
     def __post_init__(self) -> None:
-        if self.study is not None and (self.net, self.settings, self.clip, self.init_from) != (None,) * 4:
+        if self.study is not None and (self.net, self.settings, self.clip, self.init_from, self.like) != (None,) * 5:
             raise ValueError("study: the variant is what that study says; leave the other keys out")
-        if self.study is None and self.net is None and self.settings is None:
+        if self.like is not None and (self.net, self.settings) != (None, None):
+            raise ValueError("like: the network is that of another variant; leave net and settings out")
+        if self.study is None and self.like is None and self.net is None and self.settings is None:
             raise ValueError("the key 'net' is missing; of another LightningModule, give 'settings', which may be {}")
 
     def variant(self, name: str, at: str) -> Variant:
@@ -180,19 +183,19 @@ def load_study(path: Path) -> Study:
     """Read a study and check it. UserError that names the place of the first mistake."""
     at = str(path)
     stated = checked(_Study, load_yaml(path), at)
-    variants = _variants(stated, path)
-    for name, each in stated.variants.items():
-        if each.study is not None:
-            variants |= _taken(each.study, name, path)
     costs: dict[str, tuple[int, int]] = {}
     if (counted := path.with_suffix(".costs.json")).exists():  # beforehand, as counting needs torch
         costs = checked(dict[str, tuple[Positive, Positive]], read_json(counted), str(counted))
-    grid = None
-    if stated.grid is not None:
-        products, grid = product(stated.grid, f"{at}: grid")
-        for name in products.keys() & variants.keys():
-            raise UserError(f"{at}: variants.{name}: the grid has a variant of this name")
-        variants |= products
+    products, grid = ({}, None) if stated.grid is None else product(stated.grid, f"{at}: grid")
+    for name in products.keys() & stated.variants.keys():
+        raise UserError(f"{at}: variants.{name}: the grid has a variant of this name")
+    found = {name: _resolved(name, stated, path, products) for name in stated.variants}
+    variants = {name: each[name] for name, each in found.items()}
+    for name, with_parents in found.items():
+        for parent, variant in with_parents.items():
+            if variants.setdefault(parent, variant) != variant:
+                raise UserError(f"{at}: variants.{parent}: {name}, of another study, starts from another network of it")
+    variants |= products
     study = Study(
         **{each.name: getattr(stated, each.name) for each in fields(Heading)},
         path=path,
@@ -211,7 +214,6 @@ def load_study(path: Path) -> Study:
     for key, there in (("variants", variants), ("tables", stated.tables)):
         if not there:
             raise UserError(f"{at}: {key}: expected one or more, got none")
-    _check_parents(study.variants, at)
     for table in study.tables.values():
         _check_table(table, study, f"{at}: tables.{table.name}")
     _check_reported(study.tables, at)
@@ -226,27 +228,43 @@ def _metric(stated: Any, at: str) -> Metric:
     return METRICS[checked(Literal["top1", "mAP"], stated, at)]  # type: ignore[arg-type]
 
 
-def _variants(stated: _Study, path: Path) -> dict[str, Variant]:
-    """The variants that a study defines itself; of those that it takes from another study, only the place."""
-    return {name: each.variant(name, f"{path}: variants.{name}") for name, each in stated.variants.items()}
+def _resolved(
+    name: str,
+    stated: _Study,
+    path: Path,
+    products: Mapping[str, Variant],
+    asked: tuple[tuple[Path, str], ...] = (),
+) -> dict[str, Variant]:
+    """A variant of a study, and what it starts from, also where another study or another variant says what it is.
 
-
-def _taken(study: str, name: str, path: Path) -> dict[str, Variant]:
-    """A variant of another study, and what it starts from; records are filed by variant, so both share them."""
-    beside = path.parent / f"{study}.yaml"
-    try:
-        other = beside if is_file(beside) else find_study(study)
-        stated = checked(_Study, load_yaml(other), str(other))
-        _known(name, f"{other}: variants", stated.variants)
-        if stated.variants[name].study is not None:
-            raise UserError(f"{other} takes it from {stated.variants[name].study}: name that one")
-    except UserError as error:
-        raise UserError(f"{path}: variants.{name}.study: {error}") from None
-    own = _variants(stated, other)
-    _check_parents(own, str(other))
-    found, parent = {name: own[name]}, own[name].init_from
-    while parent is not None:
-        found[parent], parent = own[parent], own[parent].init_from
+    Args:
+        products: the variants of the study's grid.
+        asked: the files and variants that led here, to find circles.
+    """
+    if name in products:
+        return {name: products[name]}
+    each, at, before = stated.variants[name], f"{path}: variants.{name}", asked
+    asked = (*asked, (path, name))
+    if asked[-1] in before:
+        cycle = [by for _, by in asked[before.index(asked[-1]) :]]
+        raise UserError(f"{at}: goes round in a circle: {' -> '.join(cycle)}")
+    if each.study is not None:
+        beside = path.parent / f"{each.study}.yaml"
+        try:
+            other = beside if is_file(beside) else find_study(each.study)
+            theirs = checked(_Study, load_yaml(other), str(other))
+            _known(name, f"{other}: variants", theirs.variants)
+            return _resolved(name, theirs, other, {}, asked)
+        except UserError as error:
+            raise UserError(f"{at}.study: {error}") from None
+    found = {name: each.variant(name, at)}
+    if each.like is not None:
+        _known(each.like, f"{at}.like", [*stated.variants, *products])
+        settings = _resolved(each.like, stated, path, products, asked)[each.like].settings
+        found[name] = replace(found[name], settings=settings)
+    if each.init_from is not None:
+        _known(each.init_from, f"{at}.init_from", [*stated.variants, *products])
+        found |= _resolved(each.init_from, stated, path, products, asked)
     return found
 
 
@@ -257,17 +275,6 @@ def _known(value: str, at: str, names: Collection[str]) -> None:
 
 def _repeated(values: Sequence[Any]) -> list[Any]:
     return [value for i, value in enumerate(values) if value in values[:i]]
-
-
-def _check_parents(variants: Mapping[str, Variant], at: str) -> None:
-    for variant in variants.values():
-        chain = [variant.name]
-        while (parent := variants[chain[-1]].init_from) is not None:
-            _known(parent, f"{at}: variants.{chain[-1]}.init_from", variants)
-            if parent in chain:
-                cycle = [*chain[chain.index(parent) :], parent]
-                raise UserError(f"{at}: variants.{chain[-1]}.init_from: goes round in a circle: {' -> '.join(cycle)}")
-            chain.append(parent)
 
 
 def _check_table(table: Table, study: Study, at: str) -> None:

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -261,6 +262,31 @@ def test_a_small_study_is_read(tmp_path: Path) -> None:
 DEEP = "{net: {depth: 101}}"
 
 
+def test_a_network_is_written_once(tmp_path: Path) -> None:
+    """`like` is another variant's network. `study` is another study's variant, wherever it has that from."""
+    (tmp_path / "first.yaml").write_text(SMALL.replace("name: small", "name: first"))
+    second = SMALL.replace("name: small", "name: second").replace("plain: {net: {depth: 50}}", "plain: {study: first}")
+    second = second.replace(DEEP, "{like: block, clip: more}")
+    (tmp_path / "second.yaml").write_text(second)
+    third = second.replace("name: second", "name: third").replace("first", "second")
+    third = re.sub(r"long: \{net: .*\}", "long: {study: second}", third)
+    (tmp_path / "third.yaml").write_text(third)
+    first, *others = (load_study(tmp_path / f"{name}.yaml").variants for name in ("first", "second", "third"))
+    for found in others:
+        assert list(found) == list(first)
+        assert {name: found[name] for name in ("plain", "block", "long")} == {
+            name: first[name] for name in ("plain", "block", "long")
+        }
+        assert found["deep"] == replace(first["block"], name="deep", clip="more")
+    (tmp_path / "first.yaml").write_text(second.replace("first", "third"))
+    with pytest.raises(UserError, match="goes round in a circle: plain -> plain -> plain"):
+        load_study(tmp_path / "third.yaml")
+    (tmp_path / "first.yaml").write_text(SMALL.replace("plain: {net: {depth: 50}}", "plain: {net: {depth: 101}}"))
+    (tmp_path / "third.yaml").write_text(third.replace("plain: {study: second}", "plain: {net: {depth: 50}}"))
+    with pytest.raises(UserError, match="variants.plain: long, of another study, starts from another network of it"):
+        load_study(tmp_path / "third.yaml")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -276,6 +302,10 @@ DEEP = "{net: {depth: 101}}"
             "variants.deep: model.net.depth is given twice, by model.net too",
         ),
         (DEEP, "{nets: {depth: 101}}", "variants.deep: unknown key 'nets'; did you mean 'net'"),
+        (DEEP, "{net: {depth: 101}, like: plain}", "like: the network is that of another variant; leave net and set"),
+        (DEEP, "{like: plane}", "variants.deep.like: unknown 'plane'; did you mean 'plain'"),
+        (DEEP, "{like: deep}", "goes round in a circle: deep -> deep"),
+        (DEEP, "{like: plain, study: table2}", "study: the variant is what that study says"),
         (DEEP, "{net: {depth: 101, nonlocal: 1}}", "unknown key 'nonlocal'; did you mean 'non_local'"),
         (DEEP, "{net: {depth: 101, inflate: 3x3}}", "expected one of none, 3x1x1, 3x3x3, got '3x3'"),
         (DEEP, "{net: {depth: 101, width: wide}}", "width: expected a number above 0 and of at most 64, got 'wide'"),
