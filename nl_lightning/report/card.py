@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from nl_lightning.report.pairing import over_videos
 from nl_lightning.report.render import markdown_table
 from nl_lightning.report.words import called, interval, of_rows
-from nl_lightning.study.metrics import Metric
 from nl_lightning.study.records import Record
 from nl_lightning.study.study import Study
 
@@ -77,8 +76,11 @@ def card(
     groups = list(dict.fromkeys(group for one in records.values() for group in one.top1_by_group))
     rows = []
     for name, one in records.items():
+        of = over_videos(one, study.metric)
+        score = f"{one.score(study.metric):.1f} {interval(of.low, of.high) if of else ''}"
+        by_group = [f"{one.top1_by_group[group]:.1f}" if group in one.top1_by_group else "" for group in groups]
         hashed = one.evidence.weights if one.evidence else ""
-        rows.append([name, called(study, name), f"{one.params:,}", *_scores(one, study.metric, groups), hashed])
+        rows.append([name, called(study, name), f"{one.params:,}", score, *by_group, hashed])
     where = [[name, *each] for name in records for each in blocks[name]]
     names = ["name", "network", "parameters", "score", *groups, "tensors"]
     views = first.num_clips * first.num_crops
@@ -103,9 +105,3 @@ def card(
 def _all(words: Iterable[str]) -> str:
     """Different words, in order."""
     return ", ".join(dict.fromkeys(words)) or "not kept"
-
-
-def _scores(record: Record, metric: Metric, groups: Sequence[str]) -> list[str]:
-    of = over_videos(record, metric)
-    score = f"{record.score(metric):.1f} {interval(of.low, of.high) if of else ''}"
-    return [score, *(f"{record.top1_by_group[one]:.1f}" if one in record.top1_by_group else "" for one in groups)]

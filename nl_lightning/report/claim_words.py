@@ -65,37 +65,28 @@ def by_part(verdict: Verdict) -> str:
 
 def comparison_columns(report: Report, comparisons: Sequence[Comparison]) -> list[Column]:
     """A line a comparison: what is reported and what was measured, with its interval."""
-    soft, metric = report.runs.soft, report.runs.study.metric.name
+    soft, study, metric = report.runs.soft, report.runs.study, report.runs.study.metric.name
     titles = [REPORTED, MEASURED]
     costs = [c.check.cost is not None for c in comparisons]
     if soft and not all(costs):
         more = " or cost" if any(costs) else ""
         titles = [f"{REPORTED}, {metric}{more}", f"{MEASURED}, soft score{more}"]
     header = ["claim", "part", "comparison", "claimed", *titles, "n", "McNemar p", "by itself"]
-    return of_rows(header, [_comparison(report, comparison) for comparison in comparisons], labels=4)
-
-
-def _comparison(report: Report, comparison: Comparison) -> list[str]:
-    check, difference, study = comparison.check, comparison.difference, report.runs.study
-    unit = other_unit(report, comparison)
-    form = (".2f", "x") if check.cost else (words.gain_form(study.metric), f" {unit}" if unit else "")
-    n, exact, measured = "" if check.cost else "0", "", number(comparison.measured, *form)
-    if difference is not None:
-        n, exact = str(difference.seeds), "" if difference.mcnemar is None else words.p_value(difference.mcnemar)
-        measured = points_of(difference, study.metric, form[1])
-        measured += UNPAIRED if difference.bounded and not difference.paired else ""
-    hole = next((report.broken[name] for name in comparison.missing if name in report.broken), words.MISSING)
-    return [
-        comparison.claim.name,
-        part_name(comparison),
-        pair_names(comparison, study),
-        expected(check, study, comparison.claim.table),
-        number(comparison.reported, *(form if check.cost else (words.gain_form(study.metric), ""))),
-        measured or hole,
-        n,
-        exact,
-        said(comparison),
-    ]
+    rows = []
+    for c in comparisons:
+        difference, unit = c.difference, other_unit(report, c)
+        form = (".2f", "x") if c.check.cost else (words.gain_form(study.metric), f" {unit}" if unit else "")
+        n, exact, measured = "" if c.check.cost else "0", "", number(c.measured, *form)
+        if difference is not None:
+            n, exact = str(difference.seeds), "" if difference.mcnemar is None else words.p_value(difference.mcnemar)
+            measured = points_of(difference, study.metric, form[1])
+            measured += UNPAIRED if difference.bounded and not difference.paired else ""
+        hole = next((report.broken[name] for name in c.missing if name in report.broken), words.MISSING)
+        claimed = expected(c.check, study, c.claim.table)
+        reported = number(c.reported, form[0], "x" if c.check.cost else "")
+        what = [c.claim.name, part_name(c), pair_names(c, study)]
+        rows.append([*what, claimed, reported, measured or hole, n, exact, said(c)])
+    return of_rows(header, rows, labels=4)
 
 
 def pair_names(comparison: Comparison, study: Study) -> str:
@@ -146,11 +137,13 @@ def reason(part: PartVerdict, claim: Claim, report: Report) -> str:
         return f"{telling}."
     if part.word == "holds":
         return f"{weakest}{telling}."
-    if unknown := dict.fromkeys(name for c in part.comparisons for name in c.missing):
+    unknown = {name: called(study, name, claim.table) for c in part.comparisons for name in c.missing}
+    if unknown:
         said = "It waits for" if waits(part, report) else "Nothing is known of"
-        marks = (f" ({report.broken[name]})" if name in report.broken else "" for name in unknown)
-        names = (called(study, name, claim.table) for name in unknown)
-        return f"{said} {', '.join(map(str.__add__, names, marks))}."
+        names = (
+            f"{label} ({report.broken[name]})" if name in report.broken else label for name, label in unknown.items()
+        )
+        return f"{said} {', '.join(names)}."
     if part.word == "seen once":
         points = number(report.spread, f".{study.metric.decimals}f")
         spread = f" (seeds of one network spread by ± {points})" if points else ""
@@ -202,10 +195,8 @@ def summary(report: Report) -> str:
     if not any(c.measured is not None for _, part in parts for c in part.comparisons):
         return ""
     known = [(name, part) for name, part in parts if not waits(part, report)]
-    of_word: dict[str, list[str]] = {}
     verbs = VERBS | BY_COST | ONCE | UNTESTABLE
-    for word in verbs:
-        of_word[word] = [name for name, part in known if said(part) == word]
+    of_word = {word: [name for name, part in known if said(part) == word] for word in verbs}
     counts = [f"{len(of)} {verbs[word][len(of) > 1]} ({', '.join(of)})" for word, of in of_word.items() if of]
     claims = f"The {len(report.verdicts)} claims have" if len(report.verdicts) > 1 else "The one claim has"
     if waiting := len(parts) - len(known):
@@ -234,10 +225,9 @@ def counts(report: Report) -> list[tuple[str, int, str]]:
     parts = [part for part in report.parts if not waits(part, report)]
     found: list[tuple[str, int, str]] = []
     for word in ("holds", "fails", "undecided", "seen once", "not testable"):
-        of = [part for part in parts if part.word == word]
-        cost = sum(part.by_costs for part in of)
-        said = VERBS[word][len(of) > 1] if word in ("holds", "fails") else word
-        if of:
+        if of := [part for part in parts if part.word == word]:
+            cost = sum(part.by_costs for part in of)
+            said = VERBS[word][len(of) > 1] if word in ("holds", "fails") else word
             note = "" if not cost else ", by cost alone" if cost == len(of) else f", {cost} of them by cost alone"
             found.append((word, len(of), said + note))
     waiting = len(report.parts) - len(parts)

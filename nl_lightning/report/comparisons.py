@@ -197,7 +197,8 @@ def compare_by(
             reported = _reported(study, check, variant, than)
             one = Comparison(claim, part, check, variant, than, reported, missing=missing)
             if check.cost is not None:
-                own = [study.costs[name][check.cost == "flops"] for name in (variant, than) if name in study.costs]
+                index = ("params", "flops").index(check.cost)
+                own = [study.costs[name][index] for name in (variant, than) if name in study.costs]
                 share = own[0] / own[1] if len(own) == 2 else cost(one)
                 found.append(replace(one, share=share, missing=missing if share is None else ()))
             elif check.curve is not None:
@@ -208,15 +209,15 @@ def compare_by(
                 less = alone and replace(alone, mean=alone.mean - shift, centre=alone.centre - shift)
                 found.append(replace(one, difference=less))
             else:
-                points, of, group = check.in_points, check.margin, part.judged_on
+                points, margin, group = check.in_points, check.margin, part.judged_on
                 one = replace(one, difference=combination(one.weights, points, group))
-                if isinstance(of, Share):
-                    effect = combination({of.of[0]: 1, of.of[1]: -1}, points, group)
-                    sums = (
-                        one.edge_weights if all(one.edge_weights) else []
-                    )  # the whole of itself is nothing to compare
-                    edges = tuple(edge for each in sums if (edge := combination(each, points, group)) is not None)
-                    one = replace(one, effect=effect, edges=edges)
+                if isinstance(margin, Share):
+                    of, than_of = margin.of
+                    effect = combination({of: 1, than_of: -1}, points, group)
+                    # The whole of itself is nothing to compare with.
+                    sums = one.edge_weights if all(one.edge_weights) else []
+                    edges = (combination(weights, points, group) for weights in sums)
+                    one = replace(one, effect=effect, edges=tuple(edge for edge in edges if edge is not None))
                 found.append(one)
     return found
 

@@ -16,7 +16,6 @@ from markupsafe import Markup
 from nl_lightning.report import claim_words, provenance, words
 from nl_lightning.report.claims import Report, Verdict
 from nl_lightning.report.collate import visible_line
-from nl_lightning.report.comparisons import Comparison
 from nl_lightning.report.pairing import by_video, over_videos
 from nl_lightning.report.uncertainty import Interval
 from nl_lightning.study.files import write_output
@@ -121,12 +120,9 @@ def filled(skeleton: str, **values: Any) -> str:
 
 def _tight(value: Any) -> Any:
     """Every text that is put into the page: in one line, and not to be broken within a number."""
-    return (
-        _TIGHT.sub("\u00a0", visible_line(value)) if isinstance(value, str) and not isinstance(value, Markup) else value
-    )
-
-
-# ------------------------------------------------------------------------------------------------------- tables
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return _TIGHT.sub("\u00a0", visible_line(value))
+    return value
 
 
 def table_figure(report: Report, table: Table, page: str = "") -> dict[str, Any]:
@@ -173,54 +169,29 @@ def _census(report: Report) -> list[dict[str, Any]]:
     return found
 
 
-# ------------------------------------------------------------------------------------------------------- claims
-
-
 def _verdict(report: Report, verdict: Verdict) -> dict[str, Any]:
-    """A claim with its parts and its comparisons, and these as a figure that follows what was measured."""
-    comparisons = verdict.comparisons
-    bounded = [c for c in comparisons if c.difference is not None and c.difference.bounded]
-    units = {claim_words.other_unit(report, c) or claim_words.judged_by(report) for c in bounded}
-    ends = [end for c in bounded if c.difference is not None for end in c.difference.interval()]
-    ends += [end for c in bounded if c.claimed for end in c.claimed if math.isfinite(end)]  # what is claimed is shaded
-    axis = axis_for([*ends, *(c.reported for c in bounded if c.reported is not None and _comparable(report, c))])
+    """A claim with its comparisons, and these as a figure that follows what was measured."""
+    comparisons, marks, units = verdict.comparisons, list[Mark | None](), set()
+    for c in comparisons:
+        if c.difference is None or not c.difference.bounded:
+            marks.append(None)
+            continue
+        reported = None if report.runs.soft and not c.check.in_points else c.reported  # the paper reports no soft score
+        marks.append(Mark(c.difference.mean, c.difference.interval(), reported, c.claimed))
+        units.add(claim_words.other_unit(report, c) or claim_words.judged_by(report))
+    drawn = [end for one in marks if one for end in (*(one.interval or ()), *(one.claimed or ()), one.reported)]
+    axis = axis_for(end for end in drawn if end is not None and math.isfinite(end))
     columns = claim_words.comparison_columns(report, comparisons) if comparisons else []
     left_out = ("claim", "n") if len(verdict.parts) > 1 else ("claim", "part", "n")
     columns = [column for column in columns if column.title not in left_out and any(column.cells)]
     return {
         "verdict": verdict,
-        "parts": [
-            {
-                "verdict": part,
-                "name": name,
-                "said": claim_words.said(part),
-                "reason": claim_words.reason(part, verdict.claim, report),
-                "p": words.p_value(part.corrected) if part.judged else "",
-            }
-            for name, part in claim_words.named(verdict)
-        ],
         "columns": columns,
         "axis": axis,
-        "unit": units.pop() if len(units) == 1 else None,
-        "marks": [_mark(comparison, axis, _comparable(report, comparison)) for comparison in comparisons],
-        "after": next((i for i, one in enumerate(columns) if bounded and one.title.startswith(words.MEASURED)), None),
+        "unit": next(iter(units)) if len(units) == 1 else None,
+        "marks": marks,
+        "after": next((i for i, one in enumerate(columns) if units and one.title.startswith(words.MEASURED)), None),
     }
-
-
-def _comparable(report: Report, comparison: Comparison) -> bool:
-    """Whether measured and reported points are of one kind: the paper reports no soft score."""
-    return not report.runs.soft or comparison.check.in_points
-
-
-def _mark(comparison: Comparison, axis: Axis, comparable: bool) -> Mark | None:
-    difference, claimed = comparison.difference, comparison.claimed
-    if difference is None or not difference.bounded:
-        return None
-    shaded = None if claimed is None else Interval(claimed.low, min(claimed.high, axis.high))
-    return Mark(difference.mean, difference.interval(), comparison.reported if comparable else None, shaded)
-
-
-# ------------------------------------------------------------------------------------------------------ figures
 
 
 def _panels(report: Report) -> dict[str, Any] | None:

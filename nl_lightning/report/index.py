@@ -31,9 +31,16 @@ def write_index(reports: Sequence[Report], results: Path) -> list[Path]:
 
 def index(reports: Sequence[Report]) -> dict[str, str]:
     """The page of these studies, as ``md`` and as ``html``."""
-    studies = [_study(one) for one in reports]
+    studies, parts = [_study(one) for one in reports], [f"# {TITLE}"]
+    for of in studies:
+        parts += [f"## {markdown(of['study'].title)}", *map(markdown, of["said"])]
+        for one in of["tables"]:
+            parts += [f"### {markdown(words.title(one['table']))}", markdown_table(one["columns"])]
+        if of["measured"]:
+            way = f"{of['report'].runs.recipe.name}/{of['study'].name}.md"
+            parts.append(f"[Every verdict, and where the numbers come from]({way})")
     return {
-        "md": "\n\n".join([f"# {TITLE}", *map(_markdown, studies), f"This page was {MARK}."]) + "\n",
+        "md": "\n\n".join([*parts, f"This page was {MARK}."]) + "\n",
         "html": filled("index.html.j2", studies=studies, title=TITLE, mark=MARK),
     }
 
@@ -51,13 +58,3 @@ def _study(report: Report) -> dict[str, Any]:
             columns = one["columns"][:1] + [each for each in one["columns"] if each.group == words.REPORTED]
             one |= {"columns": columns, "after": None, "runs": [None] * len(one["runs"])}
     return {"study": study, "report": report, "said": [*filter(None, said)], "tables": tables, "measured": measured}
-
-
-def _markdown(of: dict[str, Any]) -> str:
-    study, recipe = of["study"], of["report"].runs.recipe.name
-    parts = [f"## {markdown(study.title)}", *map(markdown, of["said"])]
-    for one in of["tables"]:
-        parts += [f"### {markdown(words.title(one['table']))}", markdown_table(one["columns"])]
-    return "\n\n".join(
-        parts + [f"[Every verdict, and where the numbers come from]({recipe}/{study.name}.md)"] * of["measured"]
-    )

@@ -14,7 +14,7 @@ from nl_lightning.errors import UserError
 from nl_lightning.report.claim_words import pair_names, part_name
 from nl_lightning.report.collate import Runs
 from nl_lightning.report.comparisons import ASSUMED_DISAGREEMENT, ENOUGH_SEEDS, Comparison, compare
-from nl_lightning.report.uncertainty import LEVEL, half_width, noise_size
+from nl_lightning.report.uncertainty import LEVEL, Interval, half_width, noise_size
 from nl_lightning.report.words import Column, gain_form, number, of_rows
 from nl_lightning.study.checks import Share
 from nl_lightning.study.study import Study
@@ -25,28 +25,8 @@ SEED_NOISE = 0.3  # points; as far as the authors' own re-runs are from the pape
 
 
 @dataclass(frozen=True)
-class Need:
-    """What it takes to decide one comparison.
-
-    Attributes:
-        effect: the difference that is assumed, in points; None: neither measured nor reported.
-        measured: whether it was measured under this recipe; otherwise it is the reported one.
-        slack: how far the effect is from the edge of what is claimed, in points.
-        videos: for two networks that are trained, with one seed; None: no number of videos decides it.
-        seeds: for such networks in general, on the videos that there are; None: up to 100 seeds don't decide it.
-    """
-
-    comparison: Comparison
-    effect: float | None = None
-    measured: bool = True
-    slack: float | None = None
-    videos: int | None = None
-    seeds: int | None = None
-
-
-@dataclass(frozen=True)
 class Plan:
-    """What every comparison of a study takes, and what was assumed.
+    """Comparisons to decide, and what is assumed of them.
 
     Attributes:
         videos: that networks are tested on.
@@ -59,7 +39,7 @@ class Plan:
     disagreement: float
     seed_noise: float
     said: str
-    needs: tuple[Need, ...]
+    comparisons: tuple[Comparison, ...]
 
 
 def videos_needed(slack: float, disagreement: float, alpha: float = 1 - LEVEL, power: float = POWER) -> int | None:
@@ -114,9 +94,7 @@ def plan_of(runs: Runs, videos: int | None, disagreement: float | None, seed_noi
         f"({varies_from}). Videos: for networks that are trained, with one seed. Seeds: for such networks in "
         f"general, on {tested:,} videos. Never: the effect that is shown is not what is claimed."
     )
-    family = len({(one.claim.name, id(one.part)) for one in comparisons})
-    needs = tuple(_need(study, one, splits, varies, tested, family) for one in comparisons)
-    return Plan(tested, splits, varies, said, needs)
+    return Plan(tested, splits, varies, said, tuple(comparisons))
 
 
 def _first(given: float | None, recorded: Sequence[float | None], assumed: float) -> tuple[float, str]:
@@ -126,45 +104,47 @@ def _first(given: float | None, recorded: Sequence[float | None], assumed: float
     return (float(median(found)), "median of the records") if found else (assumed, "assumed, as on Kinetics")
 
 
-def _need(study: Study, comparison: Comparison, split: float, seed: float, videos: int, family: int) -> Need:
-    """What a comparison takes, such that its part as a whole is decided in 80 % of studies.
+def power_columns(study: Study, plan: Plan) -> list[Column]:
+    """A line a part of a claim: its hardest comparison, and what that takes, such that the part is decided.
 
-    That is a stricter level for each part of the study (Holm's first step), and a higher power for each comparison of
-    a part. A margin that is a share of an effect brings the effect's noise with it.
+    Effects that aren't measured are the reported ones. Videos: for two networks that are trained, with one seed. Seeds:
+    for such networks in general, on the videos that there are.
     """
-    check, margin = comparison.check, comparison.check.margin
-    effect, measured = comparison.measured, comparison.measured is not None
-    bounds: Sequence[float] | None = comparison.claimed
+    hardest: dict[tuple[str, str], tuple[float, list[str]]] = {}
+    family = len({(one.claim.name, id(one.part)) for one in plan.comparisons})
+    for one in plan.comparisons:
+        name, need = (one.claim.name, part_name(one)), _need(study, plan, one, family)
+        hardest[name] = max(hardest.get(name, need), need, key=lambda each: each[0])
+    rows = [[" ".join(name), *cells] for name, (_, cells) in hardest.items()]
+    return of_rows(["part", "hardest comparison", "effect", "videos", "seeds"], rows, labels=2)
+
+
+def _need(study: Study, plan: Plan, comparison: Comparison, family: int) -> tuple[float, list[str]]:
+    """How hard a comparison is, and what it takes, such that its part as a whole is decided in 80 % of studies.
+
+    That is a stricter level for each of the `family` of parts (Holm's first step), and a higher power for each
+    comparison of a part. A margin that is a share of an effect brings the effect's noise with it.
+    """
+    check, margin, pair = comparison.check, comparison.check.margin, pair_names(comparison, study)
+    effect, bounds = comparison.measured, comparison.claimed
+    unknown = math.inf, [pair, "", "", ""]
     if effect is None:
         effect = comparison.reported
         if isinstance(margin, Share):
-            of = study.reported_gain(*margin.of)
-            edge = None if of is None else margin.share * of
-            bounds = None if edge is None else (edge, math.inf) if check.within is None else (-edge, edge)
+            if (gain := study.reported_gain(*margin.of)) is None:
+                return unknown
+            edge = margin.share * gain
+            bounds = Interval(edge, math.inf) if check.within is None else Interval(-edge, edge)
     if effect is None or bounds is None:
-        return Need(comparison)
+        return unknown
     alpha = (1 - LEVEL) / max(1, len(study.looks)) / family
     # One-sided tests that have to succeed for the part to hold.
     tests = sum(len(one.pairs()) * (1 if one.within is None else 2) for one in comparison.part.checks if not one.cost)
     power = 1 - (1 - POWER) / tests
-    slack = round(min(effect - bounds[0], bounds[1] - effect), 6)
+    slack = round(min(effect - bounds.low, bounds.high - effect), 6)  # how far it is from the edge of what is claimed
     size = max(noise_size(list(weights.values())) for weights in comparison.edge_weights)
-    enough = videos_needed(slack, split * size**2, alpha, power)
-    seeds = seeds_needed(slack, seed * size, split * size**2, videos, alpha, power)
-    return Need(comparison, effect, measured, slack, enough, seeds)
-
-
-def power_columns(study: Study, plan: Plan) -> list[Column]:
-    """A line a part of a claim: its hardest comparison, and what that takes."""
-    by_part: dict[tuple[str, str], list[Need]] = {}
-    for need in plan.needs:
-        by_part.setdefault((need.comparison.claim.name, part_name(need.comparison)), []).append(need)
-    rows = []
-    for name, needs in by_part.items():
-        # An unknown difference is hardest, then one that no number of videos decides.
-        need = max(needs, key=lambda one: math.inf if one.slack is None else one.videos or 1e300)
-        amounts = [f"{need.videos:,}" if need.videos else "never", str(need.seeds or f"> {MOST_SEEDS}")]
-        effect = number(need.effect, gain_form(study.metric)) + ("" if need.measured else "*")
-        known = [effect, *amounts] if need.slack is not None else [""] * 3
-        rows.append([" ".join(name), pair_names(need.comparison, study), *known])
-    return of_rows(["part", "hardest comparison", "effect", "videos", "seeds"], rows, labels=2)
+    enough = videos_needed(slack, plan.disagreement * size**2, alpha, power)
+    seeds = seeds_needed(slack, plan.seed_noise * size, plan.disagreement * size**2, plan.videos, alpha, power)
+    shown = number(effect, gain_form(study.metric)) + ("*" if comparison.measured is None else "")
+    amounts = [f"{enough:,}" if enough else "never", str(seeds or f"> {MOST_SEEDS}")]
+    return enough or 1e300, [pair, shown, *amounts]  # hardest is one that no number of videos decides

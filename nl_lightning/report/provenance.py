@@ -40,25 +40,20 @@ def provenance(runs: Runs) -> list[tuple[str, str]]:
     known = [r.evidence.content for r in records if r.evidence and r.evidence.content]
     contents = [", ".join(f"{split} {said}" for split, said in of.items()) for of in known]
     stills = runs.records(runs.study.variants.keys() - set(runs.study.compared))
+    code = _several(map(code_of, records))
+    if others := {code_of(one) for one in stills} - {code_of(one) for one in records}:
+        mixed = mixed_code([*stills, *records])
+        code += f"; of stills {', '.join(sorted(others))}" + (f". {mixed}" if mixed else "")
     return [
         *lines,
         ("test videos", ", ".join([*videos, scored])),
         ("views of a video (clips x crops)", _several(f"{r.num_clips} x {r.num_crops}" for r in records)),
         ("decoder", _several(r.decoder for r in records)),
         versions,
-        ("code", _several(map(code_of, records)) + _code_before(records, stills)),
+        ("code", code),
         *([("content of the splits", _several(contents))] if contents else []),
         *_cost(records, stills),
     ]
-
-
-def _code_before(records: Sequence[Record], stills: Sequence[Record]) -> str:
-    """The code of the networks that others start from, where it is another one."""
-    others = {code_of(one) for one in stills} - {code_of(one) for one in records}
-    if not others:
-        return ""
-    mixed = mixed_code([*stills, *records])
-    return f"; of stills {', '.join(sorted(others))}" + (f". {mixed}" if mixed else "")
 
 
 def _cost(records: Sequence[Record], stills: Sequence[Record] = ()) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from nl_lightning.errors import UserError, nearest
 from nl_lightning.report import claim_words, words
-from nl_lightning.report.claims import Report, Verdict
+from nl_lightning.report.claims import Report
 from nl_lightning.report.collate import visible_line
 from nl_lightning.report.provenance import progress, provenance
 from nl_lightning.report.words import HOLES, REPORTED, Column
@@ -73,8 +73,12 @@ def _bullets(lines: Iterable[str]) -> str:
 
 def claims_markdown(report: Report) -> str:
     """The claims, the verdicts with their reasons, every comparison, and what the reported numbers could decide."""
-    verdicts = report.verdicts
-    parts = ["\n".join(f"- **{v.claim.name}** {markdown(v.claim.text)}{_parts(v)}" for v in verdicts)]
+    verdicts, stated = report.verdicts, []
+    for verdict in verdicts:
+        stated.append(f"- **{verdict.claim.name}** {markdown(verdict.claim.text)}")
+        if len(verdict.parts) > 1:
+            stated += [f"  - *{name}*: {markdown(one.part.text)}" for name, one in claim_words.named(verdict)]
+    parts = ["\n".join(stated)]
     if verdicts:
         comparisons = [comparison for verdict in verdicts for comparison in verdict.comparisons]
         parts += [markdown(claim_words.summary(report)), markdown_table(claim_words.verdict_columns(report))]
@@ -86,12 +90,6 @@ def claims_markdown(report: Report) -> str:
         parts += ["### What the reported numbers could decide", markdown(claim_words.reported_legend(report))]
         parts.append(markdown_table(claim_words.reported_columns(report)))
     return _joined(*parts)
-
-
-def _parts(verdict: Verdict) -> str:
-    """The parts of a claim below it, if it has several."""
-    several = claim_words.named(verdict) if len(verdict.parts) > 1 else []
-    return "".join(f"\n  - *{name}*: {markdown(one.part.text)}" for name, one in several)
 
 
 def table_markdown(report: Report, table: Table, beside: bool = True) -> str:
@@ -110,11 +108,8 @@ def _tables(report: Report, mark: str, beside: bool) -> list[str]:
     if columns := words.group_columns(report):
         parts += [f"{mark} Top-1 by group of videos", markdown_table(columns)]
     if columns := words.learned_columns(report):
-        parts += [
-            f"{mark} How often a group is learned",
-            markdown(words.learned_legend(report)),
-            markdown_table(columns),
-        ]
+        parts += [f"{mark} How often a group is learned", markdown(words.learned_legend(report))]
+        parts.append(markdown_table(columns))
     if said := words.agreement(report):
         parts.append(markdown(said))
     return parts
@@ -201,6 +196,9 @@ _LATEX = {
 _ACCENTS = dict(zip("\u0300\u0301\u0302\u0303\u0308\u030a\u030c\u0327", "`'^~\"rvc", strict=True))
 _GREEK = """alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi
 psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega"""
+for _name in _GREEK.split():
+    _size = "CAPITAL" if _name[0].isupper() else "SMALL"
+    _LATEX[unicodedata.lookup(f"GREEK {_size} LETTER {_name.upper().replace('LAMBDA', 'LAMDA')}")] = rf"$\{_name}$"
 
 
 def latex(text: str) -> str:
@@ -218,11 +216,7 @@ def _letter(character: str) -> str:
     base, *marks = list(unicodedata.normalize("NFD", character))
     if len(marks) == 1 and base.isascii() and base.isalpha() and marks[0] in _ACCENTS:
         return rf"\{_ACCENTS[marks[0]]}{{" + (rf"\{base}}}" if base in "ij" else f"{base}}}")
-    greek = re.fullmatch("GREEK (SMALL|CAPITAL) LETTER ([A-Z]+)", unicodedata.name(character, ""))
-    name = greek[2].replace("LAMDA", "lambda").lower() if greek else ""
-    if greek and greek[1] == "CAPITAL":
-        name = name.capitalize()
-    return rf"$\{name}$" if name in _GREEK.split() else rf"\nlletter{{{ord(character):04X}}}"
+    return rf"\nlletter{{{ord(character):04X}}}"
 
 
 def latex_columns(report: Report, columns: Sequence[str]) -> set[str]:

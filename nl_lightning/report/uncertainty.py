@@ -8,7 +8,7 @@ scipy.stats and statsmodels have Wilson's interval and Holm's method too, and ta
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -223,10 +223,10 @@ def alone(by_seed: Float[np.ndarray, " S"], videos: int) -> Difference:
 
 def over_seeds(by_seed: Float[np.ndarray, " S"], videos: int) -> Difference:
     """A difference whose only known noise is what it does from seed to seed; with one seed, nothing is known of it."""
-    if len(by_seed) == 1:
-        return alone(by_seed, videos)
-    mean, std = float(by_seed.mean()), float(by_seed.std(ddof=1))
-    return Difference(mean, mean, std / float(np.sqrt(len(by_seed))), 0.0, len(by_seed), videos, std=std)
+    found = alone(by_seed, videos)
+    if found.std is None:
+        return found
+    return replace(found, seed_se=found.std / float(np.sqrt(len(by_seed))), video_se=0.0, paired=True)
 
 
 def over_folds(parts: Sequence[Difference]) -> Difference:
@@ -236,7 +236,7 @@ def over_folds(parts: Sequence[Difference]) -> Difference:
     """
     if len(parts) == 1:
         return parts[0]
-    means, centres = (np.array([getattr(part, name) for part in parts]) for name in ("mean", "centre"))
+    means, centres = np.array([part.mean for part in parts]), np.array([part.centre for part in parts])
     disagreements = [part.disagreement for part in parts if part.disagreement is not None]
     return Difference(
         mean=float(means.mean()),

@@ -100,9 +100,6 @@ def called(study: Study, variant: str, table: str | None = None) -> str:
     return variant
 
 
-# ------------------------------------------------------------------------------------------------------- tables
-
-
 def title(table: Table) -> str:
     """The heading of a table."""
     return f"Table {table.name}. {table.caption}"
@@ -217,11 +214,8 @@ def remarks(report: Report, table: Table) -> list[str]:
         if row.baseline and row.baseline not in table.variants
     ]
     found = [f"Gains are over runs outside this table: {'; '.join(outside)}"] if outside else []
-    if (
-        study.costs
-        and any("flops_ratio" in row.reported for row in table.rows)
-        and not study.comparable(report.runs.recipe.name)
-    ):
+    has_costs = study.costs and any("flops_ratio" in row.reported for row in table.rows)
+    if has_costs and not study.comparable(report.runs.recipe.name):
         found.append("Measured costs are those of this recipe's small networks; verdicts take those of the paper's own")
     for row, line in zip(table.rows, report.lines[table.name], strict=True):
         said = [note(line)] if line["holes"] else []
@@ -243,13 +237,12 @@ def note(line: dict[str, Any]) -> str:
     """Why seeds don't count, where anything is known; when and in which process doesn't belong in a table."""
     seeds: dict[str, list[str]] = {}
     for seed, name, why in line["holes"]:
-        what = f"{name}: {visible_line(why)[:300]}" if why else ""
         if name in ("running", "queued", "interrupted", "preempted"):
-            what = name
+            seeds.setdefault(name, []).append(str(seed))
         elif name == "stale":
-            what = "stale: made with another configuration"
-        if what:
-            seeds.setdefault(what, []).append(str(seed))
+            seeds.setdefault("stale: made with another configuration", []).append(str(seed))
+        elif why:
+            seeds.setdefault(f"{name}: {visible_line(why)[:300]}", []).append(str(seed))
     return "; ".join(f"seed{'s' if len(which) > 1 else ''} {', '.join(which)} {what}" for what, which in seeds.items())
 
 
@@ -265,15 +258,13 @@ def group_columns(report: Report) -> list[Column]:
 def learned_columns(report: Report) -> list[Column]:
     """How often each variant learned a group, and how good it is when it has; no columns if nothing says so."""
     found = report.learned
-    groups = [name for name in report.runs.study.learned if any(name in of for of in found.values())]
-    if not groups:
-        return []
     columns = [Column("", list(found), "", words=True)]
-    for name in groups:
-        cells = [of.get(name) for of in found.values()]
-        columns.append(Column(name, ["" if one is None else _times(one) for one in cells]))
-        columns.append(Column(f"{name}, learned", ["" if one is None else number(one.mean, ".1f") for one in cells]))
-    return columns
+    for name in report.runs.study.learned:
+        each = [of.get(name) for of in found.values()]
+        if any(each):
+            columns.append(Column(name, [_times(one) if one else "" for one in each]))
+            columns.append(Column(f"{name}, learned", [number(one.mean, ".1f") if one else "" for one in each]))
+    return columns if len(columns) > 1 else []
 
 
 def _times(one: Times) -> str:
@@ -283,10 +274,8 @@ def _times(one: Times) -> str:
 
 def learned_legend(report: Report) -> str:
     """When a group counts as learned."""
-    ways = {(one.floor, one.ceiling): one.threshold for one in report.runs.study.learned.values()}
-    bounds = "; ".join(
-        f"{threshold:g} %, half-way from {floor:g} to {ceiling:g}" for (floor, ceiling), threshold in ways.items()
-    )
+    ways = dict.fromkeys(report.runs.study.learned.values())
+    bounds = "; ".join(f"{one.threshold:g} %, half-way from {one.floor:g} to {one.ceiling:g}" for one in ways)
     score = "soft score" if report.runs.soft else "score"
     return (
         f"How many trainings learned a group, with the exact 95 % interval of how often one would, in percent; and the "
