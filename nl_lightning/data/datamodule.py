@@ -57,8 +57,10 @@ class VideoDataModule(L.LightningDataModule):
     Args:
         root: folder of the data set. Lists lie in it, and paths in them are relative to it; ``classes.txt`` in it names
             the classes, one a line, where the list doesn't.
-        train_list, val_list, test_list: names of list files, of any kind that
-            :mod:`~nl_lightning.data.annotations` knows. ``{fold}`` in them is the number of the official split.
+        train_list: a list file, of any kind that :mod:`~nl_lightning.data.annotations` knows. ``{fold}`` in its name is
+            the number of the official split.
+        val_list: likewise, to validate on.
+        test_list: likewise, to test on.
         folds: official splits of the data set; with 3, the seeds 0, 1, 2, 3 ... take the splits 1, 2, 3, 1 ...
         allow_outside: take videos that lie outside of `root`, be it by a path or a symbolic link.
         longrange, match, stills: generate this set at `root` if it isn't there.
@@ -75,8 +77,8 @@ class VideoDataModule(L.LightningDataModule):
         short_side: smallest and largest shorter side in training (pixels).
         crop: side of the square that is trained on (pixels).
         flip: mirror half of the training clips.
-        test_short_side, test_crop: the same for validation and testing. ``whole`` tests on whole frames (paper,
-            Sec. 4.1) and validates on centre crops of `crop`.
+        test_short_side: shorter side in validation and testing.
+        test_crop: its square; ``whole`` tests on whole frames (paper, Sec. 4.1) and validates on crops of `crop`.
         num_clips, num_crops: views of a test video, in time and in space.
         clip_starts: where test clips and crops lie: the paper's or a code base's formula, see
             :func:`~nl_lightning.data.sampling.test_clips`.

@@ -47,7 +47,8 @@ class VideoClassifier(L.LightningModule):
         schedule: how the learning rate changes.
         lr_batch: clips of an iteration, over all processes and accumulated batches, that the optimiser's learning rate
             is for; it is scaled in proportion (paper: 0.01 for 64, 0.0025 for 16). None: as it is.
-        mean, std: of the input, 0 to 255: one number (the released code's), or one each for red, green and blue.
+        mean: taken from each pixel of 0 to 255: one number (the released code's), or one each for red, green and blue.
+        std: what the rest is divided by, likewise.
         freeze_bn: keep all BN as it is, statistics and scales (paper, 128-frame networks).
         decay_one_dimensional: whether weight decay acts on biases and `w_f`. (On BN it is a convention.)
         init: how new weights are drawn: ``in_order``, from one stream, or ``by_name``, each tensor from the seed and
@@ -67,8 +68,7 @@ class VideoClassifier(L.LightningModule):
         views_per_forward: how many views of the test batch go through the network at a time.
         recompute: compute activations again for the backward pass: a third more work, memory of a few residual blocks.
         compile: let torch.compile make kernels; it starts slowly and needs a C++ compiler.
-        kernels: ``fast``, or ``definition``: Eq. (1) and Table 1 as the paper writes them, slower. Both give the same
-            numbers, but for the last bits.
+        kernels: ``fast``, or ``definition``: as the paper writes it, slower; the same numbers but for the last bits.
         predictions: where testing writes its table of videos (Parquet), or nowhere.
     """
 

@@ -99,6 +99,12 @@ class RunCLI(LightningCLI):
         }
         return {name: every[name] for name in self.command[:1] if name in every} or every
 
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        checkpoint = next(action for action in parser._actions if action.dest == "ckpt_path")
+        checkpoint.help = f"a checkpoint, a file of this machine; last: {CHECKPOINT} of trainer.default_root_dir"
+        return parser
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         self.keys = [action.dest for action in parser._actions]
 
