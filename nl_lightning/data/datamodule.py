@@ -5,7 +5,7 @@ import signal
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pytorch_lightning as L
@@ -164,20 +164,16 @@ class VideoDataModule(L.LightningDataModule):
 
     def state_dict(self) -> dict[str, int]:
         """Where training stands: the epoch, and the batches that each process has read of it."""
-        epochs: Any = self._trainer.fit_loop.epoch_progress.current
-        batches: Any = self._trainer.fit_loop.epoch_loop.batch_progress.current
+        loop = cast(L.Trainer, self.trainer).fit_loop
+        epochs: Any = loop.epoch_progress.current
+        batches: Any = loop.epoch_loop.batch_progress.current
         within = epochs.processed != epochs.ready
         return {"epoch": epochs.processed, "batches": batches.ready if within else 0}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on where training stood; Lightning asks for the batches after this."""
-        if self._trainer.state.fn == "fit":
+        if cast(L.Trainer, self.trainer).state.fn == "fit":
             self._place = state
-
-    @property
-    def _trainer(self) -> L.Trainer:
-        assert self.trainer is not None
-        return self.trainer
 
     @property
     def _process(self) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from nl_lightning.data.packets import DecodeError, Facts
 from nl_lightning.data.reader import DangerousFile, Helper
 from nl_lightning.data.sampling import BY_TIME, clip_indices, test_clips, train_start
 from nl_lightning.data.shards import Shards
-from nl_lightning.data.transforms import TestViews, TrainView, mirror
+from nl_lightning.data.transforms import TestViews, TrainView
 from nl_lightning.data.videos import Labels, VideoList, below, mirrored_labels
 from nl_lightning.errors import UserError
 
@@ -168,7 +168,7 @@ class TrainClips(Videos):
             return self.unreadable(video, 1, self.view.crop, error)
         view, label = self.view(frames, rng), self.videos.label(video)
         if self.view.mirrors(rng) and (mirrored := self._mirrored(label)) is not None:
-            view, label = mirror(view), mirrored
+            view, label = view[:, :, ::-1], mirrored
         return self.sample(video, [view], label)
 
     def _mirrored(self, label: int | Labels) -> int | Labels | None:

@@ -25,11 +25,6 @@ def resize(frames: Frames, shorter: int) -> Frames:
     return np.asarray(scaled.permute(0, 2, 3, 1).numpy())
 
 
-def crop_at(frames: Frames, top: int, left: int, crop: int) -> Frames:
-    """The crop x crop window at (top, left)."""
-    return frames[:, top : top + crop, left : left + crop]
-
-
 @dataclass(frozen=True)
 class TrainView:
     """Scale jitter, random crop, random horizontal flip (paper, Sec. 4.1; the flip is the released code's)."""
@@ -48,16 +43,12 @@ class TrainView:
     def __call__(self, frames: Frames, rng: np.random.Generator) -> Frames:
         frames = resize(frames, short_side(rng, *self.short_side))
         _, height, width, _ = frames.shape
-        return crop_at(frames, *random_crop(rng, height, width, self.crop), self.crop)
+        top, left = random_crop(rng, height, width, self.crop)
+        return frames[:, top : top + self.crop, left : left + self.crop]
 
     def mirrors(self, rng: np.random.Generator) -> bool:
         """Whether to mirror the clip: what it shows may depend on it, so the caller has to know."""
         return self.flip and rng.random() < 0.5
-
-
-def mirror(frames: Frames) -> Frames:
-    """Left and right exchanged."""
-    return frames[:, :, ::-1]
 
 
 @dataclass(frozen=True)
@@ -95,4 +86,4 @@ class TestViews:
             return [clip]
         _, height, width, _ = clip.shape
         places = test_crops(height, width, self.crop, self.crops, self.spread)
-        return [crop_at(clip, *place, self.crop) for place in places]
+        return [clip[:, top : top + self.crop, left : left + self.crop] for top, left in places]

@@ -69,14 +69,13 @@ def test_training_views_are_windows_of_the_clip(flip: bool) -> None:
     frames = clip(12, 14)
     view = transforms.TrainView((12, 12), 10, flip)
     windows = {
-        transforms.crop_at(frames, top, left, 10).tobytes(): (top, left) for top in range(3) for left in range(5)
+        frames[:, top : top + 10, left : left + 10].tobytes(): (top, left) for top in range(3) for left in range(5)
     }
     rng = np.random.default_rng(0)
     seen = [windows[np.ascontiguousarray(view(frames, rng)).tobytes()] for _ in range(400)]
     assert set(seen) == set(windows.values())
     mirrored = [view.mirrors(rng) for _ in range(400)]
     assert abs(np.mean(mirrored) - 0.5) < 4.5 * 0.025 if flip else not any(mirrored)
-    assert np.array_equal(transforms.mirror(frames)[:, :, 0], frames[:, :, -1])
 
 
 def test_training_views_jitter_the_scale() -> None:
