@@ -110,12 +110,14 @@ class AveragePrecision(Metric):
         """
         rows, scores, counts = [], [], []
         bits = 1 << np.arange(THRESHOLDS)
-        for each in _evaluated(self.kind, self.sigmas, predictions, targets):
+        pairs = zip(predictions, targets, strict=True)
+        found = [one for given, target in pairs for one in _as_coco(self.kind, given, target["image_id"])]
+        for each in _evaluated(self.kind, self.sigmas, found, targets):
             image, category = each["image_id"], each["category_id"]
             matched = bits @ (each["dtMatches"] > 0)
             ignored = bits @ each["dtIgnore"]
-            found = enumerate(zip(matched, ignored, strict=True))
-            rows += [(image, category, rank, *of_thresholds) for rank, of_thresholds in found]
+            ranked = enumerate(zip(matched, ignored, strict=True))
+            rows += [(image, category, rank, *of_thresholds) for rank, of_thresholds in ranked]
             scores += list(each["dtScores"])
             counts.append((image, category, int((np.asarray(each["gtIgnore"]) == 0).sum())))
         device = self.device
@@ -168,19 +170,11 @@ def _as_coco(kind: Kind, prediction: dict[str, Tensor], image: int) -> list[dict
 
 
 def _evaluated(
-    kind: Kind,
-    sigmas: Sequence[float] | None,
-    predictions: Sequence[dict[str, Tensor]],
-    targets: Sequence[dict[str, Any]],
+    kind: Kind, sigmas: Sequence[float] | None, found: list[dict[str, Any]], targets: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """What COCOeval says of each image and category that have anything."""
+    """What COCOeval says of each image and category that have anything; `found` is as COCO's result files have it."""
     images = [dict(zip(("id", "height", "width"), (t["image_id"], *t["size"]), strict=True)) for t in targets]
     truths = [one for target in targets for one in target["annotations"]]
-    found = [
-        one
-        for prediction, target in zip(predictions, targets, strict=True)
-        for one in _as_coco(kind, prediction, target["image_id"])
-    ]
     categories = sorted({int(one["category_id"]) for one in [*truths, *found]})
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells how long it took
         sides = []

@@ -23,10 +23,12 @@ import numpy.typing as npt
 from PIL import Image
 from pycocotools import mask as rle
 
-from nl_lightning.data.generated import SPLITS, GeneratedSet, background, finished
+from nl_lightning.data.generated import SPLITS, GeneratedSet, Picture, background, finished
 from nl_lightning.errors import UserError
 
 Mask = npt.NDArray[np.bool_]  # (H, W)
+Plane = npt.NDArray[np.float64]  # (H, W)
+Point = tuple[float, float]  # (y, x)
 TINT = (60, 60, 60)  # RGB of the background
 APART = 100.0  # least difference of the two hues in degrees
 DISC, TAG, END, BAR = 9.0, 8.0, 6.0, 13.0  # radii; half the length of a bar between the middles of its ends (pixels)
@@ -140,7 +142,7 @@ def draw_hues(rng: np.random.Generator, hues: int) -> tuple[float, float]:
     return start, start + rng.uniform(APART, 360 - APART)
 
 
-def draw_places(rng: np.random.Generator, radii: tuple[float, ...], size: int) -> list[tuple[float, float]]:
+def draw_places(rng: np.random.Generator, radii: tuple[float, ...], size: int) -> list[Point]:
     """Draw the middles (y, x) of objects that don't touch, all at once until they fit."""
     radius = np.array(radii)
     least = radius[:, None] + radius + GAP
@@ -156,23 +158,17 @@ def colour_of(hue: float) -> npt.NDArray[np.float64]:
     return np.asarray(140 + 100 * np.cos(np.deg2rad(hue - np.array([0, 120, 240]))))
 
 
-def _triangle(dy: npt.NDArray[np.float64], dx: npt.NDArray[np.float64]) -> Mask:
+def _triangle(dy: Plane, dx: Plane) -> Mask:
     """Upright, with its corners on a circle."""
     return (dy <= TAG / 2) & (dy >= -TAG + np.abs(dx) * 3**0.5)
 
 
-def _cross(dy: npt.NDArray[np.float64], dx: npt.NDArray[np.float64]) -> Mask:
+def _cross(dy: Plane, dx: Plane) -> Mask:
     return (np.minimum(abs(dy), abs(dx)) <= 2.5) & (np.maximum(abs(dy), abs(dx)) <= TAG - 1)
 
 
 def _bar(
-    picture: npt.NDArray[np.float64],
-    y: npt.NDArray[np.float64],
-    x: npt.NDArray[np.float64],
-    at: tuple[float, float],
-    angle: float,
-    hues: tuple[float, float],
-    swapped: bool,
+    picture: Picture, y: Plane, x: Plane, at: Point, angle: float, hues: tuple[float, float], swapped: bool
 ) -> Object:
     """Draw a grey bar with two coloured ends."""
     (cy, cx), turn = at, np.deg2rad(angle)
