@@ -89,15 +89,14 @@ class Comparison:
     @cached_property
     def _sides(self) -> list[tuple[float, float]]:
         """For each edge of what is claimed, the p-values of lying on the right side of it and on the wrong one."""
-        found, claimed, edges = self.difference, self.claimed, self.edges
+        found, claimed = self.difference, self.claimed
         if claimed is None or self.measured is None:
             return [(1.0, 1.0)]
-        low, high = claimed
         if found is None:  # costs have no noise
-            return [(0.0, 1.0) if low <= self.measured < high else (1.0, 0.0)]
-        if self.check.bounds is not None:
-            return [(found.p_above(low), found.p_below(low)), (found.p_below(high), found.p_above(high))]
-        sides = [(edge.p_above(0), edge.p_below(0)) for edge in edges]  # the upper edge's sides are the other way round
+            return [(0.0, 1.0) if claimed.low <= self.measured < claimed.high else (1.0, 0.0)]
+        ends = [(found, bound) for bound in claimed] if self.check.bounds else [(edge, 0.0) for edge in self.edges]
+        sides = [(difference.p_above(bound), difference.p_below(bound)) for difference, bound in ends]
+        # The upper edge's sides are the other way round.
         return [*sides[:1], *((below, above) for above, below in sides[1:])] or [(1.0, 1.0)]
 
     @cached_property

@@ -115,23 +115,21 @@ def _tables(report: Report, mark: str, beside: bool) -> list[str]:
     return parts
 
 
-def _provenance(report: Report) -> str:
-    return _bullets(f"{name}: {value}" for name, value in provenance(report.runs))
-
-
 def study_markdown(report: Report) -> str:
     """All tables, top-1 by group of videos if there are groups, the claims, and the numbers' provenance."""
     parts = [f"# {markdown(report.runs.study.title)}", *_opening(report), *_tables(report, "##", beside=True)]
     if report.runs.study.claims:
         parts += ["## Claims", claims_markdown(report)]
-    return _joined(*parts, "## Where the numbers come from", _provenance(report)) + "\n"
+    said = _bullets(f"{name}: {value}" for name, value in provenance(report.runs))
+    return _joined(*parts, "## Where the numbers come from", said) + "\n"
 
 
 def readme_block(report: Report, page: str) -> str:
     """The results for a README, with a link to the study's own page, which has every claim and verdict."""
     link = f"[What each claim says, and its verdict]({page})" if report.verdicts else ""
     tables, summary = _tables(report, "###", beside=False), markdown(claim_words.summary(report))
-    return _joined(*_opening(report), *tables, summary, link, _provenance(report))
+    said = _bullets(f"{name}: {value}" for name, value in provenance(report.runs))
+    return _joined(*_opening(report), *tables, summary, link, said)
 
 
 def update_readme(path: Path, report: Report, page: Path) -> None:

@@ -42,9 +42,6 @@ class WandbRun:
     repeat: bool
 
 
-# --------------------------------------------------------------------------------------------------- a server
-
-
 def from_server(path: str) -> list[WandbRun]:
     """All runs of ``ENTITY/PROJECT``, or those of one sweep, ``ENTITY/PROJECT/SWEEP``.
 
@@ -107,9 +104,6 @@ def _refused(error: AuthenticationError) -> str:
 
 def _server() -> str:
     return wandb.setup().settings.base_url
-
-
-# ----------------------------------------------------------------------------------------------- offline folders
 
 
 def from_folders(folder: Path) -> list[WandbRun]:
