@@ -211,7 +211,7 @@ def census(videos: list[Path], copies_each: int, turns: int) -> list[Row]:
     speeds = {name: len(names) / statistics.median(values) for name, values in spent.items()}
     share = statistics.median(b / c for b, c in zip(spent["bare"], spent["census"], strict=True))
     return [
-        ("processes", "bare decoders, files/s", "census, files/s", "census / bare"),
+        ("processes", "bare decoders, files/s", "census, files/s", "census / bare, in the middle round"),
         (workers, f"{speeds['bare']:.1f}", f"{speeds['census']:.1f}", f"{share:.2f}x"),
     ]
 

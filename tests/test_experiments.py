@@ -354,7 +354,7 @@ def test_sentences_on_match_are_so() -> None:
     assert [name for name in controls if min(behind[name], later[name]) < 15] == ["query_independent5"]
     ones = [behind[name] for name in controls if name.endswith("1")]
     card, found = page("docs/cards/match.md"), (behind["query_independent5"], later["query_independent5"])
-    assert f"Controls that stand in the place of one block keep that: {min(ones):.0f} points at the least" in card
+    assert f"Controls in the place of one block do: they are {min(ones):.0f} points below at the least" in card
     assert "they are {:.0f} points below, and {:.0f} after three times the training".format(*found) in card
     longer = {name.removesuffix("_thrice"): score for name, score in hard.items() if name.endswith("_thrice")}
     for sentence in (
