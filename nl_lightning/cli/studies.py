@@ -325,7 +325,13 @@ def status(which: Selected) -> int:
 
 
 def sweeps(
-    study: str, *, seed: Seeds = (), recipe: str | None = None, full_grid: bool = False, overwrite: bool = False
+    study: str,
+    *,
+    seed: Seeds = (),
+    recipe: str | None = None,
+    results: Path | None = None,
+    full_grid: bool = False,
+    overwrite: bool = False,
 ) -> int:
     """Write W&B sweeps: one of the whole study, and one of each table.
 
@@ -333,6 +339,7 @@ def sweeps(
         study: its name (table2), or the path of its YAML file.
         seed: 0 if none is given.
         recipe: name or path (default: the study's).
+        results: folder of the records, which agents may share (default: my_results, where an agent is started).
         full_grid: also the product of the study's grid, axis by axis.
         overwrite: replace files in sweeps/ that nl-lightning didn't write.
     """
@@ -341,6 +348,6 @@ def sweeps(
     found, under = OfStudy(study, recipe=recipe).load()
     folder = Path("sweeps") if under.name == found.recipe else Path("sweeps") / under.name
     with overwriting(overwrite):
-        files = write_sweeps(found, under, seed or [0], folder, full_grid)
+        files = write_sweeps(found, under, seed or [0], folder, full_grid, results=results)
     print_lines(*(f"wandb sweep {file}" for file in files))
     return 0

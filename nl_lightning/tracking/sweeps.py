@@ -29,13 +29,19 @@ MEASURED = Path("results")
 
 
 def write_sweeps(
-    study: Study, recipe: Recipe, seeds: Sequence[int], folder: Path, full_grid: bool, measured: Path = MEASURED
+    study: Study,
+    recipe: Recipe,
+    seeds: Sequence[int],
+    folder: Path,
+    full_grid: bool,
+    measured: Path = MEASURED,
+    results: Path | None = None,
 ) -> list[Path]:
     """Write the sweeps of a study under a recipe to a folder, and return their files.
 
     With `full_grid`, also the product of the study's grid, with a W&B parameter for each of its axes. The comments
-    quote the hours of records in the results folder `measured`. UserError if there is no grid, or a file can't be
-    written.
+    quote the hours of records in the results folder `measured`; agents write to `results`. UserError if there is no
+    grid, or a file can't be written.
     """
     to_run = [table.name for table in study.tables.values() if table.variants]
     tables = {study.name: None} | {f"{study.name}{_short(study, name)}": [name] for name in to_run}
@@ -45,13 +51,13 @@ def write_sweeps(
         variants = study.select(chosen)
         axes: Mapping[str, Sequence[str | int]] = {"variant": variants, "seed": list(seeds)}
         head = _head(study, recipe, variants, seeds, records)
-        texts[name] = _sweep(study, name, caption, head, axes, [*_command(study, recipe, variants), "${args}"])
+        texts[name] = _sweep(study, name, caption, head, axes, [*_command(study, recipe, variants, results), "${args}"])
     if full_grid:
         if (grid := study.grid) is None:
             raise UserError(f"{study.path}: no 'grid', so there is no product to write; see experiments/README.md")
         head = _head(study, recipe, grid.variants, seeds, records)
         head += [f"Left out: {place}: {reason}. Its points end at once." for place, reason in grid.impossible.items()]
-        command = [*_command(study, recipe, grid.variants), "--where", "${args_no_hyphens}"]
+        command = [*_command(study, recipe, grid.variants, results), "--where", "${args_no_hyphens}"]
         name, axes = f"{study.name}_grid", {**grid.axes, "seed": list(seeds)}
         texts[name] = _sweep(study, name, study.title, head, axes, command)
     files = {folder / f"{name}.yaml": text for name, text in texts.items()}
@@ -84,9 +90,10 @@ def _short(study: Study, table: str) -> str:
     return table.removeprefix(digits) if digits and table.startswith(digits) else f"_{table}"
 
 
-def _command(study: Study, recipe: Recipe, variants: Sequence[str]) -> list[str]:
+def _command(study: Study, recipe: Recipe, variants: Sequence[str], results: Path | None) -> list[str]:
     expected = " ".join(f"{name}={run_hash(study, recipe, name, 0)}" for name in variants)
     command = ["${env}", "nl-lightning", "run", _found(study.path, find_study)]
+    command += [] if results is None else [f"--results={results}"]
     return [*command, f"--recipe={_found(recipe.files[0], find_recipe)}", f"--expect={expected}"]
 
 

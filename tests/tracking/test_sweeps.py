@@ -146,7 +146,7 @@ def test_agents_find_the_files_that_the_sweep_names(
 
 def test_a_grid_has_an_axis_for_each_setting_and_names_the_places_that_cannot_be(tmp_path: Path, grid: Path) -> None:
     study = load_study(grid)
-    *_, product = write_sweeps(study, load_recipe("longrange"), [0], tmp_path / "sweeps", True, tmp_path)
+    *_, product = write_sweeps(study, load_recipe("longrange"), [0], tmp_path / "sweeps", True, tmp_path, Path("ours"))
     assert product.name == "where_grid.yaml"
     sweep = loaded(product)
     jsonschema.validate(sweep, SCHEMA)
@@ -159,6 +159,7 @@ def test_a_grid_has_an_axis_for_each_setting_and_names_the_places_that_cannot_be
     }
     assert sweep["run_cap"] == 8
     assert sweep["command"][-2:] == ["--where", "${args_no_hyphens}"]
+    assert "--results=ours" in sweep["command"]
     assert "# Left out: res5x5: res5 has 3 residual blocks. Its points end at once." in product.read_text()
     for stage, blocks in (("res4", "1"), ("res4", "5"), ("res5", "1")):
         assert len(study.where({"instantiation": "gaussian", "stage": stage, "blocks": blocks})) == 1
