@@ -49,7 +49,7 @@ def weights_import(
         from nl_lightning.weights.importing import import_weights
 
         imported = import_weights(file, out, from_, variant, not without_classifier)
-    print_lines(*imported.lines())
+    print_lines(*(imported if isinstance(imported, list) else imported.lines()))
     return 0
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
@@ -56,14 +56,9 @@ class BlockSettings:
 
     def block(self) -> NonLocalBlock:
         """A new block; its keys are pooled after their convolutions, as in the paper."""
+        more: dict[str, Any] = {"subsample": self.subsample, "dimensions": self.dimensions}
         conventions = Conventions("paper", nonlocal_norm=self.norm)
-        return NonLocalBlock(
-            self.channels,
-            self.instantiation,
-            subsample=self.subsample,
-            dimensions=self.dimensions,
-            conventions=conventions,
-        )
+        return NonLocalBlock(self.channels, self.instantiation, **more, conventions=conventions)
 
     def __str__(self) -> str:
         pooled = "subsampled" if self.subsample else "not subsampled"
@@ -133,58 +128,38 @@ def import_block(
     return block.eval(), settings
 
 
-@dataclass(frozen=True)
-class ImportedBlocks:
-    """What the import of single blocks found: for each prefix its settings, how many tensors it has, and its file."""
-
-    found: Mapping[str, tuple[BlockSettings, int, Path]]
-    aside: tuple[str, ...]
-    untold: bool
-
-    def lines(self) -> list[str]:
-        """What was matched, a line each."""
-        said = []
-        for prefix, (settings, count, out) in self.found.items():
-            at = f"{visible(prefix.rstrip('.'))}: " if prefix else ""
-            said += [f"{NAME}: {at}{settings}", f"matched: {count} tensors, all of the block's", f"written to {out}"]
-        if self.untold:
-            said.append("embedded_gaussian and dot_product have the same tensors: --variant=dot_product says the other")
-        said += (
-            [f"left aside: {len(self.aside)} tensors of the network around ({some(self.aside)})"] if self.aside else []
-        )
-        return said
-
-
-def import_blocks(state: State, out: Path, instantiation: Instantiation | None) -> ImportedBlocks:
+def import_blocks(state: State, out: Path, instantiation: Instantiation | None) -> list[str]:
     """Write each block in a network to a file of its own: `out`, with the block's prefix before its suffix.
 
-    UserError if there is none, or if one isn't whole.
+    Returns what was matched, a line each. UserError if there is no block, or if one isn't whole.
     """
     blocks = blocks_in(state)
     if not blocks:
         raise UserError("no block of Non-local_pytorch is in it: no names that end in g.weight or g.0.weight")
+    at = {prefix: f"{visible(prefix.rstrip('.'))}: " if prefix else "" for prefix in blocks}
     made = {}
     for prefix, tensors in blocks.items():
-        at = f"{prefix.rstrip('.')}: " if prefix else ""
         try:
             checked_numbers(tensors, "the block")
             made[prefix] = import_block(tensors, instantiation or "embedded_gaussian")
         except UserError as error:
-            raise UserError(f"{at}{error}") from None
+            raise UserError(f"{at[prefix]}{error}") from None
     files = {prefix: out.with_suffix(f"{_in_a_name(prefix)}{out.suffix}") for prefix in made}
     if len(set(files.values())) < len(files):
         raise UserError(f"the blocks {some(sorted(files))} would be written to files of the same name")
+    said = []
     for prefix, (block, settings) in made.items():
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in block.state_dict().items()}
         header = {"format": FORMAT, "nl_lightning": json.dumps(asdict(settings))}
         write_output(files[prefix], safetensors.torch.save(tensors, header))
+        said.append(f"{NAME}: {at[prefix]}{settings}")
+        said += [f"matched: {len(blocks[prefix])} tensors, all of the block's", f"written to {files[prefix]}"]
+    if instantiation is None and any(each.instantiation == "embedded_gaussian" for _, each in made.values()):
+        said.append("embedded_gaussian and dot_product have the same tensors: --variant=dot_product says the other")
     inside = {prefix + name for prefix, tensors in blocks.items() for name in tensors}
-    told = instantiation is not None or all(each.instantiation != "embedded_gaussian" for _, each in made.values())
-    return ImportedBlocks(
-        {prefix: (made[prefix][1], len(blocks[prefix]), files[prefix]) for prefix in made},
-        tuple(sorted(state.tensors.keys() - inside)),
-        not told,
-    )
+    if aside := sorted(state.tensors.keys() - inside):
+        said.append(f"left aside: {len(aside)} tensors of the network around ({some(aside)})")
+    return said
 
 
 def _in_a_name(prefix: str) -> str:

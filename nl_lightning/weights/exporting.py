@@ -7,7 +7,6 @@ refused by name.
 import io
 import struct
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,9 +41,13 @@ def export_weights(path: Path, out: Path, to: Target) -> int:
     if header.net.control is not None:
         raise UserError(f"{kind.name} has no control networks, such as this one with {header.net.control.kind}")
     theirs = _renamed(tensors, kind)
-    beside: dict[str, Any] = (
-        {"lr": _rate(header)} if to == "caffe2" else {"cfg": yaml.safe_dump(_configuration(header))}
-    )
+    beside: dict[str, Any]
+    if to == "caffe2":  # the released code asks for a learning rate, and tells files with folded BN by it
+        beside = {
+            "lr": torch.tensor([AFFINE_RATE if header.net.conventions.rules.norm == "affine" else FINE_TUNING_RATE])
+        }
+    else:
+        beside = {"cfg": yaml.safe_dump(_configuration(header))}
     read_back = _read_back(theirs, beside, header, kind)
     if differ := differences(read_back.net, header.net):
         raise UserError(f"{kind.name} has no network that computes this: {'; '.join(differ)}")
@@ -67,12 +70,6 @@ def _renamed(tensors: Mapping[str, Tensor], kind: Source) -> dict[str, Tensor]:
     if unknown := sorted(name for name, theirs in named.items() if theirs is None):
         raise UserError(f"{kind.name} has no name for {unknown[0]}")
     return {theirs: tensors[name] for name, theirs in named.items() if theirs is not None}
-
-
-def _rate(header: WeightsHeader) -> Tensor:
-    """The released code asks for a learning rate, and tells files with folded BN by it."""
-    affine = header.net.conventions.rules.norm == "affine"
-    return torch.tensor([AFFINE_RATE if affine else FINE_TUNING_RATE])
 
 
 def _configuration(header: WeightsHeader) -> dict[str, Any]:
@@ -111,14 +108,12 @@ def _read_back(
 
 
 def _lost(ours: InputSettings, back: InputSettings) -> list[str]:
-    """The settings that are read back as others, a few words each."""
-    pairs = [(field.name, getattr(ours, field.name), getattr(back, field.name)) for field in fields(InputSettings)]
-    return [f"{name} {was} ({now})" for name, was, now in pairs if was != now and not _close(was, now)]
-
-
-def _close(one: object, other: object) -> bool:
-    """Whether two colours differ by rounding only."""
-    return isinstance(one, tuple) and isinstance(other, tuple) and np.allclose(one, other, rtol=1e-6, atol=0)
+    """The settings that are read back as others, a few words each; colours may differ by rounding."""
+    pairs = [(name, was, getattr(back, name)) for name, was in vars(ours).items()]
+    close = (isinstance(was, tuple) and np.allclose(was, now, rtol=1e-6, atol=0) for _, was, now in pairs)
+    return [
+        f"{name} {was} ({now})" for (name, was, now), same in zip(pairs, close, strict=True) if was != now and not same
+    ]
 
 
 def python2_pickle(blobs: Mapping[str, Any]) -> bytes:

@@ -9,7 +9,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.study.border import Positive, checked, parse_json, shown
 from nl_lightning.study.files import write_output
 from nl_lightning.study.finding import shipped
+from nl_lightning.study.study import shown_value
 
 FORMAT = "nl-lightning 1"
 HEADER = "nl_lightning_header"
@@ -263,14 +264,12 @@ def check_classes(there: Sequence[str], here: Sequence[str], where: str) -> None
         here: of the data's.
         where: the weights, for the message.
     """
-    pairs = enumerate(itertools.zip_longest(there, here))
-    differ = next(((place, names) for place, names in pairs if names[0] != names[1]), None)
-    if there and here and differ is not None:
-        place, names = differ
-        weights, data = ("none" if name is None else shown(name) for name in names)
-        raise UserError(
-            f"{where}: the classes are not those of the data: class {place} is {weights} there, {data} here"
-        )
+    for place, names in enumerate(itertools.zip_longest(there, here) if there and here else ()):
+        if names[0] != names[1]:
+            weights, data = ("none" if name is None else shown(name) for name in names)
+            raise UserError(
+                f"{where}: the classes are not those of the data: class {place} is {weights} there, {data} here"
+            )
 
 
 TRAINING_ONLY = {"nonlocal_init", "nonlocal_gamma", "residual_gamma", "decay_bn"}
@@ -279,17 +278,16 @@ TRAINING_ONLY = {"nonlocal_init", "nonlocal_gamma", "residual_gamma", "decay_bn"
 
 def differences(there: ResNetConfig, here: ResNetConfig) -> list[str]:
     """How two networks differ in what they compute, one ``key: there, here`` each."""
-    pairs = [_computing(config) for config in (there, here)]
+    computing = []
+    for config in (there, here):
+        net = {key: value for key, value in vars(config).items() if key not in ("conventions", "dropout")}
+        rules = {key: rule for key, rule in vars(config.conventions.rules).items() if key not in TRAINING_ONLY}
+        computing.append({**net, **{f"conventions.{key}": rule for key, rule in rules.items()}})
     return [
-        f"{key} is {value} there, {pairs[1][key]} here" for key, value in pairs[0].items() if value != pairs[1][key]
+        f"{key} is {one} there, {computing[1][key]} here"
+        for key, one in computing[0].items()
+        if one != computing[1][key]
     ]
-
-
-def _computing(config: ResNetConfig) -> dict[str, Any]:
-    rules = asdict(config.conventions.rules)
-    kept = {f"conventions.{name}": rule for name, rule in rules.items() if name not in TRAINING_ONLY}
-    net = {field.name: getattr(config, field.name) for field in fields(config)}
-    return {name: value for name, value in net.items() if name not in ("conventions", "dropout")} | kept
 
 
 def mismatches(ours: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> str:
@@ -359,7 +357,7 @@ def with_weights(arguments: Sequence[str]) -> list[str]:
         raise UserError("--weights is for test and validate; --model.init_from=W starts a training from a weight file")
     header = read_header(Path(found.weights[0]))
     words = {
-        name: f"--{'model' if name in OF_THE_MODEL else 'data'}.{name}={_word(value)}"
+        name: f"--{'model' if name in OF_THE_MODEL else 'data'}.{name}={shown_value(value)}"
         for name, value in asdict(header.input).items()
     }
     fixed = {name: words.pop(name) for name in (*OF_THE_WEIGHTS, "mean", "std", "multi_label")}
@@ -373,8 +371,3 @@ def with_weights(arguments: Sequence[str]) -> list[str]:
         *fixed.values(),
         *others,
     ]
-
-
-def _word(value: Any) -> str:
-    """Texts as they are, the rest as JSON."""
-    return value if isinstance(value, str) else json.dumps(value)

@@ -4,7 +4,7 @@ Every tensor of both sides is accounted for: it fits, or a stated rule covers it
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from nl_lightning.models.conventions import BLOCKS, STAGES, Inflate, Instantiati
 from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.weights import blocks
-from nl_lightning.weights.blocks import ImportedBlocks
 from nl_lightning.weights.file import (
     HEADER,
     TRAINING_ONLY,
@@ -84,10 +83,11 @@ class Imported:
 
 def import_weights(
     path: Path, out: Path, source: str = "auto", variant: str | None = None, classifier: bool = True
-) -> Imported | ImportedBlocks:
+) -> Imported | list[str]:
     """Read the weights in `path`, write them to `out`, and return what was found.
 
-    Single blocks of Non-local_pytorch become files of their own, see :mod:`nl_lightning.weights.blocks`.
+    Single blocks of Non-local_pytorch become files of their own, and a few lines say what was found in them: see
+    :func:`nl_lightning.weights.blocks.import_blocks`.
 
     Args:
         path: a file of ours (a training checkpoint) or of others.
@@ -106,40 +106,27 @@ def import_weights(
     try:
         content = read_others(path)
         if isinstance(content, Mapping) and HEADER in content:
-            imported = _of_ours(content)
+            header = header_from_json(content[HEADER], "the header of the checkpoint")
+            tensors = network_in(content, "a checkpoint of ours")
+            imported = Imported(fitted(tensors, header.net), header, len(tensors))
         else:
             state = unwrapped(content)
-            if source == blocks.NAME or (source == "auto" and _is_of_blocks(state)):
+            in_no_network = source == "auto" and blocks.blocks_in(state) and _recognised(state, SOURCES) is None
+            if source == blocks.NAME or in_no_network:
                 told: tuple[Instantiation, ...] = ("embedded_gaussian", "dot_product")
                 return blocks.import_blocks(state, out, next((word for word in told if word in words), None))
             imported = translate(state, words, source, classifier)
-        imported = _finished(imported, path, classifier)
+        checked_numbers(imported.tensors, str(path))
+        if classifier and "fc.weight" not in imported.tensors:
+            raise UserError(
+                "there is no classifier in it; --without-classifier imports the rest, to start a training from"
+            )
+        kept = {name: t for name, t in imported.tensors.items() if classifier or not name.startswith("fc.")}
+        header = replace(imported.header, source_sha256=sha256(path), classifier=classifier)
     except UserError as error:
         raise error if str(path) in str(error) else UserError(f"{path}: {error}") from None
-    save_weights(out, imported.tensors, imported.header)
-    return replace(imported, out=out)
-
-
-def _is_of_blocks(state: State) -> bool:
-    """Whether there are blocks, in no network that we know."""
-    return bool(blocks.blocks_in(state)) and _recognised(state, SOURCES) is None
-
-
-def _of_ours(content: Mapping[str, Any]) -> Imported:
-    """The network of a training checkpoint, and the header that it holds."""
-    header = header_from_json(content[HEADER], "the header of the checkpoint")
-    tensors = network_in(content, "a checkpoint of ours")
-    return Imported(fitted(tensors, header.net), header, len(tensors))
-
-
-def _finished(imported: Imported, path: Path, classifier: bool) -> Imported:
-    checked_numbers(imported.tensors, str(path))
-    has_one = "fc.weight" in imported.tensors
-    if classifier and not has_one:
-        raise UserError("there is no classifier in it; --without-classifier imports the rest, to start a training from")
-    kept = {name: t for name, t in imported.tensors.items() if classifier or not name.startswith("fc.")}
-    header = replace(imported.header, source_sha256=sha256(path), classifier=classifier)
-    return replace(imported, tensors=kept, header=header)
+    save_weights(out, kept, header)
+    return replace(imported, tensors=kept, header=header, out=out)
 
 
 def _words(path: Path, variant: str | None) -> frozenset[str]:
@@ -156,8 +143,7 @@ def _words(path: Path, variant: str | None) -> frozenset[str]:
 def translate(state: State, words: frozenset[str], source: str = "auto", classifier: bool = True) -> Imported:
     """The network in what was read from a file of others; see :func:`import_weights`."""
     kind, state = recognise(state, source)
-    ignored = re.compile(kind.ignored)
-    theirs = {name: tensor for name, tensor in state.tensors.items() if not ignored.fullmatch(name)}
+    theirs = {name: tensor for name, tensor in state.tensors.items() if not re.fullmatch(kind.ignored, name)}
     if not classifier:  # of a projection head, or of other layers than one
         theirs = {name: tensor for name, tensor in theirs.items() if not name.startswith(kind.classifier)}
     beside = {**state.beside, **{name: t for name, t in state.tensors.items() if name not in theirs}}
@@ -219,7 +205,7 @@ def _recognised(state: State, kinds: Sequence[Source]) -> tuple[Source, str] | N
     best: tuple[int, Source, list[str]] | None = None
     for kind in kinds:
         fits: dict[str, int] = {}
-        for prefix, count in prefixes(state.tensors, _known_to(kind)).items():
+        for prefix, count in prefixes(state.tensors, kind.knows).items():
             under = {name: t for name, t in state.tensors.items() if name.startswith(prefix)}
             is_video = any(tensor.ndim == 5 for tensor in under.values())
             if 2 * count >= len(under) and kind.video in (None, is_video):
@@ -228,11 +214,6 @@ def _recognised(state: State, kinds: Sequence[Source]) -> tuple[Source, str] | N
         if fits and (best is None or most > best[0]):
             best = most, kind, [prefix for prefix, count in fits.items() if count == most]
     return None if best is None else (best[1], best[2][0] if len(best[2]) == 1 else preferred(best[2]))
-
-
-def _known_to(kind: Source) -> Callable[[str], object]:
-    ignored = re.compile(kind.ignored)
-    return lambda name: kind.names.ours(name) or ignored.fullmatch(name)
 
 
 def fitted(tensors: Mapping[str, Tensor], config: ResNetConfig) -> dict[str, Tensor]:
@@ -271,12 +252,18 @@ def architecture(found: Found, semantics: Semantics) -> ResNetConfig:
         UserError: no ResNet-50 or -101 has these residual blocks.
     """
     tensors = found.tensors
-    inflate = found.inflate() if found.flat else _inflate(tensors)
+    inflate: Inflate
+    if found.flat:
+        inflate = "3x1x1" if "i3d" in found.words else "none"
+    else:
+        kinds: tuple[Inflate, Inflate] = ("3x1x1", "3x3x3")
+        inflate = next((k for k in kinds if any(any(_inflated(tensors, stage, k)) for stage in STAGES)), "none")
     conventions: dict[str, Any] = {"norm": "batch" if "bn1.running_mean" in tensors else "affine"}
     if inflate != "none" and not found.flat:
         conventions["inflate_res2"] = "all" if all(_inflated(tensors, "res2", inflate)) else "alternate"
     if found.has_blocks:
-        conventions["nonlocal_norm"] = _nonlocal_norm(tensors)
+        norm = {name.rpartition(".")[2] for name in tensors if re.search(r"\.non_local\.\d+\.bn\.", name)}
+        conventions["nonlocal_norm"] = "batch" if "running_mean" in norm else "affine" if norm else "none"
     fc = tensors.get("fc.weight")
     return ResNetConfig(
         depth=_depth(tensors),
@@ -310,21 +297,6 @@ def _inflated(tensors: Tensors, stage: str, inflate: Inflate) -> list[bool]:
     conv = "conv1" if inflate == "3x1x1" else "conv2"
     weights = [tensors.get(f"{stage}.blocks.{block}.{conv}.weight") for block in _blocks(tensors, stage, "blocks")]
     return [weight is not None and weight.shape[2] == 3 for weight in weights]
-
-
-def _inflate(tensors: Tensors) -> Inflate:
-    kinds: tuple[Inflate, Inflate] = ("3x1x1", "3x3x3")
-    for kind in kinds:
-        if any(any(_inflated(tensors, stage, kind)) for stage in STAGES):
-            return kind
-    return "none"
-
-
-def _nonlocal_norm(tensors: Tensors) -> str:
-    names = [name for name in tensors if re.search(r"\.non_local\.\d+\.bn\.", name)]
-    if any(name.endswith("running_mean") for name in names):
-        return "batch"
-    return "affine" if names else "none"
 
 
 def _non_local(found: Found, semantics: Semantics) -> NonLocalConfig | None:

@@ -127,18 +127,14 @@ def semantics(found: Found) -> Semantics:
         return Semantics(_of_mmcv(scale=False), CLIPS[clip], seen, instantiation, subsample, notes=notes)
     said = KEYS.settings(flat)
     mode = said[f"{_NON_LOCAL}mode"]
-    pool2 = 2 if said[f"{_BACKBONE}with_pool2"] else 1
+    strides = {axis: [said[f"{_BACKBONE}{layer}_stride_{axis}"] for layer in ("conv1", "pool1")] for axis in "ts"}
     return Semantics(
         _of_mmcv(scale=mode == "embedded_gaussian" and said[f"{_NON_LOCAL}use_scale"]),
-        (said[f"{_BACKBONE}conv1_stride_t"], said[f"{_BACKBONE}pool1_stride_t"], pool2),
+        (*strides["t"], 2 if said[f"{_BACKBONE}with_pool2"] else 1),
         _seen(said, found),
         mode,
         subsample,
-        (
-            said[f"{_BACKBONE}conv1_stride_s"],
-            said[f"{_BACKBONE}pool1_stride_s"],
-            *said[f"{_BACKBONE}spatial_strides"],
-        ),
+        (*strides["s"], *said[f"{_BACKBONE}spatial_strides"]),
         classes=said["dataset_meta.classes"] or (),
         notes=KEYS.notes(flat),
     )

@@ -5,7 +5,7 @@ a scale before the softmax, the strides of a clip. That is an importer's busines
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from nl_lightning.errors import UserError
-from nl_lightning.models.conventions import Conventions, Inflate, Instantiation
+from nl_lightning.models.conventions import Conventions, Instantiation
 from nl_lightning.study.border import checked, shown
 from nl_lightning.weights.file import InputSettings
 
@@ -111,10 +111,6 @@ class Found:
         """Whether the network is 2-D, an image's."""
         return self.tensors["conv1.weight"].ndim == 4
 
-    def inflate(self) -> Inflate:
-        """For a 2-D network, how its kernels are to be inflated."""
-        return "3x1x1" if "i3d" in self.words else "none"
-
     def clip(self, known: Iterable[str], default: str | None = None) -> str:
         """The clip that the network was trained on. UserError if nothing says so."""
         said = [clip for clip in known if clip in self.words]
@@ -179,6 +175,10 @@ class Source:
     ignored: str = "(?!)"
     complete: Callable[[Found], Mapping[str, Tensor]] = lambda _: {}
 
+    def knows(self, name: str) -> bool:
+        """Whether a tensor of this name can be in its files."""
+        return self.names.ours(name) is not None or re.fullmatch(self.ignored, name) is not None
+
 
 def clip_settings(clip: str, **more: Any) -> InputSettings:
     """The input settings of a clip of :data:`CLIPS`."""
@@ -231,14 +231,10 @@ class Keys:
         return (f"its configuration has keys that are not known, and were not read: {listed}",) if unknown else ()
 
 
-def _leaves(value: object) -> Iterator[object]:
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from _leaves(item)
-    elif isinstance(value, dict):
-        yield from _leaves(list(value.values()))
-    else:
-        yield value
+def _leaves(value: object) -> list[object]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [leaf for item in value for leaf in _leaves(item)] if isinstance(value, list | tuple) else [value]
 
 
 def flattened(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
