@@ -206,12 +206,10 @@ class UnreadableVideos(Callback):
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Sample, index: int) -> None:
         self._note(trainer, batch, "train", "left out")
 
-    def on_validation_batch_end(
-        self, trainer: L.Trainer, module: Any, outputs: Any, batch: Sample, *index: int
-    ) -> None:
+    def on_validation_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Sample, *_: int) -> None:
         self._note(trainer, batch, "val", "left out")
 
-    def on_test_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Sample, *index: int) -> None:
+    def on_test_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Sample, *_: int) -> None:
         self._note(trainer, batch, "test", "counted as wrong")
 
     def _note(self, trainer: L.Trainer, batch: Sample, split: str, consequence: str) -> None:

@@ -65,8 +65,7 @@ class Saver(Checkpoint):
     def on_sanity_check_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.files.restoring = None
 
-    def on_test_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self.files.restoring = None
+    on_test_start = on_sanity_check_start
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if self.random_states:  # as late as can be: what was set up may have drawn random numbers
@@ -79,8 +78,7 @@ class Saver(Checkpoint):
         stepped = trainer.global_step != self.steps
         self.steps = trainer.global_step
         if not self.within_epochs:
-            if trainer.strategy.reduce_boolean_decision(self.stop.told is not None, all=False):
-                raise self.stop.told or Stopped(STOP[1])
+            self._stop_if_told(trainer)
             return
         due = self.stop.told is not None or time.monotonic() - self.saved >= 60 * self.minutes
         if stepped and trainer.strategy.reduce_boolean_decision(due, all=False) and not _validates_or_ends(trainer):
@@ -123,6 +121,9 @@ class Saver(Checkpoint):
         else:
             trainer.save_checkpoint(self.newest, weights_only=False)
         self.saved = time.monotonic()
+        self._stop_if_told(trainer)
+
+    def _stop_if_told(self, trainer: L.Trainer) -> None:
         if trainer.strategy.reduce_boolean_decision(self.stop.told is not None, all=False):
             raise self.stop.told or Stopped(STOP[1])
 
@@ -149,30 +150,18 @@ class Saver(Checkpoint):
         """Put Lightning's counters so that it goes on from where it is."""
         counters = checkpoint["loops"]["fit_loop"]
         epochs = trainer.fit_loop.epoch_progress.current
-        if trainer.validating:
-            _put_into_validation(counters)
+        if trainer.validating:  # as in the middle of its first batch: at its beginning, Lightning would call it over
+            total = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+            counters["epoch_loop.val_loop.batch_progress"]["total"] = total
         elif trainer.max_steps != -1 and epochs.ready == epochs.processed:  # type: ignore[attr-defined]
-            _put_after_epoch(counters)
-
-
-def _put_into_validation(counters: dict[str, Any]) -> None:
-    """As in the middle of its first batch; as it begins, Lightning would take it that it is over."""
-    total = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
-    counters["epoch_loop.val_loop.batch_progress"]["total"] = total
-
-
-def _put_after_epoch(counters: dict[str, Any]) -> None:
-    """As at the end of its last iteration, but of an epoch that is over.
-
-    Where the recipe counts steps, and not epochs, Lightning would end the epoch once more, or train on a batch of it.
-    """
-    for progress in (counters["epoch_progress"]["total"], counters["epoch_progress"]["current"]):
-        progress["completed"] = progress["processed"]
-    batches = counters["epoch_loop.batch_progress"]
-    for progress in (batches["total"], batches["current"]):
-        progress["completed"] -= 1
-    batches["is_last_batch"] = False
-    counters["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+            # As at the end of the last iteration of an epoch that is over. Where the recipe counts steps, and not
+            # epochs, Lightning would end the epoch once more, or train on a batch of it.
+            batches = counters["epoch_loop.batch_progress"]
+            for kind in ("total", "current"):
+                counters["epoch_progress"][kind]["completed"] = counters["epoch_progress"][kind]["processed"]
+                batches[kind]["completed"] -= 1
+            batches["is_last_batch"] = False
+            counters["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
 
 
 def _fits(trainer: L.Trainer) -> bool:
@@ -191,12 +180,11 @@ def _random_state() -> dict[str, Any]:
     """Of Python, NumPy and torch, as tensors and plain values: a checkpoint holds no code."""
     version, key, gauss = random.getstate()
     _, keys, *rest = np.random.get_state()
-    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
     return {
         "python": [version, list(key), gauss],
         "numpy": [torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
         "torch": torch.get_rng_state(),
-        "cuda": cuda,
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
     }
 
 
@@ -325,21 +313,15 @@ def newest_whole(newest: Path, speaks: bool) -> Path | None:
     for file in (newest, newest.with_name(PREVIOUS)):
         if not file.exists():
             continue
-        damage = _damage(file)
-        if damage is None:
-            return file
+        try:  # torch's files are archives with a checksum of every part
+            with zipfile.ZipFile(file) as archive:
+                if (bad := archive.testzip()) is None:
+                    return file
+            damage = f"bad checksum of {bad}"
+        except Exception as error:  # of whatever kind: the part that is damaged may be the one that lists the parts
+            damage = one_line(error)
         if speaks:
             aside = file.with_name(f"{file.stem}.damaged{file.suffix}")
             say(f"{file} is damaged ({damage}): kept as {aside.name}, going on from before it")
             os.replace(file, aside)
     return None
-
-
-def _damage(file: Path) -> str | None:
-    """What is wrong with a checkpoint, if anything: torch's files are archives with a checksum of every part."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            bad = archive.testzip()
-    except Exception as error:  # of whatever kind: the part that is damaged may be the one that lists the parts
-        return one_line(error)
-    return None if bad is None else f"bad checksum of {bad}"

@@ -24,7 +24,6 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from nl_lightning.errors import UserError, nearest, one_line, say
 from nl_lightning.study.border import load_yaml, shown
 from nl_lightning.study.contradictions import factor_of
-from nl_lightning.study.metrics import Metric
 from nl_lightning.study.packing import pack_outcomes
 from nl_lightning.study.recipe import Recipe
 from nl_lightning.study.run import Run, plan
@@ -66,7 +65,9 @@ class ModuleCLI(RunCLI):
         line = one_line(error)
         part, kind, what = _PROBLEM.search(line), _UNKNOWN.search(line), _WRONG.search(line)
         if part is not None and kind is not None and part[1] in self.classes:
-            known = [f"{part[1]}.{name}" for name in settings_of(self.classes[part[1]])]
+            of_class = jsonargparse.ArgumentParser(exit_on_error=False)  # with the settings of the classes above it
+            of_class.add_class_arguments(self.classes[part[1]], part[1], fail_untyped=False)
+            known = [action.dest for action in of_class._actions if action.dest.startswith(f"{part[1]}.")]
             key = f"{part[1]}.{kind[1]}"
             return f"{key}: {self.classes[part[1]].__name__} has no such setting{nearest(key, known)}"
         if part is not None and what is not None:
@@ -151,26 +152,17 @@ def _imported(module: str, at: str) -> ModuleType:
         raise UserError(f"{at}: {module} can't be imported: {type(error).__name__}: {said} ({place})") from error
 
 
-def settings_of(kind: type) -> list[str]:
-    """The settings that a class takes, those that it hands on to the classes above it among them."""
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(kind, "of", fail_untyped=False)
-    return [action.dest.removeprefix("of.") for action in parser._actions if action.dest.startswith("of.")]
-
-
 def check_variants(study: Study, recipe: Recipe) -> None:
     """See that every variant's settings are such, before anything is trained, and make the data. UserError if not."""
     be_quiet()
-    runs = plan(study, recipe, [0], Path())
-    for run in runs:
+    for run in plan(study, recipe, [0], Path()):
         try:
             parsed = module_cli(run, parse_only=True, more=ANY_MACHINE)
         except UserError as error:
             raise UserError(f"{study.path}: variants.{run.variant.name}: {error}") from None
         check_tests(parsed)
     if "data" in parsed.classes:
-        init_args = parsed.parser.instantiate_classes(parsed.config).get("data")
-        init_args.prepare_data()
+        parsed.parser.instantiate_classes(parsed.config).get("data").prepare_data()
 
 
 def check_tests(cli: ModuleCLI) -> None:
@@ -183,15 +175,8 @@ def check_tests(cli: ModuleCLI) -> None:
 def module_cli(run: Run, parse_only: bool = False, more: Sequence[str] = ()) -> ModuleCLI:
     """The command line of a run; with nothing made yet if `parse_only`."""
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    arguments = [*run.arguments(), *more]
-    return ModuleCLI(
-        run.checkpoint_minutes,
-        parse_only=parse_only,
-        folder=run.study.path.resolve().parent,
-        args=arguments,
-        run=False,
-        trainer_defaults=quiet,
-    )
+    words: dict[str, Any] = {"args": [*run.arguments(), *more], "run": False, "trainer_defaults": quiet}
+    return ModuleCLI(run.checkpoint_minutes, parse_only=parse_only, folder=run.study.path.resolve().parent, **words)
 
 
 # --------------------------------------------------------------------------------------------------- what a test gave
@@ -250,7 +235,12 @@ def fields(run: Run, cli: ModuleCLI, found: Mapping[str, float], outcomes: Mappi
             )
     broken = "" if math.isfinite(logged[metric.key]) else metric.key
     if outcomes and not broken:
-        _check_mean(list(outcomes.values()), metric, logged[metric.key], type(model).__name__)
+        each, value = list(outcomes.values()), logged[metric.key]
+        if factor_of(each, value) is None:
+            raise UserError(
+                f"{type(model).__name__}.{HOOK}: the mean of its numbers is {sum(each) / len(each):.6g}, but "
+                f"{metric.key} is {value:.6g}: hand over what that is the mean of, or leave the method out"
+            )
     names = "".join(f"{item}\n" for item in outcomes)
     return {
         "module": run.recipe.module,
@@ -262,15 +252,6 @@ def fields(run: Run, cli: ModuleCLI, found: Mapping[str, float], outcomes: Mappi
         "videos_hash": hashlib.sha256(names.encode("utf-8", "replace")).hexdigest()[:12] if outcomes else "",
         "params": max(1, sum(one.numel() for one in model.parameters())),
     }
-
-
-def _check_mean(outcomes: Sequence[float], metric: Metric, logged: float, name: str) -> None:
-    if factor_of(outcomes, logged) is None:
-        mean = sum(outcomes) / len(outcomes)
-        raise UserError(
-            f"{name}.{HOOK}: the mean of its numbers is {mean:.6g}, but {metric.key} is {logged:.6g}: hand over "
-            "what that is the mean of, or leave the method out"
-        )
 
 
 def sources(cli: ModuleCLI) -> dict[str, str]:

@@ -39,14 +39,13 @@ FITS = Path("my_results/fit")
 """Where ``fit`` writes unless it is told a folder: a folder for each training."""
 
 
-def _guarded(load: Callable[[str], Any]) -> Callable[[str], Any]:
-    """A reader of YAML that refuses what is small and would become huge, and a key that is given twice."""
+_load = jsonargparse.get_loader("yaml")
 
-    def read(text: str) -> Any:
-        parse_yaml(text, "YAML")
-        return load(text)
 
-    return read
+def _read_yaml(text: str) -> Any:
+    """Refuses what is small and would become huge, and a key that is given twice."""
+    parse_yaml(text, "YAML")
+    return _load(text)
 
 
 jsonargparse.set_parsing_settings(
@@ -54,7 +53,7 @@ jsonargparse.set_parsing_settings(
     config_read_mode_fsspec_enabled=False,  # LightningCLI allows it: a recipe would be fetched
     instantiate_subclass_spec_in_any=False,
 )
-jsonargparse.set_loader("yaml", _guarded(jsonargparse.get_loader("yaml")), (yaml.YAMLError, UserError))
+jsonargparse.set_loader("yaml", _read_yaml, (yaml.YAMLError, UserError))
 
 
 class RunCLI(LightningCLI):
@@ -133,8 +132,12 @@ class RunCLI(LightningCLI):
         self.check(config)
 
     def said(self, error: Exception) -> str:
-        """What the parser says, in one line."""
-        return with_nearest(str(error), self.keys)
+        """What the parser says, in one line, with the nearest known key for one that it doesn't know."""
+        line = one_line(error)
+        unknown = re.findall(r"--([\w.]+)", line)
+        unknown += [".".join(found) for found in re.findall(r"Group '(\S+)' does not accept option '(\S+)'", line)]
+        hints = "".join(nearest(key, self.keys) for key in unknown if key not in self.keys)
+        return line[:500] + (hints if "did you mean" in hints else "")
 
     def check(self, config: Any) -> None:
         """UserError if what was parsed can't be."""
@@ -228,24 +231,22 @@ class RunCLI(LightningCLI):
         return words
 
     def validate(self, verbose: bool = True, **kwargs: Any) -> None:
-        with self.files.mistakes_named():
-            found = self.trainer.validate(**kwargs, weights_only=True, verbose=False)
-        self._say(self.tested("val"), found, verbose)
+        self._measure("val", self.trainer.validate, verbose, kwargs)
 
     def test(self, verbose: bool = True, **kwargs: Any) -> None:
-        with self.files.mistakes_named():
-            found = self.trainer.test(**kwargs, weights_only=True, verbose=False)
-        self._say(self.tested("test"), found, verbose)
+        self._measure("test", self.trainer.test, verbose, kwargs)
 
     def tested(self, split: str) -> str:
         """What the numbers of a split are of."""
         return split
 
-    def _say(self, of: str, found: Sequence[Any], verbose: bool) -> None:
-        """Print what was measured, once of all processes."""
+    def _measure(self, split: str, by: Callable[..., Any], verbose: bool, options: dict[str, Any]) -> None:
+        """Measure on a split, and print the numbers, once of all processes."""
+        with self.files.mistakes_named():
+            found = by(**options, weights_only=True, verbose=False)
         if verbose and self.trainer.is_global_zero:
             measured = [self.number(name, value) for numbers in found for name, value in numbers.items()]
-            print(visible(f"{', '.join(measured)} ({of})"))
+            print(visible(f"{', '.join(measured)} ({self.tested(split)})"))
             if diverged := getattr(self.model, "diverged", ""):
                 say(f"diverged: {diverged}")
 
@@ -278,15 +279,6 @@ def _checkpoint(given: str, root: str | None) -> Path:
     elif given in ("last", "best", "hpc"):
         raise UserError(f"ckpt_path is {given}: only the newest checkpoint is kept; give its file, {CHECKPOINT}")
     return local_file(given, "ckpt_path")
-
-
-def with_nearest(message: str, known: Sequence[str]) -> str:
-    """What the parser says, in one line, with the nearest known key for one that it doesn't know."""
-    line = one_line(message)
-    unknown = re.findall(r"--([\w.]+)", line)
-    unknown += [".".join(found) for found in re.findall(r"Group '(\S+)' does not accept option '(\S+)'", line)]
-    hints = "".join(nearest(key, known) for key in unknown if key not in known)
-    return line[:500] + (hints if "did you mean" in hints else "")
 
 
 def be_quiet() -> None:
