@@ -65,7 +65,7 @@ class Saver(Checkpoint):
     def on_sanity_check_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.files.restoring = None
 
-    on_test_start = on_sanity_check_start
+    on_test_start = on_sanity_check_start  # type: ignore[assignment]  # Lightning names an argument otherwise
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if self.random_states:  # as late as can be: what was set up may have drawn random numbers

@@ -187,10 +187,8 @@ class VideoClassifier(L.LightningModule):
 
     def _classes(self, stage: str) -> tuple[str, ...]:
         """Names of the classes that the data of a stage have, or nothing."""
-        names: tuple[str, ...] = (
-            () if self._data is None else self._data.videos("train" if stage == "fit" else "val").classes
-        )
-        return names
+        found = () if self._data is None else self._data.videos("train" if stage == "fit" else "val").classes
+        return found
 
     # --------------------------------------------------------------------------------------------------------- training
 
@@ -203,8 +201,7 @@ class VideoClassifier(L.LightningModule):
 
     def forward(self, clips: Tensor) -> Float[Tensor, "N classes"]:
         """Logits of uint8 clips (N, 3, T, H, W)."""
-        logits: Tensor = self._net(self._normalised(clips))
-        return logits
+        return self._net(self._normalised(clips))  # type: ignore[no-any-return]
 
     @property
     def _net(self) -> VideoResNet:
@@ -334,8 +331,7 @@ class VideoClassifier(L.LightningModule):
         self.estimate_statistics()
         self.copy_for_testing()
 
-    def on_test_end(self) -> None:
-        self.as_tested = ()
+    on_test_end = on_validation_end
 
     def on_test_epoch_start(self) -> None:
         self.tested = {}

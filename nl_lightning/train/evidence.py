@@ -54,10 +54,8 @@ class Meter(Callback):
             self.joules = {}
             return
         for name in self.joules:
-            spans = (span for _, span in self.counters[name])
-            self.joules[name] += sum(
-                (b - a) % span for a, b, span in zip(self.last[name], now[name], spans, strict=True)
-            )
+            readings = zip(self.last[name], now[name], self.counters[name], strict=True)
+            self.joules[name] += sum((after - before) % span for before, after, (_, span) in readings)
         self.last = now
 
     def on_train_batch_end(self, *_: Any) -> None:
@@ -81,7 +79,7 @@ def processors() -> list[Counter]:
     packages = [path for path in POWERCAP.glob("intel-rapl:*") if path.name.count(":") == 1]
     files = [(path / "energy_uj", path / "max_energy_range_uj") for path in sorted(packages)]
     try:
-        counters: list[Counter] = [(partial(_joules, file), int(span.read_text()) / 1e6) for file, span in files]
+        counters: list[Counter] = [(partial(_joules, file), _joules(span)) for file, span in files]
         return counters if all(read() >= 0 for read, _ in counters) else []
     except (OSError, ValueError):
         return []

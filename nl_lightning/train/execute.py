@@ -17,7 +17,6 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
-from nl_lightning.data.datamodule import VideoDataModule
 from nl_lightning.data.videos import below
 from nl_lightning.models.complexity import complexity
 from nl_lightning.study.evidence import Evidence
@@ -119,6 +118,9 @@ def _record(run: Run, cli: RunCLI, measured: Mapping[str, Any], test_seconds: fl
     """The record of a run that has just been tested, of what was measured and of what every run has."""
     trainer = cli.trainer
     curve, clock = _callback(trainer, Curve), _callback(trainer, Clock)
+    device = f"CPU ({platform.machine()}), {torch.get_num_threads()} thread(s)"
+    if trainer.strategy.root_device.type == "cuda":
+        device = f"{trainer.num_devices} x {torch.cuda.get_device_name()}"
     return Record(
         study=run.study.name,
         recipe=run.recipe.name,
@@ -131,7 +133,7 @@ def _record(run: Run, cli: RunCLI, measured: Mapping[str, Any], test_seconds: fl
         data_wait=clock.data_wait,
         test_seconds=test_seconds,
         curve=curve.points,
-        device=_device(trainer),
+        device=device,
         versions=versions(),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         init_from=run.variant.init_from,
@@ -157,6 +159,12 @@ def _video_fields(
         loss=mean_loss(videos, classes if model.multi_label else None),
         by_class=by_class(videos, classes, model.multi_label) if videos and classes <= MOST_CLASSES else [],
     )
+    # There and decodable: as a census found, or as testing did, where more have come since.
+    present, decodable = data.found("test")
+    decodable = max(sum(read), decodable or 0)
+    train = {"expected": len(data.videos("train"))}
+    if data.manifest is not None:
+        train["present"], train["decodable"] = data.manifest.counts(data.videos("train").paths)
     return {
         "videos_expected": len(data.videos("test")),
         "videos_scored": sum(read),
@@ -170,7 +178,9 @@ def _video_fields(
         "read_videos": "" if all(read) else pack(read),
         "decoder": data.files.decoder,
         "evidence": evidence,
-        **_videos(data, scored=sum(read)),
+        "videos_present": max(present, decodable),
+        "videos_decodable": decodable,
+        "train_videos": train,
     }
 
 
@@ -200,23 +210,3 @@ def _evidence(run: Run, cli: RunCLI, tensors: Mapping[str, torch.Tensor], **more
     """What the record of a run that has just been tested was made by and made of."""
     started = _callback(cli.trainer, Meter).started
     return Evidence(command=command(run), started=started, weights=weights(tensors), **more)
-
-
-def _videos(data: VideoDataModule, scored: int) -> dict[str, Any]:
-    """How many videos were there and decodable: as a census found, or as testing did, where more have come since."""
-    present, decodable = data.found("test")
-    decodable = max(scored, decodable or 0)
-    train = {"expected": len(data.videos("train"))}
-    if data.manifest is not None:
-        train["present"], train["decodable"] = data.manifest.counts(data.videos("train").paths)
-    return {
-        "videos_present": max(present, decodable),
-        "videos_decodable": decodable,
-        "train_videos": train,
-    }
-
-
-def _device(trainer: L.Trainer) -> str:
-    if trainer.strategy.root_device.type == "cuda":
-        return f"{trainer.num_devices} x {torch.cuda.get_device_name()}"
-    return f"CPU ({platform.machine()}), {torch.get_num_threads()} thread(s)"

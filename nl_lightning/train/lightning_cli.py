@@ -92,8 +92,7 @@ def _free_folder() -> Path:
 
 def data_of(arguments: Sequence[str]) -> VideoDataModule:
     """The data that these arguments describe; nothing of it is made yet."""
-    data: VideoDataModule = _described(arguments).datamodule
-    return data
+    return _described(arguments).datamodule  # type: ignore[no-any-return]
 
 
 def _described(arguments: Sequence[str]) -> VideoCLI:
