@@ -52,13 +52,13 @@ class UserError(ValueError):
         super().__init__(visible(line))
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str], otherwise_all: bool = True) -> str:
     """Return ``"; did you mean 'x'?"`` for the known name closest to `name`, else the list of known names."""
     names = [str(k) for k in known]
     close = difflib.get_close_matches(name[:200], names, n=1)  # a long name would take minutes
     if close:
         return f"; did you mean '{close[0]}'?"
-    return f"; known: {', '.join(names)}" if names else ""
+    return f"; known: {', '.join(names)}" if names and otherwise_all else ""
 
 
 @contextlib.contextmanager

@@ -73,9 +73,8 @@ def shares(workers: int) -> list[dict[str, str]]:
 
 def _gpus() -> list[str]:
     """The GPUs that this process may use, by number or name; without asking torch, which takes seconds."""
-    visible_ones = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible_ones is not None:
-        return [gpu for gpu in visible_ones.split(",") if gpu.strip()]
+    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [gpu for gpu in named.split(",") if gpu.strip()]
     return [str(number) for number, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
 
 
@@ -106,8 +105,7 @@ def run_all(
         Stopped: told to stop. The runs have been stopped too, and go on from their last checkpoint next time.
     """
     queue = _Queue([run for run in runs if _look(run).name != "done"], console, after_each)
-    skipped = len(runs) - len(queue.waiting)
-    if skipped:
+    if skipped := len(runs) - len(queue.waiting):
         console.print(f"{skipped} of {len(runs)} runs are done already")
     columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), "left", TimeRemainingColumn())
     free: list[Mapping[str, str]] = [*shares(workers)]
@@ -208,8 +206,7 @@ class _Queue:
         self.console.print(f"{run.name} failed", style="red", end="")
         self.console.print(f": {visible(why)[:1000]} (log: {visible(run.log)})", soft_wrap=True)
         with contextlib.suppress(OSError):
-            free = shutil.disk_usage(run.results).free
-            if free < ENOUGH_DISK:
+            if (free := shutil.disk_usage(run.results).free) < ENOUGH_DISK:
                 self.full_disk = (
                     f"only {free >> 20} MiB are free where {run.results} lies; "
                     "free some and call again, it goes on from here"

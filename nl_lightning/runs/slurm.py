@@ -62,9 +62,8 @@ class Job:
     def __call__(self) -> None:
         """Bring the run to its record.
 
-        Raises:
-            UserError: it was changed after it was submitted, or the run that it starts from has no record.
-            CalledProcessError: its process failed, or was told to stop.
+        UserError if it was changed after it was submitted, or the run that it starts from has no record.
+        CalledProcessError if its process failed, or was told to stop.
         """
         while _alive_here(self.after):
             time.sleep(0.5)
@@ -258,8 +257,7 @@ def submit_all(runs: Sequence[Run], cluster: Cluster, say: Callable[[str], None]
     UserError if the cluster refuses a job; those before it are submitted.
     """
     jobs = _newest_jobs(runs)
-    done = sum(run.is_done() for run in runs)
-    if done:
+    if done := sum(run.is_done() for run in runs):
         say(f"{done} of {len(runs)} runs are done already")
     for run in runs:
         state, job, parent = run.state(), jobs.get(run.name), run.parent

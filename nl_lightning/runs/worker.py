@@ -47,7 +47,9 @@ def _run(*identity: str) -> int:
     from nl_lightning.study.run import identified
 
     run = identified(*identity)
-    if _rank() > 0:
+    # torchrun, Slurm and Lightning give the processes of a run numbers; the one of number 0 speaks for it.
+    ranks = (os.environ[name] for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if name in os.environ)
+    if int(next(ranks, 0)) > 0:
         return _execute(run, None)
     held = acquire(run.folder)
     if held is None:
@@ -58,11 +60,6 @@ def _run(*identity: str) -> int:
             return 0
         run.prepare_folder()
         return _execute(run, held)
-
-
-def _rank() -> int:
-    """0 for the process that speaks for the run; torchrun, Slurm and Lightning give the others of a run numbers."""
-    return next((int(os.environ[name]) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if name in os.environ), 0)
 
 
 def _execute(run: "Run", held: "Lock | None") -> int:

@@ -192,10 +192,9 @@ def _place(plain: Any, loc: Sequence[Any]) -> list[Any]:
 def _hint(wanted: Any, value: object) -> str:
     if wanted is str and isinstance(value, int | float):
         return "; write it in quotes"
-    close = (
-        nearest(value, map(str, get_args(wanted))) if get_origin(wanted) is Literal and isinstance(value, str) else ""
-    )
-    return close if "did you mean" in close else ""
+    if get_origin(wanted) is Literal and isinstance(value, str):
+        return nearest(value, map(str, get_args(wanted)), otherwise_all=False)
+    return ""
 
 
 def _join(at: str, path: Iterable[str | int]) -> str:

@@ -24,7 +24,7 @@ SHORTER = {"limit_train_batches", "overfit_batches", "fast_dev_run", "max_time",
 
 def refuse_contradictions(record: Fields) -> None:
     """ValueError that says the first contradiction within a record."""
-    for check in (_of_module, _metrics, _videos, _bits, _numbers, _groups, _classes, _hash, _curve, _steps):
+    for check in (_of_module, _metrics, _videos, _bits, _numbers, _groups, _classes, _hash, _steps):
         check(record)
 
 
@@ -174,12 +174,6 @@ def _said(record: Fields, *keys: str) -> Any:
     return value
 
 
-def _curve(record: Fields) -> None:
-    for index, point in enumerate(record["curve"]):
-        if "step" not in point:
-            raise ValueError(f"curve[{index}]: the key 'step' is missing")
-
-
 def _hash(record: Fields) -> None:
     """The configuration has the hash, where it can be told: not of a run that starts from another one's weights.
 
@@ -195,6 +189,9 @@ def _hash(record: Fields) -> None:
 
 def _steps(record: Fields) -> None:
     """Steps are those of the curve's last point, and as many as the recipe's epochs make of the videos to train on."""
+    for index, point in enumerate(record["curve"]):
+        if "step" not in point:
+            raise ValueError(f"curve[{index}]: the key 'step' is missing")
     steps, at = record["steps"], [point["step"] for point in record["curve"]]
     if at and max(at) > steps:
         raise ValueError(f"steps: the curve has a point at {max(at):g}, but steps is {steps}")

@@ -132,11 +132,15 @@ def refuse_foreign(paths: Iterable[Path]) -> None:
         )
 
 
+def move_aside(path: Path, names: Iterable[Path]) -> Path:
+    """Give a file the first of these names that is free, and return it."""
+    return path.rename(next(name for name in names if not os.path.lexists(name)))
+
+
 def set_aside(path: Path) -> None:
     """Give a file that a training would write over, if it is there, another name beside it, and say which."""
     if os.path.lexists(path):
-        names = (path.with_name(f"before{k}{path.suffix}") for k in itertools.count(1))
-        aside = path.rename(next(name for name in names if not os.path.lexists(name)))
+        aside = move_aside(path, (path.with_name(f"before{k}{path.suffix}") for k in itertools.count(1)))
         say(f"{path} is not of this training: kept as {aside.name}")
 
 

@@ -191,8 +191,7 @@ def with_stills(study: Study, recipe: Recipe) -> Study:
     of the clip ``stills``: so it is trained under ``<recipe>_stills.yaml``, on single frames. Every variant that starts
     from no other one starts from the network of its depth and width, as the paper's start from ImageNet weights.
 
-    Raises:
-        UserError: the file is missing, says something else than single frames, or the recipe names other weights.
+    UserError if the file is missing, says something else than single frames, or the recipe names other weights.
     """
     if not recipe.known.stills:
         return study

@@ -6,8 +6,8 @@ file that can't be read as a record. Nothing here imports torch.
 """
 
 import hashlib
+import itertools
 import json
-import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -22,7 +22,7 @@ from nl_lightning.errors import UserError
 from nl_lightning.study.border import Count, Name, Percent, Positive, Seed, checked, parse_json
 from nl_lightning.study.contradictions import refuse_contradictions
 from nl_lightning.study.evidence import Evidence, Machine
-from nl_lightning.study.files import read_text, write_atomically
+from nl_lightning.study.files import move_aside, read_text, write_atomically
 from nl_lightning.study.lock import waiting_for
 from nl_lightning.study.metrics import METRICS, Metric
 from nl_lightning.study.packing import unpack
@@ -79,7 +79,7 @@ class Record:
         data_wait: percent of the time of training iterations spent waiting for data, in the first process. None: not
             measured.
         diverged: one line that says what was no finite number, and since when: ``the loss from step 120 on``. Such a
-            record needs no metric. Its curve has only finite numbers (:func:`finite`). Empty: nothing.
+            record needs no metric. Its curve has only finite numbers. Empty: nothing.
         earlier_code: a line for each other version of the code that did a part of the training before this one:
             ``until step 120: commit 402bae4 (now c9bd86e)``.
         machine, evidence: where it was measured, and what of. None: not kept.
@@ -178,11 +178,6 @@ def videos_hash(videos: Iterable[tuple[str, int | tuple[int, ...]]]) -> str:
     return hashlib.sha256(os.fsencode(lines)).hexdigest()[:12]
 
 
-def finite(curve: Iterable[Mapping[str, float]]) -> list[dict[str, float]]:
-    """A training curve as a record can hold it: without the numbers that aren't finite."""
-    return [{key: value for key, value in point.items() if math.isfinite(value)} for point in curve]
-
-
 def record_path(results: Path, recipe: str, variant: str, seed: int) -> Path:
     """Where the record of a run lies."""
     return results / "records" / recipe / variant / f"seed{seed}.json"
@@ -220,13 +215,9 @@ def _move_aside(path: Path, new: Record) -> None:
     if old is not None and alike and (old.diverged or new.scores.keys() <= old.scores.keys()):
         raise UserError(f"{path}: this run has its record already; delete the file to run it again")
     name = "unreadable" if old is None else old.config_hash
-    aside = path.with_suffix(f".{name}.json")
-    count = 1
-    while os.path.lexists(aside):  # the definition went back and forth
-        count += 1
-        aside = path.with_suffix(f".{name}.{count}.json")
+    again = (f".{name}.{k}.json" for k in itertools.count(2))  # the definition went back and forth
     try:
-        path.rename(aside)
+        move_aside(path, map(path.with_suffix, itertools.chain([f".{name}.json"], again)))
     except OSError as error:
         raise UserError(f"{path}: can't be moved aside: {error.strerror}") from error
 

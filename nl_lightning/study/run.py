@@ -132,9 +132,10 @@ class Run:
     def state(self) -> State:
         """Where it stands, by its files."""
         record, unreadable = None, None
-        if os.path.lexists(record_path(self.results, self.base.name, self.variant.name, self.seed)):
+        place = (self.results, self.base.name, self.variant.name, self.seed)
+        if os.path.lexists(record_path(*place)):
             try:
-                record = record_in_place(self.results, self.base.name, self.variant.name, self.seed)
+                record = record_in_place(*place)
             except UserError as error:
                 unreadable = State("unreadable", str(error))
         recorded = state_by_record(self.study, self.base, self.variant.name, self.seed, record)
@@ -155,8 +156,7 @@ class Run:
         marker = self.said()
         if marker.state is None:
             return State("interrupted", f"{self.marker} can't be read")
-        expected = run_hash(self.study, self.base, self.variant.name, self.seed)
-        if marker.config_hash not in (None, expected):
+        if marker.config_hash not in (None, self.config_hash):
             return None
         if marker.state == "running":
             who = f"process {marker.pid} on {marker.host}"
@@ -275,7 +275,12 @@ class Run:
     def prepare_folder(self) -> None:
         """Make the run's folder; one left by another configuration is moved aside, never overwritten."""
         kept = self.configuration
-        left = _hash_in(kept) if os.path.lexists(kept) else self.said().config_hash
+        left = self.said().config_hash
+        if os.path.lexists(kept):
+            left = "unknown"
+            with contextlib.suppress(UserError):
+                if found := re.fullmatch(r"([0-9a-f]{12})\n", read_text(kept)):
+                    left = found[1]
         if left is None and self.checkpoint.parent.is_dir() and any(self.checkpoint.parent.iterdir()):
             left = "unknown"
         if left is not None and left != self.config_hash:
@@ -285,13 +290,6 @@ class Run:
             write_atomically(kept, f"{self.config_hash}\n")
         for unfinished in self.checkpoint.parent.glob(".*.tmp"):  # a process was killed while it wrote
             unfinished.unlink()
-
-
-def _hash_in(file: Path) -> str:
-    with contextlib.suppress(UserError):
-        if found := re.fullmatch(r"[0-9a-f]{12}\n", read_text(file)):
-            return found[0].strip()
-    return "unknown"
 
 
 T = TypeVar("T")
@@ -319,8 +317,7 @@ def state_by_record(study: Study, recipe: Recipe, variant: str, seed: int, recor
         return State("missing")
     if record.config_hash != expected:
         return State("stale", f"made with configuration {record.config_hash}, now {expected}")
-    of_study = {"init_from": found.init_from, "module": recipe.over(study).module or ""}
-    for key, value in of_study.items():
+    for key, value in (("init_from", found.init_from), ("module", recipe.over(study).module or "")):
         if (said := getattr(record, key)) != value:
             return State("unreadable", f"{key}: expected {value or None}, as the study has it, got {said or None}")
     if study.metric.key not in record.scores and not record.diverged and found.clip != STILLS:  # they have their own

@@ -109,9 +109,7 @@ class Saver(Checkpoint):
     def _save(self, trainer: L.Trainer) -> None:
         """Write a checkpoint; all processes of a run do, the first one to the disk.
 
-        Raises:
-            Stopped: one of them has been told to stop.
-            UserError: the disk is full.
+        Stopped if one of them has been told to stop, UserError if the disk is full.
         """
         if trainer.is_global_zero:
             with whole_file(self.newest) as file:

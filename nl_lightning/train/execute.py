@@ -52,9 +52,7 @@ def execute(run: Run, held: Lock | None, tracker: Tracker) -> Record | None:
     """Train, test and record a run; goes on from its last checkpoint if it has one of the same configuration.
 
     Of several processes, the first one has the claim (`held`), and returns the record. `tracker` follows the run.
-
-    Raises:
-        UserError: what the user can mend, in one line.
+    UserError for what the user can mend.
     """
     progress, curve, clock, meter = Progress(run, held), Curve(), Clock(), Meter()
     progress.say("start", 0, 1)

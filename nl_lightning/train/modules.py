@@ -229,10 +229,8 @@ def fields(run: Run, cli: ModuleCLI, found: Mapping[str, float], outcomes: Mappi
     for one in metric.shown:
         if one.key not in logged:
             names = f"it logged {', '.join(logged)}" if logged else "it logged nothing"
-            close = said if "did you mean" in (said := nearest(one.key, logged)) else ""
-            raise UserError(
-                f"{run.study.path}: metric: {run.recipe.module} never logged {one.key} in testing{close}; {names}"
-            )
+            missing = f"{one.key} in testing{nearest(one.key, logged, otherwise_all=False)}"
+            raise UserError(f"{run.study.path}: metric: {run.recipe.module} never logged {missing}; {names}")
     broken = "" if math.isfinite(logged[metric.key]) else metric.key
     if outcomes and not broken:
         each, value = list(outcomes.values()), logged[metric.key]

@@ -29,8 +29,7 @@ def blocks_of(file: Path) -> list[tuple[str, str, str]]:
 def publish(run: Run, folder: Path) -> Path:
     """Write the network that a run tested to ``VARIANT.safetensors`` in `folder`, and return that file.
 
-    Raises:
-        UserError: the run has no record or no checkpoint, or the checkpoint does not hold what was tested.
+    UserError if the run has no record or no checkpoint, or the checkpoint does not hold what was tested.
     """
     record = record_in_place(run.results, run.base.name, run.variant.name, run.seed)
     if not run.checkpoint.is_file():

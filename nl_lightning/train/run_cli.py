@@ -136,8 +136,8 @@ class RunCLI(LightningCLI):
         line = one_line(error)
         unknown = re.findall(r"--([\w.]+)", line)
         unknown += [".".join(found) for found in re.findall(r"Group '(\S+)' does not accept option '(\S+)'", line)]
-        hints = "".join(nearest(key, self.keys) for key in unknown if key not in self.keys)
-        return line[:500] + (hints if "did you mean" in hints else "")
+        hints = (nearest(key, self.keys, otherwise_all=False) for key in unknown if key not in self.keys)
+        return line[:500] + "".join(hints)
 
     def check(self, config: Any) -> None:
         """UserError if what was parsed can't be."""

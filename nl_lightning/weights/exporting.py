@@ -31,8 +31,7 @@ Target = Literal["caffe2", "slowfast"]
 def export_weights(path: Path, out: Path, to: Target) -> int:
     """Write the weights of our file `path` to `out`, as the code `to` names them; return how many tensors.
 
-    Raises:
-        UserError: `path` can't be read, or `to` has no network that computes the same.
+    UserError if `path` can't be read, or `to` has no network that computes the same.
     """
     tensors, header = read_weights(path)
     kind = CAFFE2 if to == "caffe2" else SLOWFAST

@@ -136,10 +136,8 @@ def read_header(path: Path) -> WeightsHeader:
 def located(path: Path | str) -> Path:
     """The file of a published network by its name, ``VARIANT@RECIPE``; any other path as it is.
 
-    Published networks lie in ``results/weights`` of the working folder, of a wheel, or of a checkout.
-
-    Raises:
-        UserError: no network of that name is published.
+    Published networks lie in ``results/weights`` of the working folder, of a wheel, or of a checkout. UserError if no
+    network of that name is published.
     """
     path = Path(path)
     if not re.fullmatch(r"[\w-]+@[\w-]+", str(path)) or path.exists():

@@ -23,12 +23,8 @@ from nl_lightning.weights.sources import TORCHVISION_NAMES
 def load_imagenet(net: VideoResNet, path: Path) -> list[str]:
     """Fill `net` with torchvision's ImageNet weights, a file such as ``resnet50-*.pth``.
 
-    Returns:
-        The names of the network's tensors that keep their initialisation: those of the non-local blocks and
-        of the classifier.
-
-    Raises:
-        UserError: the file is missing, broken or of another network; `net` is then unchanged.
+    Returns the names of the tensors that keep their initialisation: those of non-local blocks and of the classifier.
+    UserError if the file is missing, broken or of another network; `net` is then unchanged.
     """
     state = read_state_dict(path, "imagenet")
     try:
@@ -60,10 +56,8 @@ def repeated(kernel: Tensor, frames: int) -> Tensor:
 def inflate_imagenet(net: VideoResNet, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors of `net` that torchvision's 2-D `state` fills, by our names and in our shapes.
 
-    The classifier of `state` is dropped, as its classes are ImageNet's.
-
-    Raises:
-        UserError: `state` doesn't fit the depth or the width of `net`; names the tensors that don't.
+    The classifier of `state` is dropped, as its classes are ImageNet's. UserError, which names tensors, if `state`
+    doesn't fit the depth or the width of `net`.
     """
     theirs = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
     inflated, missing, misshapen = {}, [], []

@@ -219,8 +219,7 @@ def _recognised(state: State, kinds: Sequence[Source]) -> tuple[Source, str] | N
 def fitted(tensors: Mapping[str, Tensor], config: ResNetConfig) -> dict[str, Tensor]:
     """All tensors of the network of `config`, in its shapes: 2-D kernels inflated, BN's counters of batches at 0.
 
-    Raises:
-        UserError: tensors are missing, left over, or of another shape: the residual blocks that differ are named.
+    UserError if tensors are missing, left over, or of another shape: the residual blocks that differ are named.
     """
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in VideoResNet(config).state_dict().items()}
@@ -246,11 +245,7 @@ def _reshaped(tensor: Tensor, shape: torch.Size) -> Tensor:
 
 
 def architecture(found: Found, semantics: Semantics) -> ResNetConfig:
-    """The network of the tensors, with what `semantics` says of it.
-
-    Raises:
-        UserError: no ResNet-50 or -101 has these residual blocks.
-    """
+    """The network of the tensors, with what `semantics` says of it. UserError if no ResNet has such residual blocks."""
     tensors = found.tensors
     inflate: Inflate
     if found.flat:

@@ -45,9 +45,8 @@ DEPTH = 60
 def read_torch(path: Path) -> Any:
     """What ``torch.save`` wrote: tensors and plain containers, and nothing else.
 
-    Raises:
-        UserError: the file is missing, truncated, no file of PyTorch, asks for something else (which it names), or
-            would need far more memory than its size.
+    UserError if the file is missing, truncated, no file of PyTorch, asks for something else (which it names), or would
+    need far more memory than its size.
     """
     size = _size(path)
     try:
@@ -139,9 +138,8 @@ def weigh(content: Any, path: Path, size: int) -> None:
 def read_pickle(path: Path) -> Any:
     """What a plain pickle holds, of Python 2 too: arrays, as tensors, and plain containers, and nothing else.
 
-    Raises:
-        UserError: the file is no pickle, is truncated, asks for something else (which it names), or would need far more
-            memory than its size.
+    UserError if the file is no pickle, is truncated, asks for something else (which it names), or would need far more
+    memory than its size.
     """
     size = _size(path)
     try:
