@@ -24,7 +24,8 @@ SHORTER = {"limit_train_batches", "overfit_batches", "fast_dev_run", "max_time",
 
 def refuse_contradictions(record: Fields) -> None:
     """ValueError that says the first contradiction within a record."""
-    for check in (_of_module, _metrics, _videos, _bits, _numbers, _groups, _classes, _hash, _steps):
+    first = _of_module if record["module"] else _of_ours
+    for check in (first, _videos, _bits, _numbers, _groups, _classes, _hash, _steps):
         check(record)
 
 
@@ -37,15 +38,8 @@ def _unpacked(by: Callable[[str, int], list[T]], key: str, packed: str, videos: 
 
 
 def _of_module(record: Fields) -> None:
-    """Fields of another LightningModule's run, and those that only such a run can leave out."""
+    """Fields of another LightningModule's run."""
     items, metrics = record["videos_expected"], record["metrics"]
-    if not record["module"]:
-        if metrics or record["outcomes"]:
-            raise ValueError("metrics: there are some, but no 'module' that logged them")
-        for key in ("videos_expected", "macs"):
-            if not record[key]:
-                raise ValueError(f"{key}: expected a whole number of at least 1, got 0")
-        return
     if not metrics and not record["diverged"]:
         raise ValueError("metrics: expected one or more, got none")
     if not record["outcomes"]:
@@ -65,9 +59,13 @@ def factor_of(outcomes: Sequence[float], value: float) -> float | None:
     return next((one for one in (1.0, 100.0) if math.isclose(one * mean, value, rel_tol=1e-3, abs_tol=1e-4)), None)
 
 
-def _metrics(record: Fields) -> None:
-    if record["module"]:
-        return
+def _of_ours(record: Fields) -> None:
+    """Fields that only another LightningModule's run can have, or leave out; and the metrics of ours."""
+    if record["metrics"] or record["outcomes"]:
+        raise ValueError("metrics: there are some, but no 'module' that logged them")
+    for key in ("videos_expected", "macs"):
+        if not record[key]:
+            raise ValueError(f"{key}: expected a whole number of at least 1, got 0")
     scores = {shown.key for metric in METRICS.values() for shown in metric.shown if record[shown.key] is not None}
     if not scores & METRICS.keys() and not record["diverged"]:
         raise ValueError(f"the key '{next(iter(METRICS))}' is missing")

@@ -212,10 +212,6 @@ class Run:
         arguments = shlex.join(self.arguments())
         return [f"nl-lightning fit {arguments}", f"nl-lightning test {arguments} --ckpt_path={self.checkpoint}"]
 
-    def tables(self) -> list[str]:
-        """The tables of the study with a row of this variant."""
-        return [table.name for table in self.study.tables.values() if self.variant.name in table.variants]
-
     def columns(self) -> dict[str, str | int]:
         """Flat columns that make W&B's own table of runs readable."""
         length = self.recipe.known.data.num_frames or "default"

@@ -138,7 +138,7 @@ def _start(run: Run | None = None) -> "wandb.Run":
             "name": run.name,
             "group": run.study.name,
             "job_type": run.base.name,
-            "tags": run.tables(),
+            "tags": [table.name for table in run.study.tables.values() if run.variant.name in table.variants],
             "config": {**run.columns(), "config": portable(run.recipe.config)},
             "dir": run.folder,
         }

@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as L
@@ -76,18 +75,13 @@ def lightning_command(arguments: list[str]) -> int:
     stop_on_signals()
     words = with_weights(with_recipes(arguments))
     defaults: dict[str, Any] = {"logger": False, "enable_model_summary": False}
-    if words[0] == "fit":
-        defaults["default_root_dir"] = str(_free_folder())
+    if words[0] == "fit":  # into a folder that no other training has
+        taken = [int(folder.name) for folder in FITS.glob("*") if folder.name.isdecimal()]
+        defaults["default_root_dir"] = str(FITS / str(max(taken, default=0) + 1))
     be_quiet()
     kind: type[RunCLI] = ModuleCLI if "model" in named_classes(words) else VideoCLI
     kind(command=arguments, args=words, trainer_defaults=defaults)
     return 0
-
-
-def _free_folder() -> Path:
-    """A folder for a training that no other one has."""
-    taken = [int(folder.name) for folder in FITS.glob("*") if folder.name.isdecimal()]
-    return FITS / str(max(taken, default=0) + 1)
 
 
 def data_of(arguments: Sequence[str]) -> VideoDataModule:

@@ -90,12 +90,12 @@ class RunCLI(LightningCLI):
 
         A parser takes a while to make, so the other commands have none; without a command all have one.
         """
-        ours = {"model", "datamodule", "weights_only"}
-        every = {
-            "fit": {*ours, "train_dataloaders", "val_dataloaders"},
-            "validate": {*ours, "dataloaders"},
-            "test": {*ours, "dataloaders"},
+        loaders = {
+            "fit": {"train_dataloaders", "val_dataloaders"},
+            "validate": {"dataloaders"},
+            "test": {"dataloaders"},
         }
+        every = {name: {"model", "datamodule", "weights_only", *theirs} for name, theirs in loaders.items()}
         return {name: every[name] for name in self.command[:1] if name in every} or every
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:

@@ -83,7 +83,16 @@ def init_from(net: VideoResNet, path: Path, new: Collection[str] = (), classes: 
         tensors, header = read_weights(path)
         named, new = header.classes, new if header.classifier else {*new, "fc"}
     else:
-        tensors, named = _of_checkpoint(path, at)
+        if not path.exists():
+            raise UserError(
+                f"init_from: no checkpoint at {path}; train that run first (if its record is there already, "
+                "delete that, or take another folder for --results)"
+            )
+        try:
+            content = read_torch(path)
+        except UserError as error:
+            raise UserError(f"{at} holds no weights of this network: {error}") from None
+        tensors, named = network_in(content, f"{at} holds no weights of this network"), classes_in(content, at)
     kept = tensors.get("fc.weight")
     fits = kept is not None and kept.shape[:1] == (net.config.num_classes,)
     if kept is not None and "fc" in new and not (fits and named == tuple(classes)):
@@ -101,17 +110,3 @@ def _inflated(kernel: Tensor, ours: Tensor | None) -> Tensor:
     if ours is None or kernel.ndim != 5 or kernel.shape == ours.shape or kernel.shape[2] != 1:
         return kernel
     return repeated(kernel, ours.shape[2])
-
-
-def _of_checkpoint(path: Path, at: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The network's tensors in a training checkpoint of ours, and the names of its classes."""
-    if not path.exists():
-        raise UserError(
-            f"init_from: no checkpoint at {path}; train that run first (if its record is there already, "
-            "delete that, or take another folder for --results)"
-        )
-    try:
-        content = read_torch(path)
-    except UserError as error:
-        raise UserError(f"{at} holds no weights of this network: {error}") from None
-    return network_in(content, f"{at} holds no weights of this network"), classes_in(content, at)

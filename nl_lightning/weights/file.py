@@ -5,10 +5,11 @@ tested, and where the weights came from. So ``nl-lightning test --weights W`` ne
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -121,16 +122,15 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], WeightsHeader]:
     Raises:
         UserError: the file is missing, truncated, or no weight file of ours, or holds what no weights can be.
     """
-    with _opened(path) as file:
+    with _opened(path) as (file, header):
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        header = _header(file, path)
     return checked_numbers(tensors, f"weights: {path}"), header
 
 
 def read_header(path: Path) -> WeightsHeader:
     """The header of a weight file, without its tensors. UserError as :func:`read_weights`."""
-    with _opened(path) as file:
-        return _header(file, path)
+    with _opened(path) as (_, header):
+        return header
 
 
 def located(path: Path | str) -> Path:
@@ -151,10 +151,11 @@ def located(path: Path | str) -> Path:
     return found
 
 
-def _opened(path: Path) -> Any:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, WeightsHeader]]:
     path = located(path)
     try:
-        return safe_open(path, framework="pt")
+        opened = safe_open(path, framework="pt")
     except FileNotFoundError:
         raise UserError(f"weights: there is no file {path}") from None
     except (SafetensorError, OSError) as error:
@@ -162,16 +163,14 @@ def _opened(path: Path) -> Any:
             f"weights: {path} is no whole .safetensors file ({one_line(error)}); "
             "nl-lightning weights import makes one from other formats"
         ) from None
-
-
-def _header(file: Any, path: Path) -> WeightsHeader:
-    said = file.metadata() or {}
-    if said.get("format") != FORMAT:
-        raise UserError(
-            f"weights: {path} was not written by nl-lightning weights import, or by another version of it; "
-            "weights import makes one from files of others"
-        )
-    return header_from_json(said.get("nl_lightning"), f"weights: {path}: the header")
+    with opened as file:
+        said = file.metadata() or {}
+        if said.get("format") != FORMAT:
+            raise UserError(
+                f"weights: {path} was not written by nl-lightning weights import, or by another version of it; "
+                "weights import makes one from files of others"
+            )
+        yield file, header_from_json(said.get("nl_lightning"), f"weights: {path}: the header")
 
 
 def load_weights(path: Path | str) -> tuple[VideoResNet, WeightsHeader]:
@@ -332,8 +331,6 @@ def checked_numbers(tensors: Mapping[str, Tensor], at: str) -> dict[str, Tensor]
 
 OF_THE_MODEL = ("mean", "std", "test_pool", "multi_label")
 """Input settings that are arguments of the classifier; the others are the data's."""
-OF_THE_WEIGHTS = ("num_frames", "frame_stride")
-"""What a network was trained on, which no recipe changes; how it is tested, a recipe may."""
 
 
 def with_weights(arguments: Sequence[str]) -> list[str]:
@@ -358,7 +355,8 @@ def with_weights(arguments: Sequence[str]) -> list[str]:
         name: f"--{'model' if name in OF_THE_MODEL else 'data'}.{name}={shown_value(value)}"
         for name, value in asdict(header.input).items()
     }
-    fixed = {name: words.pop(name) for name in (*OF_THE_WEIGHTS, "mean", "std", "multi_label")}
+    # How a network is tested, a recipe may change; not what it was trained on.
+    fixed = [words.pop(name) for name in ("num_frames", "frame_stride", "mean", "std", "multi_label")]
     network = json.dumps(json.loads(header.to_json())["net"])
     return [
         arguments[0],
@@ -366,6 +364,6 @@ def with_weights(arguments: Sequence[str]) -> list[str]:
         *(f"--config={recipe}" for recipe in found.config),
         f"--model.net={network}",
         f"--model.weights={found.weights[0]}",
-        *fixed.values(),
+        *fixed,
         *others,
     ]

@@ -58,8 +58,7 @@ def unwrapped(content: object) -> State:
         content = content[key]
     if not isinstance(content, Mapping):
         raise UserError(f"expected tensors by name, found a {type(content).__name__}")
-    found = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    tensors = {name: check_tensor(name, tensor) for name, tensor in found.items()}
+    tensors = {str(name): check_tensor(str(name), t) for name, t in content.items() if isinstance(t, Tensor)}
     beside |= {str(name): value for name, value in content.items() if str(name) not in tensors}
     if not tensors:
         raise UserError("expected tensors by name, found none")
