@@ -90,13 +90,9 @@ class RunCLI(LightningCLI):
 
         A parser takes a while to make, so the other commands have none; without a command all have one.
         """
-        loaders = {
-            "fit": {"train_dataloaders", "val_dataloaders"},
-            "validate": {"dataloaders"},
-            "test": {"dataloaders"},
-        }
-        every = {name: {"model", "datamodule", "weights_only", *theirs} for name, theirs in loaders.items()}
-        return {name: every[name] for name in self.command[:1] if name in every} or every
+        every = ("fit", "validate", "test")
+        theirs = {"model", "datamodule", "weights_only", "dataloaders", "train_dataloaders", "val_dataloaders"}
+        return {name: set(theirs) for name in ([name for name in self.command[:1] if name in every] or every)}
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
