@@ -123,8 +123,14 @@ class RunCLI(LightningCLI):
         seed = config["seed_everything"]
         if not isinstance(seed, bool) and not 0 <= seed < 2**32:
             raise UserError(f"seed_everything is {seed}: expected 0 to {2**32 - 1}")
-        if config.get("ckpt_path") is not None:
-            config["ckpt_path"] = str(_checkpoint(config["ckpt_path"], config["trainer.default_root_dir"]))
+        if (given := config.get("ckpt_path")) is not None:
+            if given == "last" and config["trainer.default_root_dir"] is not None:
+                given = Path(config["trainer.default_root_dir"]) / CHECKPOINT
+            elif given in ("last", "best", "hpc"):
+                raise UserError(
+                    f"ckpt_path is {given}: only the newest checkpoint is kept; give its file, {CHECKPOINT}"
+                )
+            config["ckpt_path"] = str(local_file(given, "ckpt_path"))
         self.check(config)
 
     def said(self, error: Exception) -> str:
@@ -266,15 +272,6 @@ def with_recipes(words: Sequence[str]) -> list[str]:
         named = (option == "--config" or (before == "--config" and not equals)) and re.fullmatch(r"[\w-]+", given)
         found.append(f"{option}{equals}{find_recipe(given)}" if named and not os.path.isfile(given) else word)
     return found
-
-
-def _checkpoint(given: str, root: str | None) -> Path:
-    """The file of a checkpoint, as ``--ckpt_path`` names it. UserError if it isn't a file of this machine."""
-    if given == "last" and root is not None:
-        given = str(Path(root) / CHECKPOINT)
-    elif given in ("last", "best", "hpc"):
-        raise UserError(f"ckpt_path is {given}: only the newest checkpoint is kept; give its file, {CHECKPOINT}")
-    return local_file(given, "ckpt_path")
 
 
 def be_quiet() -> None:

@@ -44,11 +44,8 @@ def load(
 ) -> frozenset[str]:
     """Load what a training starts from; return the names of the tensors that are not as initialised any more.
 
-    Args:
-        net: the network.
-        imagenet, named: files as a recipe names them, or None.
-        new, classes: see :func:`init_from`.
-        speaks: whether to say which parts stay new.
+    `imagenet` and `named` are files as a recipe names them, `new` and `classes` are those of :func:`init_from`. Which
+    parts stay new is said if it `speaks`.
     """
     loaded: set[str] = set()
     if imagenet is not None:

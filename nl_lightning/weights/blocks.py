@@ -95,15 +95,10 @@ def blocks_in(state: State) -> dict[str, dict[str, Tensor]]:
 def import_block(
     state: Mapping[str, Tensor], instantiation: Instantiation = "embedded_gaussian"
 ) -> tuple[NonLocalBlock, BlockSettings]:
-    """The block of one of their state dicts, in eval mode, and its settings.
+    """The block of one of their state dicts, which is of one block alone, in eval mode, and its settings.
 
-    Args:
-        state: of one block alone.
-        instantiation: for a block with theta and no `concat_project`: ``embedded_gaussian`` or ``dot_product``, which
-            have the same tensors.
-
-    Raises:
-        UserError: tensors are left over, missing or of another shape, which it names.
+    `instantiation` is for a block with theta and no `concat_project`: ``embedded_gaussian`` or ``dot_product``, which
+    have the same tensors. UserError if tensors are left over, missing or of another shape, which it names.
     """
     named = {name: NAMES.ours(name) for name in state}
     if left := sorted(name for name, ours in named.items() if ours is None):
@@ -121,8 +116,7 @@ def import_block(
     settings = BlockSettings(g.shape[1], instantiation, "g.0.weight" in state, dimensions[g.ndim], norm)
     block = settings.block()
     ours = {name: tensor for name, tensor in block.state_dict().items() if name in tensors or "num_batches" not in name}
-    shapes = [{name: tensor.shape for name, tensor in side.items()} for side in (ours, tensors)]
-    if wrong := mismatches(*shapes):
+    if wrong := mismatches(ours, tensors):
         raise UserError(f"not the block of {g.shape[1]} channels that its g is of: {wrong}")
     block.load_state_dict(tensors, strict=False)
     return block.eval(), settings

@@ -210,8 +210,7 @@ def fill(
     ours = net.state_dict()
     given = {_part(name, new) for name in tensors}
     parts = {name: part for name in ours.keys() - tensors.keys() if (part := _part(name, new)) and part not in given}
-    shapes = {name: tensor.shape for name, tensor in ours.items() if name not in parts}
-    if wrong := mismatches(shapes, {name: tensor.shape for name, tensor in tensors.items()}):
+    if wrong := mismatches({name: tensor for name, tensor in ours.items() if name not in parts}, tensors):
         raise UserError(f"{at}: the tensors are not this network's: {wrong}")
     net.load_state_dict({**ours, **tensors}, assign=assign)
     return list(dict.fromkeys(parts[name] for name in ours if name in parts))
@@ -252,14 +251,9 @@ def classes_in(checkpoint: Mapping[str, Any], at: str) -> tuple[str, ...]:
 
 
 def check_classes(there: Sequence[str], here: Sequence[str], where: str) -> None:
-    """UserError unless weights and data have the same classes in the same order, as labels are their places in it.
+    """UserError unless weights (`there`) and data (`here`) have the same classes in the same order.
 
-    Where one side doesn't name its classes, nothing is said.
-
-    Args:
-        there: names of the weights' classes.
-        here: of the data's.
-        where: the weights, for the message.
+    Labels are places in that order. Where one side doesn't name its classes, nothing is said.
     """
     for place, names in enumerate(itertools.zip_longest(there, here) if there and here else ()):
         if names[0] != names[1]:
@@ -287,12 +281,12 @@ def differences(there: ResNetConfig, here: ResNetConfig) -> list[str]:
     ]
 
 
-def mismatches(ours: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> str:
+def mismatches(ours: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
     """What `given` tensors lack, have too much, or have in another shape than `ours`; empty if nothing."""
     misshapen = [
-        f"{name} {list(given[name])} for {list(ours[name])}"
+        f"{name} {list(given[name].shape)} for {list(ours[name].shape)}"
         for name in sorted(ours.keys() & given.keys())
-        if tuple(ours[name]) != tuple(given[name])
+        if ours[name].shape != given[name].shape
     ]
     return wrong_tensors(sorted(ours.keys() - given.keys()), sorted(given.keys() - ours.keys()), misshapen)
 

@@ -1,10 +1,9 @@
 """ImageNet weights of a 2-D ResNet, inflated into a network of Table 1 (paper, Sec. 4).
 
-A k x k kernel becomes t copies of itself in time, each divided by t, so that the inflated network sees a
-video of one frame repeated as the 2-D network sees that frame. The weights are torchvision's for ResNet-50
-or -101, which strides in the 3x3 as we do. Loading is strict: a tensor that is left over, missing or of
-another shape is an error. Checked in the tests against torchvision's own network, stage by stage, on such
-videos.
+A k x k kernel becomes t copies of itself in time, each divided by t, so that the inflated network sees a video of one
+frame repeated as the 2-D network sees that frame. The weights are torchvision's for ResNet-50 or -101, which strides in
+the 3x3 as we do. Loading is strict: a tensor that is left over, missing or of another shape is an error. Checked in the
+tests against torchvision's own network, stage by stage, on such videos.
 """
 
 from collections.abc import Iterable

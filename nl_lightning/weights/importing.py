@@ -222,12 +222,12 @@ def fitted(tensors: Mapping[str, Tensor], config: ResNetConfig) -> dict[str, Ten
     UserError if tensors are missing, left over, or of another shape: the residual blocks that differ are named.
     """
     with torch.device("meta"):
-        shapes = {name: tensor.shape for name, tensor in VideoResNet(config).state_dict().items()}
+        ours = VideoResNet(config).state_dict()
     if "fc.weight" not in tensors:
-        shapes = {name: shape for name, shape in shapes.items() if not name.startswith("fc.")}
-    whole = {name: torch.zeros((), dtype=torch.int64) for name in shapes if name.endswith(".num_batches_tracked")}
-    whole |= {name: _reshaped(tensor, shapes.get(name, tensor.shape)) for name, tensor in tensors.items()}
-    if wrong := mismatches(shapes, {name: tensor.shape for name, tensor in whole.items()}):
+        ours = {name: tensor for name, tensor in ours.items() if not name.startswith("fc.")}
+    whole = {name: torch.zeros((), dtype=torch.int64) for name in ours if name.endswith(".num_batches_tracked")}
+    whole |= {name: _reshaped(tensor, ours.get(name, tensor).shape) for name, tensor in tensors.items()}
+    if wrong := mismatches(ours, whole):
         raise UserError(f"it is of another architecture than {describe(config)}: {wrong}")
     return whole
 
