@@ -241,10 +241,8 @@ def commit() -> dict[str, Any]:
 class LocalFiles(TorchCheckpointIO):
     """Lightning's reader of checkpoints, made safe: files of this machine, and nothing that is in them is run.
 
-    Args:
-        ours: whether they are of our own networks, and say of which.
-
     Attributes:
+        ours: whether they are of our own networks, and say of which.
         restoring: the file that the trainer is being restored from; None once that is done.
     """
 

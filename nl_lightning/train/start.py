@@ -64,6 +64,7 @@ def init_from(net: VideoResNet, path: Path, new: Collection[str] = (), classes: 
     """Load the network of a checkpoint or of a weight file; return what stays new, as ``res3.non_local.1`` or ``fc``.
 
     Kernels of a 2-D network are inflated into an I3D as ImageNet's are (paper, Sec. 4): t copies, each divided by t.
+    UserError if the file is missing, or holds another network or other classes.
 
     Args:
         net: the network.
@@ -71,9 +72,6 @@ def init_from(net: VideoResNet, path: Path, new: Collection[str] = (), classes: 
         new: parts of the network that may stay new where the file lacks them, see
             :func:`~nl_lightning.weights.file.fill`. ``fc`` also stays new where the file's classes are others.
         classes: names of the data's classes, or nothing. Where the classifier is kept, the file's have to be the same.
-
-    Raises:
-        UserError: the file is missing, or holds another network or other classes.
     """
     at, ours = f"init_from: {path}", net.state_dict()
     if path.suffix == ".safetensors":

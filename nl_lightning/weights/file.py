@@ -119,8 +119,7 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], header: WeightsHeade
 def read_weights(path: Path) -> tuple[dict[str, Tensor], WeightsHeader]:
     """The tensors of a weight file by name, and its header.
 
-    Raises:
-        UserError: the file is missing, truncated, or no weight file of ours, or holds what no weights can be.
+    UserError if the file is missing, truncated, or no weight file of ours, or holds what no weights can be.
     """
     with _opened(path) as (file, header):
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
@@ -196,6 +195,8 @@ def fill(
 ) -> list[str]:
     """Load all tensors of `net`; return what stays as it is initialised, as ``res3.non_local.1``.
 
+    UserError if tensors are missing, left over or of another shape, which it names.
+
     Args:
         net: the network.
         tensors: by our names.
@@ -203,9 +204,6 @@ def fill(
         new: parts of the network that may stay new, such as ``fc`` or ``non_local``, where none of their tensors is
             given. Of a part with numbers, such as ``non_local``, each number stands for itself.
         assign: put them in place of the network's own, which may be on the meta device then.
-
-    Raises:
-        UserError: tensors are missing, left over or of another shape, which it names.
     """
     ours = net.state_dict()
     given = {_part(name, new) for name in tensors}

@@ -87,7 +87,8 @@ def import_weights(
     """Read the weights in `path`, write them to `out`, and return what was found.
 
     Single blocks of Non-local_pytorch become files of their own, and a few lines say what was found in them: see
-    :func:`nl_lightning.weights.blocks.import_blocks`.
+    :func:`nl_lightning.weights.blocks.import_blocks`. UserError if the file can't be read, is of no known kind, has
+    tensors too many or too few, or holds what no weights can be.
 
     Args:
         path: a file of ours (a training checkpoint) or of others.
@@ -95,10 +96,6 @@ def import_weights(
         source: the name of one of :data:`SOURCES`, ``alexhex7`` for single blocks, or ``auto``.
         variant: words of :data:`VARIANT_WORDS`, for what tensors don't tell; the file's name if None.
         classifier: False leaves the classifier out.
-
-    Raises:
-        UserError: the file can't be read, is of no known kind, has tensors too many or too few, or holds what
-            no weights can be.
     """
     if out.suffix != ".safetensors":
         raise UserError(f"--out: expected a name that ends in .safetensors, not {out.name}")
