@@ -21,19 +21,26 @@ MOST_BYTES = 64 << 20
 
 def read_text(path: Path, most: int = MOST_BYTES) -> str:
     """The text of a file, UTF-8. UserError if it isn't there, is no file, can't be read or has over `most` bytes."""
+    if (size := size_of(path)) > most:
+        raise UserError(f"{path}: has {size} bytes; at most {most} are read")
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):  # reading a pipe or a device might never end
-            raise UserError(f"{path}: expected a file, got a {'folder' if stat.S_ISDIR(found.st_mode) else 'device'}")
-        if found.st_size > most:
-            raise UserError(f"{path}: has {found.st_size} bytes; at most {most} are read")
         return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"no file {path}") from None
-    except UserError:
-        raise
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: can't be read: {reason(error)}") from None
+
+
+def size_of(path: Path, none: str = "no file") -> int:
+    """Bytes of a file. UserError if there is `none`, if it is something else, or can't be opened."""
+    try:
+        found = path.stat()
+        if stat.S_ISREG(found.st_mode):  # reading a pipe or a device might never end
+            path.open("rb").close()
+            return found.st_size
+    except FileNotFoundError:
+        raise UserError(f"{none} {path}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: can't be read: {reason(error)}") from None
+    raise UserError(f"{path}: expected a file, got a {'folder' if stat.S_ISDIR(found.st_mode) else 'device'}")
 
 
 def reason(error: OSError | ValueError) -> str:

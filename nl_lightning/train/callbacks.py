@@ -84,7 +84,7 @@ def means(trainer: L.Trainer, module: Any) -> dict[str, float]:
 class FitCurve(Curve):
     """The curve of a training without a record: a line an epoch for people, and a CSV file with all points.
 
-    Its columns are ``step`` and what was measured.
+    The file's columns are ``step`` and what was measured.
     """
 
     def __init__(self, file: Path) -> None:

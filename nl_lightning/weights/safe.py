@@ -6,7 +6,6 @@ import math
 import pickle
 import pickletools
 import re
-import stat
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -20,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from nl_lightning.errors import UserError, one_line
+from nl_lightning.study.files import size_of
 
 OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """What files of PyTorch before 1.6 start with: a pickled magic number."""
@@ -48,7 +48,7 @@ def read_torch(path: Path) -> Any:
     UserError if the file is missing, truncated, no file of PyTorch, asks for something else (which it names), or would
     need far more memory than its size.
     """
-    size = _size(path)
+    size = size_of(path, "there is no file")
     try:
         _check_kind(path, size)
         with warnings.catch_warnings(action="ignore"):  # of the pickle's protocol
@@ -63,22 +63,6 @@ def read_torch(path: Path) -> Any:
         raise UserError(f"{path} can't be read as a file of PyTorch ({_reason(error)}): is it whole?") from None
     weigh(content, path, size)
     return content
-
-
-def _size(path: Path) -> int:
-    """Bytes of a file. UserError if it is missing, no file, or can't be opened; a pipe would never end."""
-    try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise UserError(f"{path}: expected a file, got a {'folder' if stat.S_ISDIR(found.st_mode) else 'device'}")
-        path.open("rb").close()
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}") from None
-    except UserError:
-        raise
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: can't be read: {getattr(error, 'strerror', None) or error}") from None
-    return found.st_size
 
 
 def _check_kind(path: Path, size: int) -> None:
@@ -141,7 +125,7 @@ def read_pickle(path: Path) -> Any:
     UserError if the file is no pickle, is truncated, asks for something else (which it names), or would need far more
     memory than its size.
     """
-    size = _size(path)
+    size = size_of(path, "there is no file")
     try:
         with path.open("rb") as file:
             _check_operations(file, path)
@@ -236,7 +220,7 @@ def _encoded(text: str, encoding: str = "latin1") -> bytes:
 
 def read_others(path: Path) -> Any:
     """The content of a file of PyTorch, of safetensors or of a pickle, whichever it is. UserError as those say."""
-    _size(path)
+    size_of(path, "there is no file")
     with path.open("rb") as file:
         head = file.read(16)
     if head.startswith((b"PK", OLD_TORCH)):
