@@ -106,16 +106,20 @@ def complexity(which: Selected, *, explain: bool = False) -> int:
     runs = which.runs()
     tables = [] if explain else [plain_table("variant", "params M", "multiply-adds G a clip")]
     with working(f"building {len(runs)} networks"):
-        from nl_lightning.train.lightning_cli import block_costs_of, run_complexity  # takes seconds: torch
+        from nl_lightning.models import complexity as counting  # takes seconds: torch
+        from nl_lightning.train.lightning_cli import network
 
         for one in runs:
+            net, clip = network(one)
             if not explain:
-                cost = run_complexity(one)
+                cost = counting.complexity(net.config, clip)
                 tables[0].add_row(one.variant.name, f"{cost.params / 1e6:.3f}", f"{cost.macs / 1e9:.3f}")
                 continue
             columns = ("block", "sets", "queries", "keys", "N x N, MiB", "on a CPU", "on a GPU")
             tables.append(plain_table(*columns, title=one.variant.name, title_justify="left", title_style="bold"))
-            for cpu, gpu in zip(block_costs_of(one, "cpu"), block_costs_of(one, "cuda"), strict=True):
+            half = "16" in str(one.recipe.config["trainer"].get("precision", ""))  # 16-mixed, bf16-true ...
+            costs = (counting.block_costs(net.config, clip, device, half) for device in ("cpu", "cuda"))
+            for cpu, gpu in zip(*costs, strict=True):
                 sizes = (str(size) for size in (cpu.sets, cpu.queries, cpu.keys))
                 tables[-1].add_row(cpu.name, *sizes, f"{cpu.matrix * 4 / 2**20:.3g}", cpu.form, gpu.form)
     terminal().print(*tables, sep="")

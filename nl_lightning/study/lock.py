@@ -188,8 +188,7 @@ def _live_holder(file: Path | None) -> Holder | None:
         return None  # released just now
     except OSError as error:
         raise UserError(f"{file}: can't be read: {error.strerror}") from error
-    here = Holder.this()
-    if who.place == here.place and not _runs(who.pid):
+    if who.place == Holder.this().place and not _runs(who.pid):
         return None
     return who if age < STALE else None
 

@@ -11,7 +11,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 
 from nl_lightning.data.datamodule import VideoDataModule
 from nl_lightning.errors import UserError, stop_on_signals
-from nl_lightning.models.complexity import BlockCost, Complexity, block_costs, complexity
+from nl_lightning.models.complexity import complexity
 from nl_lightning.models.conventions import Triple
 from nl_lightning.models.resnet import VideoResNet
 from nl_lightning.study.run import Run
@@ -93,19 +93,6 @@ def _described(arguments: Sequence[str]) -> VideoCLI:
     """Network and data of these arguments, as on any machine, without a word."""
     be_quiet()
     return VideoCLI(args=[*arguments, *ANY_MACHINE], run=False, trainer_defaults={"logger": False})
-
-
-def run_complexity(run: Run) -> Complexity:
-    """Parameters and multiply-adds of a run's network, on the clips of its recipe."""
-    net, clip = network(run)
-    return complexity(net.config, clip)
-
-
-def block_costs_of(run: Run, device: str) -> list[BlockCost]:
-    """What the non-local blocks of a run's network compare, on the clips and in the precision of its recipe."""
-    net, clip = network(run)
-    half = "16" in str(run.recipe.config["trainer"].get("precision", ""))  # 16-mixed, bf16-true ...
-    return block_costs(net.config, clip, device, half)
 
 
 def network(run: Run) -> tuple[VideoResNet, Triple]:
