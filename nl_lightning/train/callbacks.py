@@ -63,7 +63,12 @@ class Curve(Callback):
             self.validated = _rounded({name: float(value) for name, value in metrics if name.startswith("val/")})
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: Any) -> None:
-        self.points.append({"step": trainer.global_step, **_rounded(means(trainer, module)), **self.validated})
+        if hasattr(module, "epoch_means"):  # our networks say them, others log them as ``train/...``
+            means = module.epoch_means()
+        else:
+            logged = [name for name in trainer.callback_metrics if name.startswith("train/")]
+            means = {name: float(trainer.callback_metrics[name]) for name in logged if not name.endswith("_step")}
+        self.points.append({"step": trainer.global_step, **_rounded(means), **self.validated})
         self.validated = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -71,14 +76,6 @@ class Curve(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.points, self.validated = state["points"], state["validated"]
-
-
-def means(trainer: L.Trainer, module: Any) -> dict[str, float]:
-    """The means of training over the epoch so far: our networks say them, others log them as ``train/...``."""
-    if hasattr(module, "epoch_means"):
-        return module.epoch_means()  # type: ignore[no-any-return]
-    logged = trainer.callback_metrics.items()
-    return {name: float(value) for name, value in logged if name.startswith("train/") and not name.endswith("_step")}
 
 
 class FitCurve(Curve):

@@ -30,7 +30,7 @@ from nl_lightning.train.classifier import VideoClassifier
 from nl_lightning.train.evidence import Meter, command, content, machine, weights
 from nl_lightning.train.lightning_cli import VideoCLI
 from nl_lightning.train.modules import ModuleCLI, check_tests, fields, handed_over, module_cli, sources
-from nl_lightning.train.run_cli import RunCLI, without_advice
+from nl_lightning.train.run_cli import without_advice
 from nl_lightning.train.scores import by_class, by_group, contributions, in_order, mean_loss, right, soft_scores
 
 C = TypeVar("C", bound=Callback)
@@ -84,13 +84,15 @@ def execute(run: Run, held: Lock | None, tracker: Tracker) -> Record | None:
     if not trainer.is_global_zero:
         return None
     seconds = round(time.monotonic() - trained, 1)
+    more: dict[str, Any]
     if isinstance(cli, ModuleCLI):
         tensors = {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
-        measured = fields(run, cli, metrics, outcomes)
-        measured["evidence"] = _evidence(run, cli, tensors, source=sources(cli))
+        measured, more = fields(run, cli, metrics, outcomes), {"source": sources(cli)}
     else:
-        measured = _video_fields(run, cli, metrics, unreadable)
-    record = _record(run, cli, measured, seconds)
+        tensors = model.net.state_dict()
+        measured, more = _video_fields(cli, metrics, unreadable)
+    evidence = Evidence(command=command(run), started=meter.started, weights=weights(tensors), **more)
+    record = _record(run, trainer, {**measured, "evidence": evidence}, seconds)
     write_record(run.results, record)
     tracker.end(record)
     return record
@@ -112,9 +114,8 @@ def _callback(trainer: L.Trainer, kind: type[C]) -> C:
     return found
 
 
-def _record(run: Run, cli: RunCLI, measured: Mapping[str, Any], test_seconds: float) -> Record:
+def _record(run: Run, trainer: L.Trainer, measured: Mapping[str, Any], test_seconds: float) -> Record:
     """The record of a run that has just been tested, of what was measured and of what every run has."""
-    trainer = cli.trainer
     curve, clock = _callback(trainer, Curve), _callback(trainer, Clock)
     device = f"CPU ({platform.machine()}), {torch.get_num_threads()} thread(s)"
     if trainer.strategy.root_device.type == "cuda":
@@ -143,20 +144,17 @@ def _record(run: Run, cli: RunCLI, measured: Mapping[str, Any], test_seconds: fl
 
 
 def _video_fields(
-    run: Run, cli: VideoCLI, metrics: Mapping[str, float], unreadable: Mapping[str, Sequence[str]]
-) -> dict[str, Any]:
-    """Fields of the record of a run of ours that has just been tested."""
+    cli: VideoCLI, metrics: Mapping[str, float], unreadable: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Fields of the record of a run of ours that has just been tested, and of its evidence."""
     model, data = cli.model, cli.datamodule
     read = [video.scores is not None for video in in_order(model.tested)]
     videos, classes = [] if model.diverged else in_order(model.tested), model.net.config.num_classes
-    evidence = _evidence(
-        run,
-        cli,
-        model.net.state_dict(),
-        content={split: content(data, split) for split in ("train", "val", "test")},
-        loss=mean_loss(videos, classes if model.multi_label else None),
-        by_class=by_class(videos, classes, model.multi_label) if videos and classes <= MOST_CLASSES else [],
-    )
+    evidence = {
+        "content": {split: content(data, split) for split in ("train", "val", "test")},
+        "loss": mean_loss(videos, classes if model.multi_label else None),
+        "by_class": by_class(videos, classes, model.multi_label) if videos and classes <= MOST_CLASSES else [],
+    }
     # There and decodable: as a census found, or as testing did, where more have come since.
     present, decodable = data.found("test")
     decodable = max(sum(read), decodable or 0)
@@ -175,11 +173,10 @@ def _video_fields(
         **_measured(model, metrics, data.groups),
         "read_videos": "" if all(read) else pack(read),
         "decoder": data.files.decoder,
-        "evidence": evidence,
         "videos_present": max(present, decodable),
         "videos_decodable": decodable,
         "train_videos": train,
-    }
+    }, evidence
 
 
 def _measured(model: VideoClassifier, metrics: Mapping[str, float], groups: Sequence[str]) -> dict[str, Any]:
@@ -202,9 +199,3 @@ def _measured(model: VideoClassifier, metrics: Mapping[str, float], groups: Sequ
         "soft_by_group": by_group(soft, groups) if groups else {},
         "videos_by_group": {name: pack([name == of for of in groups]) for name in dict.fromkeys(groups)},
     }
-
-
-def _evidence(run: Run, cli: RunCLI, tensors: Mapping[str, torch.Tensor], **more: Any) -> Evidence:
-    """What the record of a run that has just been tested was made by and made of."""
-    started = _callback(cli.trainer, Meter).started
-    return Evidence(command=command(run), started=started, weights=weights(tensors), **more)
