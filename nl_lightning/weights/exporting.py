@@ -42,9 +42,8 @@ def export_weights(path: Path, out: Path, to: Target) -> int:
     theirs = _renamed(tensors, kind)
     beside: dict[str, Any]
     if to == "caffe2":  # the released code asks for a learning rate, and tells files with folded BN by it
-        beside = {
-            "lr": torch.tensor([AFFINE_RATE if header.net.conventions.rules.norm == "affine" else FINE_TUNING_RATE])
-        }
+        affine = header.net.conventions.rules.norm == "affine"
+        beside = {"lr": torch.tensor([AFFINE_RATE if affine else FINE_TUNING_RATE])}
     else:
         beside = {"cfg": yaml.safe_dump(_configuration(header))}
     read_back = _read_back(theirs, beside, header, kind)
@@ -108,11 +107,12 @@ def _read_back(
 
 def _lost(ours: InputSettings, back: InputSettings) -> list[str]:
     """The settings that are read back as others, a few words each; colours may differ by rounding."""
-    pairs = [(name, was, getattr(back, name)) for name, was in vars(ours).items()]
-    close = (isinstance(was, tuple) and np.allclose(was, now, rtol=1e-6, atol=0) for _, was, now in pairs)
-    return [
-        f"{name} {was} ({now})" for (name, was, now), same in zip(pairs, close, strict=True) if was != now and not same
-    ]
+    lost = []
+    for name, was in vars(ours).items():
+        now = getattr(back, name)
+        if was != now and not (isinstance(was, tuple) and np.allclose(was, now, rtol=1e-6, atol=0)):
+            lost.append(f"{name} {was} ({now})")
+    return lost
 
 
 def python2_pickle(blobs: Mapping[str, Any]) -> bytes:

@@ -272,11 +272,8 @@ def differences(there: ResNetConfig, here: ResNetConfig) -> list[str]:
         net = {key: value for key, value in vars(config).items() if key not in ("conventions", "dropout")}
         rules = {key: rule for key, rule in vars(config.conventions.rules).items() if key not in TRAINING_ONLY}
         computing.append({**net, **{f"conventions.{key}": rule for key, rule in rules.items()}})
-    return [
-        f"{key} is {one} there, {computing[1][key]} here"
-        for key, one in computing[0].items()
-        if one != computing[1][key]
-    ]
+    theirs, ours = computing
+    return [f"{key} is {value} there, {ours[key]} here" for key, value in theirs.items() if value != ours[key]]
 
 
 def mismatches(ours: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:

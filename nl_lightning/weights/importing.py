@@ -115,9 +115,8 @@ def import_weights(
             imported = translate(state, words, source, classifier)
         checked_numbers(imported.tensors, str(path))
         if classifier and "fc.weight" not in imported.tensors:
-            raise UserError(
-                "there is no classifier in it; --without-classifier imports the rest, to start a training from"
-            )
+            rest = "--without-classifier imports the rest, to start a training from"
+            raise UserError(f"there is no classifier in it; {rest}")
         kept = {name: t for name, t in imported.tensors.items() if classifier or not name.startswith("fc.")}
         header = replace(imported.header, source_sha256=sha256(path), classifier=classifier)
     except UserError as error:
