@@ -82,6 +82,8 @@ WRITERS: dict[str, tuple[str, str]] = {
 }
 NO_WORD = {"data shards", "data check"}
 """These take another place in any case."""
+MARKED = {"report", "sweeps", "weights import", "attend", "reach"}
+"""Their files are told from those of others, and are written again when their content has changed."""
 TRAIN = {"run", "fit", "test", "validate"}
 """Write below a folder of results; see the tests below."""
 ONLY_LOOK = {"status", "power", "complexity", "rescore", "predict"}
@@ -110,6 +112,7 @@ def test_files_of_somebody_else_stay(name: str, here: Path, capsys: pytest.Captu
     assert main(words) == 0
     outputs = contents(folder)
     assert outputs
+    refuse_foreign(folder / output for output in outputs if name in MARKED or output.endswith(".mp4"))
     if name == "data shards":
         assert main(words) == 2
         assert "holds a packed data set already" in capsys.readouterr().err
@@ -140,9 +143,12 @@ def one_of_each_kind(outputs: dict[str, bytes]) -> list[str]:
 
 
 def test_a_file_is_ours_by_its_content(tmp_path: Path) -> None:
-    """Wherever it was moved to, and however long it is."""
+    """Wherever it was moved to, however long it is, and with whichever line ends."""
     path = tmp_path / "x"
-    for ours in (b"x" * 3_000_000 + b"written by nl-lightning", b"% Generated: don't edit.\n" + b"x" * 3_000_000):
+    for ours in (
+        b"% Table 1 of study s, recipe r. Generated: don't edit.\r\n" + b"x" * 3_000_000,
+        b"# Table\n" + b"x" * 3_000_000 + b"\n\nThis page was written by nl-lightning.\n",
+    ):
         path.write_bytes(ours)
         write_output(path, "new")
         path.write_bytes(b"new")
@@ -152,6 +158,35 @@ def test_a_file_is_ours_by_its_content(tmp_path: Path) -> None:
     with overwriting(True):
         write_output(path, "other")
     assert path.read_text() == "other"
+
+
+def test_committed_files_are_ours() -> None:
+    refuse_foreign((REPOSITORY / "results" / "tables").rglob("*.*"))
+    refuse_foreign((REPOSITORY / "results" / "weights").rglob("*.*"))
+    refuse_foreign((REPOSITORY / "sweeps").glob("*.yaml"))
+
+
+LEGEND = "Accuracies are percent: means over n seeds, ± their sample standard deviation. Gains are points of top-1."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Table 1 was written by nl-lightning on Monday.\n",
+        "# Notes\n\nThis page was written by nl-lightning.\nI changed it.\n",
+        f"# Thesis\n\nIt says:\n\n{LEGEND}\n\nSo do we.\n",
+        f"{LEGEND}\n",
+        "# sweep: 3\n# Written by 'nl-lightning sweeps'.\n",
+        "\\input{a}\n% Table 1 of study s, recipe r. Generated: don't edit.\n",
+        "name,table,label,variant,baseline,state,n,\n",
+        '{"format":"nl-lightning 1"}',
+        f"<!DOCTYPE html>\n<p>{LEGEND}</p><!-- written by nl-lightning -->",
+    ],
+)
+def test_a_phrase_of_ours_makes_no_file_ours(text: str, tmp_path: Path) -> None:
+    (tmp_path / "x").write_text(text)
+    with pytest.raises(UserError, match="x is there already"):
+        refuse_foreign([tmp_path / "x"])
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "broken link", "link"])

@@ -59,7 +59,7 @@ def weights_export(file: Path, *, to: Literal["caffe2", "slowfast"], out: Path, 
     Args:
         file: a weight file of ours.
         to: whose file to make.
-        out: where to write.
+        out: where to write, as W.pkl for caffe2 and W.pyth for slowfast.
         overwrite: replace what is there.
     """
     with overwriting(overwrite), working(f"reading {file}"):

@@ -7,6 +7,7 @@ before. What is ours is told by its content, so that it may be copied and moved.
 import contextlib
 import itertools
 import os
+import re
 import stat
 import uuid
 from collections.abc import Iterable, Iterator
@@ -96,17 +97,30 @@ def write_atomically(path: Path, content: str | bytes, durable: bool = True) -> 
 # ----------------------------------------------------------------------------------------------- files of others
 
 MARK = "written by nl-lightning"
-"""What a file says of itself, in a comment or in its metadata, near its beginning or its end."""
-SIGNS = (
-    MARK.encode(),
-    b"Written by 'nl-lightning sweeps'",
-    b"their sample standard deviation. Gains are points of",  # tables, as Markdown and HTML
-    b"Generated: don't edit.",  # as LaTeX
-    b"table,label,variant,baseline,state,n,",  # as CSV
-    b'"format":"nl-lightning ',  # weights
-)
-"""What tells that a file is ours: one of them is in its first or last :data:`LOOK` bytes."""
+"""What pictures, videos and pages say of themselves, in their metadata or at their end."""
+_SAYS = MARK.encode()
+_LEGEND = rb"[^\n]*: means over [^\n]*, \xc2\xb1 their sample standard deviation\. Gains are points of"
+SIGNS = re.compile(
+    rb"\A(?:"
+    rb"% [^\n]* of study [^\n]*, recipe [^\n]*\. Generated: don't edit\.\n"  # tables as LaTeX
+    rb"|table,label,variant,baseline,state,n,"  # as CSV
+    rb"|# [^\n]*\n\n[^\n]*[Rr]ecipe [^\n]*\n\n(?:" + _LEGEND +  # as Markdown: a study's own page,
+    rb"|.*\n\n" + _LEGEND + rb"[^\n]*\n\Z)"  # and a page of one table
+    rb"|# .*\nThis page was " + _SAYS + rb"\.\n\Z"
+    rb"|# Model card: [^\n]*\n\nWritten by `nl-lightning weights publish`\."
+    rb"|<!DOCTYPE html>.*<p class=\"note\">" + _LEGEND +
+    rb"|<!DOCTYPE html>.*; " + _SAYS + rb"\.</p></footer>"
+    rb"|# [^\n]* runs of the study [^\n]* under the recipe [^\n]*\. Written by 'nl-lightning sweeps'\.\n"
+    rb"|\x89PNG.*tEXtSoftware\0" + _SAYS +
+    rb"|<\?xml.*<dc:title>" + _SAYS + rb"</dc:title>"
+    rb"|.{4}ftyp.*\xa9cmt.{4}data.{8}" + _SAYS +
+    rb'|.{4}\0{4}\{"__metadata__":\{.*"format":"nl-lightning '  # weights: quotes within the header have a backslash
+    rb")",
+    re.DOTALL,
+)  # fmt: skip
+"""What tells that a file is ours, where we write it in a file of its kind; a phrase of ours elsewhere tells nothing."""
 LOOK = 1 << 20
+"""Bytes at a file's beginning and at its end that are looked at."""
 _overwrites = ContextVar("overwrites", default=False)
 
 
@@ -158,8 +172,8 @@ def _is_ours(path: Path) -> bool:
             return False
         with path.open("rb") as file:
             head = file.read(LOOK)
-            file.seek(max(0, found.st_size - LOOK))
+            file.seek(max(LOOK, found.st_size - LOOK))
             tail = file.read()
     except OSError:
         return False
-    return any(sign in part for sign in SIGNS for part in (head, tail))
+    return SIGNS.match((head + tail).replace(b"\r\n", b"\n")) is not None

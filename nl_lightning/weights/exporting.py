@@ -26,6 +26,7 @@ from nl_lightning.weights.sources import AFFINE_RATE, CAFFE2, FINE_TUNING_RATE, 
 from nl_lightning.weights.wrappers import unwrapped
 
 Target = Literal["caffe2", "slowfast"]
+SUFFIXES = {"caffe2": ".pkl", "slowfast": ".pyth"}
 
 
 def export_weights(path: Path, out: Path, to: Target) -> int:
@@ -33,10 +34,12 @@ def export_weights(path: Path, out: Path, to: Target) -> int:
 
     UserError if `path` can't be read, or `to` has no network that computes the same.
     """
+    if out.suffix != SUFFIXES[to]:
+        raise UserError(f"--out: expected a name that ends in {SUFFIXES[to]}, not {out.name}")
     tensors, header = read_weights(path)
-    kind = CAFFE2 if to == "caffe2" else SLOWFAST
     if out.exists() and out.samefile(path):
         raise UserError(f"{out} is the file to export itself: name another one with --out")
+    kind = CAFFE2 if to == "caffe2" else SLOWFAST
     if header.net.control is not None:
         raise UserError(f"{kind.name} has no control networks, such as this one with {header.net.control.kind}")
     theirs = _renamed(tensors, kind)

@@ -20,7 +20,7 @@ from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.train.classifier import VideoClassifier
 from nl_lightning.train.start import init_from
-from nl_lightning.weights.exporting import export_weights
+from nl_lightning.weights.exporting import SUFFIXES, export_weights
 from nl_lightning.weights.file import (
     HEADER,
     InputSettings,
@@ -106,10 +106,11 @@ def test_released_names_go_in_and_out_without_losing_a_bit(
     assert imported.header.net.non_local == NonLocalConfig({f"res{s}": list(after) for s, after in placed.items()})
     assert len(imported.aside) == len(trained) + 2
     assert export_weights(tmp_path / "w.safetensors", tmp_path / "back.pkl", "caffe2") == count
-    before = (tmp_path / "w.safetensors").read_bytes()
-    with pytest.raises(UserError, match="is the file to export itself"):
-        export_weights(tmp_path / "w.safetensors", tmp_path / "w.safetensors", "caffe2")
-    assert (tmp_path / "w.safetensors").read_bytes() == before
+    for same, match in (("w.safetensors", r"--out: expected a name that ends in \.pkl"), ("w.pkl", "to export itself")):
+        before = (tmp_path / "w.safetensors").rename(tmp_path / same).read_bytes()
+        with pytest.raises(UserError, match=match):
+            export_weights(tmp_path / same, tmp_path / same, "caffe2")
+        assert (tmp_path / same).rename(tmp_path / "w.safetensors").read_bytes() == before
     back = read_pickle(tmp_path / "back.pkl")["blobs"]
     assert back.keys() == theirs.keys() | {"lr"}
     assert all(torch.equal(back[name], tensor) for name, tensor in theirs.items())
@@ -273,7 +274,7 @@ def test_networks_that_the_others_do_not_have(
     header = WeightsHeader(config, InputSettings(*clip), "ours", "")
     save_weights(tmp_path / "w.safetensors", VideoResNet(config).state_dict(), header)
     with pytest.raises(UserError, match=match):
-        export_weights(tmp_path / "w.safetensors", tmp_path / "out", to)
+        export_weights(tmp_path / "w.safetensors", tmp_path / f"out{SUFFIXES[to]}", to)
 
 
 def test_an_old_file_of_pytorch_is_told_from_a_pickle(reference: Any, tmp_path: Path) -> None:
