@@ -162,7 +162,7 @@ def test_a_file_is_ours_by_its_content(tmp_path: Path) -> None:
 
 def test_committed_files_are_ours() -> None:
     refuse_foreign((REPOSITORY / "results" / "tables").rglob("*.*"))
-    refuse_foreign((REPOSITORY / "results" / "weights").rglob("*.*"))
+    refuse_foreign((REPOSITORY / "results" / "weights").rglob("*.safetensors"))
     refuse_foreign((REPOSITORY / "sweeps").glob("*.yaml"))
 
 

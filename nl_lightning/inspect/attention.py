@@ -22,14 +22,23 @@ from nl_lightning.data.packets import DecodeError
 from nl_lightning.data.sampling import test_clips
 from nl_lightning.data.tools.prepare import write_mp4
 from nl_lightning.data.transforms import TestViews
-from nl_lightning.errors import UserError
-from nl_lightning.inspect.figures import Attention, Numbers, draw_attention, nearest, overlay, save, strongest
+from nl_lightning.errors import UserError, visible
+from nl_lightning.inspect.figures import (
+    DRAWN,
+    Attention,
+    Numbers,
+    draw_attention,
+    nearest,
+    overlay,
+    save,
+    strongest,
+)
 from nl_lightning.models.conventions import STAGES, Triple
 from nl_lightning.models.fast import channels_last
 from nl_lightning.models.nonlocal_block import NonLocalBlock
 from nl_lightning.models.resnet import VideoResNet
 from nl_lightning.study.files import refuse_foreign
-from nl_lightning.weights.file import InputSettings, load_weights
+from nl_lightning.weights.file import InputSettings, fingerprint, load_weights
 
 NEAREST = "Below, a pixel shows the position whose centre is nearest: those at an edge reach up to it."
 SEVERAL_FRAMES = "A frame of the map stands for several frames of the video; one of them is drawn."
@@ -197,10 +206,11 @@ def attend(video: Path, weights: Path, block: str, query: Triple, out: Path) -> 
     note = "\n".join(line[0].upper() + line[1:] for line in notes)
     name = f"attend_{video.stem}_{block}_{'-'.join(map(str, query))}"
     film = out / f"{name}.mp4"
-    refuse_foreign([film])  # before the others are written
-    files = save(draw_attention(seen, title, note), out / name)
-    write_mp4(film, _film(seen, frames, places), FILM_RATE)
-    return [*said, *map(str, [*files, film])]
+    of = fingerprint(net, frames.tobytes())
+    refuse_foreign([film], of, DRAWN)  # before the others are written
+    files = save(draw_attention(seen, title, note), out / name, of)
+    write_mp4(film, _film(seen, frames, places), FILM_RATE, of)
+    return [*map(visible, said), *(visible(file) for file in [*files, film])]
 
 
 def _middle_clip(video: Path, seen: InputSettings) -> tuple[Frames, list[int]]:

@@ -30,6 +30,7 @@ Numbers = npt.NDArray[np.floating[Any]]
 
 CONNECTIONS = 20  # as many as in the paper's figure
 PER_LINE = 8  # frames side by side, at most
+DRAWN = " from these weights and videos"
 GAP = 0.08  # between two frames, as a share of a frame
 FAINTEST = 1e-3  # gradients below this share of the greatest look like it
 STYLE: dict[Any, Any] = {
@@ -79,11 +80,15 @@ def draw_attention(seen: Attention, title: str, note: str) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: Path) -> list[Path]:
-    """Write `path` with .png and with .svg at its end, each whole or not at all; return both."""
-    about: dict[str, dict[str, str | None]] = {".png": {"Software": MARK}, ".svg": {"Creator": MARK, "Date": None}}
+def save(figure: Figure, path: Path, of: str) -> list[Path]:
+    """Write `path` with .png and with .svg at its end, each whole or not at all; return both.
+
+    UserError if figures that are drawn from something else than `of`, have these names.
+    """
+    mark = f"{MARK} of {of}"
+    about: dict[str, dict[str, str | None]] = {".png": {"Software": mark}, ".svg": {"Creator": mark, "Date": None}}
     written = {path.with_name(path.name + suffix): metadata for suffix, metadata in about.items()}
-    refuse_foreign(written)  # before one of them is written
+    refuse_foreign(written, mark, DRAWN)  # before one of them is written
     for file, metadata in written.items():
         content = io.BytesIO()
         with mpl.rc_context(STYLE):

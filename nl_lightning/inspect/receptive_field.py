@@ -23,7 +23,7 @@ from nl_lightning.study.recipe import Recipe
 from nl_lightning.study.run import plan
 from nl_lightning.study.study import Study, Variant
 from nl_lightning.train.lightning_cli import network
-from nl_lightning.weights.file import load_weights
+from nl_lightning.weights.file import fingerprint, load_weights
 
 CLIPS = 4  # of noise, that a gradient is the mean over: in one, ReLUs and max pools hide some of the paths
 TRAINED = f"trained networks; mean over {CLIPS} clips of noise"
@@ -65,28 +65,28 @@ def reach(study: Study, recipe: Recipe, names: Sequence[str], out: Path) -> list
 
     UserError if there is no such variant, or the variants' clips differ in length.
     """
-    chosen = list(names) or side_by_side(study)
+    chosen, of = list(names) or side_by_side(study), ""
     runs = {run.variant.name: run for run in plan(study, recipe, [0], out, None, chosen, parents=False)}
     fields: dict[str, Map] = {}
     for name in chosen:
         torch.manual_seed(0)
         net, clip = network(runs[name])
         open_branches(net)
-        _add(fields, name, net, clip)
-    return _drawn(fields, UNTRAINED, out / f"reach_{recipe.name}")
+        of += _add(fields, name, net, clip)
+    return _drawn(fields, UNTRAINED, out / f"reach_{recipe.name}", of)
 
 
 def reach_of_weights(files: Sequence[Path], out: Path) -> list[str]:
     """Draw the reach of trained networks; return what to say. UserError if one can't be read, or two share a name."""
-    fields: dict[str, Map] = {}
+    fields, of = dict[str, Map](), ""
     for file in files:
         if file.stem in fields:
             raise UserError(f"--weights: two files are called {file.stem}, and could not be told apart")
         net, header = load_weights(file)
         seen = header.input
         side = seen.test_short_side if seen.test_crop == "whole" else seen.test_crop
-        _add(fields, file.stem, net, (seen.num_frames, side, side))
-    return _drawn(fields, TRAINED, out / f"reach_{'_'.join(fields)}")
+        of += _add(fields, file.stem, net, (seen.num_frames, side, side))
+    return _drawn(fields, TRAINED, out / f"reach_{'_'.join(fields)}", of)
 
 
 def side_by_side(study: Study) -> list[str]:
@@ -110,16 +110,17 @@ def _like(study: Study, variant: Variant, dropped: Sequence[str]) -> str | None:
     return next(like, None)
 
 
-def _add(fields: dict[str, Map], name: str, net: VideoResNet, clip: Triple) -> None:
-    """Add a network's gradient. UserError if its clip is of another size than the others'."""
+def _add(fields: dict[str, Map], name: str, net: VideoResNet, clip: Triple) -> str:
+    """Add a network's gradient; return what tells it. UserError if its clip is of another size than the others'."""
     for other, field in fields.items():
         if field.shape != clip:
             sizes = ", ".join(f"{who} {'x'.join(map(str, size))}" for who, size in ((other, field.shape), (name, clip)))
             raise UserError(f"reach: clips of different sizes can't be drawn side by side: {sizes}")
     fields[name] = gradient(net, clip, torch.Generator().manual_seed(0)).numpy()
+    return fingerprint(net)
 
 
-def _drawn(fields: Mapping[str, Map], state: str, path: Path) -> list[str]:
+def _drawn(fields: Mapping[str, Map], state: str, path: Path, of: str) -> list[str]:
     shares = {name: 100 * np.count_nonzero(field) / field.size for name, field in fields.items()}
     said = [f"{name}: {share:.1f} % of the clip's positions" for name, share in shares.items()]
-    return [*said, state, *map(str, save(draw_reach(fields, state), path))]
+    return [*said, state, *map(str, save(draw_reach(fields, state), path, of))]

@@ -320,14 +320,17 @@ def write_tables(report: Report, results: Path, columns: Sequence[str] = ()) -> 
         folder / f"{study.name}.tex": study_latex(report, columns),
     }
     for table in study.tables.values():
-        # "table2a" for table 2a of table2; else with the study's name, as two studies may have a table a.
+        # "table2a" for table 2a of table2; else with the study's name, as two studies may have a table a. A table that
+        # would have the study's own name, as table 5 of table5, is in the study's own files; only its CSV is apart.
         stem = f"table{table.name}" if f"table{table.name}".startswith(study.name) else f"{study.name}_{table.name}"
         opening, said = _opening(report)
         content = _joined(f"# {markdown(words.title(table))}", opening, table_markdown(report, table), said)
-        files[folder / f"{stem}.md"] = f"{content}\n"
-        files[folder / f"{stem}.tex"] = table_latex(report, table, columns)
+        files.setdefault(folder / f"{stem}.md", f"{content}\n")
+        files.setdefault(folder / f"{stem}.tex", table_latex(report, table, columns))
         files[folder / f"{stem}.csv"] = table_csv(report, table)
     refuse_foreign(files)  # before one of them is written
+    ours = f" of study {study.name}, recipe "
+    refuse_foreign([path for path in files if path.suffix == ".tex"], ours, f" for the study {study.name}")
     for path, text in files.items():
         write_output(path, text)
     return list(files)

@@ -104,15 +104,13 @@ SIGNS = re.compile(
     rb"\A(?:"
     rb"% [^\n]* of study [^\n]*, recipe [^\n]*\. Generated: don't edit\.\n"  # tables as LaTeX
     rb"|table,label,variant,baseline,state,n,"  # as CSV
-    rb"|# [^\n]*\n\n[^\n]*[Rr]ecipe [^\n]*\n\n(?:" + _LEGEND +  # as Markdown: a study's own page,
-    rb"|.*\n\n" + _LEGEND + rb"[^\n]*\n\Z)"  # and a page of one table
+    rb"|# [^\n]*\n\n[^\n]*[Rr]ecipe [^\n]*\n\n(?:.*\n\n)?" + _LEGEND +  # as Markdown
     rb"|# .*\nThis page was " + _SAYS + rb"\.\n\Z"
-    rb"|# Model card: [^\n]*\n\nWritten by `nl-lightning weights publish`\."
     rb"|<!DOCTYPE html>.*<p class=\"note\">" + _LEGEND +
     rb"|<!DOCTYPE html>.*; " + _SAYS + rb"\.</p></footer>"
     rb"|# [^\n]* runs of the study [^\n]* under the recipe [^\n]*\. Written by 'nl-lightning sweeps'\.\n"
     rb"|\x89PNG.*tEXtSoftware\0" + _SAYS +
-    rb"|<\?xml.*<dc:title>" + _SAYS + rb"</dc:title>"
+    rb"|<\?xml.*<dc:title>" + _SAYS +
     rb"|.{4}ftyp.*\xa9cmt.{4}data.{8}" + _SAYS +
     rb'|.{4}\0{4}\{"__metadata__":\{.*"format":"nl-lightning '  # weights: quotes within the header have a backslash
     rb")",
@@ -142,13 +140,17 @@ def write_output(path: Path, content: str | bytes) -> None:
         write_atomically(path, data)
 
 
-def refuse_foreign(paths: Iterable[Path]) -> None:
-    """UserError if one of these files is there and isn't ours, unless the user has said that it may be replaced."""
-    foreign = [] if _overwrites.get() else [path for path in paths if os.path.lexists(path) and not _is_ours(path)]
+def refuse_foreign(paths: Iterable[Path], of: str = "", what: str = "") -> None:
+    """UserError if one of these files is there and isn't ours, unless the user has said that it may be replaced.
+
+    A file of ours that doesn't say `of` is another's `what`, as two videos or studies may ask for one name.
+    """
+    there = [] if _overwrites.get() else filter(os.path.lexists, paths)
+    foreign = [path for path in there if not _is_ours(path, of.encode())]
     if foreign:
         more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
         raise UserError(
-            f"{foreign[0]}{more} is there already, and nl-lightning didn't write it: "
+            f"{foreign[0]}{more} is there already, and nl-lightning didn't write it{what}: "
             "name another place, move it away, or say --overwrite"
         )
 
@@ -165,7 +167,7 @@ def set_aside(path: Path) -> None:
         say(f"{path} is not of this training: kept as {aside.name}")
 
 
-def _is_ours(path: Path) -> bool:
+def _is_ours(path: Path, of: bytes) -> bool:
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
@@ -176,4 +178,5 @@ def _is_ours(path: Path) -> bool:
             tail = file.read()
     except OSError:
         return False
-    return SIGNS.match((head + tail).replace(b"\r\n", b"\n")) is not None
+    content = (head + tail).replace(b"\r\n", b"\n")
+    return of in content and SIGNS.match(content) is not None

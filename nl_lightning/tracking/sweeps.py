@@ -61,7 +61,8 @@ def write_sweeps(
         name, axes = f"{study.name}_grid", {**grid.axes, "seed": list(seeds)}
         texts[name] = _sweep(study, name, study.title, head, axes, command)
     files = {folder / f"{name}.yaml": text for name, text in texts.items()}
-    refuse_foreign(files)  # before one of them is written
+    ours = f" of the study {study.name} under the recipe "
+    refuse_foreign(files, ours, f" for the study {study.name}")  # before one of them is written
     for path, text in files.items():
         write_output(path, text)
     return list(files)

@@ -6,6 +6,7 @@ tested, and where the weights came from. So ``nl-lightning test --weights W`` ne
 
 import argparse
 import contextlib
+import hashlib
 import itertools
 import json
 import re
@@ -241,6 +242,12 @@ def network_in(checkpoint: object, at: str) -> dict[str, Tensor]:
         for name, tensor in state.items()
         if isinstance(name, str) and name.startswith("net.") and isinstance(tensor, Tensor)
     }
+
+
+def fingerprint(net: VideoResNet, *more: bytes) -> str:
+    """What tells a network, and what it was given, from others."""
+    weights = (tensor.numpy().tobytes() for tensor in net.state_dict().values())
+    return hashlib.sha256(b"".join((repr(net.config).encode(), *more, *weights))).hexdigest()[:16]
 
 
 def classes_in(checkpoint: Mapping[str, Any], at: str) -> tuple[str, ...]:

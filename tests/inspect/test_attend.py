@@ -1,5 +1,6 @@
 """``nl-lightning attend`` from the command line."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,38 @@ def test_a_block_is_drawn_from_a_position(
     names = [Path(line).name for line in lines[4:]]
     assert names == [f"attend_{video.stem}_res3.1_1-3-4.{kind}" for kind in ("png", "svg", "mp4")]
     assert num_frames(tmp_path / "out" / names[2]) == 8
+
+
+@pytest.mark.parametrize("other", ["video", "network"])
+def test_figures_of_another_video_or_network_stay(
+    other: str, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = write_weights(tmp_path / "w.safetensors", NonLocalConfig({"res3": [1]}))
+    options = ("--weights", weights, "--block", "res3.1", "--query", "1,3,4", "--out", tmp_path / "out")
+    said(capsys, "attend", video, *options)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    same = tmp_path / video.name
+    shutil.copy(video, same)
+    said(capsys, "attend", same, *options)  # the same frames, wherever they lie
+    if other == "video":
+        shutil.copy(sorted(video.parents[1].rglob("look_1/*.mp4"))[0], same)
+    else:
+        write_weights(weights, NonLocalConfig({"res3": [1]}, "dot_product"))
+    (line,) = said(capsys, "attend", same, *options, code=2)
+    assert "nl-lightning didn't write it from these weights and videos: name another place" in line
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_a_name_is_shown_as_one_line(video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = write_weights(tmp_path / "w.safetensors", NonLocalConfig({"res3": [1]}))
+    odd = tmp_path / "a\nb\x1b.mp4"
+    shutil.copy(video, odd)
+    options = ("--weights", weights, "--block", "res3.1", "--query", "1,3,4", "--out", tmp_path / "out")
+    lines = said(capsys, "attend", odd, *options)
+    assert lines[0].startswith(f"{tmp_path}/a\\nb\\x1b.mp4: frames 8 to 22")
+    assert [line.partition("/out/")[2] for line in lines[4:]] == [
+        f"attend_a\\nb\\x1b_res3.1_1-3-4.{kind}" for kind in ("png", "svg", "mp4")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -87,13 +87,13 @@ def test_long_clips_go_on_in_the_next_line() -> None:
 
 
 def test_files_are_whole_and_always_the_same(tmp_path: Path) -> None:
-    png, svg = save(draw_attention(attention(WEIGHTS), "a title", "a note"), tmp_path / "picture.1")
+    png, svg = save(draw_attention(attention(WEIGHTS), "a title", "a note"), tmp_path / "picture.1", "these")
     assert (png.name, svg.name) == ("picture.1.png", "picture.1.svg")
     with Image.open(png) as picture:
         assert picture.size[0] > 200
     assert "a title" in svg.read_text()  # text stays text
     first = svg.read_bytes()
-    save(draw_attention(attention(WEIGHTS), "a title", "a note"), tmp_path / "picture.1")
+    save(draw_attention(attention(WEIGHTS), "a title", "a note"), tmp_path / "picture.1", "these")
     assert svg.read_bytes() == first
 
 
@@ -113,7 +113,7 @@ def test_reach_says_how_much_is_reached_and_leaves_the_rest_white() -> None:
 def test_names_of_networks_are_text_whatever_they_are(tmp_path: Path) -> None:
     """Not formulas, and without characters that have no shape."""
     names = ["a$^b", "x\x1b[2J", "<b>&"]
-    _, svg = save(draw_reach({name: np.ones((2, 4, 4)) for name in names}, "a note"), tmp_path / "picture")
+    _, svg = save(draw_reach({name: np.ones((2, 4, 4)) for name in names}, "a note"), tmp_path / "picture", "these")
     assert "a$^b" in svg.read_text()
     assert "x\\x1b[2J" in svg.read_text()
     assert "&lt;b&gt;&amp;" in svg.read_text()

@@ -51,6 +51,9 @@ def test_trained_networks_are_drawn_as_they_are(tmp_path: Path, capsys: pytest.C
     assert 30 < float(share.split()[1]) <= 37.5  # three of eight frames, less what ReLUs hide
     assert (share.split()[0], state) == ("mine:", "trained networks; mean over 4 clips of noise")
     assert (tmp_path / "out" / "reach_mine.png").exists()
+    write_weights(tmp_path / "mine.safetensors", NonLocalConfig({"res3": [0]}))
+    assert main(["reach", "--weights", str(weights), "--out", str(tmp_path / "out")]) == 2
+    assert "nl-lightning didn't write it from these weights and videos" in capsys.readouterr().err
 
 
 def test_two_files_of_one_name_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

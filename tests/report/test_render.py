@@ -30,6 +30,7 @@ from nl_lightning.report.render import (
 )
 from nl_lightning.report.words import UNSAID, Column, heading
 from nl_lightning.study.checks import Part
+from nl_lightning.study.files import overwriting
 from nl_lightning.study.finding import find_study
 from nl_lightning.study.loading import load_study
 from nl_lightning.study.packing import pack
@@ -549,6 +550,30 @@ def test_the_files(mixed: Report, results: Path) -> None:
     write_tables(mixed, results)
     assert (folder / "small_b.md").read_text() == table_b
     assert [path.name for path in written if path.stat().st_mtime_ns != before[path]] == ["small_b.md"]
+
+
+def test_files_of_another_study_stay(mixed: Report, results: Path) -> None:
+    """Table a of the study small, and a study small_a, ask for the same names."""
+    write_tables(mixed, results)
+    page = results / "tables" / "quick" / "small_a.md"
+    before, other = page.read_bytes(), replace(mixed.runs.study, name="small_a")
+    with pytest.raises(
+        UserError, match=r"small_a\.tex is there .* didn't write it for the study small_a: name another"
+    ):
+        write_tables(report(replace(mixed.runs, study=other)), results)
+    assert page.read_bytes() == before
+    with overwriting(True):
+        write_tables(report(replace(mixed.runs, study=other)), results)
+    assert page.read_bytes() != before
+
+
+def test_a_table_with_the_name_of_its_study_leaves_the_page_of_the_study(mixed: Report, results: Path) -> None:
+    tables = {"5": replace(mixed.runs.study.tables["a"], name="5")}
+    study = replace(mixed.runs.study, name="table5", tables=tables)
+    written = write_tables(report(replace(mixed.runs, study=study)), results)
+    assert [path.name for path in written] == ["table5.md", "table5.tex", "table5.csv"]
+    assert "\n## Claims\n" in written[0].read_text()
+    assert written[1].read_text().startswith("% All tables of study table5,")
 
 
 def test_the_readme_block(mixed: Report, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,15 @@ def test_a_sweep_knows_what_it_was_made_for(tmp_path: Path) -> None:
     check_expected(study, recipe, one_changed, ["c2d_r50_nl1_res4_dot"])  # the others are as they were
     with pytest.raises(UserError, match=r"the recipe longrange_smoke has changed since, with 5 of 5 variants"):
         check_expected(study, load_recipe("longrange_smoke"), expected, ["c2d_r50"])
+
+
+def test_a_sweep_of_another_study_stays(tmp_path: Path) -> None:
+    """Table 1 of lab2, and a study lab2_1."""
+    study, recipe = load_study(find_study("table2")), load_recipe("longrange")
+    lab = replace(study, name="lab2", tables={"1": replace(study.tables["2a"], name="1")})
+    assert [path.name for path in write_sweeps(lab, recipe, [0], tmp_path, False)] == ["lab2.yaml", "lab2_1.yaml"]
+    with pytest.raises(UserError, match=r"lab2_1\.yaml is there .* didn't write it for the study lab2_1: name another"):
+        write_sweeps(replace(lab, name="lab2_1"), recipe, [0], tmp_path, False)
 
 
 def test_a_study_of_ones_own_is_named_by_its_path(tmp_path: Path, grid: Path) -> None:

@@ -176,11 +176,14 @@ def _count(content: bytes) -> int:
         return sum(packet.size > 0 for packet in container.demux(video_stream(container)))
 
 
-def write_mp4(path: Path, frames: Frames, fps: Fraction | int) -> None:
-    """Write frames (T, H, W, 3), RGB, of even height and width, as H.264 that players show: whole or not at all."""
+def write_mp4(path: Path, frames: Frames, fps: Fraction | int, of: str = "") -> None:
+    """Write frames (T, H, W, 3), RGB, of even height and width, as H.264 that players show: whole or not at all.
+
+    The file says that it is ours, and what it is `of`.
+    """
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
-        container.metadata["comment"] = MARK
+        container.metadata["comment"] = f"{MARK} of {of}" if of else MARK
         stream = container.add_stream("libx264", rate=fps, options={"crf": "18"})
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"  # others don't play everywhere
