@@ -112,6 +112,21 @@ def test_is_as_exact_in_lower_precision(instantiation: Any, dtype: torch.dtype, 
     assert ((added.double() - exact).abs().max() / exact.abs().max()).item() < tolerance
 
 
+@pytest.mark.usefixtures("few_is_none")
+@pytest.mark.parametrize("instantiation", INSTANTIATIONS)
+def test_sums_over_many_keys_stay_within_half_precision(instantiation: Any) -> None:
+    """Where the definition is finite in float16, whose largest number is 65,504."""
+    made = block(instantiation, "space", False, "release").eval()
+    torch.nn.init.constant_(made.g.bias, 8.0)
+    if instantiation != "gaussian":
+        torch.nn.init.constant_(made.phi.bias, 8.0)
+    x = torch.randn(1, 6, 1, 56, 56, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), torch.autocast("cpu", torch.float16):
+        expected = by_definition(made)(x)
+        assert expected.isfinite().all()
+        torch.testing.assert_close(made(x), expected, rtol=2e-2, atol=0.5, check_dtype=False)
+
+
 @pytest.mark.parametrize("side", [4, 24], ids=["few keys", "many keys"])
 @pytest.mark.parametrize("instantiation", INSTANTIATIONS)
 def test_a_network_in_half_precision(instantiation: Any, side: int) -> None:
