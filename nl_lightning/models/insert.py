@@ -14,6 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import is_lazy
+from torch.utils._pytree import tree_map_only
 
 from nl_lightning.errors import UserError, nearest, one_line
 from nl_lightning.models.conventions import Conventions, Instantiation, SumOver
@@ -38,7 +41,8 @@ def insert_non_local(
 
     The tensors of a block are called ``LAYER.non_local.*``. All other names stay. An old checkpoint loads with
     ``strict=False``, and the ``missing_keys`` of `load_state_dict` are exactly the tensors of the new blocks. Create
-    the optimizer after inserting, and insert before wrapping the network in DDP.
+    the optimizer after inserting, and insert before wrapping the network in DDP. Insert after
+    `convert_sync_batchnorm`: it replaces BN layers, and a block right behind one would be lost.
 
     Args:
         model: any network. It is changed in place.
@@ -94,11 +98,17 @@ def remove_non_local(model: NetworkT) -> NetworkT:
     """Take out every block that :func:`insert_non_local` put in: the same modules and tensor names as before.
 
     Blocks that a network was built with, as those of :class:`VideoResNet`, stay.
+
+    Raises:
+        UserError: a layer's class was changed after the block was put in. The network is unchanged then.
     """
-    for layer in list(model.modules()):
-        if isinstance(layer, _WithBlock):
-            del layer.non_local
-            layer.__class__ = layer.plain_class  # type: ignore[assignment]
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, _WithBlock)}
+    for name, layer in layers.items():
+        if type(layer) is not _with_block(layer.plain_class):  # type: ignore[arg-type]
+            raise UserError(f"layer '{name}' was parametrised or wrapped after its block was inserted; undo that first")
+    for layer in layers.values():
+        del layer.non_local
+        layer.__class__ = layer.plain_class  # type: ignore[assignment]
     return model
 
 
@@ -127,6 +137,14 @@ class _SequentialWithBlock(_WithBlock):
 
     def __len__(self) -> int:
         return len(self._modules) - 1
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._refuse() if isinstance(index, slice) else super().__getitem__(index)  # type: ignore[misc]
+
+    def _refuse(self, *_: object) -> Any:
+        raise UserError("this Sequential has a non-local block: remove_non_local first, then edit, slice or add it")
+
+    __add__ = __radd__ = __iadd__ = __mul__ = __rmul__ = __imul__ = __delitem__ = append = insert = _refuse
 
 
 @functools.cache
@@ -185,8 +203,13 @@ def _dry_run(model: nn.Module, layers: Mapping[str, nn.Module], example: Any) ->
         for name, layer in layers.items()
     ]
     modes = {module: module.training for module in model.modules()}
+    buffers = [(module, *named) for module in modes for named in module.named_buffers(recurse=False)]
+    buffers = [(module, name, buffer) for module, name, buffer in buffers if not is_lazy(buffer)]
     try:
         with torch.no_grad(), torch.random.fork_rng():
+            example = tree_map_only(Tensor, Tensor.clone, example)
+            for module, name, buffer in buffers:
+                setattr(module, name, buffer.clone())
             model.eval()
             if isinstance(example, Mapping):
                 model(**example)
@@ -199,6 +222,8 @@ def _dry_run(model: nn.Module, layers: Mapping[str, nn.Module], example: Any) ->
             hook.remove()
         for module, mode in modes.items():
             module.training = mode
+        for module, name, buffer in buffers:
+            setattr(module, name, buffer)
     return {name: _map_of(name, layers[name], calls) for name, calls in outputs.items()}
 
 
@@ -240,6 +265,8 @@ def _told_by_parts(name: str, layer: nn.Module) -> tuple[int, int]:
     """Channels and dimensions of a layer's output, as its last convolution or norm has them."""
     example = "give an example input: example=torch.zeros(1, 3, ...)"
     parts = [part for part in layer.modules() if isinstance(part, _ConvNd | _NormBase)]
+    if any(isinstance(part, LazyModuleMixin) for part in layer.modules()):
+        raise UserError(f"layer '{name}' is lazy and has no sizes yet; run the network once, or {example}")
     convs = [part for part in parts if isinstance(part, _ConvNd)]
     dimensions = len(convs[-1].kernel_size) if convs else _dimensions(parts[-1]) if parts else 0
     if not dimensions:

@@ -138,6 +138,53 @@ def test_a_sequential_keeps_its_parts() -> None:
     assert stage[-1] is parts[-1]
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda stage: stage + nn.Sequential(nn.Identity()),
+        lambda stage: nn.Sequential(nn.Identity()) + stage,
+        lambda stage: 2 * stage,
+        lambda stage: stage[:1],
+        lambda stage: stage.pop(-1),
+        lambda stage: stage.insert(1, nn.Identity()),
+        lambda stage: stage.extend([nn.Identity()]),
+        lambda stage: stage.__iadd__(nn.Sequential(nn.Identity())),
+        lambda stage: stage.__delitem__(0),
+    ],
+)
+def test_a_sequential_with_a_block_is_edited_without_it(edit: Callable[[Any], Any]) -> None:
+    """By torch's own code each of these would lose the block, break it, or rename its tensors."""
+    model = insert_non_local(clips(), "2")
+    names = list(model.state_dict())
+    with pytest.raises(UserError, match="has a non-local block: remove_non_local first"):
+        edit(model.get_submodule("2"))
+    assert list(model.state_dict()) == names
+    edit(remove_non_local(model).get_submodule("2"))
+
+
+def test_a_lazy_layer_is_run_first() -> None:
+    def lazy() -> nn.Sequential:
+        return nn.Sequential(nn.LazyConv2d(8, 3), nn.Sequential(nn.LazyBatchNorm2d(), nn.ReLU()))
+
+    x = torch.randn(2, 3, 8, 8)
+    for layer in ("0", "1"):
+        with pytest.raises(UserError, match=f"layer '{layer}' is lazy .* run the network once, or give an example"):
+            insert_non_local(lazy(), layer)
+        assert insert_non_local(lazy(), layer, example=x)(x).shape == (2, 8, 6, 6)
+
+
+def test_a_layer_that_was_parametrised_since_keeps_its_block() -> None:
+    model, layers, x = network("clips")
+    layer = insert_non_local(model, ["0", *layers]).get_submodule("0")
+    before = copy.deepcopy(model)(x)
+    nn.utils.parametrizations.weight_norm(layer)
+    with pytest.raises(UserError, match="layer '0' was parametrised .* undo that first"):
+        remove_non_local(model)
+    torch.testing.assert_close(model(x), before)
+    nn.utils.parametrize.remove_parametrizations(layer, "weight")
+    torch.testing.assert_close(remove_non_local(model)(x), before)
+
+
 def test_blocks_learn_and_the_old_part_may_be_frozen() -> None:
     model, _, x = network("sound")
     model.requires_grad_(False)
@@ -246,6 +293,39 @@ def test_the_block_is_as_its_layer_is() -> None:
     with torch.device("meta"):
         meta = Sound()
     assert insert_non_local(meta, ["stem"]).get_submodule("stem.non_local.g").weight.device.type == "meta"
+
+
+class Counting(nn.BatchNorm1d):
+    """Always in training, and with counters that a forward pass changes in place and anew."""
+
+    calls: Tensor
+    again: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("again", torch.zeros(()), persistent=False)
+
+    def train(self, mode: bool = True) -> "Counting":
+        return super().train()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.again = self.again + 1
+        return super().forward(x)
+
+
+def test_a_dry_run_changes_neither_buffers_nor_the_example() -> None:
+    model = nn.Sequential(nn.ReLU(inplace=True), nn.Conv1d(2, 4, 1), Counting(4))
+    buffers = dict(model.named_buffers())
+    values = copy.deepcopy(buffers)
+    x = torch.randn(2, 2, 9)
+    kept = x.clone()
+    remove_non_local(insert_non_local(model, "1", example=x))
+    assert torch.equal(x, kept)
+    for name, buffer in model.named_buffers():
+        assert buffer is buffers[name]
+        assert torch.equal(buffer, values[name])
 
 
 def test_a_dry_run_leaves_no_trace() -> None:
