@@ -148,9 +148,9 @@ def _network(
         raise UserError(f"stage: expected one of {', '.join(STAGES)}, not {stage!r}")
     if stage != "res4" and number != 1:
         raise UserError(f"stage: {stage} is for one block, but non_local is {number}")
-    blocks = None
-    if number:
-        before_last = BLOCKS[depth][STAGES.index(stage)] - 2
-        placement = _PLACEMENTS.get((depth, number), {stage: [before_last]})
-        blocks = NonLocalConfig(placement, instantiation, sum_over, subsample)
-    return FastVideoResNet(ResNetConfig(depth, inflate, blocks, **net))
+    before_last = BLOCKS[depth][STAGES.index(stage)] - 2
+    placement = _PLACEMENTS.get((depth, number), {stage: [before_last]})
+    blocks = NonLocalConfig(placement, instantiation, sum_over, subsample)
+    if not number and blocks != NonLocalConfig(placement):
+        raise UserError("instantiation, sum_over, subsample: these are for blocks, but non_local is 0")
+    return FastVideoResNet(ResNetConfig(depth, inflate, blocks if number else None, **net))

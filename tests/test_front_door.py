@@ -91,6 +91,15 @@ def test_other_settings_reach_the_network() -> None:
         ({"non_local": 5, "stage": "res3"}, "stage: res3 is for one block, but non_local is 5"),
         ({"non_local": 1, "instantiation": "dot"}, "instantiation: expected one of"),
         ({"inflate": "3x1"}, "inflate: expected one of"),
+        ({"instantiation": "dot_product"}, "these are for blocks, but non_local is 0"),
+        ({"sum_over": "time"}, "these are for blocks, but non_local is 0"),
+        ({"subsample": False}, "these are for blocks, but non_local is 0"),
+        ({"instantiation": "x"}, "instantiation: expected one of"),
+        ({"num_classes": 2.5}, "num_classes: expected int, not 2.5"),
+        ({"num_classes": "10"}, "num_classes: expected int, not '10'"),
+        ({"control": 1}, "control: expected ControlConfig or None, not 1"),
+        ({"spatial_strides": (0,) * 6}, "spatial_strides: expected 3 and 6 whole numbers above 0"),
+        ({"width": float("nan")}, "expected a width above 0"),
     ],
 )
 def test_settings_that_table_2_does_not_have_are_refused(options: dict[str, Any], said: str) -> None:
@@ -108,3 +117,8 @@ def test_load_weights_gives_a_network_that_is_ready_to_run(tmp_path: Path) -> No
         assert network(torch.zeros(1, 3, frames, crop, crop)).shape == (1, 11)
     with pytest.raises(nl.UserError, match="there is no file"):
         nl.load_weights(tmp_path / "other.safetensors")
+    for folder in ("", tmp_path):
+        with pytest.raises(nl.UserError, match="is a folder; expected a .safetensors file"):
+            nl.load_weights(folder)
+    with pytest.raises(nl.UserError, match="weights: expected a file or the name of a published network, not None"):
+        nl.load_weights(None)  # type: ignore[arg-type]

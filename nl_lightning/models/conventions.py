@@ -7,6 +7,7 @@ known; re-runs of the released code land within 0.3 points of it. ``Conventions(
 ``Conventions(profile="release")`` set every switch; a switch that is given overrides its profile.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal, get_args, get_type_hints
@@ -183,7 +184,8 @@ class Conventions:
         for name, kind in get_type_hints(Conventions).items():
             value = getattr(self, name)
             words = [word for part in (kind, *get_args(kind)) for word in get_args(part) if isinstance(word, str)]
-            if (words and value not in (*words, None)) or (not words and isinstance(value, str)):
+            number = value is None or (isinstance(value, int | float) and math.isfinite(value))
+            if value not in (*words, None) if words else not number:
                 raise UserError(
                     f"{name}: expected {'one of ' + ', '.join(words) if words else 'a number'}, not {value!r}"
                 )

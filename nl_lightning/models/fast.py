@@ -11,7 +11,7 @@ form, with all others, on one core of a CPU (benchmarks/results, forms.md). Chec
 import copy
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 
+from nl_lightning.errors import UserError
 from nl_lightning.models.conventions import Kernels, Triple
 from nl_lightning.models.forms import Form, associated, attention, form_of, sorted_average
 from nl_lightning.models.nonlocal_block import Affine, NonLocalBlock
@@ -32,6 +33,8 @@ def use_kernels(module: M, kernels: Kernels = "fast") -> M:
 
     No tensor changes. Other modules stay as they are.
     """
+    if kernels not in get_args(Kernels):
+        raise UserError(f"kernels: expected one of {', '.join(get_args(Kernels))}, not {kernels!r}")
     table = FAST if kernels == "fast" else {fast: plain for plain, fast in FAST.items()}
     for part in module.modules():
         if isinstance(part, NonLocalBlock | VideoResNet):

@@ -7,7 +7,7 @@ module.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -75,7 +75,14 @@ def insert_after(
     """:func:`insert_non_local` of any block: `make` makes one for the channels and dimensions of a layer's output."""
     if isinstance(model, nn.parallel.DistributedDataParallel):
         raise UserError("insert_non_local: insert the blocks before wrapping the network in DistributedDataParallel")
-    named = _named(model, [layers] if isinstance(layers, str) else list(layers))
+    if torch.is_inference_mode_enabled():
+        raise UserError("insert_non_local: insert the blocks outside torch.inference_mode, or they can't be trained")
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model: expected a torch.nn.Module, not a {type(model).__name__}")
+    names = [layers] if isinstance(layers, str) or not isinstance(layers, Iterable) else list(layers)
+    if not all(isinstance(name, str) for name in names):
+        raise UserError("layers: expected names as in model.named_modules(), such as 'layer3.4'")
+    named = _named(model, names)
     outputs = {} if example is None else _dry_run(model, named, example)
     blocks = {}
     for name, layer in named.items():

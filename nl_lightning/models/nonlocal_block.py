@@ -87,6 +87,7 @@ class NonLocalConfig:
     def __post_init__(self) -> None:
         _one_of("instantiation", self.instantiation, INSTANTIATIONS)
         _one_of("sum_over", self.sum_over, SUM_OVER)
+        _one_of("subsample", self.subsample, (True, False))
 
 
 def _one_of(key: str, value: object, known: tuple[object, ...]) -> None:
@@ -142,9 +143,12 @@ class NonLocalBlock(nn.Module):
         super().__init__()
         _one_of("instantiation", instantiation, INSTANTIATIONS)
         _one_of("sum_over", sum_over, SUM_OVER)
+        _one_of("subsample", subsample, (True, False))
         _one_of("dimensions", dimensions, (1, 2, 3))
-        if channels < 1:
-            raise UserError(f"channels: expected at least 1, not {channels}")
+        if type(channels) is not int or channels < 1:
+            raise UserError(f"channels: expected at least 1, not {channels!r}")
+        if not isinstance(conventions, Conventions):
+            raise UserError(f"conventions: expected Conventions(...), not {conventions!r}")
         if sum_over == "time" and dimensions != 3:
             raise UserError(f"sum_over: a block over {dimensions}-D input has no time to sum over")
         conv, norm, pool = {
@@ -231,6 +235,9 @@ class NonLocalBlock(nn.Module):
 
     def check(self, x: Tensor) -> None:
         """UserError if the block can't be applied to x."""
+        if not isinstance(x, Tensor) or not x.is_floating_point() or x.layout != torch.strided:
+            said = f"{x.dtype}, {x.layout}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+            raise UserError(f"NonLocalBlock: expected a dense map of floats, not {said}")
         axes = {1: "L", 2: "H, W", 3: "T, H, W"}[self.dimensions]
         if x.ndim != self.dimensions + 2 or x.shape[1] != self.channels:
             raise UserError(f"NonLocalBlock: expected a map (N, {self.channels}, {axes}), not {tuple(x.shape)}")

@@ -9,11 +9,12 @@ It runs by itself (``kernels: definition``). By default :mod:`nl_lightning.model
 Checked against the output sizes of Table 1, the parameters and cost ratios of Table 2e.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -75,7 +76,13 @@ class ResNetConfig:
             raise UserError(f"depth: expected one of {', '.join(map(str, BLOCKS))}, not {self.depth!r}")
         if self.inflate not in INFLATE:
             raise UserError(f"inflate: expected one of {', '.join(INFLATE)}, not {self.inflate!r}")
-        if self.width <= 0 or self.num_classes < 1 or not 0 <= self.dropout < 1:
+        for name, kind in _KINDS.items():
+            if not isinstance(getattr(self, name), kind):
+                raise UserError(f"{name}: expected {_in_words(kind)}, not {getattr(self, name)!r}")
+        strides = (*self.temporal_strides, *self.spatial_strides)
+        if len(self.temporal_strides) != 3 or len(strides) != 9 or not all(type(s) is int and s > 0 for s in strides):
+            raise UserError(f"temporal_strides, spatial_strides: expected 3 and 6 whole numbers above 0, not {strides}")
+        if not 0 < self.width < math.inf or self.num_classes < 1 or not 0 <= self.dropout < 1:
             raise UserError(
                 f"width {self.width}, num_classes {self.num_classes}, dropout {self.dropout}: expected a width "
                 "above 0, at least one class, and a dropout from 0 up to 1"
@@ -94,6 +101,21 @@ class ResNetConfig:
             return [True] * blocks
         first = 1 if stage == "res5" else 0  # the released code's pattern; the paper gives the rate only
         return [block % 2 == first for block in range(blocks)]
+
+
+_KINDS = {
+    "non_local": NonLocalConfig | None,
+    "num_classes": int,
+    "width": float | int,
+    "dropout": float | int,
+    "conventions": Conventions,
+    "control": ControlConfig | None,
+}
+"""Types of fields that the command line checks, and Python doesn't."""
+
+
+def _in_words(kind: Any) -> str:
+    return " or ".join(each.__name__.replace("NoneType", "None") for each in get_args(kind) or [kind])
 
 
 def convolution(channels: int, out: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> nn.Conv3d:

@@ -154,6 +154,8 @@ def located(path: Path | str) -> Path:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, WeightsHeader]]:
     path = located(path)
+    if path.is_dir():
+        raise UserError(f"weights: {path} is a folder; expected a .safetensors file")
     try:
         opened = safe_open(path, framework="pt")
     except FileNotFoundError:
@@ -182,6 +184,8 @@ def load_weights(path: Path | str) -> tuple[VideoResNet, WeightsHeader]:
     Raises:
         UserError: the file is missing or broken, its tensors are not those of its header, or it has no classifier.
     """
+    if not isinstance(path, str | Path):
+        raise UserError(f"weights: expected a file or the name of a published network, not {path!r}")
     tensors, header = read_weights(Path(path))
     if not header.classifier:
         raise UserError(f"weights: {path} has no classifier: it can start a training (model.init_from), not be tested")

@@ -1,6 +1,7 @@
 """Profiles, overrides, and what becomes of them on the way through the command line."""
 
 from dataclasses import fields
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,12 @@ def test_an_override_changes_its_rule_alone(profile: str) -> None:
 def test_an_unknown_profile_is_refused() -> None:
     with pytest.raises(UserError, match="profile: expected one of paper, release, not 'code'"):
         Conventions("code")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [float("nan"), "0", [0]])
+def test_a_number_is_finite(value: Any) -> None:
+    with pytest.raises(UserError, match="nonlocal_gamma: expected a number, not "):
+        Conventions(nonlocal_gamma=value)
 
 
 def test_a_group_of_frames_is_a_number_of_them() -> None:

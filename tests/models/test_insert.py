@@ -17,7 +17,7 @@ from torchvision.models.video.mvit import MSBlockConfig
 from nl_lightning.errors import UserError
 from nl_lightning.models.conventions import INSTANTIATIONS, Conventions
 from nl_lightning.models.fast import FastVideoResNet, for_testing
-from nl_lightning.models.insert import insert_non_local, remove_non_local
+from nl_lightning.models.insert import insert_after, insert_non_local, remove_non_local
 from nl_lightning.models.nonlocal_block import NonLocalBlock
 from nl_lightning.models.resnet import ResNetConfig
 
@@ -413,6 +413,16 @@ def test_what_has_a_block_or_another_forward_pass_is_refused() -> None:
     layer.forward = lambda x: x
     with pytest.raises(UserError, match=r"layer 'layer4.1' has a forward pass that was put onto the instance"):
         insert_non_local(model, ["layer4.1"])
+
+
+@pytest.mark.parametrize("layers", [None, [None], [0], nn.Sequential(nn.Identity())])
+def test_layers_are_names(layers: Any) -> None:
+    with pytest.raises(UserError, match="layers: expected names"):
+        insert_non_local(clips(), layers)
+    with pytest.raises(UserError, match="model: expected a torch.nn.Module, not a str"):
+        insert_after("clips", ["0"], NonLocalBlock)  # type: ignore[type-var, arg-type]
+    with torch.inference_mode(), pytest.raises(UserError, match="outside torch.inference_mode"):
+        insert_non_local(clips(), "0")
 
 
 def test_an_example_that_does_not_fit_is_said() -> None:

@@ -270,6 +270,9 @@ def test_inputs_of_another_shape_are_refused_in_a_line(
     ("arguments", "message"),
     [
         ({"channels": 0}, "channels: expected at least 1, not 0"),
+        *(({"channels": value}, "channels: expected at least 1, not ") for value in (1.5, "64", None, True)),
+        ({"subsample": "no"}, "subsample: expected one of True, False, not 'no'"),
+        ({"conventions": "paper"}, r"conventions: expected Conventions\(...\), not 'paper'"),
         ({"dimensions": 4}, "dimensions: expected one of 1, 2, 3, not 4"),
         ({"sum_over": "places"}, "sum_over: expected one of space, time, spacetime, not 'places'"),
         ({"instantiation": "relu"}, "instantiation: expected one of gaussian, .*, not 'relu'"),
@@ -278,6 +281,26 @@ def test_inputs_of_another_shape_are_refused_in_a_line(
 def test_arguments_out_of_range_are_refused(unchecked: None, arguments: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         NonLocalBlock(**{"channels": 6, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("x", "said"),
+    [
+        (None, "a NoneType"),
+        ((torch.zeros(1, 6, 4),), "a tuple"),
+        (torch.zeros(1, 6, 4, dtype=torch.int64), "torch.int64"),
+        (torch.zeros(1, 6, 4).to_sparse(), "torch.float32, torch.sparse_coo"),
+    ],
+)
+@pytest.mark.parametrize("kernels", ["fast", "definition"])
+def test_inputs_that_are_no_maps_are_refused(unchecked: None, kernels: Any, x: Any, said: str) -> None:
+    with pytest.raises(UserError, match=f"NonLocalBlock: expected a dense map of floats, not {said}"):
+        use_kernels(NonLocalBlock(6, dimensions=1), kernels)(x)
+
+
+def test_unknown_kernels_are_refused(unchecked: None) -> None:
+    with pytest.raises(UserError, match="kernels: expected one of fast, definition, not 'foo'"):
+        use_kernels(NonLocalBlock(6), "foo")  # type: ignore[arg-type]
 
 
 def test_affine_is_the_bn_that_was_folded_into_it() -> None:
