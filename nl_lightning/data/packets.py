@@ -58,7 +58,7 @@ def index_of(path: str | Path, facts: Facts | None = None) -> Index:
             if facts.index is not None:
                 return facts.index
         if size == 0:
-            raise ValueError("the file is empty")
+            raise ValueError("the file is empty" if Path(place_of(path)[0]).is_file() else "it is no regular file")
         return read_index(str(path), mtime_ns, size)
     except Exception as error:
         raise DecodeError(f"{path}: {reason(error)}") from error
@@ -93,6 +93,10 @@ def url(path: str | Path) -> str:
 # ------------------------------------------------------------------------------------------------- reading the packets
 
 
+PLAYLISTS = {"concat", "hls", "dash", "sdp", "imf"}
+"""FFmpeg's formats that name other files, or addresses, to read; it goes by content, whatever the suffix."""
+
+
 @functools.lru_cache(maxsize=64)  # a file is asked for its length, and then for frames
 def read_index(path: str, mtime_ns: int, size: int) -> Index:
     """Read all packets of a file; `mtime_ns` and `size` tell versions of the file apart."""
@@ -108,6 +112,8 @@ def _read_packets(path: str, size: int) -> Index:
     with av.open(url(path)) as container:
         stream = video_stream(container)
         kind, brand = container.format.name, container.metadata.get("major_brand", "")
+        if kind in PLAYLISTS:
+            raise ValueError(f"it is a playlist ({kind}) of other files, not a video")
         codec = stream.codec_context.name
         # A picture of Motion JPEG needs no other one, whatever its colours.
         subsampled, is_shown = "420" in str(stream.pix_fmt) or codec == "mjpeg", _Shown(codec)

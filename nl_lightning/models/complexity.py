@@ -47,7 +47,7 @@ def complexity(config: ResNetConfig, clip: Triple = (32, 224, 224)) -> Complexit
     """Cost of the network of `config` for one clip of (T, H, W).
 
     Raises:
-        UserError: the clip is too small for the network.
+        UserError: the clip is too small or too large for the network.
     """
     net = _on_meta(config)
     macs = _count(net, clip)
@@ -138,7 +138,8 @@ def _call(net: VideoResNet, clip: Triple) -> None:
             net(torch.empty(1, 3, *clip, device="meta"))
     except RuntimeError as error:  # nothing else can go wrong where there are only shapes
         size = "x".join(map(str, clip))
-        raise UserError(f"clip: {size} (frames, height, width) is too small for this network") from error
+        wrong = "large" if "verflow" in str(error) else "small"
+        raise UserError(f"clip: {size} (frames, height, width) is too {wrong} for this network") from error
 
 
 def _products(block: NonLocalBlock, x: Tensor) -> int:

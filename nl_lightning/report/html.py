@@ -51,7 +51,7 @@ class Axis:
     def at(self, value: float) -> float:
         """Where a value lies; beyond the ends, at the end."""
         share = (value - self.low) / (self.high - self.low)
-        return self.start + (self.end - self.start) * min(max(share, 0.0), 1.0)
+        return self.start + (self.end - self.start) * min(1.0, max(0.0, share))
 
 
 def axis_for(values: Iterable[float]) -> Axis:
@@ -60,9 +60,10 @@ def axis_for(values: Iterable[float]) -> Axis:
 
 
 def around(values: Sequence[float], below: float, above: float, start: float = 0.0, end: float = 100.0) -> Axis:
-    """An axis around values, with a share of their range as room."""
-    low, high = min(values), max(values)
-    span = (high - low) or 1.0
+    """An axis around values, with a share of their range as room. Numbers without end are left out."""
+    drawn = [value for value in values if abs(value) < 1e300] or [0.0]
+    low, high = min(drawn), max(drawn)
+    span = max((high - low) or 1.0, 1e-9 * max(abs(low), abs(high)))
     return Axis(low - below * span, high + above * span, start, end)
 
 
@@ -158,11 +159,12 @@ def _census(report: Report) -> list[dict[str, Any]]:
         for i, record in enumerate(report.runs.records([name])):
             low, high = over_videos(record, metric) or (None, None)
             kept = record.outcomes or by_video(record, metric)
+            score = words.number(record.score(metric), f".{metric.decimals}f")
             found.append(
                 {
                     "id": f"run-{name}" if i == 0 else "",
                     "record": record,
-                    "score": f"{record.score(metric):.{metric.decimals}f} {words.interval(low, high, metric.decimals)}",
+                    "score": " ".join((score, words.interval(low, high, metric.decimals))),
                     "paired": bool(kept and record.videos_hash),
                 }
             )

@@ -53,13 +53,22 @@ _INLINE = re.compile(
 _BLOCK = re.compile(r"^(\d*)([\[#>=+-](?!\d)|[.)](?= |$))")  # what would begin a heading, a list, a quotation
 
 
+# Python-Markdown, which makes the docs site, knows no backslash before these.
+_ENTITIES = {"<": "&lt;", "&": "&amp;", "~": "&#126;", ":": "&#58;", "=": "&#61;"}
+
+
+def _escaped(found: re.Match[str]) -> str:
+    before, mark = found.groups() if found.re is _BLOCK else ("", found[0])
+    return before + _ENTITIES.get(mark, f"\\{mark}")
+
+
 def _inline(text: str) -> str:
-    return _INLINE.sub(r"\\\g<0>", visible_line(text))
+    return _INLINE.sub(_escaped, visible_line(text))
 
 
 def markdown(text: str) -> str:
     """A text in one line such that nothing in it is taken for Markdown or HTML."""
-    return _BLOCK.sub(r"\1\\\2", _inline(text))
+    return _BLOCK.sub(_escaped, _inline(text))
 
 
 def _joined(*parts: str) -> str:

@@ -12,7 +12,7 @@ from nl_lightning.report.claims import Report
 from nl_lightning.report.code import mixed_code, mixed_source
 from nl_lightning.report.collate import DIVERGED, REPORTED_ONLY, UNREADABLE, Runs, Times, visible_line
 from nl_lightning.report.uncertainty import Difference, clopper_pearson, rank_correlation
-from nl_lightning.study.metrics import TOP1, Metric
+from nl_lightning.study.metrics import HUGE, TOP1, Metric
 from nl_lightning.study.study import Study, Table
 
 # Words in the place of numbers; set in italics, so that a hole in a table isn't overlooked.
@@ -49,8 +49,10 @@ def of_rows(header: Sequence[str], rows: Iterable[Sequence[str]], labels: int = 
 
 
 def number(value: float | None, form: str, unit: str = "") -> str:
-    """A number as text; empty if it isn't known."""
-    return "" if value is None else f"{value:{form}}{unit}"
+    """A number as text; empty if it isn't known. Of one that has no sense to be written out, three digits."""
+    if value is None:
+        return ""
+    return f"{value:{form if abs(value) < HUGE else form[: form[0] == '+'] + '.3g'}}{unit}"
 
 
 def counted(n: int, what: str) -> str:
@@ -60,7 +62,9 @@ def counted(n: int, what: str) -> str:
 
 def interval(low: float | None, high: float | None, decimals: int = 1) -> str:
     """An interval as text."""
-    return NO_INTERVAL if low is None or high is None else f"[{low:z.{decimals}f}, {high:z.{decimals}f}]"
+    if low is None or high is None:
+        return NO_INTERVAL
+    return f"[{number(low, form := f'z.{decimals}f')}, {number(high, form)}]"
 
 
 def points_of(difference: Difference, metric: Metric = TOP1, unit: str = "") -> str:
@@ -68,7 +72,7 @@ def points_of(difference: Difference, metric: Metric = TOP1, unit: str = "") -> 
     low, high = difference.interval()
     digits = next((n for n in range(metric.decimals, 4) if high - low >= 3 * 10**-n or high == low), 4)
     found = interval(low, high, digits) if difference.bounded else NO_INTERVAL
-    return f"{difference.mean:+z.{digits}f}{unit} {found}"
+    return f"{number(difference.mean, f'+z.{digits}f', unit)} {found}"
 
 
 def soft_score(runs: Runs) -> str:
@@ -152,7 +156,7 @@ def _gain(report: Report, line: dict[str, Any]) -> str:
     metric = report.runs.study.metric
     mark = "" if line["gain_paired"] or line["gain_low"] is None else UNPAIRED
     bounds = interval(line["gain_low"], line["gain_high"], metric.decimals)
-    return f"{line['gain']:{gain_form(metric)}} {bounds}{mark}"
+    return f"{number(line['gain'], gain_form(metric))} {bounds}{mark}"
 
 
 def _seeds(line: dict[str, Any], expected: int) -> str:

@@ -66,6 +66,7 @@ Line = Annotated[str, AfterValidator(_a_line)]
 """A text for people. A line break becomes a blank, several blanks become one; control characters are refused."""
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
+Length = Annotated[int, Field(ge=1, le=100_000)]  # frames or pixels: far above any clip, and no memory is asked for it
 Percent = Annotated[float, Field(ge=0, le=100), "percent, 0 to 100"]
 Ratio = Annotated[float, Field(gt=0, le=1e6)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+HUGE = 1e15
+"""From here on a number is written with three digits and an exponent."""
 LOGGED = "test/"
 """How the names begin under which a LightningModule logs what testing gives."""
 
@@ -66,7 +68,7 @@ class Metric:
 
     def text(self, score: float) -> str:
         """A score with its unit."""
-        return f"{score:.{self.decimals}f} {self.unit}".rstrip()
+        return f"{score:.{f'{self.decimals}f' if abs(score) < HUGE else '3g'}} {self.unit}".rstrip()
 
 
 TOP1 = Metric("top1", "top-1", "Accuracies are percent of the test videos", beside=(Metric("top5", "top-5"),))

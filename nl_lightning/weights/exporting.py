@@ -42,6 +42,8 @@ def export_weights(path: Path, out: Path, to: Target) -> int:
     kind = CAFFE2 if to == "caffe2" else SLOWFAST
     if header.net.control is not None:
         raise UserError(f"{kind.name} has no control networks, such as this one with {header.net.control.kind}")
+    if (least := header.net.min_channels) > 1:
+        raise UserError(f"{kind.name} has no network whose layers have at least {least} channels each (min_channels)")
     theirs = _renamed(tensors, kind)
     beside: dict[str, Any]
     if to == "caffe2":  # the released code asks for a learning rate, and tells files with folded BN by it

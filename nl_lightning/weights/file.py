@@ -24,7 +24,7 @@ from nl_lightning.data.sampling import Spread
 from nl_lightning.errors import UserError, nearest, one_line, visible
 from nl_lightning.models.fast import FastVideoResNet
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
-from nl_lightning.study.border import Positive, checked, parse_json, shown
+from nl_lightning.study.border import Length, checked, parse_json, shown
 from nl_lightning.study.files import write_output
 from nl_lightning.study.finding import shipped
 from nl_lightning.study.study import shown_value
@@ -51,16 +51,16 @@ class InputSettings:
         multi_label: whether its scores are sigmoids, of several classes at once, not a softmax.
     """
 
-    num_frames: Positive
-    frame_stride: Positive
+    num_frames: Length
+    frame_stride: Length
     mean: Colour = (114.75, 114.75, 114.75)
     std: Colour = (57.375, 57.375, 57.375)
-    test_short_side: Positive = 256
-    test_crop: Positive | Literal["whole"] = 256
-    num_clips: Positive = 10
+    test_short_side: Length = 256
+    test_crop: Length | Literal["whole"] = 256
+    num_clips: Length = 10
     num_crops: Literal[1, 3] = 3
     clip_starts: Spread = "paper"
-    test_pool: Positive | None = None
+    test_pool: Length | None = None
     multi_label: bool = False
 
     def __post_init__(self) -> None:

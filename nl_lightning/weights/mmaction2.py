@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from nl_lightning.errors import UserError
 from nl_lightning.models.conventions import Conventions
-from nl_lightning.study.border import Positive
+from nl_lightning.study.border import Length
 from nl_lightning.weights.file import InputSettings
 from nl_lightning.weights.source import CLIPS, Found, Keys, Semantics, clip_settings, flattened
 
@@ -23,11 +23,11 @@ _NORMS = ("BN3d", "SyncBN", "BN")
 KEYS = Keys(
     "mmaction2",
     read={
-        "model.backbone.spatial_strides": (tuple[Positive, Positive, Positive, Positive], (1, 2, 2, 2)),
-        "model.backbone.conv1_stride_s": (Positive, 2),
-        "model.backbone.conv1_stride_t": (Positive, 1),
-        "model.backbone.pool1_stride_s": (Positive, 2),
-        "model.backbone.pool1_stride_t": (Positive, 1),
+        "model.backbone.spatial_strides": (tuple[Length, Length, Length, Length], (1, 2, 2, 2)),
+        "model.backbone.conv1_stride_s": (Length, 2),
+        "model.backbone.conv1_stride_t": (Length, 1),
+        "model.backbone.pool1_stride_s": (Length, 2),
+        "model.backbone.pool1_stride_t": (Length, 1),
         "model.backbone.with_pool2": (bool, True),
         "model.backbone.non_local_cfg.mode": (
             Literal["embedded_gaussian", "dot_product", "gaussian", "concatenation"], "embedded_gaussian",
@@ -37,16 +37,16 @@ KEYS = Keys(
         "model.data_preprocessor.std": (_Floats, None),
         "pipeline.Normalize.mean": (_Floats, None),
         "pipeline.Normalize.std": (_Floats, None),
-        "pipeline.SampleFrames.clip_len": (Positive, None),
-        "pipeline.SampleFrames.frame_interval": (Positive, 1),
-        "pipeline.SampleFrames.num_clips": (Positive, 1),
-        "pipeline.DenseSampleFrames.clip_len": (Positive, None),
-        "pipeline.DenseSampleFrames.frame_interval": (Positive, 1),
-        "pipeline.DenseSampleFrames.sample_range": (Positive, 64),
-        "pipeline.DenseSampleFrames.num_sample_positions": (Positive, 10),
-        "pipeline.Resize.scale": (tuple[Literal[-1], Positive] | tuple[Positive, Literal[-1]], (-1, 256)),
-        "pipeline.CenterCrop.crop_size": (Positive, None),
-        "pipeline.ThreeCrop.crop_size": (Positive, None),
+        "pipeline.SampleFrames.clip_len": (Length, None),
+        "pipeline.SampleFrames.frame_interval": (Length, 1),
+        "pipeline.SampleFrames.num_clips": (Length, 1),
+        "pipeline.DenseSampleFrames.clip_len": (Length, None),
+        "pipeline.DenseSampleFrames.frame_interval": (Length, 1),
+        "pipeline.DenseSampleFrames.sample_range": (Length, 64),
+        "pipeline.DenseSampleFrames.num_sample_positions": (Length, 10),
+        "pipeline.Resize.scale": (tuple[Literal[-1], Length] | tuple[Length, Literal[-1]], (-1, 256)),
+        "pipeline.CenterCrop.crop_size": (Length, None),
+        "pipeline.ThreeCrop.crop_size": (Length, None),
         "dataset_meta.classes": (tuple[str, ...] | None, None),
     },
     only={

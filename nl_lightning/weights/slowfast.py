@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 from nl_lightning.models.conventions import Conventions, Instantiation
-from nl_lightning.study.border import Positive, parse_yaml
+from nl_lightning.study.border import Length, parse_yaml
 from nl_lightning.weights.file import Colour, InputSettings
 from nl_lightning.weights.source import CLIPS, Found, Keys, Semantics, clip_settings, flattened
 
@@ -21,14 +21,14 @@ NO_POOL2 = ("2d", "slow_c2d", "slow_i3d")
 KEYS = Keys(
     "slowfast",
     read={
-        "DATA.NUM_FRAMES": (Positive, None),
-        "DATA.SAMPLING_RATE": (Positive, None),
+        "DATA.NUM_FRAMES": (Length, None),
+        "DATA.SAMPLING_RATE": (Length, None),
         "DATA.MEAN": (_Three, (0.45, 0.45, 0.45)),
         "DATA.STD": (_Three, (0.225, 0.225, 0.225)),
-        "DATA.CROP_SIZE": (Positive, None),
-        "DATA.TRAIN_CROP_SIZE": (Positive, 224),
-        "DATA.TEST_CROP_SIZE": (Positive, 256),
-        "DATA.TRAIN_JITTER_SCALES": (tuple[Positive, Positive], (256, 320)),
+        "DATA.CROP_SIZE": (Length, None),
+        "DATA.TRAIN_CROP_SIZE": (Length, 224),
+        "DATA.TEST_CROP_SIZE": (Length, 256),
+        "DATA.TRAIN_JITTER_SCALES": (tuple[Length, Length], (256, 320)),
         "DATA.MULTI_LABEL": (bool, False),
         "MODEL.ARCH": (Literal["2d", "c2d", "slow_c2d", "i3d", "slow_i3d"], "c2d"),
         "MODEL.HEAD_ACT": (Literal["softmax", "sigmoid"], "softmax"),
@@ -36,11 +36,11 @@ KEYS = Keys(
         "NONLOCAL.INSTANTIATION": (Literal["softmax", "dot_product"], None),
         "NONLOCAL.LOCATION": (tuple[tuple[tuple[int, ...], ...], ...], ()),
         "NONLOCAL.POOL": (_Pools, ()),
-        "RESNET.SPATIAL_STRIDES": (tuple[tuple[Positive, ...], ...], ((1,), (2,), (2,), (2,))),
+        "RESNET.SPATIAL_STRIDES": (tuple[tuple[Length, ...], ...], ((1,), (2,), (2,), (2,))),
         "TEST.DATASET": (Literal["kinetics", "Kinetics", "ptvkinetics", "Ptvkinetics"], "kinetics"),
-        "TEST.NUM_ENSEMBLE_VIEWS": (Positive, 10),
+        "TEST.NUM_ENSEMBLE_VIEWS": (Length, 10),
         "TEST.NUM_SPATIAL_CROPS": (Literal[1, 3], 3),
-        "TEST.NUM_TEMPORAL_CLIPS": (tuple[Positive, ...], ()),
+        "TEST.NUM_TEMPORAL_CLIPS": (tuple[Length, ...], ()),
     },
     only={
         "BN.EPSILON": (1e-5,),

@@ -1,6 +1,7 @@
 """What is shown of a file is told from its packets, and a file that isn't whole, or no video, is named."""
 
 import io
+import os
 from pathlib import Path
 
 import av
@@ -115,6 +116,21 @@ def test_a_still_picture_is_no_video(suffix: str, tmp_path: Path) -> None:
     (tmp_path / f"x.{suffix}").rename(tmp_path / "x.mp4")
     with pytest.raises(DecodeError, match=r"x\.mp4: a still picture is no video"):
         num_frames(tmp_path / "x.mp4")
+
+
+def test_a_playlist_is_no_video(tmp_path: Path) -> None:
+    """FFmpeg reads the files that it names."""
+    write(tmp_path / "other.mp4")
+    (tmp_path / "x.avi").write_text("ffconcat version 1.0\nfile other.mp4\n")
+    with pytest.raises(DecodeError, match=r"x\.avi: it is a playlist \(concat\) of other files, not a video"):
+        num_frames(tmp_path / "x.avi")
+
+
+@pytest.mark.parametrize("name", ["pipe", "/dev/null", "/dev/zero"])
+def test_a_pipe_or_a_device_is_no_video(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DecodeError, match=f"{name}: it is no regular file"):
+        num_frames(tmp_path / name)
 
 
 def test_a_cover_is_no_video(tmp_path: Path) -> None:

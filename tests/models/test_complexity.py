@@ -198,10 +198,11 @@ def test_groups_of_frames_have_fewer_pairs() -> None:
     assert whole.macs - whole.macs_conv_fc == 4 * (grouped.macs - grouped.macs_conv_fc)
 
 
-def test_a_clip_that_is_too_small_is_refused() -> None:
+@pytest.mark.parametrize(("frames", "wrong"), [(1, "small"), (10**15, "large")])
+def test_a_clip_that_is_too_small_or_too_large_is_refused(frames: int, wrong: str) -> None:
     config = ResNetConfig(conventions=Conventions(profile="release"))
-    with pytest.raises(UserError, match=r"clip: 1x224x224 \(frames, height, width\) is too small") as refused:
-        complexity(config, (1, 224, 224))
+    with pytest.raises(UserError, match=rf"clip: {frames}x224x224 \(frames, height, width\) is too {wrong}") as refused:
+        complexity(config, (frames, 224, 224))
     assert "\n" not in str(refused.value)
 
 

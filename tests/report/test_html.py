@@ -1,5 +1,6 @@
 """The page as text, and, where a Chromium is installed, as a reader sees it."""
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,9 +12,11 @@ from browser import CHROMIUM, Browser
 
 from nl_lightning.report.claims import Report, report
 from nl_lightning.report.collate import collect
-from nl_lightning.report.html import Axis, axis_for, page, write_html
+from nl_lightning.report.html import Axis, around, axis_for, page, write_html
+from nl_lightning.report.words import interval, number
 from nl_lightning.study.checks import Part
 from nl_lightning.study.loading import load_study
+from nl_lightning.study.metrics import Metric
 from nl_lightning.study.packing import pack
 from nl_lightning.study.recipe import Recipe, load_recipe
 from nl_lightning.study.records import Record
@@ -193,6 +196,20 @@ def test_an_axis_has_round_ticks_and_zero() -> None:
     assert axis_for([-0.4, 0.1]).ticks == pytest.approx([-0.4, -0.2, 0.0])
     assert axis_for([]).low < 0 < axis_for([]).high
     assert Axis(0.0, 10.0).at(20.0) == 100.0
+
+
+@pytest.mark.parametrize("values", [[1e160, -1e160], [1e308, -1e308], [math.inf, 2.0], [math.nan], [1e200, 1e200]])
+def test_an_axis_of_huge_numbers_can_be_drawn(values: list[float]) -> None:
+    for axis in (axis_for(values), around(values, 0.1, 0.1)):
+        assert len(axis.ticks) < 8
+        assert all(0 <= axis.at(value) <= 100 for value in (*values, *axis.ticks))
+
+
+def test_huge_numbers_are_short() -> None:
+    assert number(1e160, ".1f") == "1e+160"
+    assert number(-2.5e160, "+z.1f", "x") == "-2.5e+160x"
+    assert interval(-1e160, 12.34) == "[-1e+160, 12.3]"
+    assert Metric("a", "a", "A", unit="J").text(1e160) == "1e+160 J"
 
 
 # --------------------------------------------------------------------------------------------------- in Chromium

@@ -142,6 +142,8 @@ def test_one_crop_of_pyslowfast_is_cut_from_the_jitters_smallest_side(tensors: A
         ("TASK", "ssl"),
         ("DATA.NUM_FRAMES", "eight"),
         ("DATA.NUM_FRAMES", 0),
+        ("DATA.NUM_FRAMES", 1_000_000_000),
+        ("DATA.TEST_CROP_SIZE", 1_000_000_000),
         ("DATA.MEAN", [0.45]),
         ("DATA.STD", None),
         ("RESNET.SPATIAL_STRIDES", [[1], [2]]),

@@ -265,6 +265,7 @@ def test_what_the_others_cannot_compute_is_not_exported(tmp_path: Path, capsys: 
         ({"non_local": NonLocalConfig({"res4": [1]}, "gaussian")}, (32, 2), "caffe2", "caffe2 has no gaussian blocks"),
         ({"non_local": NonLocalConfig({"res4": [1]}, sum_over="space")}, (32, 2), "caffe2", "NonLocalConfig"),
         ({}, (8, 8), "slowfast", "temporal_strides is"),
+        ({"min_channels": 8}, (8, 8), "slowfast", r"no network whose layers have at least 8 channels each"),
     ],
 )
 def test_networks_that_the_others_do_not_have(
