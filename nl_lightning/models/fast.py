@@ -188,7 +188,7 @@ def conv_norm(
     y = norm(conv(x))
     alone = not (watched(conv) or watched(norm))
     if shortcut is not None:
-        y = y.add_(shortcut) if alone else y + shortcut
+        y = y.add_(shortcut) if alone and y.dtype == shortcut.dtype else y + shortcut
     return F.relu(y, inplace=alone) if relu else y
 
 

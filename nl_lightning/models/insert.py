@@ -197,6 +197,8 @@ def _unfit(layer: nn.Module) -> str:
     if type(layer).forward is nn.Module.forward:
         parts = ", ".join(name for name, _ in layer.named_children())
         return f"is a {type(layer).__name__} without a forward pass; name one of its parts ({parts})"
+    if isinstance(layer, nn.ModuleList | nn.ModuleDict):
+        return f"is a {type(layer).__name__}, which would run the block as one of its parts; name the last of them"
     if hasattr(layer, "non_local"):
         return "has a part called non_local, which is the name that a block would get"
     return ""

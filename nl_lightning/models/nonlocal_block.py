@@ -12,6 +12,7 @@ the same numbers in other orders. Checked in the tests against the double loop o
 """
 
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import torch
 from jaxtyping import Float
@@ -145,7 +146,7 @@ class NonLocalBlock(nn.Module):
         _one_of("sum_over", sum_over, SUM_OVER)
         _one_of("subsample", subsample, (True, False))
         _one_of("dimensions", dimensions, (1, 2, 3))
-        if type(channels) is not int or channels < 1:
+        if isinstance(channels, bool) or not isinstance(channels, SupportsIndex) or channels < 1:
             raise UserError(f"channels: expected at least 1, not {channels!r}")
         if not isinstance(conventions, Conventions):
             raise UserError(f"conventions: expected Conventions(...), not {conventions!r}")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -77,7 +78,7 @@ class ResNetConfig:
         if self.inflate not in INFLATE:
             raise UserError(f"inflate: expected one of {', '.join(INFLATE)}, not {self.inflate!r}")
         for name, kind in _KINDS.items():
-            if not isinstance(getattr(self, name), kind):
+            if not isinstance(getattr(self, name), Integral if kind is int else kind):
                 raise UserError(f"{name}: expected {_in_words(kind)}, not {getattr(self, name)!r}")
         strides = (*self.temporal_strides, *self.spatial_strides)
         if len(self.temporal_strides) != 3 or len(strides) != 9 or not all(type(s) is int and s > 0 for s in strides):

@@ -155,9 +155,7 @@ def _video_fields(
         "loss": mean_loss(videos, classes if model.multi_label else None),
         "by_class": by_class(videos, classes, model.multi_label) if videos and classes <= MOST_CLASSES else [],
     }
-    # There and decodable: as a census found, or as testing did, where more have come since.
-    present, decodable = data.found("test")
-    decodable = max(sum(read), decodable or 0)
+    present, decodable = _found(data, sum(read))
     train = {"expected": len(data.videos("train"))}
     if data.manifest is not None:
         train["present"], train["decodable"] = data.manifest.counts(data.videos("train").paths)
@@ -173,10 +171,17 @@ def _video_fields(
         **_measured(model, metrics, data.groups),
         "read_videos": "" if all(read) else pack(read),
         "decoder": data.files.decoder,
-        "videos_present": max(present, decodable),
+        "videos_present": present,
         "videos_decodable": decodable,
         "train_videos": train,
     }, evidence
+
+
+def _found(data: Any, scored: int) -> tuple[int, int]:
+    """Test videos that are there and decodable: as a census found, or as testing did, where more have come since."""
+    present, decodable = data.found("test")
+    decodable = max(scored, decodable or 0)
+    return max(present, decodable), decodable
 
 
 def _measured(model: VideoClassifier, metrics: Mapping[str, float], groups: Sequence[str]) -> dict[str, Any]:

@@ -108,6 +108,7 @@ def test_is_as_exact_in_lower_precision(instantiation: Any, dtype: torch.dtype, 
     made = block(instantiation, "spacetime", True, profile).eval()
     exact = by_definition(made).double()(x.double()) - x.double()
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        assert made(x).dtype == by_definition(made)(x).dtype
         added = made(x) - x
     assert ((added.double() - exact).abs().max() / exact.abs().max()).item() < tolerance
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -430,3 +431,24 @@ def test_an_example_that_does_not_fit_is_said() -> None:
         insert_non_local(Sound(), ["stem"], example=torch.zeros(1, 5, 20))
     with pytest.raises(UserError, match=r"layer 'layer4.1', output \(1, 512, 1, 1\): "):
         insert_non_local(torchvision.models.resnet18(), ["layer4.1"], example=torch.zeros(1, 3, 32, 32))
+
+
+class Dense(nn.ModuleDict):
+    """As torchvision's _DenseBlock: it runs its parts one by one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for part in self.values():
+            x = part(x)
+        return x
+
+
+def test_a_list_that_runs_its_parts_is_refused() -> None:
+    network = nn.Sequential(Dense({"one": nn.Conv2d(3, 8, 3)}))
+    with pytest.raises(UserError, match="layer '0' is a Dense, which would run the block as one of its parts"):
+        insert_non_local(network, "0", example=torch.zeros(1, 3, 8, 8))
+    insert_non_local(network, "0.one")
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
+    assert NonLocalBlock(np.int64(8)).bn.num_features == 8
+    assert ResNetConfig(num_classes=np.int64(5)).num_classes == 5

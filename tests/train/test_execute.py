@@ -295,9 +295,7 @@ def test_an_unreadable_file_is_named_and_counts_as_wrong(folder: Path) -> None:
 
 
 def test_a_census_may_be_older_than_some_files() -> None:
-    data = SimpleNamespace(found=lambda split: (3, 2), videos=lambda split: range(5), manifest=None)
-    counts = execution._videos(cast(Any, data), scored=4)
-    assert (counts["videos_present"], counts["videos_decodable"]) == (4, 4)
+    assert execution._found(SimpleNamespace(found=lambda split: (3, 2)), scored=4) == (4, 4)
 
 
 def test_too_many_unreadable_files_stop_the_run(folder: Path) -> None:

@@ -71,8 +71,9 @@ def copy_data_set(
     for name in names:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise UserError(f"{name} lies outside of {root}: a copy can't have it below {folder}")
-    if folder.resolve() == root.resolve():
-        raise UserError(f"{folder} is the data set's own folder: name another one")
+    at, lists = folder.resolve(), list(lists)
+    if at == root.resolve() or (not lists and at.is_relative_to(root.resolve())):  # without lists, all of it is classes
+        raise UserError(f"{folder} is the data set's own folder, or in it: name another one")
     with alone(folder / "prepared"):
         present = [name for name in names if (root / name).is_file()]
         begun = (folder / SIZE).exists()  # without it, what is there may be originals, copied with their times

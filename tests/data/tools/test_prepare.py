@@ -188,3 +188,6 @@ def test_what_cannot_be_copied_is_refused(root: Path, tmp_path: Path) -> None:
         copy_data_set(outside, [], root, tmp_path / "copy", 1)
     with pytest.raises(UserError, match="is the data set's own folder"):
         copied(root, root)
+    with pytest.raises(UserError, match="is the data set's own folder, or in it"):
+        copy_data_set({"train": VideoList.of(root, ["x/-a b.mp4"], [0])}, [], root, root / "train", 1)
+    assert not (root / "train").exists()
