@@ -365,7 +365,13 @@ def test_sentences_on_match_are_so() -> None:
         assert sentence.format_map(longer) in page("results/controls_thrice.md")
     least = min(later[name] for name in controls if name.endswith("1"))
     assert f"in its place, by {np.floor(least):.0f} points or more" in page("results/controls_thrice.md")
-    assert all(len(each[f"{name}_thrice"]) == 1 for name in controls), "One seed decides nothing, says the page"
+    assert "that control has {query_independent5:.0f} % and one block {nl1_res4:.0f} % (three".format(**longer) in card
+    assert {len(each[f"{name}_thrice"]) for name in [*controls, "nl1_res4"]} == {3}
+    apart = {name: np.ptp(each[f"{name}_thrice"]) for name in [*controls, "nl1_res4"]}
+    assert (
+        f"end at most {np.ceil(max(apart.values())):.0f} points apart. One block ends within "
+        f"{np.ceil(apart['nl1_res4']):.0f}"
+    ) in page("results/controls_thrice.md")
     soft = committed("match", "soft_by_group", "match_spacetime_hard")
     for name in ("c2d_r50_thrice", "residual1_thrice", "residual5_thrice"):
         assert max(abs(score - 50) for score in soft["c2d_r50_" + name.removeprefix("c2d_r50_")]) < 1
