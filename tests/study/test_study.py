@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from nl_lightning.errors import UserError
 from nl_lightning.study.checks import Part, Share
@@ -224,13 +225,18 @@ def test_looking_at_a_study_imports_no_torch() -> None:
 
 def test_the_example_in_the_readme_is_a_study(tmp_path: Path) -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", (EXPERIMENTS / "README.md").read_text(), re.DOTALL)
-    example, grid, module, claim = blocks
+    example, grid, row, module, claim = blocks
     path = tmp_path / "early_or_late.yaml"
     path.write_text(example)
     study = load_study(path)
     assert study.name == path.stem
     assert study.select() == ["plain", "early", "late", "late_i3d"]
     assert load_recipe(study.recipe).name == "longrange"
+    more, whole = yaml.safe_load(row), yaml.safe_load(example)
+    whole["variants"] |= more["variants"]
+    whole["tables"]["where"]["rows"] += more["tables"]["where"]["rows"]
+    path.write_text(yaml.safe_dump(whole))
+    assert load_study(path).tables["where"].variants[-1] == "three"
     path.write_text(example + claim)
     assert [part.kind for part in load_study(path).claims[1].parts] == ["direction", "size", "direction"]
     path.write_text(module)

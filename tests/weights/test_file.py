@@ -150,7 +150,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         (["input", "mean"], [1.0], "input.mean: expected"),
         (["input", "mean"], "114", "input.mean: expected a list"),
         (["input", "std"], [1.0, 0.0, 1.0], "std: expected numbers other than 0"),
-        (["input", "num_frames"], 0, "input.num_frames: expected a whole number of at least 1"),
+        (["input", "num_frames"], 0, "input.num_frames: expected a whole number, 1 to 100000, got 0"),
         (["input", "clip_starts"], "papers", "did you mean 'paper'"),
         (["input", "num_crops"], 2, "input.num_crops: expected"),
         (["net"], None, "net: expected"),
