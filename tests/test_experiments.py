@@ -365,7 +365,9 @@ def test_sentences_on_match_are_so() -> None:
         assert sentence.format_map(longer) in page("results/controls_thrice.md")
     least = min(later[name] for name in controls if name.endswith("1"))
     assert f"in its place, by {np.floor(least):.0f} points or more" in page("results/controls_thrice.md")
-    assert "that control has {query_independent5:.0f} % and one block {nl1_res4:.0f} % (three".format(**longer) in card
+    assert (
+        "that control has {query_independent5:.0f} % and one block {nl1_res4:.0f} % (three".format_map(longer) in card
+    )
     assert {len(each[f"{name}_thrice"]) for name in [*controls, "nl1_res4"]} == {3}
     apart = {name: np.ptp(each[f"{name}_thrice"]) for name in [*controls, "nl1_res4"]}
     assert (
