@@ -5,13 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from nl_lightning.report.pairing import over_videos
 from nl_lightning.report.render import markdown_table
 from nl_lightning.report.words import called, interval, of_rows
+from nl_lightning.study.files import MARK
 from nl_lightning.study.records import Record
 from nl_lightning.study.study import Study
 
 CARD = """\
 # Model card: {study} under the recipe {recipe}
 
-Written by `nl-lightning weights publish`. Every number comes from the committed records.
+Every number comes from the committed records.
 
 {files} networks of seed {seed}, a safetensors file each. Its header says what the network is, what its input is,
 and which classes it knows.
@@ -54,6 +55,8 @@ have all seeds.
 {table}
 
 The last column is the beginning of a hash of all tensors. The record of the run has the same.
+
+This page was {mark}.
 """
 
 
@@ -86,6 +89,7 @@ def card(
     views = first.num_clips * first.num_crops
     contents = [one.evidence.content for one in records.values() if one.evidence]
     return CARD.format(
+        mark=MARK,
         study=study.name,
         recipe=recipe,
         files=len(records),

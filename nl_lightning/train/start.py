@@ -7,7 +7,15 @@ from torch import Tensor
 
 from nl_lightning.errors import UserError, say
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
-from nl_lightning.weights.file import check_classes, classes_in, differences, fill, network_in, read_weights
+from nl_lightning.weights.file import (
+    check_classes,
+    checked_numbers,
+    classes_in,
+    differences,
+    fill,
+    network_in,
+    read_weights,
+)
 from nl_lightning.weights.imagenet import load_imagenet, repeated
 from nl_lightning.weights.safe import read_torch
 
@@ -64,7 +72,7 @@ def init_from(net: VideoResNet, path: Path, new: Collection[str] = (), classes: 
     """Load the network of a checkpoint or of a weight file; return what stays new, as ``res3.non_local.1`` or ``fc``.
 
     Kernels of a 2-D network are inflated into an I3D as ImageNet's are (paper, Sec. 4): t copies, each divided by t.
-    UserError if the file is missing, or holds another network or other classes.
+    UserError if the file is missing, holds another network or other classes, or numbers that no network can have.
 
     Args:
         net: the network.
@@ -87,7 +95,8 @@ def init_from(net: VideoResNet, path: Path, new: Collection[str] = (), classes: 
             content = read_torch(path)
         except UserError as error:
             raise UserError(f"{at} holds no weights of this network: {error}") from None
-        tensors, named = network_in(content, f"{at} holds no weights of this network"), classes_in(content, at)
+        tensors = checked_numbers(network_in(content, f"{at} holds no weights of this network"), at)
+        named = classes_in(content, at)
     kept = tensors.get("fc.weight")
     fits = kept is not None and kept.shape[:1] == (net.config.num_classes,)
     if kept is not None and "fc" in new and not (fits and named == tuple(classes)):

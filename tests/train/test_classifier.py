@@ -263,6 +263,10 @@ def test_longer_clips_start_from_the_weights_of_shorter_ones(
     (tmp_path / "broken.ckpt").write_bytes(b"nothing of the kind")
     with pytest.raises(UserError, match="broken.ckpt"):
         start.init_from(long.net, tmp_path / "broken.ckpt")
+    gone = {f"net.{name}": tensor * math.nan for name, tensor in short.net.state_dict().items()}
+    torch.save({"state_dict": gone}, tmp_path / "gone.ckpt")
+    with pytest.raises(UserError, match="gone.ckpt: not a number, or infinite, in [0-9]+ tensors: conv1"):
+        start.init_from(long.net, tmp_path / "gone.ckpt")
     with pytest.raises(UserError, match="res4.non_local"):
         start.init_from(VideoClassifier(WITH_BLOCK).net, tmp_path / "short.ckpt")
     capsys.readouterr()

@@ -167,6 +167,10 @@ def publish(run: Run, out: Path) -> list[str]:
 def test_a_run_is_published_with_its_card(
     finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    for _ in range(2):  # also over files of its own, and a card of other runs
+        assert main(publish(finished, tmp_path / "results" / "weights")) == 0
+        page = tmp_path / "results" / "weights" / "tiny" / "README.md"
+        page.write_text(page.read_text().replace("NL (one)", "an older name"))
     assert main(publish(finished, tmp_path / "results" / "weights")) == 0
     assert "1 networks and their card" in capsys.readouterr().out
     monkeypatch.chdir(tmp_path)
