@@ -7,7 +7,7 @@ the reason why data can't test it. ``experiments/README.md`` shows the file's fo
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, make_dataclass
 from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import AfterValidator, Field
@@ -53,6 +53,19 @@ class Check:
     cost: Literal["params", "flops"] | None = None
     reported: float | None = None
     against: float | None = None
+
+    def __post_init__(self) -> None:
+        of = self.margin.of if isinstance(self.margin, Share) else ()
+        for names in (self.variants, self.over or (), of):
+            if len(set(names)) < len(names):
+                raise ValueError(f"{self.kind}: '{max(names, key=names.count)}' is compared with itself")
+        if self.over == self.variants:
+            first, second = self.variants
+            raise ValueError(f"{self.kind}: what '{first}' gains over '{second}' is compared with itself")
+        if self.cost is not None and self.within is not None and self.reported is None:
+            raise ValueError(
+                f"{self.kind}: 'within' needs the reported share that the cost has to be close to, as 'reported'"
+            )
 
     def pairs(self) -> list[tuple[str, str]]:
         """The pairs (variant, than) that are compared; `than` is empty where it is with what others report."""
@@ -139,126 +152,41 @@ class Claim:
 
 Points = Annotated[float, Field(ge=-100, le=100), "points, -100 to 100,"]
 Margin = Annotated[float, Field(gt=0, le=100), "a margin above 0, in points"]
+Several = Annotated[list[str], Field(min_length=2), "two or more different variants"]
+Cost = Annotated[Literal["params", "flops"], Field(alias="in")]
+Below1 = Annotated[float, Field(gt=0, lt=1)]
+
+_PAIR = [("variant", str), ("than", str)]
+_SCORE = [("variant", str), ("against", Annotated[float, Field(alias="reported")])]
+_Pair: Any = Annotated[make_dataclass("_Pair", _PAIR), AfterValidator(astuple)]
+_SHARE = [("share", Annotated[float, Field(ge=-10, le=10)]), ("of", _Pair)]
+_Share: Any = Annotated[make_dataclass("_Share", _SHARE), AfterValidator(lambda stated: Share(**vars(stated)))]
+
+_KEYS: dict[str, list[Any]] = {
+    "better": [*_PAIR, ("by", Points | _Share, 0.0)],
+    "ordered": [("variants", Several)],
+    "alike": [("variants", Several), ("within", Margin | _Share)],
+    "about": [*_PAIR, ("points", Points), ("within", Margin)],
+    "contrast": [*_PAIR, ("over", _Pair), ("by", Points | _Share, 0.0)],
+    "ahead": [*_PAIR, ("curve", Literal["val", "train"], "val")],
+    "cheaper": [*_PAIR, ("cost", Cost), ("reported", Ratio | None, None), ("within", Below1 | None, None)],
+    "surpasses": [*_SCORE, ("by", Points, 0.0)],
+    "matches": [*_SCORE, ("within", Margin)],
+}
+"""The keys of each kind of check with their types. Those with a default may be left out."""
 
 
-def _compared(names: list[str]) -> list[str]:
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise ValueError("expected two or more different variants")
-    return names
+def _check(stated: Any) -> Check:
+    given = {kind: dict(vars(keys)) for kind, keys in vars(stated).items() if keys is not None}
+    if len(given) != 1:
+        raise ValueError(f"expected exactly one of {', '.join(_KEYS)}")
+    ((kind, keys),) = given.items()
+    variants = keys.pop("variants", None) or [keys.pop(key) for key in ("variant", "than") if key in keys]
+    return Check(cast(Any, kind), tuple(variants), **keys)
 
 
-Compared = Annotated[list[str], AfterValidator(_compared)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Pair:
-    variant: str
-    than: str
-
-    def __post_init__(self) -> None:
-        if self.variant == self.than:
-            raise ValueError(f"'{self.variant}' is compared with itself")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Share:
-    share: Annotated[float, Field(ge=-10, le=10)]
-    of: _Pair
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Better(_Pair):
-    by: Points | _Share = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class _About(_Pair):
-    points: Points
-    within: Margin
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Contrast(_Pair):
-    over: _Pair
-    by: Points | _Share = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if (self.variant, self.than) == (self.over.variant, self.over.than):
-            raise ValueError(f"what '{self.variant}' gains over '{self.than}' is compared with itself")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Ahead(_Pair):
-    curve: Literal["val", "train"] = "val"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Cheaper(_Pair):
-    cost: Annotated[Literal["params", "flops"], Field(alias="in")]
-    reported: Ratio | None = None
-    within: Annotated[float, Field(gt=0, lt=1)] | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.within is not None and self.reported is None:
-            raise ValueError("'within' needs the reported share that the cost has to be close to, as 'reported'")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Ordered:
-    variants: Compared
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Alike:
-    variants: Compared
-    within: Margin | _Share
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Surpasses:
-    variant: str
-    against: Annotated[float, Field(alias="reported")]
-    by: Points = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Matches:
-    variant: str
-    against: Annotated[float, Field(alias="reported")]
-    within: Margin
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Check:
-    better: _Better | None = None
-    ordered: _Ordered | None = None
-    alike: _Alike | None = None
-    about: _About | None = None
-    contrast: _Contrast | None = None
-    ahead: _Ahead | None = None
-    cheaper: _Cheaper | None = None
-    surpasses: _Surpasses | None = None
-    matches: _Matches | None = None
-
-    def __post_init__(self) -> None:
-        if sum(value is not None for value in vars(self).values()) != 1:
-            raise ValueError(f"expected exactly one of {', '.join(vars(self))}")
-
-    def check(self) -> Check:
-        ((kind, stated),) = ((kind, vars(each)) for kind, each in vars(self).items() if each is not None)
-        variants = stated.get("variants") or [stated[key] for key in ("variant", "than") if key in stated]
-        rest = {key: _plain(value) for key, value in stated.items() if key not in ("variants", "variant", "than")}
-        return Check(cast(Any, kind), tuple(variants), **rest)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, _Share):
-        return Share(value.share, _plain(value.of))
-    return (value.variant, value.than) if isinstance(value, _Pair) else value
-
-
+_KINDS = [(kind, make_dataclass(kind, keys) | None, None) for kind, keys in _KEYS.items()]
+_Check: Any = Annotated[make_dataclass("_Check", _KINDS), AfterValidator(_check)]
 Checks = Annotated[list[_Check], Field(min_length=1), "one or more checks"]
 
 
@@ -288,7 +216,7 @@ class _Part:
     def part(self) -> Part:
         ((kind, text),) = self.stated.items()
         why = {"": self.not_testable} if isinstance(self.not_testable, str) else self.not_testable or {}
-        return Part(kind, text, tuple(each.check() for each in self.checks or ()), why, self.data, self.judged_on)
+        return Part(kind, text, tuple(self.checks or ()), why, self.data, self.judged_on)
 
 
 @dataclass(frozen=True, kw_only=True)
