@@ -112,7 +112,7 @@ def test_looking_imports_nothing_of_the_user(trained: Path, monkeypatch: pytest.
     for words in (["status", "depth"], ["report", "depth"], ["run", "depth", "--dry-run"], ["sweeps", "depth"]):
         assert main(words) == 0
     assert "spirals" not in sys.modules
-    assert "metric: {name: test/accuracy, goal: maximize}" in (trained / "sweeps" / "depth.yaml").read_text()
+    assert "metric:\n  name: test/accuracy\n  goal: maximize\n" in (trained / "sweeps" / "depth.yaml").read_text()
 
 
 def test_settings_are_columns(own: Path) -> None:

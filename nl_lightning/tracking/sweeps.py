@@ -6,7 +6,6 @@ be ends at once. Everything else stands in its command, which every agent runs f
 the configuration hash of each variant: an agent whose study or recipe says something else refuses the point.
 """
 
-import json
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -132,22 +131,15 @@ def _sweep(
     axes: Mapping[str, Sequence[str | int]],
     command: Sequence[str],
 ) -> str:
-    goal = "maximize" if study.metric.sign > 0 else "minimize"
-    lines = [f"# {visible(line)}" for line in head]
-    lines += [f"name: {_scalar(name)}", f"description: {json.dumps(caption)}", f"project: {PROJECT}", "method: grid"]
-    lines += [f"metric: {{name: {study.metric.key}, goal: {goal}}}"]
-    lines += [f"run_cap: {math.prod(map(len, axes.values()))}", "parameters:"]
-    for axis, values in axes.items():
-        lines += [f"  {axis}:", "    values:", *(f"      - {_scalar(value)}" for value in values)]
-    lines += ["command:", *(f"  - {_scalar(word)}" for word in command)]
-    return "\n".join(lines) + "\n"
-
-
-def _scalar(value: str | int) -> str:
-    """As YAML reads it back the same; a long list of words is folded over lines."""
-    if isinstance(value, int):
-        return str(value)
-    first, *words = value.split(" ")
-    if words:
-        return "\n      ".join([">-", first, *words])
-    return value if yaml.safe_load(value) == value else json.dumps(value)
+    sweep = {
+        "name": name,
+        "description": caption,
+        "project": PROJECT,
+        "method": "grid",
+        "metric": {"name": study.metric.key, "goal": "maximize" if study.metric.sign > 0 else "minimize"},
+        "run_cap": math.prod(map(len, axes.values())),
+        "parameters": {axis: {"values": list(values)} for axis, values in axes.items()},
+        "command": list(command),
+    }
+    comments = "".join(f"# {visible(line)}\n" for line in head)
+    return comments + yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True, width=90)

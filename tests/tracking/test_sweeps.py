@@ -183,6 +183,10 @@ def test_a_study_without_a_grid_has_no_product(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_words_come_back_from_yaml_as_they_are() -> None:
-    for word in ("--recipe=longrange", "${args}", "--expect=a=1 b=2 c=3", "a: b", "yes", "1.5", "1e3", "2a"):
-        assert yaml.safe_load(f"- {sweeps._scalar(word)}") == [word]
+def test_words_come_back_from_yaml_as_they_are(grid: Path) -> None:
+    words = ["--expect=a=1 b=2 c=3", "${args}", "a: b", "two  blanks", "yes", "1.5", "1e3", "1_000", "1:30", "2a"]
+    text = sweeps._sweep(load_study(grid), "010", "# Caf\u00e9", ["Read\nme"], {"variant": words}, words)
+    assert text.startswith("# Read")
+    sweep = yaml.safe_load(text)
+    assert [sweep["name"], sweep["description"]] == ["010", "# Caf\u00e9"]
+    assert sweep["command"] == sweep["parameters"]["variant"]["values"] == words
