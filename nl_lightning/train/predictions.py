@@ -7,7 +7,6 @@ its views can be tried again. Accuracy is computed from these very numbers, as t
 computed again to the last digit.
 """
 
-import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -112,12 +111,17 @@ def _table(predictions: Sequence[VideoViews], schema: pa.Schema) -> pa.Table:
 
 
 def merge(parts: Sequence[Path], path: Path, protocol: ViewProtocol) -> None:
-    """Write the file of predictions, whole or not at all, of its parts; a video that is in several of them once."""
-    schema = _schema(protocol.multi_label).with_metadata({KEY: json.dumps(asdict(protocol))})
-    with whole_file(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as file:
-        videos = _in_order(parts)
-        while chunk := list(itertools.islice(videos, ROW_GROUP)):
-            file.write_table(_table(chunk, schema))
+    """Write the file of predictions, whole or not at all, of its parts; a video that is in several of them once.
+
+    Meanwhile its numbers are in memory: 0.5 GB of Kinetics at 30 views.
+    """
+    rows = pa.concat_tables(map(pq.read_table, parts))
+    _, places = np.unique(rows["index"], return_index=True)
+    # Not take(): that makes one array of all views, which can't have more than 2**31 numbers.
+    table = pa.concat_tables([rows.slice(place, 1) for place in places]).drop_columns("index")
+    table = table.replace_schema_metadata({KEY: json.dumps(asdict(protocol))})
+    with whole_file(path) as temporary:
+        pq.write_table(table, temporary, ROW_GROUP, compression="zstd")
 
 
 def refuse_other(path: Path) -> None:
@@ -129,23 +133,6 @@ def refuse_other(path: Path) -> None:
             raise UserError(
                 f"{path} is there already, and holds no predictions: name another file, or move it away"
             ) from None
-
-
-def _in_order(parts: Sequence[Path]) -> Iterator[VideoViews]:
-    """All videos of the parts by their place in the test list; of each part, one row group is in memory."""
-    files = [pq.ParquetFile(part) for part in parts]
-    places: dict[int, tuple[int, int]] = {}
-    for part, file in enumerate(files):
-        for row, index in enumerate(file.read(["index"])["index"].to_pylist()):
-            places.setdefault(index, (part, row))
-    groups: dict[int, tuple[int, list[VideoViews]]] = {}
-    for _, (part, row) in sorted(places.items()):
-        group = row // ROW_GROUP
-        if groups.get(part, (-1,))[0] != group:
-            groups[part] = group, _predictions(files[part].read_row_group(group))
-        yield groups[part][1][row % ROW_GROUP]
-    for file in files:
-        file.close()
 
 
 def _predictions(table: pa.Table) -> list[VideoViews]:
