@@ -80,6 +80,10 @@ def test_it_can_be_searched_from_a_disk(site: Path) -> None:
         assert not browser.errors
 
 
+def test_the_first_page_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 1500
+
+
 def test_code_fits_on_a_narrow_page() -> None:
     """That of pages written by hand; commands are wrapped."""
     for page in [ROOT / "README.md", ROOT / "experiments/README.md", *ROOT.glob("docs/**/*.md")]:

@@ -53,7 +53,7 @@ of your own, start from the recipe folder.
   --model.init_from=FILE            fit: weights to start from
   --model.init_new=[non_local]      fit: parts that stay new where these weights lack them
   --model.predictions=FILE.parquet  test: keep what is predicted for each video
-  --weights FILE                    validate, test: a weight file; it needs no recipe, only the data
+  --weights FILE                    validate, test: a weight file; it needs only the data, by keys or --config
   --ckpt_path=FILE                  a checkpoint: go on from it (fit), or measure it
   --trainer.max_epochs=N            epochs
   --trainer.devices=N               GPUs
