@@ -21,7 +21,7 @@ from tiny_study import write_tiny_study
 import nl_lightning as nl
 from nl_lightning.cli import main
 from nl_lightning.errors import UserError
-from nl_lightning.runs.slurm import cluster_of
+from nl_lightning.runs.slurm import Local
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -92,7 +92,7 @@ def test_a_missing_extra_is_one_line_with_the_command(
     with pytest.raises(UserError, match=r"^pycocotools isn't installed here: pip install 'nl-lightning\[detection\]'$"):
         importlib.import_module("nl_lightning.detection")
     with pytest.raises(UserError, match=r"^submitit isn't installed here: pip install 'nl-lightning\[slurm\]'$"):
-        cluster_of("local", tmp_path)
+        Local(tmp_path, workers=1)
     with pytest.raises(UserError, match=r"^huggingface_hub isn't installed here: pip install 'nl-lightning\[hub\]'$"):
         importlib.import_module("nl_lightning.weights.hub")
     write_tiny_study(tmp_path, small_videos)

@@ -281,9 +281,10 @@ def _run_together(runs: list[Run]) -> int:
 
 def _submit(runs: list[Run], cluster: str, workers: int, options: dict[str, str | bool], dry_run: bool) -> int:
     from nl_lightning.runs.schedule import prepare
-    from nl_lightning.runs.slurm import cluster_of, needs, submit_all
+    from nl_lightning.runs.slurm import Local, Slurm, needs, submit_all
 
-    there = cluster_of(cluster, runs[0].results / "jobs", workers, options)
+    folder = runs[0].results / "jobs"
+    there = Slurm(folder, workers, options) if cluster == "slurm" else Local(folder, workers)
     left = [one for one in runs if not one.is_done()]
     if cluster == "slurm":
         for one in left:

@@ -140,7 +140,10 @@ def _in_grace_time() -> bool:
 
 
 class Slurm:
-    """Slurm: what a job needs is the recipe's, unless the options say otherwise."""
+    """Slurm: what a job needs is the recipe's, unless the options of sbatch (with ``_`` for ``-``) say otherwise.
+
+    submitit keeps its files of the jobs in `folder`. UserError if Slurm can't be used.
+    """
 
     name: Literal["slurm"] = "slurm"
 
@@ -238,17 +241,6 @@ def _terminal_left_alone() -> Iterator[None]:
 
 
 Cluster = Slurm | Local
-
-
-def cluster_of(name: str, folder: Path, workers: int = 1, options: Mapping[str, str | bool] | None = None) -> Cluster:
-    """What runs jobs: ``slurm``, or ``local`` for background processes of this machine. UserError if it can't be used.
-
-    Args:
-        folder: where submitit keeps its files of the jobs.
-        workers: jobs at a time, with ``local``; Slurm decides by itself.
-        options: of sbatch (with ``_`` for ``-``), with their values; True for one without. They go before the recipe's.
-    """
-    return Slurm(folder, workers, options or {}) if name == Slurm.name else Local(folder, workers)
 
 
 def submit_all(runs: Sequence[Run], cluster: Cluster, say: Callable[[str], None]) -> None:
