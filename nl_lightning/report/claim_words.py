@@ -78,7 +78,7 @@ def comparison_columns(report: Report, comparisons: Sequence[Comparison]) -> lis
         form = (".2f", "x") if c.check.cost else (words.gain_form(study.metric), f" {unit}" if unit else "")
         n, exact, measured = "" if c.check.cost else "0", "", number(c.measured, *form)
         if difference is not None:
-            n, exact = str(difference.seeds), "" if difference.mcnemar is None else words.p_value(difference.mcnemar)
+            n, exact = str(c.seeds), "" if difference.mcnemar is None else words.p_value(difference.mcnemar)
             measured = points_of(difference, study.metric, form[1])
             measured += UNPAIRED if difference.bounded and not difference.paired else ""
         hole = next((report.broken[name] for name in c.missing if name in report.broken), words.MISSING)

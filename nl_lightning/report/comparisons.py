@@ -69,8 +69,9 @@ class Comparison:
 
     @property
     def seeds(self) -> int:
-        """Seeds behind the difference."""
-        return self.difference.seeds if self.difference else 0
+        """The fewest seeds behind the difference, the effect that its margin is a share of, and its edges."""
+        behind = (self.difference, self.effect, *self.edges)
+        return min(one.seeds for one in behind if one is not None) if self.difference else 0
 
     @property
     def decides(self) -> bool:

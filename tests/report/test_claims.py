@@ -243,6 +243,25 @@ def test_margins_are_shares_of_what_a_block_brings_here(
     assert report(collect(of_itself, recipe, results)).verdicts[0].word == "undecided"
 
 
+@pytest.mark.parametrize(("seeds", "word"), [(1, "seen once"), (2, "undecided"), (3, "holds")])
+def test_a_share_is_decided_by_the_seeds_of_the_effect_too(
+    study: Study, recipe: Recipe, results: Path, measure: Measure, seeds: int, word: str
+) -> None:
+    """Three seeds of the two that are compared are no more than there are of what the margin is a share of."""
+    measured(measure, {"plain": 200, "i3d": 200})
+    measured(measure, {"block": 300}, seeds)
+    of_block = ("block", "plain")
+    asked = stating(
+        study,
+        Check("alike", ("plain", "i3d"), within=Share(0.5, of_block)),
+        Check("better", ("i3d", "plain"), by=Share(-0.5, of_block)),
+    )
+    found = report(collect(asked, recipe, results))
+    assert [v.word for v in found.verdicts] == [word, word]
+    shown = comparison_columns(found, [c for v in found.verdicts for c in v.comparisons])
+    assert next(column.cells for column in shown if column.title == "n") == [str(seeds)] * 2
+
+
 def test_a_share_of_what_was_not_measured_is_missing(
     study: Study, recipe: Recipe, results: Path, measure: Measure
 ) -> None:
