@@ -232,13 +232,17 @@ def _plus(weights: Mapping[str, float], pair: tuple[str, str], times: float) -> 
 
 def _least_lead(runs: Runs, check: Check) -> Difference | None:
     """The smallest lead over the validated epochs that both have, a number a seed."""
-    key, sign, leads = f"{check.curve}/{runs.study.metric.short}", runs.study.metric.sign, []
+    metric, leads = runs.study.metric, list[float]()
+    key, factor = f"{check.curve}/{metric.short}", metric.sign * metric.scale
     for mine, other in runs.together(check.variants):
         first, second = ({p["step"]: p[key] for p in record.curve if key in p} for record in (mine, other))
-        both = [sign * (first[step] - second[step]) for step in first if step in second]
+        both = [factor * (first[step] - second[step]) for step in first if step in second]
         if both:
             leads.append(min(both))
-    return over_seeds(np.array(leads), runs.together(check.variants)[0][0].videos_expected) if leads else None
+    if not leads:
+        return None
+    found = over_seeds(np.array(leads), runs.together(check.variants)[0][0].videos_expected)
+    return found if metric.bounded else replace(found, limit=math.inf)
 
 
 def _reported(study: Study, check: Check, variant: str, than: str) -> float | None:

@@ -285,18 +285,22 @@ def test_a_contrast_is_a_difference_of_differences(
     assert [v.word for v in found.verdicts] == ["holds", "fails"]
 
 
+@pytest.mark.parametrize("scale", [1.0, 100.0])
 @pytest.mark.parametrize(("least", "word"), [((2.0, 2.5, 3.0), "holds"), ((-1.0, 2.0, 3.0), "undecided")])
 def test_ahead_is_ahead_at_every_epoch(
-    study: Study, recipe: Recipe, results: Path, measure: Measure, least: tuple[float, ...], word: str
+    study: Study, recipe: Recipe, results: Path, measure: Measure, least: tuple[float, ...], word: str, scale: float
 ) -> None:
     """The smallest lead counts, a number a seed; epochs that one of the two didn't validate are left out."""
+    study = replace(study, metric=replace(study.metric, scale=scale, unit="%" if scale == 1 else "mm"))
     for seed, lead in enumerate(least):
-        measure("plain", seed, 60.0, curve=[{"step": 1, "val/top1": 50.0}, {"step": 2, "val/top1": 60.0}])
+        measure("plain", seed, 0.5, curve=[{"step": 1, "val/top1": 50.0}, {"step": 2, "val/top1": 60.0}])
         curve = [{"step": 1, "val/top1": 50.0 + lead}, {"step": 2, "val/top1": 80.0}, {"step": 3, "val/top1": 1.0}]
-        measure("block", seed, 80.0, curve=curve)
+        measure("block", seed, 0.75, curve=curve)
     found = report(collect(stating(study, Check("ahead", ("block", "plain"), curve="val")), recipe, results))
     comparison = found.verdicts[0].comparisons[0]
-    assert comparison.measured == pytest.approx(sum(least) / 3)
+    assert comparison.measured == pytest.approx(scale * sum(least) / 3)
+    assert comparison.difference is not None
+    assert comparison.difference.interval().high > comparison.measured  # what isn't in percent may be beyond 100
     assert found.verdicts[0].word == word
 
 
