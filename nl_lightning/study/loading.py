@@ -254,6 +254,9 @@ def _resolved(
             other = beside if is_file(beside) else find_study(each.study)
             theirs = checked(_Study, load_yaml(other), str(other))
             _known(name, f"{other}: variants", theirs.variants)
+            for key in ("model", "data"):
+                if getattr(theirs, key) != getattr(stated, key):
+                    raise UserError(f"{other}: {key}: expected the same as in {path}, or '{name}' is another run there")
             return _resolved(name, theirs, other, {}, asked)
         except UserError as error:
             raise UserError(f"{at}.study: {error}") from None

@@ -291,6 +291,9 @@ def test_a_network_is_written_once(tmp_path: Path) -> None:
     (tmp_path / "third.yaml").write_text(third.replace("plain: {study: second}", "plain: {net: {depth: 50}}"))
     with pytest.raises(UserError, match="variants.plain: long, of another study, starts from another network of it"):
         load_study(tmp_path / "third.yaml")
+    (tmp_path / "second.yaml").write_text(second + "model: {class_path: beta.Net}\n")
+    with pytest.raises(UserError, match=r"plain.study: .*first.yaml: model: expected the same as in .*second.yaml, or"):
+        load_study(tmp_path / "second.yaml")
 
 
 @pytest.mark.parametrize(
