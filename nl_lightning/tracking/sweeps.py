@@ -56,7 +56,8 @@ def write_sweeps(
             raise UserError(f"{study.path}: no 'grid', so there is no product to write; see experiments/README.md")
         head = _head(study, recipe, grid.variants, seeds, records)
         head += [f"Left out: {place}: {reason}. Its points end at once." for place, reason in grid.impossible.items()]
-        command = [*_command(study, recipe, grid.variants, results), "--where", "${args_no_hyphens}"]
+        needed = study.select(variants=grid.variants)  # a point runs what it starts from, too
+        command = [*_command(study, recipe, needed, results), "--where", "${args_no_hyphens}"]
         name, axes = f"{study.name}_grid", {**grid.axes, "seed": list(seeds)}
         texts[name] = _sweep(study, name, study.title, head, axes, command)
     files = {folder / f"{name}.yaml": text for name, text in texts.items()}

@@ -155,8 +155,9 @@ def test_agents_find_the_files_that_the_sweep_names(
 
 
 def test_a_grid_has_an_axis_for_each_setting_and_names_the_places_that_cannot_be(tmp_path: Path, grid: Path) -> None:
-    study = load_study(grid)
-    *_, product = write_sweeps(study, load_recipe("longrange"), [0], tmp_path / "sweeps", True, tmp_path, Path("ours"))
+    recipe = load_recipe("longrange")  # whose networks start from stills
+    study = with_stills(load_study(grid), recipe)
+    *_, product = write_sweeps(study, recipe, [0], tmp_path / "sweeps", True, tmp_path, Path("ours"))
     assert product.name == "where_grid.yaml"
     sweep = loaded(product)
     jsonschema.validate(sweep, SCHEMA)
@@ -170,6 +171,8 @@ def test_a_grid_has_an_axis_for_each_setting_and_names_the_places_that_cannot_be
     assert sweep["run_cap"] == 8
     assert sweep["command"][-2:] == ["--where", "${args_no_hyphens}"]
     assert "--results=ours" in sweep["command"]
+    (expected,) = [w.removeprefix("--expect=") for w in sweep["command"] if w.startswith("--expect=")]
+    check_expected(study, recipe, expected, study.select(variants=["gaussian_res4x1_spacetime"]))  # and its stills
     assert "# Left out: res5x5: res5 has 3 residual blocks. Its points end at once." in product.read_text()
     for stage, blocks in (("res4", "1"), ("res4", "5"), ("res5", "1")):
         assert len(study.where({"instantiation": "gaussian", "stage": stage, "blocks": blocks})) == 1
