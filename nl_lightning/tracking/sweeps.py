@@ -42,8 +42,7 @@ def write_sweeps(
     quote the hours of records in the results folder `measured`; agents write to `results`. UserError if there is no
     grid, or a file can't be written.
     """
-    to_run = [table.name for table in study.tables.values() if table.variants]
-    tables = {study.name: None} | {f"{study.name}{_short(study, name)}": [name] for name in to_run}
+    tables, product = _named(study)
     texts, records = {}, load_records(measured, recipe.name)[0]
     for name, chosen in tables.items():
         caption = study.title if chosen is None else study.tables[chosen[0]].caption
@@ -58,8 +57,8 @@ def write_sweeps(
         head += [f"Left out: {place}: {reason}. Its points end at once." for place, reason in grid.impossible.items()]
         needed = study.select(variants=grid.variants)  # a point runs what it starts from, too
         command = [*_command(study, recipe, needed, results), "--where", "${args_no_hyphens}"]
-        name, axes = f"{study.name}_grid", {**grid.axes, "seed": list(seeds)}
-        texts[name] = _sweep(study, name, study.title, head, axes, command)
+        axes = {**grid.axes, "seed": list(seeds)}
+        texts[product] = _sweep(study, product, study.title, head, axes, command)
     files = {folder / f"{name}.yaml": text for name, text in texts.items()}
     ours = f" of the study {study.name} under the recipe "
     refuse_foreign(files, ours, f" for the study {study.name}")  # before one of them is written
@@ -85,10 +84,21 @@ def check_expected(study: Study, recipe: Recipe, expected: str, variants: Sequen
             )
 
 
-def _short(study: Study, table: str) -> str:
-    """``a`` of the table ``2a`` in the study ``table2``; other tables keep their names."""
-    digits = "".join(filter(str.isdigit, study.name))
-    return table.removeprefix(digits) if digits and table.startswith(digits) else f"_{table}"
+def _named(study: Study) -> tuple[dict[str, list[str] | None], str]:
+    """The tables of each sweep by its name, and the name of the grid's.
+
+    ``table2a`` is of the table ``2a`` in the study ``table2``. Other tables, and one whose name is taken, keep theirs.
+    """
+    whole, product = study.name, f"{study.name}_grid"
+    found: dict[str, list[str] | None] = {whole: None}
+    digits = "".join(filter(str.isdigit, whole))
+    for table in (table.name for table in study.tables.values() if table.variants):
+        own = f"_{table}"
+        end = table.removeprefix(digits) if digits and table.startswith(digits) else own
+        while (name := f"{whole}{end}") in found or (study.grid and name == product):
+            end = f"_table{end}" if end.endswith(own) else own
+        found[name] = [table]
+    return found, product
 
 
 def _command(study: Study, recipe: Recipe, variants: Sequence[str], results: Path | None) -> list[str]:

@@ -121,6 +121,24 @@ def test_a_sweep_of_another_study_stays(tmp_path: Path) -> None:
         write_sweeps(replace(lab, name="lab2_1"), recipe, [0], tmp_path, False)
 
 
+@pytest.mark.parametrize(
+    ("name", "tables", "files"),
+    [
+        ("lab1", ["1", "1a", "1b"], ["lab1", "lab1_1", "lab1a", "lab1b"]),
+        ("lab1", ["x", "1_x"], ["lab1", "lab1_x", "lab1_1_x"]),
+        ("lab", ["grid", "x"], ["lab", "lab_table_grid", "lab_x", "lab_grid"]),
+    ],
+)
+def test_no_sweep_takes_the_name_of_another(
+    tmp_path: Path, grid: Path, name: str, tables: list[str], files: list[str]
+) -> None:
+    study = load_study(grid)
+    study = replace(study, name=name, tables={table: replace(study.tables["one"], name=table) for table in tables})
+    written = write_sweeps(study, load_recipe("longrange_smoke"), [0], tmp_path, name == "lab", tmp_path)
+    assert [path.stem for path in written] == files
+    assert len({*written}) == len(files)
+
+
 def test_a_study_of_ones_own_is_named_by_its_path(tmp_path: Path, grid: Path) -> None:
     (tmp_path / "mine.yaml").write_text("data: {num_frames: 8}\n")
     study, recipe = load_study(grid), load_recipe(tmp_path / "mine.yaml")
