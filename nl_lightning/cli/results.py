@@ -1,6 +1,7 @@
 """The commands on what was measured: ``report``, ``tables``, ``wandb-report``, ``power``. They import no torch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -113,26 +114,34 @@ def tables(
         raise UserError("--seed and --workers have no effect with --report-only: leave them out")
     with overwriting(overwrite):
         refuse_foreign(places(results))  # known before anything is trained
-    failed, found = 0, []
+    failed, found, said = 0, [], set()
+
+    @contextmanager
+    def going_on(name: str) -> Iterator[None]:
+        try:
+            yield
+        except UserError as error:  # such as an extra that isn't installed; the other studies are run all the same
+            if (line := f"{name}: {error}") not in said:
+                say(line)
+            said.add(line)
+
     for name in paper_tables():
-        study = load_study(find_study(name))
-        of = Selected(name, recipe=study.cpu_recipe, results=results, seed=seed)
-        if study.cpu_recipe is not None and not report_only:
-            try:
+        with going_on(name):
+            study = load_study(find_study(name))
+            of = Selected(name, recipe=study.cpu_recipe, results=results, seed=seed)
+            if study.cpu_recipe is not None and not report_only:
                 print_lines(f"{name}: {study.title}")  # whose runs and bar follow
-                failed = max(failed, run(of, workers=workers))
-            except UserError as error:  # such as an extra that isn't installed; the other studies are run all the same
-                say(f"{name}: {error}")
-                failed = 2
-        with overwriting(overwrite), working(f"computing the tables of {name}"):
-            one = judged(collect(*of.load(), results))
-            if one.runs.records():
-                write_tables(one, results)
-                write_html(one, results)
-        found.append(one)
+                with going_on(name):
+                    failed = max(failed, run(of, workers=workers))
+            with overwriting(overwrite), working(f"computing the tables of {name}"):
+                one = judged(collect(*of.load(), results))
+                if one.runs.records():
+                    write_tables(one, results)
+                    write_html(one, results)
+            found.append(one)
     with overwriting(overwrite):
         print_lines(*map(str, write_index(found, results)))
-    return failed
+    return 2 if said else failed
 
 
 def wandb_report(of: OfStudy, project: str, *, picture: Sequence[Path] = ()) -> int:

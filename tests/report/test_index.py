@@ -9,11 +9,14 @@ import pytest
 from nl_lightning.cli import main, results
 from nl_lightning.cli.studies import OfStudy, Selected
 from nl_lightning.errors import UserError
+from nl_lightning.report import collate
 from nl_lightning.report.claims import report
-from nl_lightning.report.collate import collect
+from nl_lightning.report.collate import Runs, collect
 from nl_lightning.report.index import index
 from nl_lightning.study.finding import find_study, paper_tables
 from nl_lightning.study.loading import load_study
+from nl_lightning.study.recipe import Recipe
+from nl_lightning.study.study import Study
 
 RESULTS = Path(__file__).parent.parent.parent / "results"
 PAGES = [RESULTS / "tables" / f"index.{kind}" for kind in ("md", "html")]
@@ -58,14 +61,22 @@ def test_what_one_study_lacks_stops_no_other(
             raise UserError("pycocotools isn't installed: pip install 'nl-lightning[detection]'")
         return 0
 
+    def unreadable(study: Study, recipe: Recipe, folder: Path) -> Runs:
+        if study.name == "table3":
+            raise UserError("its records can't be compared")
+        return collect(study, recipe, folder)
+
     monkeypatch.setattr(results, "run", run)
+    monkeypatch.setattr(collate, "collect", unreadable)
     assert main(["tables", "--results", str(tmp_path)]) == 2
     assert asked[-1] == "table6"
-    said = "nl-lightning: table5: pycocotools isn't installed: pip install 'nl-lightning[detection]'\n"
+    said = "nl-lightning: table3: its records can't be compared\n"
+    said += "nl-lightning: table5: pycocotools isn't installed: pip install 'nl-lightning[detection]'\n"
     out, err = capsys.readouterr()
     assert err == said
     assert "table6: Table 6 of Non-local Neural Networks: keypoints on COCO" in out.splitlines()  # whose runs follow
-    assert (tmp_path / "tables" / "index.html").is_file()
+    page = (tmp_path / "tables" / "index.md").read_text()
+    assert ("## Table 3" in page, "## Table 4" in page) == (False, True)
 
 
 def test_a_command_that_is_stopped_says_that_it_goes_on(
