@@ -394,6 +394,7 @@ def test_sentences_on_match_are_so() -> None:
     said += ", which guessing can give. Blocks over time alone reach "
     said += f"{min(time):.0f} to {max(time):.0f} %. By soft score none of these is more than {most:.1f} points above 50"
     assert said in page("results/match.md")
+    assert said.partition(" By soft")[0].replace(" in each training", "") in page("README.md")
 
 
 def test_sentences_on_longrange_are_so(table2: Study) -> None:
