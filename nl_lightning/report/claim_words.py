@@ -288,7 +288,9 @@ def reported_columns(report: Report) -> list[Column]:
 
 def reported_legend(report: Report) -> str:
     """What the reported numbers could decide, and under which assumptions."""
-    ends = (next(c.difference for v in of for c in v.comparisons if c.difference).interval() for of in report.reported)
+    known = [[c for v in of for c in v.comparisons if c.difference] for of in report.reported]
+    found = [min(of, key=lambda c: len(c.weights) != 2).difference for of in known]  # of two networks, if there is one
+    ends = (one.interval() for one in found if one)
     first, second = ((high - low) / 2 for low, high in ends)
     return (
         f"The reported numbers judged by the same rules, as one run a row on {report.runs.study.reported_videos:,} "

@@ -78,7 +78,7 @@ def plan_of(runs: Runs, videos: int | None, disagreement: float | None, seed_noi
     tested = videos or (known[0].videos if known else study.reported_videos)
     if not tested:
         raise UserError(f"{study.path}: how many test videos? Say --videos N: neither records nor reported_videos do")
-    pairs = [c.difference for c in comparisons if c.difference is not None and not c.check.over]
+    pairs = [c.difference for c in comparisons if c.difference is not None and c.than and not c.check.over]
     # Of numbers a video, the disagreement that would make as much noise.
     split = [
         one.video_se**2 * one.videos / 100 if one.disagreement is None and one.bounded else one.disagreement
@@ -143,8 +143,12 @@ def _need(study: Study, plan: Plan, comparison: Comparison, family: int) -> tupl
     power = 1 - (1 - POWER) / tests
     slack = round(min(effect - bounds.low, bounds.high - effect), 6)  # how far it is from the edge of what is claimed
     size = max(noise_size(list(weights.values())) for weights in comparison.edge_weights)
-    enough = videos_needed(slack, plan.disagreement * size**2, alpha, power)
-    seeds = seeds_needed(slack, plan.seed_noise * size, plan.disagreement * size**2, plan.videos, alpha, power)
+    noise = plan.disagreement * size**2
+    if check.against is not None:  # nothing is paired: the noise is that of one accuracy
+        score = effect + check.against
+        noise = score * (100 - score) / 100
+    enough = videos_needed(slack, noise, alpha, power)
+    seeds = seeds_needed(slack, plan.seed_noise * size, noise, plan.videos, alpha, power)
     shown = number(effect, gain_form(study.metric)) + ("*" if comparison.measured is None else "")
     amounts = [f"{enough:,}" if enough else "never", str(seeds or f"> {MOST_SEEDS}")]
     return enough or 1e300, [pair, shown, *amounts]  # hardest is one that no number of videos decides

@@ -8,6 +8,7 @@ from nl_lightning.cli import main
 from nl_lightning.errors import UserError
 from nl_lightning.report.collate import collect
 from nl_lightning.report.power import plan_of, power_columns, seeds_needed, videos_needed
+from nl_lightning.study.checks import Check, Claim, Part
 from nl_lightning.study.packing import pack
 from nl_lightning.study.recipe import Recipe
 from nl_lightning.study.records import Record
@@ -58,6 +59,25 @@ def test_a_claim_is_as_hard_as_its_hardest_comparison(study: Study, recipe: Reci
     assert alike[:3] == ("alike direction", "I3D (a) - NL (a)", "+0.4*")  # 0.1 within the margin
     assert int(alike[3].replace(",", "")) > 1_000_000
     assert more == ("more direction", "NL_I3D (a) - I3D (a)", "", "", "")  # not reported
+
+
+@pytest.mark.parametrize(("seeds", "mark"), [(0, "*"), (2, "")])
+def test_the_score_of_others_is_paired_with_nothing(
+    study: Study, recipe: Recipe, results: Path, measure: Measure, seeds: int, mark: str
+) -> None:
+    """Of one accuracy of 76 % the variance is 0.76 x 0.24, and says nothing of two networks that are compared."""
+    for seed in range(seeds):
+        for variant, right in (("plain", 300), ("block", 304)):
+            bits = pack([i < right for i in range(400)])
+            measure(variant, seed, right / 4, right_top1=bits, videos_hash="0123456789ab")
+    row = replace(study.tables["a"].rows[1], reported={"top1": 76.0})
+    checks = (Check("surpasses", ("block",), against=75.0), Check("better", ("block", "plain")))
+    claims = tuple(Claim(f"c{i}", "C.", "a", (Part("direction", "C.", (one,)),)) for i, one in enumerate(checks))
+    tables = {"a": replace(study.tables["a"], rows=(study.tables["a"].rows[0], row))}
+    plan = plan_of(collect(replace(study, tables=tables, claims=claims), recipe, results), 2000, None, None)
+    assert plan.disagreement == (1.0 if seeds else 10.0)
+    cells = [column.cells[0] for column in power_columns(study, plan)]
+    assert cells[2:4] == [f"+1.0{mark}", f"{videos_needed(1.0, 18.24, 0.025):,}"]
 
 
 def test_mistakes(study: Study, recipe: Recipe, results: Path) -> None:

@@ -29,7 +29,7 @@ from nl_lightning.report.render import (
     write_tables,
 )
 from nl_lightning.report.words import UNSAID, Column, heading
-from nl_lightning.study.checks import Part
+from nl_lightning.study.checks import Check, Part
 from nl_lightning.study.files import overwriting
 from nl_lightning.study.finding import find_study
 from nl_lightning.study.loading import load_study
@@ -176,13 +176,17 @@ def test_claims_and_long_clips_of_one_seed(study: Study, recipe: Recipe, results
 
 @pytest.mark.usefixtures("one_seed")
 def test_what_the_reported_numbers_could_decide(study: Study, recipe: Recipe, results: Path) -> None:
-    text = study_markdown(report(collect(replace(study, reported_videos=19_761), recipe, results)))
+    score = Part("size", "73 %.", (Check("surpasses", ("block",), against=73.0),))  # is no difference of two networks
+    helps = replace(study.claims[0], parts=(score, *study.claims[0].parts))
+    asked = replace(study, reported_videos=19_761, claims=(helps, *study.claims[1:]))
+    text = study_markdown(report(collect(asked, recipe, results)))
     assert "a difference is known to ±0.88 points." in text
     assert "it would be ±0.44 if two networks split on 10 % of the videos." in text
     assert (
         """\
 | claim | part      | reported, unpaired | reported, if paired   | here            |
 | ----- | --------- | ------------------ | --------------------- | --------------- |
+| helps | size      | seen once, open    | seen once, open       | seen once, open |
 | helps | direction | seen once, open    | seen once, as claimed | seen once, open |
 | alike | direction | seen once, open    | seen once, open       | seen once, open |
 | more  | direction | undecided          | undecided             | seen once, open |
