@@ -190,6 +190,11 @@ class Study(Heading):
     costs: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     base: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        ours = {"gain", *COSTS, *(key for shown in self.metric.shown for key in (shown.key, shown.short))}
+        if taken := sorted(ours & self.also_reported.keys()):
+            raise UserError(f"{self.path}: also_reported: '{taken[0]}' is measured here: choose another key")
+
     @property
     def compared(self) -> list[str]:
         """The variants, but for networks of stills, which others start from and nothing is compared with."""

@@ -381,6 +381,8 @@ def test_a_network_is_written_once(tmp_path: Path) -> None:
          "contrast: {variant: block, than: plain, over: {variant: block, than: plain}}",
          "contrast: what 'block' gains over 'plain' is compared with itself"),
         ("reported: 0.5}", "within: 0.1}", "'within' needs the reported share"),
+        ("recipe:", "also_reported: {gain: Theirs}\nrecipe:", "also_reported: 'gain' is measured here: choose another"),
+        ("recipe:", "also_reported: {a: A, top5: B}\nrecipe:", "also_reported: 'top5' is measured here"),
         ("recipe:", "looks: [5, 3]\nrecipe:", "looks: expected numbers of seeds, each larger than the one before it"),
         ("recipe:", "looks: [1, 3]\nrecipe:", r"looks\[0\]: expected a whole number, 3 to 1000, got 1"),
         (", note: no row says so", ", checks: []", r"checks: expected one or more checks, got \[\]"),
