@@ -268,7 +268,7 @@ def _run_together(runs: list[Run]) -> int:
             "name one with --variant and --seed"
         )
     for one in left:
-        trainer, started = one.recipe.config.get("trainer", {}), int(os.environ["WORLD_SIZE"])
+        trainer, started = one.config.get("trainer", {}), int(os.environ["WORLD_SIZE"])
         nodes, devices = trainer.get("num_nodes", 1), trainer.get("devices", 1)
         if nodes * devices != started:
             raise UserError(

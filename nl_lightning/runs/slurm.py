@@ -188,15 +188,15 @@ def _command(run: Run) -> list[str]:
 
 
 def needs(run: Run) -> dict[str, Any]:
-    """Nodes, processes, cores and GPUs of a run, as its recipe says. UserError if it doesn't say."""
-    trainer, data = run.recipe.config.get("trainer", {}), run.recipe.config.get("data", {})
+    """Nodes, processes, cores and GPUs of a run, as its recipe or its variant says. UserError if neither does."""
+    trainer, data = run.config.get("trainer", {}), run.config.get("data", {})
     devices = trainer.get("devices", 1)
     if not isinstance(devices, int) or devices < 1:
         raise UserError(f"recipe {run.recipe.name}: trainer.devices: a job needs a number, not {devices!r}")
     needs = {
         "nodes": trainer.get("num_nodes", 1),
         "ntasks_per_node": devices,  # Lightning takes each of Slurm's tasks for one of its processes
-        "cpus_per_task": data.get("num_workers", 0) + 1,
+        "cpus_per_task": {"num_workers": 0, **(data.get("init_args") or {}), **data}["num_workers"] + 1,
     }
     return needs | ({"gpus_per_node": devices} if trainer.get("accelerator") in ("gpu", "cuda") else {})
 

@@ -257,7 +257,7 @@ def asked(home: Home, run_here: Callable[..., str], monkeypatch: pytest.MonkeyPa
     return ask
 
 
-def test_a_job_asks_for_what_its_recipe_needs(home: Home, asked: Callable[..., list[str]]) -> None:
+def test_a_job_asks_for_what_its_recipe_and_its_variant_need(home: Home, asked: Callable[..., list[str]]) -> None:
     assert asked() == [
         "--cpus-per-task=1", "--job-name=other-seed0", "--kill-on-invalid-dep=yes", "--nodes=1", "--ntasks-per-node=1",
         "--requeue", "--signal=USR2@90", "--time=240", "--cpus-per-task=1", "--kill-on-bad-exit=1",
@@ -267,6 +267,13 @@ def test_a_job_asks_for_what_its_recipe_needs(home: Home, asked: Callable[..., l
     )
     four_a_node = ["--gpus-per-node=4", "--nodes=2", "--ntasks-per-node=4", "--cpus-per-task=8"]
     assert set(four_a_node) < set(asked())
+    home.recipe("data: {class_path: own.Data, init_args: {num_workers: 4}}")
+    assert "--cpus-per-task=5" in asked()
+    settings = "settings: {trainer.devices: 2, data.num_workers: 2}"
+    (home.folder / "study.yaml").write_text(
+        STUDY.replace("{net: {depth: 101}}", f"{{net: {{depth: 101}}, {settings}}}")
+    )
+    assert {"--ntasks-per-node=2", "--cpus-per-task=3"} < set(asked())
 
 
 def test_a_user_s_options_go_first(home: Home, asked: Callable[..., list[str]]) -> None:
