@@ -222,7 +222,7 @@ class Run:
 
     def columns(self) -> dict[str, str | int]:
         """Flat columns that make W&B's own table of runs readable."""
-        length = self.recipe.known.data.num_frames or "default"
+        length = self.config.get("data", {}).get("num_frames") or "default"
         frames: dict[str, str | int] = {} if self.recipe.module else {"frames": length}
         return {
             **self.study.columns(self.variant.name),

@@ -272,6 +272,9 @@ def test_columns_for_a_table_of_runs(runs: list[Run]) -> None:
     assert columns["recipe"] == "tiny"
     assert columns["config_hash"] == runs[1].config_hash
     assert all(isinstance(value, str | int) for value in columns.values())
+    variant = dataclasses.replace(runs[1].variant, settings={**runs[1].variant.settings, "data.num_frames": 4})
+    study = dataclasses.replace(runs[1].study, variants={**runs[1].study.variants, "child": variant})
+    assert dataclasses.replace(runs[1], study=study, variant=variant).columns()["frames"] == 4
 
 
 # ------------------------------------------------------------------------------ a machine shared among workers
