@@ -52,6 +52,8 @@ def run_point(planned: Callable[[], Sequence[Run]], bring: Bring) -> int:
     failed = list(bring(runs, lambda run: os.environ if run == own else outside))
     if own in failed and own.wandb.id is None:  # it didn't come as far as telling W&B
         tracking.refuse(own.said().error or f"see {own.log}")
+    elif (record := own.state().record) is not None and own.wandb.id != os.environ.get("WANDB_RUN_ID", ""):
+        tracking.repeat(own, record, own.wandb.id or "a record")  # another agent's process was at it all the while
     for left in begun(own.study, own.base, own.results):
         if left.wandb.sweep == os.environ["WANDB_SWEEP_ID"] and left.state().name == "interrupted":
             failed += bring([left], _as_begun)

@@ -13,7 +13,7 @@ from wandb_standin import ENTITY, KEY, Run, WandbServer
 
 from nl_lightning.errors import Stopped, UserError
 from nl_lightning.study.recipe import Recipe
-from nl_lightning.study.records import Record
+from nl_lightning.study.records import Record, write_record
 from nl_lightning.study.run import Run as PlannedRun
 from nl_lightning.study.study import LeftOut, Study
 from nl_lightning.tracking import agent
@@ -176,6 +176,27 @@ def test_a_point_that_another_machine_has_measured_is_a_repeat(
     again = online.state.runs["again"]
     assert (again.state, again.tags[-1], again.summary["repeat_of"]) == ("finished", "repeat", "first")
     assert json.loads(again.summary["record"]) == asdict(record)
+
+
+@pytest.mark.parametrize(("trained_as", "told"), [("first", ["first"]), ("own", [])])
+def test_a_point_that_another_agent_measures_meanwhile_is_a_repeat(
+    asked: PlannedRun, online: WandbServer, measure: Callable[..., Record], monkeypatch: pytest.MonkeyPatch,
+    trained_as: str, told: list[str],
+) -> None:  # fmt: skip
+    """It was left to that one's process, of which this point's W&B run knows nothing."""
+    record = measure("plain", 0, 60.0)
+    shutil.rmtree(asked.results)
+    monkeypatch.setenv("WANDB_SWEEP_ID", "some")
+    monkeypatch.setenv("WANDB_RUN_ID", "own")
+
+    def bring(runs: Sequence[PlannedRun], environment: agent.Environment) -> list[PlannedRun]:
+        asked.prepare_folder()
+        asked.note_wandb(trained_as, "some")
+        write_record(asked.results, record)
+        return []
+
+    assert agent.run_point(lambda: [asked], bring) == 0
+    assert [run.summary["repeat_of"] for run in online.state.runs.values()] == told
 
 
 @pytest.mark.parametrize("trouble", ["wrong key", "no server"])
