@@ -153,7 +153,8 @@ class Run:
             return State("running", str(who))
         if (marked := self._marked()) is not None:
             return marked
-        if record is None and unreadable is None and self.folder.is_dir():
+        here = self.folder.is_dir() and self._left() in (None, "unknown", self.config_hash)
+        if record is None and unreadable is None and here:
             return State("interrupted", "its process is gone")  # killed before it could say anything
         return unreadable or recorded
 
@@ -222,8 +223,7 @@ class Run:
 
     def columns(self) -> dict[str, str | int]:
         """Flat columns that make W&B's own table of runs readable."""
-        length = self.config.get("data", {}).get("num_frames") or "default"
-        frames: dict[str, str | int] = {} if self.recipe.module else {"frames": length}
+        frames = {} if self.recipe.module else {"frames": self.config.get("data", {}).get("num_frames") or "default"}
         return {
             **self.study.columns(self.variant.name),
             "study": self.study.name,
@@ -276,22 +276,23 @@ class Run:
         """The hash of its configuration, on the disk before any checkpoint: a power cut can take the marker."""
         return self.folder / "configuration"
 
+    def _left(self) -> str | None:
+        """Of which configuration its folder is; None if it has nothing that a run could go on from."""
+        if os.path.lexists(self.configuration):
+            with contextlib.suppress(UserError):
+                if found := re.fullmatch(r"([0-9a-f]{12})\n", read_text(self.configuration)):
+                    return found[1]
+            return "unknown"
+        left = self.checkpoint.parent.is_dir() and any(self.checkpoint.parent.iterdir())
+        return self.said().config_hash or ("unknown" if left else None)
+
     def prepare_folder(self) -> None:
         """Make the run's folder; one left by another configuration is moved aside, never overwritten."""
-        kept = self.configuration
-        left = self.said().config_hash
-        if os.path.lexists(kept):
-            left = "unknown"
-            with contextlib.suppress(UserError):
-                if found := re.fullmatch(r"([0-9a-f]{12})\n", read_text(kept)):
-                    left = found[1]
-        if left is None and self.checkpoint.parent.is_dir() and any(self.checkpoint.parent.iterdir()):
-            left = "unknown"
-        if left is not None and left != self.config_hash:
+        if (left := self._left()) not in (None, self.config_hash):
             self.folder.rename(self.folder.with_name(f"{self.folder.name}.{left}.{int(time.time())}"))
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        if not os.path.lexists(kept):
-            write_atomically(kept, f"{self.config_hash}\n")
+        if not os.path.lexists(self.configuration):
+            write_atomically(self.configuration, f"{self.config_hash}\n")
         for unfinished in self.checkpoint.parent.glob(".*.tmp"):  # a process was killed while it wrote
             unfinished.unlink()
 
