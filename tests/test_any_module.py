@@ -332,18 +332,35 @@ def test_a_study_and_a_recipe_of_different_kinds_are_refused(own: Path, capsys: 
         assert said in capsys.readouterr().err
 
 
-def test_a_stopped_run_goes_on_after_its_last_epoch(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    change(RECIPE, "max_epochs: 15", "max_epochs: 2")
-    (run,) = plan(load_study(Path(STUDY)), load_recipe(RECIPE), [0], Path("my_results"), variants=["deep"])
-    words = ["run", *run.identity()[:-1], "none"]
-    with monkeypatch.context() as patch:
-        patch.setattr(torch.optim.Adam, "step", stops_at(18, torch.optim.Adam.step))
-        with pytest.raises(RuntimeError, match="enough"):
-            worker.main(words)
-    assert worker.main(words) == 0
-    record = read_record(record_path(Path("my_results"), "spirals", "deep", 0))
-    assert [point["step"] for point in record.curve] == [12, 24]
-    assert record.steps == 24
+@pytest.mark.parametrize(
+    ("workers", "until", "steps"),
+    [
+        ("", "max_epochs: 2", [12, 24]),
+        (", num_workers=1", "max_epochs: -1\n  max_steps: 30", [12, 24, 30]),
+        (", num_workers=1, persistent_workers=True", "max_epochs: 2", [12, 24]),
+    ],
+)
+def test_a_stopped_run_goes_on_after_its_last_epoch_and_ends_the_same(
+    own: Path, monkeypatch: pytest.MonkeyPatch, workers: str, until: str, steps: list[int]
+) -> None:
+    change(RECIPE, "max_epochs: 15", until)
+    change("spirals.py", "shuffle=True", f"shuffle=True{workers}")
+    draws = "def on_train_start(self): torch.rand(1)\n    on_train_epoch_start = on_train_start\n"
+    change("spirals.py", "    def test_step", f"    {draws}    def test_step")
+    records = []
+    for results in ("whole", "my_results"):
+        (run,) = plan(load_study(Path(STUDY)), load_recipe(RECIPE), [0], Path(results), variants=["deep"])
+        words = ["run", *run.identity()[:-1], "none"]
+        with monkeypatch.context() as patch:
+            if results != "whole":
+                patch.setattr(torch.optim.Adam, "step", stops_at(18, torch.optim.Adam.step))
+                with pytest.raises(RuntimeError, match="enough"):
+                    worker.main(words)
+        assert worker.main(words) == 0
+        records.append(read_record(record_path(Path(results), "spirals", "deep", 0)))
+    whole, stopped = ((one.evidence and one.evidence.weights, one.metrics, one.curve, one.steps) for one in records)
+    assert stopped == whole
+    assert [point["step"] for point in records[1].curve] == steps
 
 
 def stops_at(step: int, original: object) -> object:

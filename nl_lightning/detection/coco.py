@@ -301,7 +301,6 @@ class CocoData(L.LightningDataModule):
 
     def _loader(self, split: str, batch_size: int) -> DataLoader[Any]:
         train = split == "train"
-        workers: dict[str, Any] = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
-        return DataLoader(
-            self.splits[split], batch_size, shuffle=train, drop_last=train, collate_fn=together, **workers
-        )
+        order: dict[str, Any] = {"shuffle": train, "drop_last": train}
+        # Workers of one epoch: no checkpoint holds the random numbers of those that stay.
+        return DataLoader(self.splits[split], batch_size, collate_fn=together, num_workers=self.num_workers, **order)

@@ -68,11 +68,27 @@ class Saver(Checkpoint):
     on_test_start = on_sanity_check_start  # type: ignore[assignment]  # Lightning names an argument otherwise
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        if self.random_states:  # as late as can be: what was set up may have drawn random numbers
-            _set_random_state(self.random_states[trainer.global_rank % len(self.random_states)])
+        self._draw_on(trainer)  # as late as can be: what was set up may have drawn random numbers
         self.files.restoring = None
         self.steps, self.saved = trainer.global_step, time.monotonic()
         self.stop.begin()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Begin the first epoch after a checkpoint between epochs as any other: with a new iterator of the data.
+
+        Lightning made one before it called anything here, so with other random numbers than an undisturbed run has.
+        """
+        if self.random_states and not self.within_epochs:
+            loop = trainer.fit_loop
+            loop.epoch_loop._batches_that_stepped += loop.epoch_loop.restarting  # which it would have added itself
+            loop._resuming_from_checkpoint = loop._restarting = loop.epoch_loop.restarting = False
+            self._draw_on(trainer)
+            self.random_states = []
+
+    def _draw_on(self, trainer: L.Trainer) -> None:
+        """Draw the random numbers that come after those of the checkpoint, if there is one."""
+        if self.random_states:
+            _set_random_state(self.random_states[trainer.global_rank % len(self.random_states)])
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, index: int) -> None:
         stepped = trainer.global_step != self.steps
