@@ -115,7 +115,16 @@ class _Variant:
         for one, two in itertools.combinations(sorted([*of_net, *own]), 2):
             if f"{two}.".startswith(f"{one}."):
                 raise UserError(f"{at}: {two} is given twice{'' if one == two else f', by {one} too'}")
-        return Variant(name, of_net | own, self.clip, self.init_from)
+        found = Variant(name, of_net | own, self.clip, self.init_from)
+        elsewhere = {"trainer.default_root_dir": "each run has a folder of its own"}
+        if found.net:
+            elsewhere |= {"model.predictions": "each run has a file of its own"}
+            elsewhere |= dict.fromkeys(("model.multi_label", "data.folds"), "belongs to a recipe")
+        if self.init_from is not None:
+            elsewhere |= {"model.init_from": f"the variant starts from {self.init_from}"}
+        for key in own.keys() & elsewhere.keys():
+            raise UserError(f"{at}.settings.{key}: {elsewhere[key]}; leave it out")
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

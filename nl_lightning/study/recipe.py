@@ -210,6 +210,10 @@ def with_stills(study: Study, recipe: Recipe) -> Study:
     for name, variant in study.variants.items():
         pixel = variant.net.get("control", {}).get("kind") == "pixel"  # no ResNet that could start from another
         if variant.init_from is None and variant.clip != STILLS and not pixel:
+            for key in sorted({"model.init_from", "model.imagenet"} & variant.settings.keys()):
+                raise UserError(
+                    f"{study.path}: variants.{name}: starts from stills, or from {key}: leave one of them out"
+                )
             net = {key: variant.settings[key] for key in (f"{NET}depth", f"{NET}width") if key in variant.settings}
             plain = Variant(f"{STILLS}_r{'_w'.join(f'{value:g}' for value in net.values())}", net, STILLS)
             added[plain.name] = plain

@@ -87,9 +87,11 @@ def test_what_changes_them_changes_all_that_start_from_them(folder: Path) -> Non
         ("quick", RECIPE.replace("loaded_lr: 0.1", "init_from: a.ckpt"), "from stills, or from model.init_from: leave"),
         ("quick", RECIPE.replace("loaded_lr: 0.1", "imagenet: a.pth"), "from stills, or from model.imagenet: leave"),
         ("quick", RECIPE.replace("true", "yes please"), "quick.yaml: stills: expected true or false"),
+        ("small", STUDY.replace("depth: 101, inflate: 3x1x1}", "depth: 101}, settings: {model.init_from: a.ckpt}"),
+         "small.yaml: variants.deep: starts from stills, or from model.init_from: leave one"),
         ("small", STUDY.replace("wide", "stills_r50"), "small.yaml: variants.stills_r50: recipe quick has a network"),
     ],
-)
+)  # fmt: skip
 def test_recipes_that_are_refused(folder: Path, file: str, text: str | None, said: str) -> None:
     if text is None:
         (folder / f"{file}.yaml").unlink()
