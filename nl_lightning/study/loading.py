@@ -195,7 +195,7 @@ def load_study(path: Path) -> Study:
     costs: dict[str, tuple[int, int]] = {}
     if (counted := path.with_suffix(".costs.json")).exists():  # beforehand, as counting needs torch
         costs = checked(dict[str, tuple[Positive, Positive]], read_json(counted), str(counted))
-    products, grid = ({}, None) if stated.grid is None else product(stated.grid, f"{at}: grid")
+    products, grid = product(stated.grid, f"{at}: grid")
     for name in products.keys() & stated.variants.keys():
         raise UserError(f"{at}: variants.{name}: the grid has a variant of this name")
     found = {name: _resolved(name, stated, path, products) for name in stated.variants}
@@ -262,11 +262,12 @@ def _resolved(
         try:
             other = beside if is_file(beside) else find_study(each.study)
             theirs = checked(_Study, load_yaml(other), str(other))
-            _known(name, f"{other}: variants", theirs.variants)
+            of_grid, _ = product(theirs.grid, f"{other}: grid")
+            _known(name, f"{other}: variants", theirs.variants | of_grid)
             for key in ("model", "data"):
                 if getattr(theirs, key) != getattr(stated, key):
                     raise UserError(f"{other}: {key}: expected the same as in {path}, or '{name}' is another run there")
-            return _resolved(name, theirs, other, {}, asked)
+            return _resolved(name, theirs, other, of_grid, asked)
         except UserError as error:
             raise UserError(f"{at}.study: {error}") from None
     found = {name: each.variant(name, at)}
@@ -362,8 +363,10 @@ def spread(depth: int, stage: str, blocks: int) -> list[int]:
     return [step * (i + 1) - 1 for i in range(blocks)] if step else []
 
 
-def product(stated: _Grid, at: str) -> tuple[dict[str, Variant], Grid]:
+def product(stated: _Grid | None, at: str) -> tuple[dict[str, Variant], Grid | None]:
     """The variants of a grid, by name, and the grid. Places with too few residual blocks are left out, and named."""
+    if stated is None:
+        return {}, None
     places: dict[str, dict[Stage, list[int]]] = {}
     variants, impossible = {}, {}
     for stage, blocks in itertools.product(stated.stage, stated.blocks):

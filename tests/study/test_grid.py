@@ -91,6 +91,17 @@ def test_a_variant_of_the_grid_cannot_be_stated_as_well(tmp_path: Path) -> None:
         load_study(tmp_path / "s.yaml")
 
 
+def test_a_variant_of_the_grid_can_be_taken_by_another_study(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(STUDY.format(grid=FULL))
+    text = STUDY.format(grid="null").replace("  plain:", "  gaussian_res4x3_time: {study: s}\n  plain:")
+    (tmp_path / "other.yaml").write_text(text)
+    taken, theirs = (load_study(tmp_path / name).variants["gaussian_res4x3_time"] for name in ("other.yaml", "s.yaml"))
+    assert taken == theirs
+    (tmp_path / "other.yaml").write_text(text.replace("x3_time", "x5_time"))
+    with pytest.raises(UserError, match="s.yaml: variants: unknown 'gaussian_res4x5_time'; did you mean"):
+        load_study(tmp_path / "other.yaml")
+
+
 @pytest.mark.parametrize(
     ("columns", "complaint"),
     [
