@@ -202,7 +202,7 @@ def load_study(path: Path) -> Study:
     variants = {name: each[name] for name, each in found.items()}
     for name, with_parents in found.items():
         for parent, variant in with_parents.items():
-            if variants.setdefault(parent, variant) != variant:
+            if products.get(parent, variants.setdefault(parent, variant)) != variant:
                 raise UserError(f"{at}: variants.{parent}: {name}, of another study, starts from another network of it")
     variants |= products
     study = Study(

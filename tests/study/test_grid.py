@@ -102,6 +102,15 @@ def test_a_variant_of_the_grid_can_be_taken_by_another_study(tmp_path: Path) -> 
         load_study(tmp_path / "other.yaml")
 
 
+def test_a_variant_of_the_grid_takes_the_place_of_no_other_studys(tmp_path: Path) -> None:
+    """A variant that comes with another study starts from a network of that study, which has the same name here."""
+    parent = "gaussian_res4x3_time: {net: {depth: 101}}\n  kid: {net: {depth: 50}, init_from: gaussian_res4x3_time}"
+    (tmp_path / "other.yaml").write_text(STUDY.format(grid="null").replace("  plain:", f"  {parent}\n  plain:"))
+    (tmp_path / "s.yaml").write_text(STUDY.format(grid=FULL).replace("  plain:", "  kid: {study: other}\n  plain:"))
+    with pytest.raises(UserError, match="variants.gaussian_res4x3_time: kid, of another study, starts from another"):
+        load_study(tmp_path / "s.yaml")
+
+
 @pytest.mark.parametrize(
     ("columns", "complaint"),
     [
