@@ -353,14 +353,15 @@ def _check_claims(study: Study, at: str) -> None:
 def spread(depth: int, stage: str, blocks: int) -> list[int]:
     """The residual blocks, from 0, that so many non-local blocks follow (paper, Sec. 5).
 
-    One comes right before the last residual block; more are spread evenly, as in the released code: every other
-    residual block of res4 takes three. Empty if the stage has too few.
+    One comes right before the last residual block. More follow every second, third, ... one, as in the released code,
+    where that makes so many: 3 of 6, 3 and 7 of 23. Else they are spread evenly. Empty if the stage has too few.
     """
     residual = BLOCKS[depth][STAGES.index(stage)]
-    if blocks == 1:
-        return [residual - 2]
-    step = residual // blocks
-    return [step * (i + 1) - 1 for i in range(blocks)] if step else []
+    if blocks == 1 or blocks > residual:
+        return [residual - 2] if blocks == 1 else []
+    if residual // (step := residual // blocks) == blocks:
+        return [*range(step - 1, residual, step)]
+    return [residual * (i + 1) // blocks - 1 for i in range(blocks)]
 
 
 def product(stated: _Grid | None, at: str) -> tuple[dict[str, Variant], Grid | None]:

@@ -1,5 +1,6 @@
 """Products of settings, and where their blocks go."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -35,7 +36,8 @@ def test_blocks_go_where_the_paper_and_the_released_code_have_them() -> None:
         "res3": spread(50, "res3", 2),
         "res4": spread(50, "res4", 3),
     }
-    assert table2.variants["c2d_r101_nl5"].net["non_local"]["placement"]["res4"] == spread(101, "res4", 3)
+    for variant, blocks in (("c2d_r101_nl5", 3), ("c2d_r101_nl10", 6)):
+        assert table2.variants[variant].net["non_local"]["placement"]["res4"] == spread(101, "res4", blocks)
     assert spread(50, "res3", 4) == [0, 1, 2, 3]
 
 
@@ -47,6 +49,9 @@ def test_blocks_are_different_and_within_the_stage(depth: int, stage: str) -> No
         after = spread(depth, stage, blocks)
         assert len(set(after)) == blocks
         assert 0 <= min(after) <= max(after) < residual
+        apart = {there - before for before, there in itertools.pairwise([-1, *after] if blocks > 1 else after)}
+        assert max(apart, default=0) - min(apart, default=0) <= 1
+        assert residual - 1 - max(after) < max(2, residual // blocks)  # the end of the stage has its share
     assert spread(depth, stage, residual + 1) == []
 
 
