@@ -3,6 +3,7 @@
 A record that contradicts itself was edited, cut or mixed up with another one: no table may use it.
 """
 
+import contextlib
 import json
 import math
 import operator
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 
 from nl_lightning.study.metrics import METRICS
 from nl_lightning.study.packing import unpack, unpack_numbers, unpack_outcomes
-from nl_lightning.study.recipe import hash_of
+from nl_lightning.study.recipe import hash_of, merged
 
 Fields = Mapping[str, Any]
 """The fields of a :class:`~nl_lightning.study.records.Record`, each of its type and within its bounds."""
@@ -155,8 +156,8 @@ def _classes(record: Fields) -> None:
     by_class = record["evidence"].by_class if record["evidence"] else []
     if not by_class:
         return
-    classes, own = _said(record, "model", "net", "num_classes"), "num_classes" in str(record["config"].get("arguments"))
-    if type(classes) is int and classes != len(by_class) and not own:
+    classes = _said(record, "model", "net", "num_classes")
+    if type(classes) is int and classes != len(by_class):
         raise ValueError(f"evidence.by_class: expected {classes} numbers, one a class, got {len(by_class)}")
     found = [one for one in by_class if one is not None] or [0.0]
     for of, low, high in (("top1", min(found), max(found)), ("mAP", *2 * [sum(found) / len(found)])):
@@ -165,8 +166,16 @@ def _classes(record: Fields) -> None:
 
 
 def _said(record: Fields, *keys: str) -> Any:
-    """What the recipe says at these keys; None: nothing."""
-    value = record["config"].get("recipe")
+    """What the recipe says at these keys, or the variant's arguments, which are laid over it; None: nothing."""
+    value, arguments = record["config"].get("recipe"), record["config"].get("arguments")
+    for argument in arguments if isinstance(arguments, list) else []:
+        key, _, text = str(argument).removeprefix("--").partition("=")
+        above: Any = text
+        with contextlib.suppress(ValueError):  # texts are raw
+            above = json.loads(text)
+        for part in reversed(key.split(".")):
+            above = {part: above}
+        value = merged(value if isinstance(value, dict) else {}, above)
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     return value
@@ -186,7 +195,7 @@ def _hash(record: Fields) -> None:
 
 
 def _steps(record: Fields) -> None:
-    """Steps are those of the curve's last point, and as many as the recipe's epochs make of the videos to train on."""
+    """Steps are those of the curve's last point, and as many as the run's epochs make of the videos to train on."""
     for index, point in enumerate(record["curve"]):
         if "step" not in point:
             raise ValueError(f"curve[{index}]: the key 'step' is missing")

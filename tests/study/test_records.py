@@ -309,6 +309,18 @@ def test_steps_are_those_of_the_epochs(
         "trainer": {"max_epochs": 9}, "data": {"batch_size": 16}}}))  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("setting", "steps"), [("data.batch_size=32", 558), ("trainer.max_epochs=10", 1250), ("trainer.max_time=1:00", 9)]
+)
+def test_steps_are_those_of_the_settings_of_the_variant(tmp_path: Path, setting: str, steps: int) -> None:
+    recipe, arguments = {"trainer": {"max_epochs": 9}, "data": {"batch_size": 16}}, [f"--{setting}"]
+    config, hash_ = {"recipe": recipe, "arguments": arguments}, hash_of(recipe, arguments, None, RECORD.seed)
+    record = replace(RECORD, config=config, config_hash=hash_, steps=steps, train_videos={"expected": 2007})
+    write_record(tmp_path, record)
+    with pytest.raises(UserError, match="steps: expected 1125, as 9 epochs"):
+        write_record(tmp_path, replace(record, config={"recipe": recipe}))
+
+
 def test_the_hash_is_that_of_the_configuration(tmp_path: Path) -> None:
     config = {"recipe": {"trainer": {"max_epochs": 2}}, "arguments": ["--model.net.depth=50"]}
     hash_ = hash_of(config["recipe"], config["arguments"], None, 0)
