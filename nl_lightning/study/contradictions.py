@@ -19,8 +19,8 @@ Fields = Mapping[str, Any]
 """The fields of a :class:`~nl_lightning.study.records.Record`, each of its type and within its bounds."""
 T = TypeVar("T")
 
-SHORTER = {"limit_train_batches", "overfit_batches", "fast_dev_run", "max_time", "min_steps", "min_epochs"}
-"""What makes a training shorter or longer than its epochs."""
+SHORTER = {"limit_train_batches", "overfit_batches", "fast_dev_run", "max_time", "min_steps", "min_epochs", "callbacks"}
+"""What can make a training shorter or longer than its epochs; callbacks can, as Lightning's EarlyStopping does."""
 
 
 def refuse_contradictions(record: Fields) -> None:
@@ -171,7 +171,7 @@ def _said(record: Fields, *keys: str) -> Any:
     for argument in arguments if isinstance(arguments, list) else []:
         key, _, text = str(argument).removeprefix("--").partition("=")
         above: Any = text
-        with contextlib.suppress(ValueError):  # texts are raw
+        with contextlib.suppress(ValueError, RecursionError):  # texts are raw
             above = json.loads(text)
         for part in reversed(key.split(".")):
             above = {part: above}

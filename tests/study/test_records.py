@@ -288,6 +288,7 @@ def test_one_bad_file_hides_no_other_record(tmp_path: Path) -> None:
         ({"max_epochs": 18, "accumulate_grad_batches": 2}, 1134, None),
         ({"max_epochs": 18, "accumulate_grad_batches": 2}, 1125, "steps: expected 1134"),
         ({"max_epochs": 10, "limit_train_batches": 0.5}, 1125, None),
+        ({"max_epochs": 10, "callbacks": {"class_path": "EarlyStopping"}}, 1125, None),
         ({"max_epochs": "10"}, 1125, None),
         ({"max_epochs": -1, "max_steps": 1125}, 1125, None),  # no end but that
         ({"max_epochs": 9, "devices": -1}, 1125, None),  # all there are
