@@ -287,6 +287,12 @@ def test_a_metric_that_is_no_number_is_of_a_run_that_diverged(own: Path) -> None
     assert set(record.metrics) == {"test/loss"}
 
 
+def test_a_test_of_one_batch_has_the_outcomes_of_its_items(own: Path) -> None:
+    change(RECIPE, "max_epochs: 15", "max_epochs: 1\n  limit_test_batches: 1")
+    train([0], ["linear"])
+    assert read_record(record_path(Path("my_results"), "spirals", "linear", 0)).videos_expected == 500
+
+
 def test_a_module_without_the_hook_has_intervals_over_seeds(own: Path) -> None:
     change(RECIPE, "max_epochs: 15", "max_epochs: 1")
     change("spirals.py", "def test_outcomes", "def outcomes")

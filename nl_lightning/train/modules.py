@@ -216,8 +216,9 @@ def _tested(trainer: L.Trainer) -> int | None:
     """How many items the test's data have, if they tell, and all of them were tested."""
     loaders: Any = trainer.test_dataloaders
     every = loaders if isinstance(loaders, list | tuple) else [loaders]
+    whole = isinstance(trainer.limit_test_batches, float) and trainer.limit_test_batches == 1.0  # 1 is one batch
     try:
-        return sum(len(one.dataset) for one in every) if trainer.limit_test_batches == 1.0 else None
+        return sum(len(one.dataset) for one in every) if whole else None
     except (TypeError, AttributeError):  # a stream, or data that are no DataLoader
         return None
 
