@@ -293,10 +293,20 @@ def test_a_test_of_one_batch_has_the_outcomes_of_its_items(own: Path) -> None:
     assert read_record(record_path(Path("my_results"), "spirals", "linear", 0)).videos_expected == 500
 
 
-def test_a_module_without_the_hook_has_intervals_over_seeds(own: Path) -> None:
+@pytest.mark.parametrize(
+    ("there", "instead", "said"),
+    [
+        ("def test_outcomes", "def outcomes", ""),
+        ("enumerate(self.right)", "enumerate([self.trainer.callback_metrics['test/loss']] * 1000)", "Net.test_outcomes: gave those of test/loss: test/accuracy has intervals over seeds\n"),
+    ],
+)  # fmt: skip
+def test_a_module_without_the_hook_or_with_another_metrics_has_intervals_over_seeds(
+    own: Path, capsys: pytest.CaptureFixture[str], there: str, instead: str, said: str
+) -> None:
     change(RECIPE, "max_epochs: 15", "max_epochs: 1")
-    change("spirals.py", "def test_outcomes", "def outcomes")
+    change("spirals.py", there, instead)
     train([0], ["linear"])
+    assert said in capsys.readouterr().err
     record = read_record(record_path(Path("my_results"), "spirals", "linear", 0))
     assert (record.outcomes, record.videos_expected, record.videos_hash) == ("", 0, "")
 
