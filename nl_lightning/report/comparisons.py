@@ -248,7 +248,7 @@ def _least_lead(runs: Runs, check: Check) -> Difference | None:
 def _reported(study: Study, check: Check, variant: str, than: str) -> float | None:
     """The reported difference, in points.
 
-    Of a cost: what the claim says, or else the quotient of two cost ratios of one table (they have one baseline).
+    Of a cost: what the claim says, or else the quotient of two cost ratios of one table, over one baseline.
     """
     if check.curve is not None:
         return None
@@ -261,8 +261,8 @@ def _reported(study: Study, check: Check, variant: str, than: str) -> float | No
     if check.reported is not None:
         return check.reported
     for table in study.tables.values():
-        costs = {row.variant: row.reported.get(f"{check.cost}_ratio") for row in table.rows}
-        first, second = (costs.get(name) for name in check.variants)
-        if first is not None and second:
-            return float(first / second)
+        rows = [row for name in check.variants for row in table.rows if row.variant == name]
+        costs = [float(row.reported.get(f"{check.cost}_ratio") or 0) for row in rows]
+        if len(costs) == 2 and all(costs) and len({row.baseline or row.variant for row in rows}) == 1:
+            return costs[0] / costs[1]
     return None

@@ -42,6 +42,20 @@ def test_differences_by_hand(study: Study, recipe: Recipe, results: Path) -> Non
     ]
 
 
+@pytest.mark.parametrize(
+    ("than", "baseline", "cost"),
+    [("i3d", "plain", 1.2 / 1.5), ("plain", "plain", 1.2), ("i3d", "both", None), ("i3d", None, None)],
+)
+def test_reported_costs_are_compared_over_one_baseline(
+    study: Study, recipe: Recipe, results: Path, than: str, baseline: str | None, cost: float | None
+) -> None:
+    table = study.tables["a"]
+    rows = tuple(replace(row, baseline=baseline) if row.variant == "i3d" else row for row in table.rows)
+    asked = stating(study, Check("cheaper", ("block", than), cost="flops"))
+    (found,) = compare(collect(replace(asked, tables={"a": replace(table, rows=rows)}), recipe, results))
+    assert found.reported == (cost and pytest.approx(cost))
+
+
 def test_what_is_missing_is_said(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:
     measure("plain", 0, 60.0)
     measure("block", 1, 60.0)
