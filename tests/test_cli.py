@@ -249,6 +249,23 @@ def test_a_mistake_in_a_recipe_is_one_line(home: Path, capfd: pytest.CaptureFixt
     assert not list((home / "my_results").rglob("state.json"))
 
 
+@pytest.mark.parametrize(
+    ("command", "recipe"),
+    [
+        ("complexity table5", "coco"),
+        ("weights publish table5", "coco"),
+        ("reach mask_r50 --study table5 --recipe tags", "tags"),
+        ("data check tags", "tags"),
+        ("data prepare coco --out copies", "coco"),
+    ],
+)
+def test_what_only_our_own_networks_have_is_said_of_no_other(
+    home: Path, capsys: pytest.CaptureFixture[str], command: str, recipe: str
+) -> None:
+    output = said(capsys, *command.split(), code=2)
+    assert output.endswith(f"{recipe}.yaml: is of another LightningModule: this command is of our own networks")
+
+
 # ------------------------------------------------------------------------------------------------ what is printed
 
 

@@ -15,7 +15,7 @@ from nl_lightning.cli.studies import OfStudy, Selected, Workers
 from nl_lightning.errors import UserError, terminal, visible
 from nl_lightning.study.evidence import cores
 from nl_lightning.study.files import overwriting, write_output
-from nl_lightning.study.recipe import load_recipe
+from nl_lightning.study.recipe import Recipe, load_recipe
 from nl_lightning.study.study import STILLS
 
 if TYPE_CHECKING:
@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 
 FIGURES = Path("my_results/figures")
 CORES = cores()
+
+
+def _ours(recipe: Recipe) -> Recipe:
+    """The recipe. UserError: it is of another LightningModule, whose networks and data only that one knows."""
+    if any({"class_path", "init_args"} & recipe.config.get(part, {}).keys() for part in ("model", "data")):
+        raise UserError(f"{recipe.files[0]}: is of another LightningModule: this command is of our own networks")
+    return recipe
 
 
 def weights_import(
@@ -80,6 +87,7 @@ def weights_publish(which: Selected, *, out: Path = Path("results/weights"), ove
         overwrite: replace files that nl-lightning didn't write.
     """
     study, recipe = which.load()
+    _ours(recipe.over(study))
     runs = [run for run in which.runs(parents=False) if run.is_done() and run.variant.clip != STILLS]
     if not runs or len({run.seed for run in runs}) > 1:
         raise UserError(f"{study.name}, recipe {recipe.name}: expected finished runs of one seed, found {len(runs)}")
@@ -104,6 +112,8 @@ def complexity(which: Selected, *, explain: bool = False) -> int:
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # nothing is multiplied here: threads would only be started
     runs = which.runs()
+    for one in runs:
+        _ours(one.recipe)
     tables = [] if explain else [plain_table("variant", "params M", "multiply-adds G a clip")]
     with working(f"building {len(runs)} networks"):
         from nl_lightning.models import complexity as counting  # takes seconds: torch
@@ -180,7 +190,9 @@ def reach(
         if weights:
             lines = drawing.reach_of_weights(weights, out)
         else:
-            lines = drawing.reach(*OfStudy(study, recipe=recipe).load(), variant, out)
+            named, under = OfStudy(study, recipe=recipe).load()
+            _ours(under.over(named))
+            lines = drawing.reach(named, under, variant, out)
     print_lines(*lines)
     return 0
 
@@ -238,7 +250,7 @@ class DataSet:
         from nl_lightning.train.lightning_cli import data_of  # takes seconds: torch
 
         root = [f"--data.root={self.root}"] if self.root is not None else []
-        files = (f"--config={file}" for file in load_recipe(self.recipe).files)
+        files = (f"--config={file}" for file in _ours(load_recipe(self.recipe)).files)
         return data_of([*files, *root, f"--seed_everything={seed}"])
 
 
