@@ -3,7 +3,6 @@
 Only records whose hash matches today's configuration count. Missing, stale and diverged runs stay visible as such.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -205,8 +204,8 @@ def collate(runs: Runs) -> pd.DataFrame:
     ``diverged``, ``unreadable``, ``stale`` (only records of another configuration), ``missing``, or ``reported only``;
     ``holes``: where the seeds that don't count stand, ``(seed, state, why)`` each. ``n``: seeds that count. ``top1,
     top5`` (or ``mAP``, as the study's metric has it): percent, mean over seeds, and ``top1_std, top5_std``, their
-    sample standard deviation (n > 1); ``top1_low, top1_high``: the interval over videos, of one seed, Wilson's where it
-    is of right videos.
+    sample standard deviation (n > 1); of official splits over these, each the mean of its seeds. ``top1_low,
+    top1_high``: the interval over videos, of one seed, Wilson's where it is of right videos.
     ``gain``: points of the metric over the baseline, from the ``gain_n`` seeds that both have, ``gain_std`` their
     sample standard deviation, ``gain_low, gain_high`` its interval (:class:`.uncertainty.Difference`), ``gain_paired``
     whether it is paired by video, ``gain_dropped`` videos that one of the two couldn't read.
@@ -234,7 +233,7 @@ def _line(runs: Runs, table: str, row: Row) -> dict[str, object]:
         "baseline": baseline,
         "state": standing(runs, variant) if variant else REPORTED_ONLY,
         "n": len(records),
-        **_scores(study.metric, records),
+        **_scores(study.metric, records, runs.recipe.folds),
         "gain": gain.mean if gain else None,
         "gain_std": gain.std if gain else None,
         **_ends("gain", gain.interval() if gain and gain.bounded else None),
@@ -253,16 +252,24 @@ def _line(runs: Runs, table: str, row: Row) -> dict[str, object]:
     }
 
 
-def _scores(metric: Metric, records: Sequence[Record]) -> dict[str, object]:
+def _scores(metric: Metric, records: Sequence[Record], folds: int) -> dict[str, object]:
     """Means and spreads of the metric, with the interval of a single record, and of what is shown beside it."""
     found: dict[str, object] = {}
-    for shown in metric.shown:
-        values = (record.scores.get(shown.key, math.nan) for record in records)  # what isn't finite isn't recorded
-        of_seeds = pd.Series([value * shown.scale for value in values], dtype=float)
-        found |= {shown.key: of_seeds.mean(), f"{shown.key}_std": of_seeds.std()}
+    each = _by_split(records, lambda record: record.scores, [shown.key for shown in metric.shown], folds)
+    for shown in metric.shown:  # what isn't finite isn't recorded
+        of_shown = shown.scale * each[shown.key]
+        found |= {shown.key: of_shown.mean(), f"{shown.key}_std": of_shown.std()}
         if shown is metric:
             found |= _ends(metric.key, over_videos(records[0], metric) if len(records) == 1 else None)
     return found
+
+
+def _by_split(
+    records: Sequence[Record], numbers: Callable[[Record], dict[str, float]], names: list[str], folds: int
+) -> pd.DataFrame:
+    """Numbers of records, a line a seed; where there are official splits a line a split, the mean of its seeds."""
+    index = [record.seed % folds if folds > 1 else record.seed for record in records]
+    return pd.DataFrame(list(map(numbers, records)), index, names, dtype=float).groupby(level=0).mean()
 
 
 def _ends(name: str, interval: Interval | None) -> dict[str, float | None]:
@@ -283,10 +290,10 @@ HOLES = {"done": "partial", DIVERGED: DIVERGED, UNREADABLE: UNREADABLE, "stale":
 
 
 def by_group(runs: Runs) -> pd.DataFrame:
-    """Top-1 by group of videos, in percent: a line a variant, a column a group, the mean over seeds."""
+    """Top-1 by group of videos, in percent: a line a variant, a column a group, the mean over seeds or splits."""
     names = list(dict.fromkeys(name for record in runs.records() for name in record.top1_by_group))
     means = {
-        variant: pd.DataFrame([record.top1_by_group for record in runs.records([variant])], columns=names).mean()
+        variant: _by_split(runs.records([variant]), lambda one: one.top1_by_group, names, runs.recipe.folds).mean()
         for variant in runs.study.variants
     }
     return pd.DataFrame(means, index=names).T.dropna(how="all")

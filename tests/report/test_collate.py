@@ -163,7 +163,7 @@ def test_notes_say_why_a_seed_is_missing(study: Study, recipe: Recipe, results: 
 
 def test_what_is_shown_beside_may_be_no_finite_number(measure: Measure) -> None:
     metric = Metric("top1", "top-1", beside=(Metric("test/loss", "loss"),))
-    scores = _scores(metric, [measure("plain", 0, 60.0)])
+    scores = _scores(metric, [measure("plain", 0, 60.0)], folds=1)
     assert (scores["top1"], pd.isna(scores["test/loss"])) == (60.0, True)
 
 
@@ -306,6 +306,20 @@ def test_official_splits_are_averaged(study: Study, folds: Recipe, results: Path
     assert "means over the 3 official splits of the data, each trained with a seed of its own, ±" in said
     assert "from the splits that both have, with 95 % intervals, over splits." in said
     assert provenance(runs)[0] == ("recipe", "quick; seeds: 0, 1, 2, which are the official splits 1, 2, 3")
+
+
+def test_official_splits_count_alike_however_many_seeds_they_have(
+    study: Study, folds: Recipe, results: Path, measure: Measure
+) -> None:
+    for seed, plain, block in ((0, 50.0, 54.0), (1, 81.0, 85.0), (2, 81.0, 87.0), (3, 50.0, 54.0), (6, 53.0, 60.0)):
+        for variant, score in (("plain", plain), ("block", block)):
+            said = {"config_hash": run_hash(study, folds, variant, seed), "videos_hash": f"0123456789a{seed % 3}"}
+            measure(variant, seed, score, top1_by_group={"look": score}, **said)
+    made = report(collect(study, folds, results))
+    found = line(made.rows, "block")
+    assert (found["top1"], found["top1_std"]) == (76.0, pytest.approx(np.std([56.0, 85.0, 87.0], ddof=1)))
+    assert (found["n"], found["gain_n"], found["gain"]) == (5, 5, pytest.approx(5.0))
+    assert made.groups["look"].to_dict() == {"plain": 71.0, "block": 76.0}
 
 
 def test_official_splits_are_each_tested_on_one_list(
