@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from nl_lightning.report.claims import Report
 from nl_lightning.report.code import mixed_code, mixed_source
 from nl_lightning.report.collate import DIVERGED, REPORTED_ONLY, UNREADABLE, Runs, Times, visible_line
@@ -302,11 +304,14 @@ def agreement(report: Report) -> str:
     )
     if not metric.bounded or metric.sign < 0:  # nothing says how much there was to gain
         return correlation
-    shares = [
-        (100 * both[gain] / (100 - (both[score] - both[gain]))).median()
-        for gain, score in (("gain", key), ("reported_gain", f"reported_{key}"))
-    ]
+    ways = (("gain", key), ("reported_gain", f"reported_{key}"))
+    left = pd.DataFrame({gain: 100 - (both[score] - both[gain]) for gain, score in ways})
+    left = left[(left > 1e-9).all(axis=1)]  # of nothing there are no shares
+    if left.empty:
+        return correlation
+    shares = (100 * both[left.columns] / left).median()
+    of_some = f" These are the medians of {counted(len(left), 'row')}: other baselines left nothing to gain."
     return (
-        f"{correlation} The median gain is {shares[0]:.0f} % of what the baseline left to "
-        f"gain (100 minus its score); of the reported ones, {shares[1]:.0f} %."
+        f"{correlation} The median gain is {shares['gain']:.0f} % of what the baseline left to gain (100 minus its "
+        f"score); of the reported ones, {shares['reported_gain']:.0f} %.{of_some * (len(left) < len(both))}"
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -28,7 +29,7 @@ from nl_lightning.report.render import (
     update_readme,
     write_tables,
 )
-from nl_lightning.report.words import UNSAID, Column, heading
+from nl_lightning.report.words import UNSAID, Column, agreement, heading
 from nl_lightning.study.checks import Check, Part
 from nl_lightning.study.files import overwriting
 from nl_lightning.study.finding import find_study
@@ -230,6 +231,28 @@ def test_the_heading_says_what_may_be_compared(mixed: Report) -> None:
     assert "compare only the gains" in heading(mixed)
     unsaid = replace(mixed, runs=replace(mixed.runs, study=replace(mixed.runs.study, reported_on=None)))
     assert heading(unsaid).endswith(UNSAID)
+
+
+SHARES = "The median gain is 15 % of what the baseline left to gain (100 minus its score); of the reported ones, 12 %."
+
+
+@pytest.mark.parametrize(
+    ("measured", "reported", "share"),
+    [
+        ([60] * 5, [50] * 5, f" {SHARES}"),
+        ([100, 60, 60, 60, 60], [50, 50, 50, 50, 100],
+         f" {SHARES} These are the medians of 3 rows: other baselines left nothing to gain."),
+        ([100] * 5, [50] * 5, ""),
+    ],
+)  # fmt: skip
+def test_gains_as_shares_of_what_was_left_to_gain(
+    mixed: Report, measured: list[int], reported: list[int], share: str
+) -> None:
+    """A baseline of 100 % left nothing, whether it was measured or reported."""
+    rows = pd.DataFrame({"variant": list("abcde"), "baseline": "plain", "gain": [2, 4, 6, 8, 10]})
+    rows = rows.assign(reported_gain=rows["gain"], top1=rows["gain"] + measured, reported_top1=rows["gain"] + reported)
+    said = agreement(replace(mixed, rows=rows))
+    assert said == f"Over 5 rows, measured and reported gains have a rank correlation of 1.00 [1.00, 1.00].{share}"
 
 
 def test_numbers_stand_to_the_right() -> None:
