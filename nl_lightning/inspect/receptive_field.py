@@ -65,7 +65,7 @@ def reach(study: Study, recipe: Recipe, names: Sequence[str], out: Path) -> list
 
     UserError if there is no such variant, or the variants' clips differ in length.
     """
-    chosen, of = list(names) or side_by_side(study), ""
+    chosen, of = list(dict.fromkeys(names)) or side_by_side(study), ""
     runs = {run.variant.name: run for run in plan(study, recipe, [0], out, None, chosen, parents=False)}
     fields: dict[str, Map] = {}
     for name in chosen:

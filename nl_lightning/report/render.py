@@ -371,7 +371,7 @@ def print_study(console: "Console", report: Report, tables: Sequence[str] | None
 
     runs = report.runs
     say(words.heading(report))
-    for name in tables if tables is not None else runs.study.tables:
+    for name in dict.fromkeys(runs.study.tables if tables is None else tables):
         table = runs.study.table(name)
         console.print()
         print_columns(console, words.table_columns(report, table, beside=False, costs=False), words.title(table))

@@ -42,12 +42,13 @@ def write_sweeps(
     quote the hours of records in the results folder `measured`; agents write to `results`. UserError if there is no
     grid, or a file can't be written.
     """
+    seeds = list(dict.fromkeys(seeds))
     tables, product = _named(study)
     texts, records = {}, load_records(measured, recipe.name)[0]
     for name, chosen in tables.items():
         caption = study.title if chosen is None else study.tables[chosen[0]].caption
         variants = study.select(chosen)
-        axes: Mapping[str, Sequence[str | int]] = {"variant": variants, "seed": list(seeds)}
+        axes: Mapping[str, Sequence[str | int]] = {"variant": variants, "seed": seeds}
         head = _head(study, recipe, variants, seeds, records)
         texts[name] = _sweep(study, name, caption, head, axes, [*_command(study, recipe, variants, results), "${args}"])
     if full_grid:
@@ -57,7 +58,7 @@ def write_sweeps(
         head += [f"Left out: {place}: {reason}. Its points end at once." for place, reason in grid.impossible.items()]
         needed = study.select(variants=grid.variants)  # a point runs what it starts from, too
         command = [*_command(study, recipe, needed, results), "--where", "${args_no_hyphens}"]
-        axes = {**grid.axes, "seed": list(seeds)}
+        axes = {**grid.axes, "seed": seeds}
         texts[product] = _sweep(study, product, study.title, head, axes, command)
     files = {folder / f"{name}.yaml": text for name, text in texts.items()}
     ours = f" of the study {study.name} under the recipe "

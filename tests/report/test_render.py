@@ -689,6 +689,7 @@ def printed(made: Report, tables: list[str] | None = None) -> str:
 def test_the_terminal(mixed: Report) -> None:
     assert printed(mixed) == TERMINAL
     assert "Table a" not in printed(mixed, ["b"])
+    assert printed(mixed, ["b", "b"]) == printed(mixed, ["b"])
     with pytest.raises(UserError, match="no table 'c'"):
         printed(mixed, ["c"])
 

@@ -82,7 +82,7 @@ def test_wandb_takes_it(path: Path) -> None:
 
 def test_a_sweep_has_a_point_for_each_run(tmp_path: Path) -> None:
     study, recipe = load_study(find_study("table2")), load_recipe("longrange")
-    whole, *_, g = write_sweeps(study, recipe, [0, 1], tmp_path, False, EARLIER)
+    whole, *_, g = write_sweeps(study, recipe, [0, 1, 0], tmp_path, False, EARLIER)
     sweep = loaded(whole)
     assert sweep["parameters"] == {"variant": {"values": study.select()}, "seed": {"values": [0, 1]}}
     assert sweep["run_cap"] == 2 * len(study.variants) == 58
@@ -175,7 +175,7 @@ def test_agents_find_the_files_that_the_sweep_names(
 def test_a_grid_has_an_axis_for_each_setting_and_names_the_places_that_cannot_be(tmp_path: Path, grid: Path) -> None:
     recipe = load_recipe("longrange")  # whose networks start from stills
     study = with_stills(load_study(grid), recipe)
-    *_, product = write_sweeps(study, recipe, [0], tmp_path / "sweeps", True, tmp_path, Path("ours"))
+    *_, product = write_sweeps(study, recipe, [0, 0], tmp_path / "sweeps", True, tmp_path, Path("ours"))
     assert product.name == "where_grid.yaml"
     sweep = loaded(product)
     jsonschema.validate(sweep, SCHEMA)
