@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,9 @@ NEUTRAL = {
 # A batch is per process, so these change a number unless they are 1, which is the same as not saying it.
 NEUTRAL_IF_ONE = {"trainer.devices", "trainer.num_nodes"}
 
+# Settings that a run which starts from stills gives by itself.
+_START = {"model.init_from": "or from", "model.imagenet": "or from", "model.init_new": "which set"}
+
 
 @dataclass(frozen=True)
 class _Model:
@@ -38,7 +41,13 @@ class _Model:
     net: dict[str, Any] = field(default_factory=dict)
     init_from: str | None = None
     imagenet: str | None = None
+    init_new: Any = None
     class_path: str | None = None
+
+    @property
+    def start(self) -> list[str]:
+        """What it says of :data:`_START`."""
+        return [key for key in _START if getattr(self, key.removeprefix("model.")) is not None]
 
 
 @dataclass(frozen=True)
@@ -191,14 +200,12 @@ def with_stills(study: Study, recipe: Recipe) -> Study:
     of the clip ``stills``: so it is trained under ``<recipe>_stills.yaml``, on single frames. Every variant that starts
     from no other one starts from the network of its depth and width, as the paper's start from ImageNet weights.
 
-    UserError if the file is missing, says something else than single frames, or the recipe names other weights.
+    UserError if the file is missing or says something else than single frames, or if other weights are named.
     """
     if not recipe.known.stills:
         return study
-    at, own = recipe.files[0], recipe.known.model
-    for key in ("init_from", "imagenet"):
-        if getattr(own, key) is not None:
-            raise UserError(f"{at}: networks start from stills, or from model.{key}: leave one of them out")
+    at = recipe.files[0]
+    _refuse_other_start(f"{at}: networks start", recipe.known.model.start)
     overlay = recipe.overlay(STILLS)
     if not overlay.is_file():
         raise UserError(
@@ -210,10 +217,9 @@ def with_stills(study: Study, recipe: Recipe) -> Study:
     for name, variant in study.variants.items():
         pixel = variant.net.get("control", {}).get("kind") == "pixel"  # no ResNet that could start from another
         if variant.init_from is None and variant.clip != STILLS and not pixel:
-            for key in sorted({"model.init_from", "model.imagenet"} & variant.settings.keys()):
-                raise UserError(
-                    f"{study.path}: variants.{name}: starts from stills, or from {key}: leave one of them out"
-                )
+            _refuse_other_start(f"{study.path}: variants.{name}: starts", variant.settings)
+            if variant.clip is not None and (above := recipe.overlay(variant.clip)).is_file():
+                _refuse_other_start(f"{above}: networks start", recipe.with_clip(variant.clip).known.model.start)
             net = {key: variant.settings[key] for key in (f"{NET}depth", f"{NET}width") if key in variant.settings}
             plain = Variant(f"{STILLS}_r{'_w'.join(f'{value:g}' for value in net.values())}", net, STILLS)
             added[plain.name] = plain
@@ -222,6 +228,12 @@ def with_stills(study: Study, recipe: Recipe) -> Study:
         if name in study.variants and study.variants[name] != added[name]:
             raise UserError(f"{study.path}: variants.{name}: recipe {recipe.name} has a network of stills of this name")
     return dataclasses.replace(study, variants=variants | added)
+
+
+def _refuse_other_start(who: str, given: Collection[str]) -> None:
+    for key, why in _START.items():
+        if key in given:
+            raise UserError(f"{who} from stills, {why} {key}: leave one of them out")
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ OVERLAY = "model: {multi_label: true, net: {num_classes: 4}}\ndata: {num_frames:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     files = {"small": STUDY, "quick": RECIPE, "quick_stills": OVERLAY, "quick_128f": "data: {num_frames: 16}\n"}
+    files["quick_new"] = "model: {init_new: [fc]}\n"
     for name, text in files.items():
         (tmp_path / f"{name}.yaml").write_text(text)
     return tmp_path
@@ -86,9 +87,14 @@ def test_what_changes_them_changes_all_that_start_from_them(folder: Path) -> Non
         ("quick_stills", "model: {net: {inflate: 3x1x1}}", "model.net.inflate belongs to the variants"),
         ("quick", RECIPE.replace("loaded_lr: 0.1", "init_from: a.ckpt"), "from stills, or from model.init_from: leave"),
         ("quick", RECIPE.replace("loaded_lr: 0.1", "imagenet: a.pth"), "from stills, or from model.imagenet: leave"),
+        ("quick", RECIPE.replace("loaded_lr: 0.1", "init_new: []"), "from stills, which set model.init_new: leave"),
+        ("small", STUDY.replace("width: 0.5}", "width: 0.5}, clip: new"),
+         "quick_new.yaml: networks start from stills, which set model.init_new: leave one"),
         ("quick", RECIPE.replace("true", "yes please"), "quick.yaml: stills: expected true or false"),
         ("small", STUDY.replace("depth: 101, inflate: 3x1x1}", "depth: 101}, settings: {model.init_from: a.ckpt}"),
          "small.yaml: variants.deep: starts from stills, or from model.init_from: leave one"),
+        ("small", STUDY.replace("depth: 101, inflate: 3x1x1}", "depth: 101}, settings: {model.init_new: [fc]}"),
+         "small.yaml: variants.deep: starts from stills, which set model.init_new: leave one"),
         ("small", STUDY.replace("wide", "stills_r50"), "small.yaml: variants.stills_r50: recipe quick has a network"),
     ],
 )  # fmt: skip
