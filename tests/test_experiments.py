@@ -387,14 +387,14 @@ def test_sentences_on_match_are_so() -> None:
     for name in ("c2d_r50_thrice", "residual1_thrice", "residual5_thrice"):
         assert max(abs(score - 50) for score in soft["c2d_r50_" + name.removeprefix("c2d_r50_")]) < 1
     guessed, time = [each[name] for name in ("c2d_r50", "nl5_space", "i3d311_r50")], each["nl5_time"]
-    said = f"reach {np.min(guessed):.0f} to {np.max(guessed):.0f} % in each training"
+    text = f"reach {np.min(guessed):.0f} to {np.max(guessed):.0f} % in each training"
     assert np.max(guessed) - 50 < 3 * 50 / math.sqrt(1500), "can guessing still give it?"
     most = max(abs(score - 50) for name in ("c2d_r50", "c2d_r50_nl5_space", "i3d311_r50", "c2d_r50_nl5_time")
                for score in soft[name])  # fmt: skip
-    said += ", which guessing can give. Blocks over time alone reach "
-    said += f"{min(time):.0f} to {max(time):.0f} %. By soft score none of these is more than {most:.1f} points above 50"
-    assert said in page("results/match.md")
-    assert said.partition(" By soft")[0].replace(" in each training", "") in page("README.md")
+    text += ", which guessing can give. Blocks over time alone reach "
+    text += f"{min(time):.0f} to {max(time):.0f} %. By soft score none of these is more than {most:.1f} points above 50"
+    assert text in page("results/match.md")
+    assert text.partition(" By soft")[0].replace(" in each training", "") in page("README.md")
 
 
 def test_sentences_on_longrange_are_so(table2: Study) -> None:
