@@ -441,6 +441,8 @@ def test_sentences_on_longrange_are_so(table2: Study) -> None:
     assert f"Two trainings of I3D are up to {most:.0f} points apart" in text
     lead = np.subtract(each["c2d_r101_nl5"], np.maximum(each["i3d311_r101"], each["i3d333_r101"]))
     assert lead.min() < 0 < lead.max()
+    done, stills, code = re.findall(r"runs: (\d+) of \1 done, (\d+) of them of stills .*? code: (.*?) - ", text)[0]
+    assert int(done) - int(stills) == sum(map(int, re.findall(r"\((\d+) runs\)", code))), "code lines have no stills"
     low, high = re.findall(r"rank correlation of [-\d.]+ \[([-\d.]+), ([-\d.]+)\]", text)[0]
     assert float(low) < 0 < float(high), "have the gains the paper's order after all?"
     for name in ("c2d_r50", "i3d311_r50", "i3d311_r50_nl5"):

@@ -92,10 +92,11 @@ def code_of(record: Record) -> str:
 
 
 def progress(runs: Runs) -> str:
-    """How many runs are done, and where the others stand."""
+    """How many runs are done, stills among them, and where the others stand."""
     counts = Counter(runs.stands(*key) for key in runs.states)
-    done = f"{counts.pop('done', 0)} of {len(runs.states)} done"
-    return ", ".join([done, *(f"{count} {name}" for name, count in sorted(counts.items()))])
+    stills = sum(runs.stands(*key) == "done" for key in runs.states if key[0] not in runs.study.compared)
+    done = [f"{counts.pop('done', 0)} of {len(runs.states)} done", *[f"{stills} of them of stills"] * (stills > 0)]
+    return ", ".join([*done, *(f"{count} {name}" for name, count in sorted(counts.items()))])
 
 
 def _several(values: Iterable[object]) -> str:
