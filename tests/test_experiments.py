@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -267,7 +268,8 @@ def test_a_switch_is_one_difference() -> None:
 def test_what_is_shown_is_what_was_measured(study: str, recipe: str, page: str, tmp_path: Path) -> None:
     """The committed tables and the pages of results/ are those of the committed records, whose configuration stands."""
     results = REPOSITORY / "results"
-    made = report(collect(load_study(find_study(study)), load_recipe(recipe), results))
+    seeds = range(5) if study in ("implementation", "long_training") else None  # Table 2's networks have more
+    made = report(collect(load_study(find_study(study)), load_recipe(recipe), results, seeds))
     assert {state.name for state in made.runs.states.values()} <= {"done", "missing"}
     way = f"tables/{recipe}/{study}.md"
     assert f"{README_START}\n{readme_block(made, way)}\n{README_END}" in (results / f"{page}.md").read_text()
@@ -392,7 +394,9 @@ def test_sentences_on_match_are_so() -> None:
     most = max(abs(score - 50) for name in ("c2d_r50", "c2d_r50_nl5_space", "i3d311_r50", "c2d_r50_nl5_time")
                for score in soft[name])  # fmt: skip
     text += ", which guessing can give. Blocks over time alone reach "
-    text += f"{min(time):.0f} to {max(time):.0f} %. By soft score none of these is more than {most:.1f} points above 50"
+    text += (
+        f"{min(time):.0f} to {max(time):.0f} %. By soft score none of these is more than {most:.1f} points above 50"
+    )
     assert text in page("results/match.md")
     assert text.partition(" By soft")[0].replace(" in each training", "") in page("README.md")
 
@@ -414,10 +418,12 @@ def test_sentences_on_longrange_are_so(table2: Study) -> None:
     trained = {(name, seed): found for name in blocks for seed, found in enumerate(learned(name))}
     missed = {key: found for key, found in trained.items() if not found >= set(groups[:3])}
     assert f"in {len(trained) - len(missed)} of {len(trained)} trainings" in text
-    assert all(found == {"context_space"} for found in missed.values())
-    assert [name for name, _ in missed] == ["c2d_r50_nl1_res4_gaussian", "c2d_r101_nl1_res4"]
+    assert Counter(name for name, _ in missed) == {
+        "c2d_r50_nl1_res4_gaussian": 1, "c2d_r50_nl1_res3": 1, "c2d_r101_nl1_res4": 4
+    }  # fmt: skip
+    assert [name for (name, _), found in missed.items() if not found] == ["c2d_r50_nl1_res3"]
     alone = [found for depth in ("r50", "r101") for found in learned(f"c2d_{depth}")]
-    assert f"in {sum(map(bool, alone))} of {len(alone)} trainings, and no other group" in text
+    assert f"in {sum(map(bool, alone))} of {len(alone)} trainings, and of the groups" in text
     assert all(found <= {"context_space"} for found in alone)
     for depth in ("r50", "r101"):
         assert all(seed == {"context_space"} for seed in learned(f"c2d_{depth}_nl5_space"))
@@ -430,13 +436,23 @@ def test_sentences_on_longrange_are_so(table2: Study) -> None:
     of_c2d = [np.mean(of) for name, of in whole.items() if name.startswith("c2d")]
     assert max(of_c2d) - min(of_c2d) < 1, "is C2D with blocks still at the ceiling?"
     assert max(max(of) - min(of) for of in whole.values()) < 2
-    assert all(6 <= min(whole[name]) - each[name][seed] + 0.5 <= 8.5 for name, seed in missed)
+    behind = [min(whole[name]) - each[name][seed] for name, seed in missed]
+    assert f"but for the six that missed groups: they are up to {max(behind):.0f} points behind" in text
     decided = {
-        "12 hold": "a2, a3 direction, b1 premise, b1 direction 1, c1 scope, c2 direction, f1 direction, f1 scope, "
+        "13 hold": "a1 direction, a2, a3 direction, b1 premise, c1 scope, c2 direction, d2, f1 direction, f1 scope, "
         "g1 direction, g2, fig4 direction, fig4 scope",
-        "5 stay undecided": "a1 direction, c2 scope, d1, d2, g1 scope 1",
+        "4 stay undecided": "b1 direction 1, c2 scope, d1, g1 scope 1",
     }
-    assert ", ".join(f"{said} ({names})" for said, names in decided.items()) in text, "what five seeds decide"
+    assert ", ".join(f"{said} ({names})" for said, names in decided.items()) in text, "what ten seeds decide"
+    verdicts = page("results/tables/longrange/table2.md")
+    for told in (
+        "R101 5-block - R50 5-block is -0.2 [-0.3, 0.0]",
+        "R101 space-only - R101 baseline is +2.1 [0.4, 3.8]",
+        "R50 I3D - R50 I3D (2f) is +0.0 [-0.2, 0.2]",
+        "but not as one of 17 parts: res4 - res3 is +2.4 [-2.2, 7.0]",
+        "R101 I3D - I3D 3x1x1 (2e) | above 0 | +2.0 | +0.2 [-0.1, 0.5]",
+    ):
+        assert told in verdicts, "results/README.md"
     most = max(max(of) - min(of) for name, of in each.items() if name.startswith("i3d3"))
     assert f"Two trainings of I3D are up to {most:.0f} points apart" in text
     lead = np.subtract(each["c2d_r101_nl5"], np.maximum(each["i3d311_r101"], each["i3d333_r101"]))
@@ -452,7 +468,7 @@ def test_sentences_on_longrange_are_so(table2: Study) -> None:
     assert "The one claim has 3 parts: 3 hold" in text
     soft = {name: committed("longrange", "soft")[name] for name in ("c2d_r50", "i3d311_r50")}
     for name, before in soft.items():
-        change = np.subtract(committed("longrange", "soft")[f"{name}_more"], before)
+        change = np.subtract(committed("longrange", "soft")[f"{name}_more"], before[:5])
         assert abs(change.mean()) < 2.78 * change.std(ddof=1) / math.sqrt(5), "is it sure now?"
 
 
@@ -498,7 +514,7 @@ def test_sentences_on_switches_are_so() -> None:
 
 
 def test_what_holds_without_the_seed_that_chose_the_recipe(table2: Study, tmp_path: Path) -> None:
-    """results/README.md names the parts that seed 3 decides."""
+    """results/README.md says that the third look needs no seed 3."""
     records, whole = "records/longrange", REPOSITORY / "results"
     shutil.copytree(whole / records, tmp_path / records, ignore=shutil.ignore_patterns("seed3.json"))
 
@@ -507,9 +523,8 @@ def test_what_holds_without_the_seed_that_chose_the_recipe(table2: Study, tmp_pa
         return set(re.findall(r"\d+ hold \((.*?)\)", said)[0].split(", "))
 
     without, all_ = held(tmp_path), held(whole)
-    assert all_ - without == {"f1 direction", "g2"}
-    assert without < all_
-    assert len(all_) == 12
+    assert all_ == without
+    assert len(all_) == 13
 
 
 def test_the_seed_that_chose_place_changes_no_verdict(tmp_path: Path) -> None:

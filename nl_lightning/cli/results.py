@@ -24,6 +24,7 @@ Percent = Annotated[float | None, number(0, 100, "a number above 0, up to 100")]
 def report(
     of: OfStudy,
     *,
+    seed: Seeds = (),
     wandb: str | None = None,
     wandb_offline: Path | None = None,
     readme: Path | None = None,
@@ -34,6 +35,7 @@ def report(
     """Collate the records of a study into tables: Markdown, LaTeX and CSV.
 
     Args:
+        seed: only this seed, of the records of a results folder (default: all).
         wandb: take the records from W&B: ENTITY/PROJECT or ENTITY/PROJECT/SWEEP.
         wandb_offline: take the records from the W&B run folders below this one.
         readme: also update the results block of this file.
@@ -43,13 +45,15 @@ def report(
     """
     if wandb is not None and wandb_offline is not None:
         raise UserError("argument --wandb-offline: not allowed with argument --wandb")
+    if seed and (wandb or wandb_offline):
+        raise UserError("argument --seed: not allowed with records of W&B")
     from nl_lightning.report.collate import collect
 
     study, recipe = of.load()
     left_out: Callable[[], None] | None = None
     with overwriting(overwrite), working("reading records and computing tables"):
         if wandb is None and wandb_offline is None:
-            runs = collect(study, recipe, of.results)
+            runs = collect(study, recipe, of.results, sorted(set(seed)) or None)
         else:
             runs, left_out = _from_wandb(study, recipe, wandb, wandb_offline)
         found, written = write_tables_of(runs, of.results, columns)

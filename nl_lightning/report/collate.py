@@ -42,12 +42,16 @@ Place = Callable[[Record], str]
 
 @dataclass(frozen=True)
 class Runs:
-    """The runs of a study under a recipe: every variant x every seed, with where each stands."""
+    """The runs of a study under a recipe: every variant x every seed, with where each stands.
+
+    `left_out` are seeds of which there are records, and that were not asked for.
+    """
 
     study: Study
     recipe: Recipe
     seeds: tuple[int, ...]
     states: dict[tuple[str, int], State]
+    left_out: tuple[int, ...] = ()
 
     def record(self, variant: str, seed: int) -> Record | None:
         """The record of a run, if it counts: it is of today's configuration, and the run has not diverged."""
@@ -154,12 +158,12 @@ def _runs(
     seeds: Sequence[int] | None = None,
 ) -> Runs:
     """The runs, if all that a table or a claim compares were tested alike: otherwise a score moves by points."""
+    known = {seed for variant, seed in found if variant in study.variants}
     if seeds is None:
-        known = {seed for variant, seed in found if variant in study.variants}
         splits = range(recipe.folds if recipe.folds > 1 else 0)  # papers report the mean of all
         seeds = sorted(known.union(splits)) or [0]
     states = {(name, seed): stands(name, seed) for name in study.variants for seed in seeds}
-    runs = Runs(study, recipe, tuple(seeds), agreeing(states))
+    runs = Runs(study, recipe, tuple(seeds), agreeing(states), tuple(sorted(known.difference(seeds))))
     compared = []
     for table in study.tables.values():
         baselines = [row.baseline for row in table.rows if row.baseline]

@@ -17,6 +17,8 @@ def provenance(runs: Runs) -> list[tuple[str, str]]:
     if folds > 1:
         splits = ", ".join(str(seed % folds + 1) for seed in runs.seeds)
         seeds += f", which {'are' if several else 'is'} the official split{several} {splits}"
+    if runs.left_out:
+        seeds += f" (left out, as asked: {', '.join(map(str, runs.left_out))})"
     lines = [("recipe", f"{runs.recipe.name}; {seeds}"), ("runs", progress(runs))]
     asked = "" if runs.seeds == (0,) else "".join(f" --seed {seed}" for seed in runs.seeds)
     if not records:

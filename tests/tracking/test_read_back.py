@@ -299,6 +299,7 @@ def test_attempts_of_a_run_and_files_that_end_early(tmp_path: Path, measure: Mea
         (("--wandb-offline", "nothing"), "--wandb-offline: nothing is no folder"),
         (("--wandb-offline", "."), "--wandb-offline: no W&B runs (offline-run-*/run-*.wandb) below ."),
         (("--wandb", "tester/p", "--wandb-offline", "."), "not allowed with argument --wandb"),
+        (("--wandb", "tester/p", "--seed", "0"), "argument --seed: not allowed with records of W&B"),
     ],
 )
 def test_a_place_without_runs(
