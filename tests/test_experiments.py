@@ -394,9 +394,7 @@ def test_sentences_on_match_are_so() -> None:
     most = max(abs(score - 50) for name in ("c2d_r50", "c2d_r50_nl5_space", "i3d311_r50", "c2d_r50_nl5_time")
                for score in soft[name])  # fmt: skip
     text += ", which guessing can give. Blocks over time alone reach "
-    text += (
-        f"{min(time):.0f} to {max(time):.0f} %. By soft score none of these is more than {most:.1f} points above 50"
-    )
+    text += f"{min(time):.0f} to {max(time):.0f} %. By soft score none of these is more than {most:.1f} points above 50"
     assert text in page("results/match.md")
     assert text.partition(" By soft")[0].replace(" in each training", "") in page("README.md")
 
