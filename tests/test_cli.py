@@ -465,6 +465,13 @@ def test_the_help_of_lightnings_commands_begins_with_ours(
     page = said(capsys, command, "--help")
     assert page.startswith(f"usage: nl-lightning {command} [--config RECIPE] [--KEY=VALUE ...]")
     assert f"nl-lightning {command} --help-all" in page
+    of = {
+        "--data.batch_size": "fit validate",
+        "--data.num_clips": "test",
+        "--weights": "validate test",
+        "--trainer.max": "fit",
+    }
+    assert {option for option in of if option in page} == {option for option in of if command in of[option]}
     if command == "fit":
         every = said(capsys, command, "--help-all")
         assert "--data.root" in every

@@ -35,7 +35,7 @@ def report(
     """Collate the records of a study into tables: Markdown, LaTeX and CSV.
 
     Args:
-        seed: only this seed, of the records of a results folder (default: all).
+        seed: only this seed (not with --wandb or --wandb-offline; default: all).
         wandb: take the records from W&B: ENTITY/PROJECT or ENTITY/PROJECT/SWEEP.
         wandb_offline: take the records from the W&B run folders below this one.
         readme: also update the results block of this file.

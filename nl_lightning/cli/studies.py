@@ -66,7 +66,7 @@ class Selected(OfStudy):
         variant: only this variant of the study.
         where: only variants with these values, for example depth=50 sum_over=space;
             a variant has to fit each of --table, --variant and --where.
-        seed: if none is given 0, for status and --failed also all that were begun.
+        seed: default: 0; status and --failed also take every seed that was begun.
     """
 
     _: KW_ONLY
@@ -153,8 +153,8 @@ def run(
         dry_run: print the commands of the runs that are left, and do nothing.
         failed: only runs that failed or were interrupted, wherever they ran.
         parents: runs that others start from: train them first, or wait until somebody has.
-        checkpoint_minutes: most minutes between two checkpoints; there is one after each epoch too.
-        logger: who is told the curves: W&B, files for TensorBoard or of CSV in each run's folder, or nobody.
+        checkpoint_minutes: write a checkpoint at least every X minutes, and after each epoch.
+        logger: where curves go: W&B, TensorBoard or CSV files in each run's folder, or nowhere.
         expect: refuse variants that are defined otherwise (sweeps use it: VARIANT=HASH ...).
         compare: a results folder whose records say what to expect of each row (default: that of the study's checkout).
         cluster: submit a job for each run and return: to Slurm, or in the background of this machine.
@@ -340,7 +340,8 @@ def sweeps(
         study: its name (table2), or the path of its YAML file.
         seed: 0 if none is given.
         recipe: name or path (default: the study's).
-        results: folder of the records, which agents may share (default: my_results, where an agent is started).
+        results: folder of the records, which agents may share
+            (default: my_results in the folder where each agent starts).
         full_grid: also the product of the study's grid, axis by axis.
         overwrite: replace files in sweeps/ that nl-lightning didn't write.
     """

@@ -1,5 +1,6 @@
 """The table of commands."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,13 +41,16 @@ usage: nl-lightning {command} [--config RECIPE] [--KEY=VALUE ...]
 
 {purpose}.
 
-A recipe sets everything. A key on the command line goes before the recipe's. For videos
+A recipe sets everything. A key on the command line overrides the recipe's. For videos
 of your own, start from the recipe folder.
 
-  --config RECIPE                   its name or file; of several, later ones go before earlier ones
+  --config RECIPE                   its name or file; of several, later ones override earlier ones
   --data.root=DIR                   folder of the data set
   --data.train_list=FILE            videos to train on; also --data.val_list, --data.test_list
-  --data.batch_size=N               videos in a batch, on each GPU
+  --data.batch_size=N               fit, validate: videos in a batch, on each GPU
+  --data.num_clips=N                test: clips of each video; --data.num_crops: crops of each clip
+  --data.test_crop=N                test: side of a crop in pixels, or whole for whole frames
+  --data.clip_starts=paper          test: by whose formula clips and crops lie, such as release
   --model.net.num_classes=N         number of classes
   --model.net.depth=50              ResNet-50 or ResNet-101
   --model.net.non_local=JSON        blocks: {{"placement": {{"res4": [4]}}, "instantiation": "gaussian"}}
@@ -55,13 +59,14 @@ of your own, start from the recipe folder.
   --model.predictions=FILE.parquet  test: keep what is predicted for each video
   --weights FILE                    validate, test: a weight file; it needs only the data, by keys or --config
   --ckpt_path=FILE                  a checkpoint: go on from it (fit), or measure it
-  --trainer.max_epochs=N            epochs
+  --trainer.max_epochs=N            fit: epochs
   --trainer.devices=N               GPUs
   --trainer.default_root_dir=DIR    where checkpoints go
   --seed_everything=N               seed of weights, order and augmentation
 
 'nl-lightning {command} --help-all' lists every key (LightningCLI, some 800 lines).
 """
+"""A line whose text begins with commands is only shown for these."""
 
 
 def parser() -> Parser:
@@ -87,7 +92,9 @@ def call(words: Sequence[str]) -> int:
 
 def _lightning(words: list[str]) -> int:
     if {"-h", "--help"} & set(words):
-        print(HELP.format(command=words[0], purpose=PURPOSES[words[0]]), end="")
+        page = HELP.format(command=words[0], purpose=PURPOSES[words[0]])
+        others = "|".join({"fit", "validate", "test"} - {words[0]})
+        print(re.sub(rf"^.{{36}}(?:{others})(?:, (?:{others}))?: .*\n", "", page, flags=re.M), end="")
         return 0
     from nl_lightning.train.lightning_cli import lightning_command  # takes seconds: torch
 
