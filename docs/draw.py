@@ -1,4 +1,4 @@
-"""Draw the figures of docs/mathematics.md: ``python docs/draw.py``. A test draws them again and compares."""
+"""Draw figures of the docs: ``python docs/draw.py``. A test draws them again and compares."""
 
 import io
 from itertools import pairwise
@@ -8,7 +8,7 @@ import matplotlib as mpl
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Circle, Patch, Rectangle
 
 from nl_lightning.models.nonlocal_block import concatenation, dot_product, embedded_gaussian, gaussian
 
@@ -130,6 +130,34 @@ def choices() -> Figure:
     return figure
 
 
+def glyphs() -> Figure:
+    """Eight frames of a video of each generated set, as a scheme: where which glyph is seen."""
+    figure, ax = _figure(6.4, 2.6, (-0.1, 9.3), (0, 3.8))
+    red, blue, green, violet, sand = "#eb3c32", "#506efa", "#5cc08a", "#b07ae0", "#d9b25c"
+    shown: dict[str, list[tuple[str, str, float, float, int]]] = {
+        "longrange: are they the same? Here not.": [("disc", red, 0.3, 0.7, 1), ("ring", blue, 0.7, 0.4, 5)],
+        "match: two have equal colours. Have they equal shapes, too? Here yes.": [
+            ("disc", green, 0.25, 0.3, 1), ("disc", violet, 0.7, 0.65, 1),
+            ("disc", green, 0.6, 0.75, 5), ("ring", sand, 0.3, 0.25, 5),
+        ],
+    }  # fmt: skip
+    for line, (caption, seen) in enumerate(shown.items()):
+        bottom = 2.2 - 1.9 * line
+        ax.text(0, bottom + 1.2, caption, fontsize=8, va="center")
+        for frame in range(8):
+            ax.add_patch(Rectangle((1.15 * frame, bottom), 1, 1, fc="#24243a", lw=0))
+            for shape, colour, x, y, since in seen:
+                if since <= frame < since + 2:
+                    ax.add_patch(_glyph(shape, colour, 1.15 * frame + x, bottom + y))
+    return figure
+
+
+def _glyph(shape: str, colour: str, x: float, y: float) -> Patch:
+    if shape == "disc":
+        return Circle((x, y), 0.14, fc=colour, lw=0)
+    return Rectangle((x - 0.12, y - 0.12), 0.24, 0.24, fc="none", ec=colour, lw=2)
+
+
 def _figure(width: float, height: float, x: tuple[float, float], y: tuple[float, float]) -> tuple[Figure, Axes]:
     figure = Figure((width, height), facecolor=PAPER)
     ax = figure.add_axes((0, 0, 1, 1))
@@ -146,7 +174,7 @@ def svg(figure: Figure) -> bytes:
     return content.getvalue()
 
 
-DRAWN = {"block": block, "positions": positions, "pairwise": choices}
+DRAWN = {"block": block, "positions": positions, "pairwise": choices, "glyphs": glyphs}
 
 if __name__ == "__main__":
     for name, draw in DRAWN.items():
