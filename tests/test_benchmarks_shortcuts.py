@@ -60,3 +60,32 @@ def test_a_small_edition_has_the_rows_of_the_page(
     small = dataclasses.replace(shortcut, spec=dataclasses.replace(shortcut.spec, train=24, test=12))
     for name, *_, train, test in shortcuts.measure(small):
         assert (train, test) == (("24", "6") if "match" in name else ("8", "4"))
+
+
+def test_the_cards_say_what_the_committed_page_says() -> None:
+    """Each sentence of a card that holds a figure of the page; and the page names its command."""
+    text = shortcuts.PAGE.read_text()
+    assert text.startswith("# ")
+    assert "`python -m benchmarks.shortcuts` wrote this page at commit " in text
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    found = {(part, what, rule): (mean, of) for part, what, rule, mean, of, *_ in rows[2:]}
+    names = [part for one in shortcuts.SHORTCUTS for part in one.parts for _ in one.hidden]
+    assert sorted(part for part, *_ in found) == sorted(names)
+
+    match, longrange = ((CARDS / f"{name}.md").read_text() for name in ("match", "longrange"))
+    hidden = [found[f"match, {part}", "good bag", "hidden layer of 32"] for part in ("all", "hard")]
+    linear = [found[f"match, {part}", "good bag", "linear"][0] for part in ("all", "hard")]
+    assert "{} % of all distances ({} by seed) and {} % of the hard part ({}).".format(*hidden[0], *hidden[1]) in match
+    assert f"A linear layer stays at {linear[0]} and {linear[1]} %." in match
+    for rule, end in (("linear", "a linear layer"), ("hidden layer of 32", "32"), ("hidden layer of 256", "256")):
+        assert "{} % ({}) with ".format(*found["match, hard", "colour moments", rule]) + end in match
+    for sentence, what, rule in (
+        ("One hidden layer of 32 reaches {}, {} and {} % in", "colour moments", "hidden layer of 32"),
+        ("A linear layer reaches {}, {} and {} %.", "colour moments", "linear"),
+        ("A linear rule on them reaches {}, {} and {} % in", "frames' colours", "linear"),
+    ):
+        groups = [found[name, what, rule] for name in shortcuts.SHORTCUTS[-1].parts]
+        assert sentence.format(*(mean for mean, _ in groups)) in longrange
+        for _, of in groups:
+            low, high = map(float, of.split(" to "))
+            assert high - low < 1, "the card says so"
