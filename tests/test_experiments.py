@@ -422,6 +422,9 @@ def test_sentences_on_longrange_are_so(table2: Study) -> None:
         "c2d_r50_nl1_res4_gaussian": 1, "c2d_r50_nl1_res3": 1, "c2d_r101_nl1_res4": 4
     }  # fmt: skip
     assert [name for (name, _), found in missed.items() if not found] == ["c2d_r50_nl1_res3"]
+    right = [committed("longrange", "top1_by_group", group) for group in groups[:3]]
+    far = sum(min(of) >= 95 for name in blocks for of in zip(*(group[name] for group in right), strict=True))
+    assert f"By accuracy, {far} of {len(trained)} get 90 % of the way from chance" in text
     alone = [found for depth in ("r50", "r101") for found in learned(f"c2d_{depth}")]
     assert f"in {sum(map(bool, alone))} of {len(alone)} trainings, and of the groups" in text
     assert all(found <= {"context_space"} for found in alone)
