@@ -2,14 +2,16 @@
 PYTHON  ?= python3
 RESULTS ?= my_results
 WORKERS ?= $(shell nproc)
+SEED    ?= 0
 BIN     := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE  # else each process compiles the whole package, a second of a core
 
-.PHONY: table2 tables test lint docs wheel slurm clean
+.PHONY: table2 study tables test lint docs wheel slurm clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make table2   generate the videos, train and test all rows of Table 2, print the compared tables"
+	@echo "make study    one seed of both generated sets: Table 2, and the controls; SEED=1 takes another"
 	@echo "make tables   all studies of the paper that two CPU cores can train, and one page of every table"
 	@echo "make test     lint and tests"
 	@echo "make docs     the docs site, in site/"
@@ -32,6 +34,10 @@ help:
 
 table2: .venv/ready
 	@$(BIN)/nl-lightning run table2 --workers $(WORKERS) --results $(RESULTS)
+
+study: .venv/ready
+	@set -e; for of in table2 controls "table2 --recipe match --where depth=50 clip=default" "controls --recipe match"; do \
+		$(BIN)/nl-lightning run $$of --seed $(SEED) --workers $(WORKERS) --results $(RESULTS); done
 
 tables: .venv/ready
 	@$(BIN)/nl-lightning tables --workers $(WORKERS) --results $(RESULTS)

@@ -5,6 +5,7 @@ import importlib
 import importlib.metadata
 import json
 import re
+import shlex
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -162,6 +163,16 @@ def test_images_are_built_from_files_that_are_there(name: str) -> None:
     kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line[0] == "!"}
     assert {path.partition("/")[0] for path in copied} == kept
     assert "--constraint constraints.txt" in text
+
+
+def test_make_study_trains_what_the_results_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = re.findall(r"^study:.*\n.*for of in (.*); do", (ROOT / "Makefile").read_text(), re.M)[0]
+    recipes = []
+    for of in shlex.split(words):
+        assert main(["run", *of.split(), "--results", str(tmp_path), "--dry-run"]) == 0
+        out = capsys.readouterr().out
+        recipes.append((of.split()[0], re.findall(r"--config=\S*?(\w+)\.yaml", out)[0]))
+    assert recipes == [(study, recipe) for recipe in ("longrange", "match") for study in ("table2", "controls")]
 
 
 def test_workflows_hooks_and_pages_name_what_is_there() -> None:
