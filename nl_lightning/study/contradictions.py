@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from nl_lightning.study.metrics import METRICS
 from nl_lightning.study.packing import unpack, unpack_numbers, unpack_outcomes
-from nl_lightning.study.recipe import hash_of, merged
+from nl_lightning.study.recipe import hash_of, with_key
 
 Fields = Mapping[str, Any]
 """The fields of a :class:`~nl_lightning.study.records.Record`, each of its type and within its bounds."""
@@ -173,9 +173,7 @@ def _said(record: Fields, *keys: str) -> Any:
         above: Any = text
         with contextlib.suppress(ValueError, RecursionError):  # texts are raw
             above = json.loads(text)
-        for part in reversed(key.split(".")):
-            above = {part: above}
-        value = merged(value if isinstance(value, dict) else {}, above)
+        value = with_key(value if isinstance(value, dict) else {}, key, above)
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     return value

@@ -245,6 +245,13 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return found
 
 
+def with_key(config: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """A configuration with another value laid over it at a dotted key, as ``data.batch_size``."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return merged(config, value)
+
+
 def hash_of(config: Mapping[str, Any], arguments: list[str], parent_hash: str | None, seed: int) -> str:
     """12 hexadecimal digits that change with everything that can change the numbers of a run.
 

@@ -25,7 +25,7 @@ from nl_lightning.study.border import Seed, checked, read_json
 from nl_lightning.study.files import read_text, write_atomically
 from nl_lightning.study.loading import load_study
 from nl_lightning.study.lock import holder
-from nl_lightning.study.recipe import Recipe, load_recipe, merged, run_hash, with_stills
+from nl_lightning.study.recipe import Recipe, load_recipe, run_hash, with_key, with_stills
 from nl_lightning.study.records import Hash, Record, predictions_path, record_in_place, record_path
 from nl_lightning.study.study import STILLS, Study, Variant
 
@@ -129,7 +129,7 @@ class Run:
         """The recipe, with the variant's settings laid over it."""
         found = self.recipe.config
         for key, value in self.variant.settings.items():
-            found = merged(found, functools.reduce(lambda below, part: {part: below}, reversed(key.split(".")), value))
+            found = with_key(found, key, value)
         return found
 
     @functools.cached_property
