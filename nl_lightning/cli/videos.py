@@ -77,10 +77,10 @@ def weights_export(file: Path, *, to: Literal["caffe2", "slowfast"], out: Path, 
     return 0
 
 
-def weights_publish(which: Selected, *, out: Path = Path("results/weights"), overwrite: bool = False) -> int:
+def weights_publish(which: Selected, *, out: Path = Path("my_results/weights"), overwrite: bool = False) -> int:
     """Make weight files of finished runs, and their model card.
 
-    Others load them by name: nl.load_weights("c2d_r50_nl5@longrange").
+    In results/weights they have names: nl.load_weights("c2d_r50_nl5@longrange").
 
     Args:
         out: folder; the files go to a folder of the recipe's name in it.

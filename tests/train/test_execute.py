@@ -174,6 +174,8 @@ def test_a_run_is_published_with_its_card(
     assert main(publish(finished, tmp_path / "results" / "weights")) == 0
     assert "1 networks and their card" in capsys.readouterr().out
     monkeypatch.chdir(tmp_path)
+    assert main(publish(finished, tmp_path)[:-2]) == 0  # not into results/weights, where a checkout has its own
+    assert Path("my_results/weights/tiny/nl.safetensors").is_file()
     net, header = nl.load_weights("nl@tiny")
     held = {f"net.{name}": tensor for name, tensor in net.state_dict().items()}
     assert all(torch.equal(tensor, held[name]) for name, tensor in weights(finished).items() if name in held)
