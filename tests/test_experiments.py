@@ -162,7 +162,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     part.add(0, VideoViews("a.mp4", 1, np.zeros((30, 400), np.float16)))
     part.close()
     merge([folder / "part"], folder / "i3d_nl5.parquet", ViewProtocol(10, 3, 400))
-    for variant in ("c2d_r50", "c2d_r50_nl5", "i3d311_r50", "i3d311_r50_nl5", "c2d_r50_nl1_res4_dot"):
+    for variant in ("c2d_r50", "c2d_r50_nl5", "i3d311_r50", "i3d311_r50_nl5", "c2d_r50_nl1_res4"):
         _trained(folder, variant)
     runs = folder / "my_results/runs"
     for variant in ("c2d_r50_nl5", "i3d311_r101_128f", "i3d311_r101_nl5_128f"):
@@ -176,7 +176,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _trained(folder: Path, variant: str) -> None:
     """What a run leaves behind, as far as the README's figures need it, and the weight file that comes of it."""
     net = ResNetConfig(
-        non_local=NonLocalConfig({"res4": [4]}, "dot_product") if "nl" in variant else None,
+        non_local=NonLocalConfig({"res4": [4]}) if "nl" in variant else None,
         num_classes=11, width=1 / 64, temporal_strides=(1, 1, 2), spatial_strides=(2, 2, 1, 1, 1, 1),
     )  # fmt: skip
     header = WeightsHeader(net, InputSettings(8, 2, test_short_side=36, test_crop=32), "nl-lightning", "")
@@ -184,7 +184,7 @@ def _trained(folder: Path, variant: str) -> None:
     checkpoint = folder / "my_results/runs/longrange" / variant / "seed0/checkpoints/last.ckpt"
     checkpoint.parent.mkdir(parents=True)
     torch.save({"state_dict": {f"net.{k}": v for k, v in state.items()}, HEADER: header.to_json()}, checkpoint)
-    save_weights(folder / ("dot.safetensors" if "dot" in variant else f"{variant}.safetensors"), state, header)
+    save_weights(folder / f"{variant}.safetensors", state, header)
 
 
 PAGES = ["README.md", *(str(page.relative_to(REPOSITORY)) for page in sorted(REPOSITORY.glob("*/*.md")))]
