@@ -36,7 +36,9 @@ def _ours(recipe: Recipe) -> Recipe:
 def weights_import(
     file: Path,
     *,
-    from_: str = "auto",
+    from_: Literal[
+        "auto", "caffe2", "slowfast", "mmaction2", "pytorchvideo", "torchvision", "tushar_n", "alexhex7"
+    ] = "auto",
     variant: str | None = None,
     without_classifier: bool = False,
     out: Path,
@@ -46,7 +48,7 @@ def weights_import(
 
     Args:
         file: a .pkl, .pyth or .pth file, or a checkpoint of ours.
-        from_: whose file it is.
+        from_: whose file it is, if the names of its tensors don't tell.
         variant: what its tensors don't tell, as 8x8 (default: the words of the file's name).
         without_classifier: leave the classifier out.
         out: where to write, as W.safetensors.

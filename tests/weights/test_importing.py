@@ -1,10 +1,11 @@
 """Files of ours and of others -> weight files, and back: nothing is lost, and what is wrong is said in one line."""
 
 import collections
+import inspect
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytorch_lightning as L
 import torch
 
 from nl_lightning.cli import main
+from nl_lightning.cli.videos import weights_import
 from nl_lightning.data import longrange
 from nl_lightning.data.datamodule import VideoDataModule
 from nl_lightning.errors import UserError
@@ -20,6 +22,7 @@ from nl_lightning.models.nonlocal_block import NonLocalConfig
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.train.classifier import VideoClassifier
 from nl_lightning.train.start import init_from
+from nl_lightning.weights import blocks
 from nl_lightning.weights.exporting import SUFFIXES, export_weights
 from nl_lightning.weights.file import (
     HEADER,
@@ -34,6 +37,7 @@ from nl_lightning.weights.file import (
 )
 from nl_lightning.weights.importing import Imported, import_weights
 from nl_lightning.weights.safe import read_others, read_pickle
+from nl_lightning.weights.sources import SOURCES
 
 SMALL = ResNetConfig(
     non_local=NonLocalConfig({"res4": [4]}), num_classes=3, width=1 / 64, conventions=Conventions(scale=True)
@@ -372,6 +376,8 @@ def test_what_tensors_do_not_tell_has_to_be_said(reference: Any, tmp_path: Path)
             import_weights(tmp_path / "model.pkl", tmp_path / "w.safetensors", variant=variant)
     with pytest.raises(UserError, match="--from: expected auto or one of caffe2, slowfast, .*not 'caffe'"):
         import_weights(tmp_path / "model.pkl", tmp_path / "w.safetensors", source="caffe")
+    known = get_args(inspect.signature(weights_import).parameters["from_"].annotation)
+    assert set(known) == {"auto", blocks.NAME, *(kind.name for kind in SOURCES)}
     with pytest.raises(UserError, match=r"--out: expected a name that ends in \.safetensors"):
         import_weights(tmp_path / "model.pkl", tmp_path / "w.pt")
 
