@@ -105,6 +105,13 @@ def test_the_papers_schedule_is_in_the_papers_recipe() -> None:
     assert list(config.data.short_side) == [256, 320]
     assert config.model.net.dropout == 0.5
     assert (config.data.test_short_side, config.data.test_crop, config.model.test_pool) == (256, "whole", 7)
+    assert not config.model.freeze_bn
+    sgd, (first, second) = config.model.optimizer.init_args, config.model.schedule.milestones
+    assert (
+        f"momentum {sgd.momentum} starts at a learning rate of {sgd.lr}. It falls to a tenth after {first:,} "
+        f"iterations, and again after {second:,} of {config.trainer.max_steps:,}. "
+        f"Weight decay is {sgd.weight_decay}, dropout {config.model.net.dropout}."
+    ) in page("docs/kinetics.md")
 
     long = understand([f"--config={file}" for file in load_recipe("kinetics400_paper").with_clip("128f").files])
     assert long.trainer.devices * long.data.batch_size == 16
