@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from nl_lightning.cli import main
@@ -287,10 +288,25 @@ def test_a_metric_that_is_no_number_is_of_a_run_that_diverged(own: Path) -> None
     assert set(record.metrics) == {"test/loss"}
 
 
-def test_a_test_of_one_batch_has_the_outcomes_of_its_items(own: Path) -> None:
-    change(RECIPE, "max_epochs: 15", "max_epochs: 1\n  limit_test_batches: 1")
+@pytest.mark.parametrize(
+    ("limit", "loader", "items"),
+    [
+        ("max_steps: 0", "500)", 1000),  # as of a baseline that isn't trained
+        ("limit_test_batches: 1", "500)", 500),
+        ("", "500, sampler=torch.utils.data.SubsetRandomSampler(range(200)))", 200),
+        ("", "300, drop_last=True)", 900),
+    ],
+)
+def test_a_test_of_some_items_has_their_outcomes(own: Path, limit: str, loader: str, items: int) -> None:
+    change(RECIPE, "max_epochs: 15", f"max_epochs: 1\n  {limit}")
+    change("spirals.py", "500)", loader)
+    change("spirals.py", "class Net(L.LightningModule)", "class Other(L.LightningModule)")
+    Path("spirals.py").write_text(Path("spirals.py").read_text() + "\n\nclass Net(Other): ...\n")
+    change(STUDY, "model.layers: 0", "model.layers: 0, model.class_path: spirals.Other")
     train([0], ["linear"])
-    assert read_record(record_path(Path("my_results"), "spirals", "linear", 0)).videos_expected == 500
+    record = read_record(record_path(Path("my_results"), "spirals", "linear", 0))
+    assert (record.videos_expected, record.module) == (items, "spirals.Other")
+    assert main(["report", "depth"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -348,17 +364,27 @@ def test_a_study_and_a_recipe_of_different_kinds_are_refused(own: Path, capsys: 
         assert said in capsys.readouterr().err
 
 
+ADAM = "return torch.optim.Adam(self.parameters(), self.lr)"
+PLATEAU = """opt = torch.optim.Adam(self.parameters(), self.lr)
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(opt, patience=0, threshold=0.5)
+        return {"optimizer": opt, "lr_scheduler": {"scheduler": plateau, "monitor": "train/loss"}}"""
+EARLY = "class_path: EarlyStopping, init_args: {monitor: val/loss, patience: 1, min_delta: 0.5}"
+
+
 @pytest.mark.parametrize(
-    ("workers", "until", "steps"),
+    ("workers", "until", "optimizer", "steps"),
     [
-        ("", "max_epochs: 2", [12, 24]),
-        (", num_workers=1", "max_epochs: -1\n  max_steps: 30", [12, 24, 30]),
-        (", num_workers=1, persistent_workers=True", "max_epochs: 2", [12, 24]),
+        ("", "max_epochs: 2", ADAM, [12, 24]),
+        (", num_workers=1", "max_epochs: -1\n  max_steps: 30", ADAM, [12, 24, 30]),
+        (", num_workers=1, persistent_workers=True", "max_epochs: 2", ADAM, [12, 24]),
+        ("", "max_epochs: 3", PLATEAU, [12, 24, 36]),
+        ("", f"max_epochs: 9\n  callbacks: [{{{EARLY}}}]", ADAM, [12, 24]),  # stopped in its test
     ],
 )
 def test_a_stopped_run_goes_on_after_its_last_epoch_and_ends_the_same(
-    own: Path, monkeypatch: pytest.MonkeyPatch, workers: str, until: str, steps: list[int]
+    own: Path, monkeypatch: pytest.MonkeyPatch, workers: str, until: str, optimizer: str, steps: list[int]
 ) -> None:
+    change("spirals.py", ADAM, optimizer)
     change(RECIPE, "max_epochs: 15", until)
     change("spirals.py", "shuffle=True", f"shuffle=True{workers}")
     draws = "def on_train_start(self): torch.rand(1)\n    on_train_epoch_start = on_train_start\n"
@@ -369,7 +395,8 @@ def test_a_stopped_run_goes_on_after_its_last_epoch_and_ends_the_same(
         words = ["run", *run.identity()[:-1], "none"]
         with monkeypatch.context() as patch:
             if results != "whole":
-                patch.setattr(torch.optim.Adam, "step", stops_at(18, torch.optim.Adam.step))
+                what, where, when = (pl.Trainer, "test", 0) if "Early" in until else (torch.optim.Adam, "step", 18)
+                patch.setattr(what, where, stops_at(when, getattr(what, where)))
                 with pytest.raises(RuntimeError, match="enough"):
                     worker.main(words)
         assert worker.main(words) == 0

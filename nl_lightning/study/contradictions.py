@@ -64,7 +64,7 @@ def _of_ours(record: Fields) -> None:
     """Fields that only another LightningModule's run can have, or leave out; and the metrics of ours."""
     if record["metrics"] or record["outcomes"]:
         raise ValueError("metrics: there are some, but no 'module' that logged them")
-    for key in ("videos_expected", "macs"):
+    for key in ("videos_expected", "macs", "steps"):
         if not record[key]:
             raise ValueError(f"{key}: expected a whole number of at least 1, got 0")
     scores = {shown.key for metric in METRICS.values() for shown in metric.shown if record[shown.key] is not None}
@@ -188,7 +188,7 @@ def _hash(record: Fields) -> None:
     if not isinstance(recipe, dict) or not isinstance(arguments, list) or record["init_from"] is not None:
         return
     computed = hash_of(recipe, arguments, None, record["seed"])
-    if computed != record["config_hash"] and '".../' not in json.dumps(recipe):
+    if computed != record["config_hash"] and ".../" not in json.dumps([recipe, arguments]):
         raise ValueError(f"config_hash: expected {computed}, as config has it, got {record['config_hash']}")
 
 

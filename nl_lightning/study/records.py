@@ -104,7 +104,7 @@ class Record:
     num_crops: Positive = 1
     params: Positive
     macs: Count = 0
-    steps: Positive
+    steps: Count
     train_seconds: Seconds
     test_seconds: Seconds
     device: str
@@ -240,7 +240,7 @@ def portable(value: Any) -> Any:
         return {key: portable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [portable(item) for item in value]
-    if isinstance(value, str) and Path(value).expanduser().is_absolute():
+    if isinstance(value, str) and os.path.isabs(os.path.expanduser(value)):  # of ~nobody it stays as it is
         return f".../{Path(value).name}"
     return value
 

@@ -322,7 +322,8 @@ def state_by_record(study: Study, recipe: Recipe, variant: str, seed: int, recor
         return State("missing")
     if record.config_hash != expected:
         return State("stale", f"made with configuration {record.config_hash}, now {expected}")
-    for key, value in (("init_from", found.init_from), ("module", recipe.over(study).module or "")):
+    module = found.settings.get("model.class_path") or recipe.over(study).module or ""
+    for key, value in (("init_from", found.init_from), ("module", module)):
         if (said := getattr(record, key)) != value:
             return State("unreadable", f"{key}: expected {value or None}, as the study has it, got {said or None}")
     if study.metric.key not in record.scores and not record.diverged and found.clip != STILLS:  # they have their own

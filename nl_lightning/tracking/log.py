@@ -139,7 +139,7 @@ def _start(run: Run | None = None) -> "wandb.Run":
             "group": run.study.name,
             "job_type": run.base.name,
             "tags": [table.name for table in run.study.tables.values() if run.variant.name in table.variants],
-            "config": {**run.columns(), "config": portable(run.recipe.config)},
+            "config": portable({**run.columns(), "config": run.recipe.config}),
             "dir": run.folder,
         }
     try:

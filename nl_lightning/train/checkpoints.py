@@ -49,15 +49,19 @@ class Saver(Checkpoint):
         minutes: from one checkpoint to the next, at most.
         files: by which the trainer reads checkpoints.
         within_epochs: whether the data know their place within an epoch; else there is only one after every epoch.
+        ends_again: whether a training that had ended early, as by Lightning's EarlyStopping, is over.
 
     Attributes:
         earlier: a line for each other version of the code that did a part of the training.
     """
 
-    def __init__(self, newest: Path, minutes: float, files: "LocalFiles", within_epochs: bool = True) -> None:
+    def __init__(
+        self, newest: Path, minutes: float, files: "LocalFiles", within_epochs: bool = True, ends_again: bool = True
+    ) -> None:
         self.newest, self.minutes, self.files, self.within_epochs = newest, minutes, files, within_epochs
         self.stop = Postponed()
         self.random_states: list[dict[str, Any]] = []
+        self.ends_again, self.ended, self.monitored = ends_again, False, dict[str, Tensor]()
         self.steps, self.saved = 0, 0.0
         self.earlier: list[str] = []
         self.before: list[str] = []
@@ -71,6 +75,7 @@ class Saver(Checkpoint):
         self._draw_on(trainer)  # as late as can be: what was set up may have drawn random numbers
         self.files.restoring = None
         self.steps, self.saved = trainer.global_step, time.monotonic()
+        trainer.should_stop = self.ended and self.ends_again
         self.stop.begin()
 
     def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -82,6 +87,10 @@ class Saver(Checkpoint):
             loop = trainer.fit_loop
             loop.epoch_loop._batches_that_stepped += loop.epoch_loop.restarting  # which it would have added itself
             loop._resuming_from_checkpoint = loop._restarting = loop.epoch_loop.restarting = False
+            for one in trainer.lr_scheduler_configs:  # which Lightning moves after the checkpoint was written
+                due = one.reduce_on_plateau and one.interval == "epoch" and trainer.current_epoch % one.frequency == 0
+                if due and one.monitor in self.monitored:
+                    module.lr_scheduler_step(one.scheduler, self.monitored[one.monitor])
             self._draw_on(trainer)
             self.random_states = []
 
@@ -114,6 +123,7 @@ class Saver(Checkpoint):
             self.stop.begin()
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.ended, self.monitored = trainer.should_stop, dict(trainer.callback_metrics)
         self._save(trainer)
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -142,7 +152,8 @@ class Saver(Checkpoint):
             raise self.stop.told or Stopped(STOP[1])
 
     def state_dict(self) -> dict[str, Any]:
-        return {"random": from_all(_random_state()), "code": code(), "earlier": self.earlier}
+        ends = {"ended": self.ended, "monitored": self.monitored}
+        return {"random": from_all(_random_state()), "code": code(), "earlier": self.earlier, **ends}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         now = _random_state()
@@ -150,6 +161,7 @@ class Saver(Checkpoint):
             _set_random_state(saved)
         _set_random_state(now)
         self.random_states = state["random"]
+        self.ended, self.monitored = state.get("ended", False), state.get("monitored", {})
         self.earlier = [*state.get("earlier", []), *self.before]
 
     def on_load_checkpoint(self, trainer: L.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:

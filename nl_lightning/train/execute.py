@@ -8,6 +8,7 @@ Everything a run needs is in its arguments, and everything it leaves lies in its
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -18,6 +19,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
 from nl_lightning.data.videos import below
+from nl_lightning.errors import UserError
 from nl_lightning.models.complexity import complexity
 from nl_lightning.study.evidence import Evidence
 from nl_lightning.study.lock import Lock
@@ -29,7 +31,7 @@ from nl_lightning.train.checkpoints import Saver, commit, newest_whole, versions
 from nl_lightning.train.classifier import VideoClassifier
 from nl_lightning.train.evidence import Meter, command, content, machine, weights
 from nl_lightning.train.lightning_cli import VideoCLI
-from nl_lightning.train.modules import ModuleCLI, check_tests, fields, handed_over, module_cli, sources
+from nl_lightning.train.modules import ModuleCLI, check_tests, fields, handed_over, module_cli, sources, tests_all
 from nl_lightning.train.run_cli import without_advice
 from nl_lightning.train.scores import by_class, by_group, contributions, in_order, mean_loss, right, soft_scores
 
@@ -61,6 +63,10 @@ def execute(run: Run, held: Lock | None, tracker: Tracker) -> Record | None:
     cli: VideoCLI | ModuleCLI
     if run.recipe.module is None:
         cli = VideoCLI(run.checkpoint_minutes, args=run.arguments(), run=False, trainer_defaults=quiet)
+        if not tests_all(cli.trainer):
+            raise UserError(
+                "trainer.limit_test_batches and .fast_dev_run: leave them out; a record is of the whole test"
+            )
     else:
         cli = module_cli(run)
         check_tests(cli)
@@ -117,6 +123,7 @@ def _callback(trainer: L.Trainer, kind: type[C]) -> C:
 def _record(run: Run, trainer: L.Trainer, measured: Mapping[str, Any], test_seconds: float) -> Record:
     """The record of a run that has just been tested, of what was measured and of what every run has."""
     curve, clock = _callback(trainer, Curve), _callback(trainer, Clock)
+    variant = replace(run.variant, settings=portable(run.variant.settings))
     device = f"CPU ({platform.machine()}), {torch.get_num_threads()} thread(s)"
     if trainer.strategy.root_device.type == "cuda":
         device = f"{trainer.num_devices} x {torch.cuda.get_device_name()}"
@@ -126,7 +133,7 @@ def _record(run: Run, trainer: L.Trainer, measured: Mapping[str, Any], test_seco
         variant=run.variant.name,
         seed=run.seed,
         config_hash=run.config_hash,
-        config={"recipe": portable(run.recipe.config), "arguments": run.variant.arguments()},
+        config={"recipe": portable(run.recipe.config), "arguments": variant.arguments()},
         steps=trainer.global_step,
         train_seconds=round(clock.seconds, 1),
         data_wait=clock.data_wait,

@@ -20,6 +20,7 @@ import jsonargparse
 import pytorch_lightning as L
 from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.utilities.model_helpers import is_overridden
+from torch.utils.data import DistributedSampler
 
 from nl_lightning.errors import UserError, nearest, one_line, say
 from nl_lightning.study.border import load_yaml, shown
@@ -212,13 +213,19 @@ def _number(value: Any, item: object, name: str) -> float:
     return number
 
 
+def tests_all(trainer: L.Trainer) -> bool:
+    """Whether a test takes all batches."""
+    return isinstance(trainer.limit_test_batches, float) and trainer.limit_test_batches == 1.0  # 1 is one batch
+
+
 def _tested(trainer: L.Trainer) -> int | None:
     """How many items the test's data have, if they tell, and all of them were tested."""
     loaders: Any = trainer.test_dataloaders
     every = loaders if isinstance(loaders, list | tuple) else [loaders]
-    whole = isinstance(trainer.limit_test_batches, float) and trainer.limit_test_batches == 1.0  # 1 is one batch
     try:
-        return sum(len(one.dataset) for one in every) if whole else None
+        sizes = [(len(one.dataset), len(one.sampler), one) for one in every]  # a sampler may choose some
+        some = ((n > taken and type(one.sampler) is not DistributedSampler) or one.drop_last for n, taken, one in sizes)
+        return None if any(some) or not tests_all(trainer) else sum(n for n, _, _ in sizes)
     except (TypeError, AttributeError):  # a stream, or data that are no DataLoader
         return None
 
@@ -246,7 +253,7 @@ def fields(run: Run, cli: ModuleCLI, found: Mapping[str, float], outcomes: Mappi
             outcomes = {}
     names = "".join(f"{item}\n" for item in outcomes)
     return {
-        "module": run.recipe.module,
+        "module": run.config["model"]["class_path"],
         "metrics": {name: value for name, value in logged.items() if math.isfinite(value)},
         "diverged": broken,
         "outcomes": pack_outcomes(list(outcomes.values())) if outcomes and not broken else "",

@@ -170,7 +170,8 @@ class RunCLI(LightningCLI):
             raise UserError(f"trainer: {one_line(error, 500)}; see --trainer.accelerator and .devices") from error
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         self.root = Path(trainer.default_root_dir)
-        saver = Saver(self.root / CHECKPOINT, self.checkpoint_minutes, self.files, within_epochs=self.ours)
+        newest, a_run = self.root / CHECKPOINT, not self.command  # `fit` may be told to go on
+        saver = Saver(newest, self.checkpoint_minutes, self.files, within_epochs=self.ours, ends_again=a_run)
         if self._get(self.config, "trainer.default_root_dir") is not None:
             callbacks[:] = [*(c for c in callbacks if not isinstance(c, ModelCheckpoint)), saver]
         callbacks[:] = [Bar() if isinstance(each, ProgressBar) else each for each in callbacks]

@@ -24,7 +24,15 @@ from nl_lightning.study.lock import Holder, acquire
 from nl_lightning.study.metrics import MAP, TOP1
 from nl_lightning.study.packing import pack, pack_numbers, unpack, unpack_numbers
 from nl_lightning.study.recipe import Recipe, hash_of, load_recipe, run_hash
-from nl_lightning.study.records import Record, load_records, read_record, record_path, videos_hash, write_record
+from nl_lightning.study.records import (
+    Record,
+    load_records,
+    portable,
+    read_record,
+    record_path,
+    videos_hash,
+    write_record,
+)
 from nl_lightning.study.run import Marker, Run, State, begun, identified, plan
 from nl_lightning.study.study import Study
 
@@ -331,8 +339,11 @@ def test_the_hash_is_that_of_the_configuration(tmp_path: Path) -> None:
         write_record(tmp_path, replace(RECORD, config=other, config_hash=hash_, seed=0, variant="deep"))
     # What can't be told isn't judged: the parent's hash, and folders of another machine.
     write_record(tmp_path, replace(RECORD, config=other, config_hash=hash_, variant="child", init_from="plain"))
-    moved = {**other, "recipe": {"data": {"lists": ".../lists"}}}
-    write_record(tmp_path, replace(RECORD, config=moved, config_hash=hash_, variant="moved"))
+    assert portable({"lists": "/home/me/lists", "note": "~5 %"}) == {"lists": ".../lists", "note": "~5 %"}
+    lists = ({"data": {"lists": ".../lists"}}, []), ({}, ["--data.lists=.../lists"])
+    for i, (recipe, arguments) in enumerate(lists):
+        moved = {"recipe": recipe, "arguments": arguments}
+        write_record(tmp_path, replace(RECORD, config=moved, config_hash=hash_, variant=f"moved{i}"))
 
 
 def test_a_diverged_run_needs_no_metric(tmp_path: Path) -> None:

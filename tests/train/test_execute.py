@@ -11,10 +11,12 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import pytorch_lightning as L
 import torch
 import wandb
 from tiny_study import execute, planned, recorded, write_tiny_study
@@ -395,7 +397,11 @@ def test_a_run_that_diverges_says_so_and_has_no_accuracy(
 ) -> None:
     change(folder, {"lr: 0.003": "lr: 1.0e+25"})
     run = planned(folder, "c2d")
-    assert execute(run) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(L.Trainer, "test", Mock(side_effect=RuntimeError("killed")))
+        with pytest.raises(RuntimeError, match="killed"):
+            execute(run)
+    assert execute(run) == 0  # it goes on as one that has ended
     record = recorded(run)
     assert re.fullmatch(r"the loss from step [23] on", record.diverged)
     assert record.scores == {}
@@ -413,6 +419,15 @@ def test_a_run_that_diverges_says_so_and_has_no_accuracy(
         said = capsys.readouterr()
         assert f"{name} nan %" in said.out
         assert "diverged" in said.err
+
+
+def test_a_test_of_some_videos_is_refused_before_the_training(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(folder, {"max_epochs: 3": "max_epochs: 3, limit_test_batches: 1"})
+    monkeypatch.setattr(L.Trainer, "fit", lambda *_, **__: pytest.fail("it is trained"))
+    assert execute(planned(folder, "c2d")) == 2
+    assert "trainer.limit_test_batches and .fast_dev_run: leave them out" in capsys.readouterr().err
 
 
 def test_one_video_whose_logits_overflow_takes_the_accuracy_with_it(
