@@ -21,7 +21,7 @@ STUDIES = ("controls", "table2", "stages")
 RECIPES = {
     "longrange": "Chance is 50 %, and 33 % in `look`. In `slow` a short clip has no information.",
     "match": "Chance is 50 %. Half of the videos are hard: their decoys are 60 apart. Other videos have all distances.",
-    "place": "Chance is 50 %. Controls were not run.",
+    "place": "Chance is 50 %, and 33 % in `look`.",
 }
 
 
@@ -60,7 +60,8 @@ def page() -> str:
         "standard deviation. Networks are C2D and I3D with ResNet-50, on clips of the usual length. "
         "`python -m benchmarks.groups` makes this page from the committed records.",
         "The pages of [`longrange`](README.md), of its [controls](controls_longrange.md), of [`match`](match.md), of "
-        "its [controls](controls.md) and of [`place`](stages.md) have accuracies, intervals, commits and commands. "
+        "its [controls](controls.md), of [`place`](stages.md) and of its [controls](controls_place.md) have "
+        "accuracies, intervals, commits and commands. "
         "[Concepts](../docs/concepts.md) says what a control is.",
     ]
     for recipe, said in RECIPES.items():
