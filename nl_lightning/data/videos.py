@@ -17,8 +17,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from nl_lightning.errors import UserError
+from nl_lightning.study.border import as_unicode
 
-_SIDE = re.compile(r"(?<![A-Za-z])(left|right)(?![A-Za-z])", re.IGNORECASE)
+_SIDE = re.compile(  # a word of its own, also within turn_LEFT and turnLeft
+    r"((?<![A-Za-z])|(?<=[a-z])(?=[LR]))([Ll]eft|[Rr]ight)(?![a-z])|(?<![A-Za-z])(LEFT|RIGHT)(?![A-Za-z])"
+)
 
 Labels = tuple[int, ...]
 """Of a video with several, in ascending order."""
@@ -94,7 +97,7 @@ class VideoList:
         """The list of the videos `names` below `root`, of which each has a label, or each a tuple of them."""
         several = any(isinstance(label, tuple) for label in labels)
         of_each = pa.array(labels, pa.list_(pa.int32()) if several else pa.int32())
-        return cls(Paths(root, names), of_each, tuple(classes))
+        return cls(Paths(root, names), of_each, tuple(map(as_unicode, classes)))  # as headers of weights have them
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -188,7 +191,7 @@ def mirrored_labels(classes: Sequence[str]) -> npt.NDArray[np.int32]:
 
 def _other_side(match: re.Match[str]) -> str:
     other = "right" if match[0].lower() == "left" else "left"
-    return other.capitalize() if match[0][0].isupper() else other
+    return other.upper() if match[0].isupper() else other.capitalize() if match[0][0].isupper() else other
 
 
 def same_classes(train: VideoList, other: VideoList, split: str) -> None:

@@ -73,10 +73,10 @@ class Detections(NamedTuple):
         try:
             with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 found = {name: file[name] for name in cls._fields}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            for name in ("matched", "ignored"):
+                found[name] = np.unpackbits(found[name], axis=0, count=THRESHOLDS).astype(bool)
+        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{path}: is no file of detections ({type(error).__name__}); testing writes one") from None
-        for name in ("matched", "ignored"):
-            found[name] = np.unpackbits(found[name], axis=0, count=THRESHOLDS).astype(bool)
         return cls(**{**found, **{name: found[name].astype(np.int64) for name in ("truths", "category")}})
 
 

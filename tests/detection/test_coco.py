@@ -138,6 +138,16 @@ def changed(change: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
             changed(lambda f: f["annotations"][0].update(segmentation={"size": [20, 16], "counts": [0, 320]})),
             "annotation 1: its mask isn't polygons of x, y, x, y ..., nor run lengths of its image's size$",
         ),
+        *(
+            (
+                changed(lambda f, mask=mask: f["annotations"][1].update(segmentation=mask)),
+                "annotation 2: its mask isn't",
+            )
+            for mask in (
+                *({"size": [16, 20], "counts": counts} for counts in ("~~~~~~~~", [5, "x"], [-5, 325], [5.5, 314.5])),
+                *([[2, 2, far, 2, 12, 12]] for far in ("a", None, float("nan"), float("-inf"), 1e9)),
+            )
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line(found: object, line: str, tmp_path: Path) -> None:
@@ -153,6 +163,9 @@ def test_wrong_files_and_images_are_one_line(tmp_path: Path) -> None:
     reading = CocoSplit(tmp_path / "val", path)
     (tmp_path / "val" / "a.png").write_text("no image")
     with pytest.raises(UserError, match=r"a\.png: can't be read as an image"):
+        reading[0]
+    Image.new("1", (15_000, 15_000)).save(tmp_path / "val" / "a.png")
+    with pytest.raises(UserError, match=r"a\.png: can't be read as an image: Image size \(225000000 pixels\) exceeds"):
         reading[0]
     Image.new("RGB", (16, 20)).save(tmp_path / "val" / "a.png")
     with pytest.raises(UserError, match=r"a\.png: is 16 x 20; instances_val\.json says 20 x 16$"):
@@ -174,11 +187,7 @@ def test_keypoints_that_are_missing_are_one_line(tmp_path: Path) -> None:
         split(tmp_path, found, keypoints=True)
 
 
-def test_a_mask_that_is_no_mask_is_one_line(tmp_path: Path) -> None:
-    for given in ({"size": [16, 20], "counts": "~~~~~~~~"}, {"size": [16, 20], "counts": [5, "x"]}, [["a"] * 6]):
-        found = changed(lambda f, given=given: f["annotations"][0].update(segmentation=given))
-        with pytest.raises(UserError, match=r"instances_val\.json: annotation 1: its mask can't be read: "):
-            split(tmp_path, found, training=True)[0]
+def test_compressed_run_lengths_are_read(tmp_path: Path) -> None:
     mask = np.random.default_rng(0).integers(0, 2, (16, 20), np.uint8)
     coded = rle.encode(np.asfortranarray(mask))
     found = changed(lambda f: f["annotations"][0].update(segmentation={**coded, "counts": coded["counts"].decode()}))

@@ -138,8 +138,10 @@ def test_an_image_that_two_processes_have_seen_counts_once(scenes: list[Any], tm
     for name, array in Detections.load(tmp_path / "found" / "box.npz")._asdict().items():
         assert np.array_equal(array, getattr(found, name)), name
     (tmp_path / "text.npz").write_text("no")
-    with pytest.raises(UserError, match="is no file of detections"):
-        Detections.load(tmp_path / "text.npz")
+    np.savez(tmp_path / "other.npz", **dict.fromkeys(Detections._fields, np.zeros(3)))
+    for name in ("text.npz", "other.npz"):
+        with pytest.raises(UserError, match="is no file of detections"):
+            Detections.load(tmp_path / name)
     whole = (tmp_path / "found" / "box.npz").read_bytes()
     (tmp_path / "cut.npz").write_bytes(whole[:-30] + bytes(30))
     with pytest.raises(UserError, match=r"cut\.npz: is no file of detections \(BadZipFile\)"):

@@ -1,12 +1,15 @@
 """The weight file: what goes in comes out, bit by bit and word by word; what is broken is named."""
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 
+from nl_lightning.data.videos import VideoList
 from nl_lightning.errors import UserError
 from nl_lightning.models.conventions import Conventions
 from nl_lightning.models.nonlocal_block import NonLocalConfig
@@ -109,6 +112,12 @@ def test_the_first_class_that_differs_is_named(there: list[str], here: list[str]
     with pytest.raises(UserError) as refused:
         check_classes(there, here, "w")
     assert str(refused.value) == f"w: the classes are not those of the data: {said}"
+
+
+def test_classes_with_odd_bytes_are_those_of_their_weights() -> None:
+    """As of a folder whose name isn't UTF-8: JSON can't hold it."""
+    classes = VideoList.of(Path(), [], [], [os.fsdecode(b"a\xff")]).classes
+    check_classes(header_from_json(replace(HEADER, classes=classes).to_json(), "w").classes, classes, "w")
 
 
 def test_classes_without_names_are_not_compared() -> None:
