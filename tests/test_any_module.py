@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +16,15 @@ import torch
 
 from nl_lightning.cli import main
 from nl_lightning.errors import UserError
+from nl_lightning.report.pairing import weighted
 from nl_lightning.runs import worker
 from nl_lightning.study.finding import find_study
 from nl_lightning.study.loading import load_study
-from nl_lightning.study.packing import unpack_outcomes
+from nl_lightning.study.packing import pack_outcomes, unpack_outcomes
 from nl_lightning.study.recipe import load_recipe
 from nl_lightning.study.records import read_record, record_path
 from nl_lightning.study.run import plan
-from nl_lightning.train import modules
+from nl_lightning.train import callbacks, modules
 
 PAGE = Path(__file__).parents[1] / "docs" / "reproduce.md"
 STUDY, RECIPE = "experiments/depth.yaml", "experiments/recipes/spirals.yaml"
@@ -114,6 +116,15 @@ def test_looking_imports_nothing_of_the_user(trained: Path, monkeypatch: pytest.
         assert main(words) == 0
     assert "spirals" not in sys.modules
     assert "metric:\n  name: test/accuracy\n  goal: maximize\n" in (trained / "sweeps" / "depth.yaml").read_text()
+
+
+def test_another_module_may_have_a_net_and_report_what_is_no_percentage(own: Path) -> None:
+    change(STUDY, "layers: 0}", "net.hidden: 0}")
+    change(STUDY, "layers: 1}", "net.hidden: 1}")
+    change(STUDY, "{settings: {}}", "{settings: {model.net.hidden: 2}}")
+    change(STUDY, "tables:", "also_reported: {fps: frames a second}\ntables:")
+    change(STUDY, "{accuracy: 44.0}", "{accuracy: 44.0, fps: 250}")
+    assert main(["status", "depth", "--where", "model.net.hidden=1"]) == 0
 
 
 def test_settings_are_columns(own: Path) -> None:
@@ -481,6 +492,19 @@ def test_a_claim_can_be_about_what_others_report(trained: Path, own: Path, capsy
     assert f"two hidden layers (1) - 50.0 %, reported is {np.mean(scores) - 50:+.1f} [" in text
     for part, word in (("direction 1", "holds"), ("size", "holds"), ("direction 2", "fails")):
         assert re.search(rf"\| others \| {part} +\| {word} ", text), part
+
+
+def test_a_score_without_mistakes_on_few_items_is_not_sure(trained: Path) -> None:
+    record = read_record(record_path(trained / "my_results", "spirals", "deep", 0))
+    record = replace(record, outcomes=pack_outcomes([1.0] * 20), videos_expected=20, metrics={"test/accuracy": 1.0})
+    metric = load_study(trained / STUDY).metric
+    found = weighted([(record, record, record)], [1], metric, False, "")
+    assert (found.mean, found.paired) == (100, True)
+    assert found.interval().low < 90  # Wilson's is 83.9
+
+
+def test_points_of_a_curve_are_short_and_no_small_one_is_zero() -> None:
+    assert callbacks._rounded({"a": 3.14159e-5, "b": 1.23456, "c": 0.0}) == {"a": 3.14e-5, "b": 1.2346, "c": 0.0}
 
 
 def test_records_of_a_changed_file_are_named(trained: Path, own: Path) -> None:

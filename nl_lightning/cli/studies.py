@@ -49,7 +49,7 @@ class OfStudy:
     def load(self) -> tuple[Study, Recipe]:
         """The study as the recipe trains it, and the recipe."""
         study = load_study(find_study(self.study))
-        name = self.recipe or study.recipe
+        name = study.recipe if self.recipe is None else self.recipe
         beside = study.path.parent / "recipes" / f"{name}.yaml"
         elsewhere = study.path.parent not in experiments_folders()  # whose recipes have no other name
         recipe = load_recipe(beside if elsewhere and beside.is_file() else name)

@@ -4,7 +4,7 @@ Only records whose hash matches today's configuration count. Missing, stale and 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -92,7 +92,8 @@ class Runs:
         folds = by_fold(self.together(weights), self.recipe.folds, lambda records: records[0].seed)
         metric, group = self.study.metric, self.group(of)
         parts = [weighted(list(zip(*fold, strict=True)), factors, metric, soft, group) for fold in folds]
-        return over_folds(parts) if parts else None
+        most = max(1.0, sum(map(abs, factors)) / 2)  # a difference of differences can be twice as large
+        return replace(found := over_folds(parts), limit=found.limit * most) if parts else None
 
     @cached_property
     def soft(self) -> bool:

@@ -40,7 +40,9 @@ def weighted(
         if any(one is None for of in outcomes for one in of):
             return replace(uncertainty.over_seeds(factors @ scores, 0), paired=False, limit=limit)
         each = np.array(outcomes)  # (variants, seeds, items)
-        if np.isin(each, (0, 100)).all() and metric.bounded and len(weights) > 1:
+        if np.isin(each, (0, 100)).all() and metric.bounded:
+            if len(weights) == 1:
+                return replace(uncertainty.unpaired(*scores, videos=each.shape[2], weights=weights), paired=True)
             return uncertainty.paired(*(each > 0), weights=weights)
         return replace(uncertainty.paired_numbers(np.tensordot(factors, each, 1)), limit=limit)
     every = [record for of in records for record in of]

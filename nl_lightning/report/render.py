@@ -304,7 +304,7 @@ def study_latex(report: Report, columns: Sequence[str] = ()) -> str:
 
 def table_csv(report: Report, table: Table) -> str:
     """The numbers of a table, rounded to 4 digits, as CSV. No text in it is a formula to a spreadsheet."""
-    frame = report.rows[report.rows["table"] == table.name].round(4)
+    frame = report.rows[report.rows["table"] == table.name].round(max(4, report.runs.study.metric.decimals))
     frame = frame.drop(columns="holes").assign(note=[words.note(line) for line in report.lines[table.name]])
     texts = frame.select_dtypes(["object", "str"]).columns
     frame[texts] = frame[texts].map(lambda text: _csv_text(text) if isinstance(text, str) else text)
@@ -333,6 +333,8 @@ def write_tables(report: Report, results: Path, columns: Sequence[str] = ()) -> 
         # would have the study's own name, as table 5 of table5, is in the study's own files; only its CSV is apart.
         stem = f"table{table.name}" if f"table{table.name}".startswith(study.name) else f"{study.name}_{table.name}"
         opening, said = _opening(report)
+        while folder / f"{stem}.csv" in files:  # tables 2_a and a of table2
+            stem += "_"
         content = _joined(f"# {markdown(words.title(table))}", opening, table_markdown(report, table), said)
         files.setdefault(folder / f"{stem}.md", f"{content}\n")
         files.setdefault(folder / f"{stem}.tex", table_latex(report, table, columns))

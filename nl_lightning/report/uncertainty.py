@@ -222,9 +222,12 @@ def alone(by_seed: Float[np.ndarray, " S"], videos: int) -> Difference:
 
 
 def over_seeds(by_seed: Float[np.ndarray, " S"], videos: int) -> Difference:
-    """A difference whose only known noise is what it does from seed to seed; with one seed, nothing is known of it."""
+    """A difference whose only known noise is what it does from seed to seed.
+
+    Nothing is known of it with one seed, or where all give the same number, as coarse scores do.
+    """
     found = alone(by_seed, videos)
-    if found.std is None:
+    if found.std is None or found.std < 1e-9:
         return found
     return replace(found, seed_se=found.std / float(np.sqrt(len(by_seed))), video_se=0.0, paired=True)
 

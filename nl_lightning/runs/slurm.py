@@ -193,10 +193,11 @@ def needs(run: Run) -> dict[str, Any]:
     devices = trainer.get("devices", 1)
     if not isinstance(devices, int) or devices < 1:
         raise UserError(f"recipe {run.recipe.name}: trainer.devices: a job needs a number, not {devices!r}")
+    workers = {"num_workers": 0, **(data.get("init_args") or {}), **data}["num_workers"]
     needs = {
         "nodes": trainer.get("num_nodes", 1),
         "ntasks_per_node": devices,  # Lightning takes each of Slurm's tasks for one of its processes
-        "cpus_per_task": {"num_workers": 0, **(data.get("init_args") or {}), **data}["num_workers"] + 1,
+        "cpus_per_task": 1 + (workers if isinstance(workers, int) else 0),  # a class may have its own default
     }
     return needs | ({"gpus_per_node": devices} if trainer.get("accelerator") in ("gpu", "cuda") else {})
 

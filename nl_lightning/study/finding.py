@@ -18,7 +18,7 @@ def experiments_folders() -> list[Path]:
 def paper_tables() -> list[str]:
     """The names of the studies that are a table of a paper: ``table2`` and so on, here and in the package."""
     files = [file for folder in experiments_folders() for file in folder.glob("table[0-9]*.yaml")]
-    return sorted({file.stem for file in files}, key=lambda name: (len(name), name))
+    return sorted({one.stem for one in files if one.stem[5:].isdecimal()}, key=lambda name: (len(name), name))
 
 
 def shipped(folder: Path) -> Path:

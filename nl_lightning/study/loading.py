@@ -303,8 +303,8 @@ def _check_row(row: Row, study: Study, at: str) -> None:
     if row.variant is None and (not row.reported or row.baseline is not None):
         raise UserError(f"{at}: the key 'variant' is missing; only what others report has none, and no baseline")
     scores: Any = Percent if study.metric.bounded else float
-    known = dict.fromkeys((*(shown.short for shown in study.metric.shown), *study.also_reported), scores)
-    known |= dict.fromkeys(COSTS, Ratio)
+    known = dict.fromkeys((shown.short for shown in study.metric.shown), scores)
+    known |= dict.fromkeys(study.also_reported, float) | dict.fromkeys(COSTS, Ratio)
     for key in sorted(row.reported.keys() - known.keys()):
         raise UserError(f"{at}.reported: unknown key '{key}'{nearest(key, known)}")
     for key, value in row.reported.items():

@@ -45,8 +45,12 @@ class Variant:
 
     @property
     def net(self) -> dict[str, Any]:
-        """Its settings of :class:`~nl_lightning.models.resnet.ResNetConfig`; none: it is another LightningModule's."""
-        return {key.removeprefix(NET): value for key, value in self.settings.items() if key.startswith(NET)}
+        """Its settings of :class:`~nl_lightning.models.resnet.ResNetConfig`; none: it is another LightningModule's.
+
+        Ours say their depth. Another module may have a `net` as well.
+        """
+        ours = f"{NET}depth" in self.settings
+        return {key.removeprefix(NET): value for key, value in self.settings.items() if ours and key.startswith(NET)}
 
     def arguments(self) -> list[str]:
         """Command-line arguments of ``nl-lightning fit``: texts raw, everything else as JSON."""
@@ -238,7 +242,9 @@ class Study(Heading):
     def columns(self, variant: str) -> dict[str, str | int]:
         """A variant as flat columns for a table of runs, such as W&B's. Settings that only others have are default."""
         own = self.variants[variant]
-        others = dict.fromkeys(key for one in self.variants.values() for key in one.settings if not key.startswith(NET))
+        others = dict.fromkeys(
+            key for one in self.variants.values() for key in one.settings if not (one.net and key.startswith(NET))
+        )
         said = {key: shown_value(own.settings[key]) if key in own.settings else "default" for key in others}
         return {**own.columns(), **said}
 

@@ -50,9 +50,10 @@ def run_point(planned: Callable[[], Sequence[Run]], bring: Bring) -> int:
     # What the point only starts from is no part of the sweep here: its own point may come later, as a second one.
     outside = _without("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
     failed = list(bring(runs, lambda run: os.environ if run == own else outside))
-    if own in failed and own.wandb.id is None:  # it didn't come as far as telling W&B
+    told = (own.wandb.id or "") == os.environ.get("WANDB_RUN_ID", own.wandb.id)
+    if own in failed and not told:  # it didn't come as far as telling W&B
         tracking.refuse(own.said().error or f"see {own.log}")
-    elif (record := own.state().record) is not None and own.wandb.id != os.environ.get("WANDB_RUN_ID", ""):
+    elif (record := own.state().record) is not None and not told:
         tracking.repeat(own, record, own.wandb.id or "a record")  # another agent's process was at it all the while
     for left in begun(own.study, own.base, own.results):
         if left.wandb.sweep == os.environ["WANDB_SWEEP_ID"] and left.state().name == "interrupted":

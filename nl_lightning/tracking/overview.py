@@ -19,14 +19,15 @@ from nl_lightning.study.study import Study
 from nl_lightning.tracking import log
 
 AXES = ("instantiation", "stage", "blocks", "sum_over", "backbone", "depth", "clip")
-"""Columns of a variant that the parallel coordinates have, if the study varies them."""
+"""Columns of a variant that the parallel coordinates have, beside its settings, if the study varies them."""
 PICTURES = {".png", ".jpg", ".jpeg"}
 
 
 def overview(study: Study, recipe: Recipe, entity: str, project: str, tables: Mapping[str, str]) -> wr.Report:
     """The report on the project's runs of this recipe, not saved yet. `tables` are Markdown, by the tables' names."""
     columns = [study.columns(name) for name in study.select(None)]
-    varied = [axis for axis in AXES if len({column[axis] for column in columns}) > 1]
+    possible = [*AXES, *(key for key in columns[0] if "." in key)]
+    varied = [axis for axis in possible if len({column.get(axis) for column in columns}) > 1]
     metric = wr.SummaryMetric(study.metric.key)
     axes = [wr.ParallelCoordinatesPlotColumn(metric=wr.Config(axis)) for axis in varied]
     everything = wr.ParallelCoordinatesPlot(
@@ -60,8 +61,10 @@ def publish(report: wr.Report, tables: Mapping[str, str], pictures: Sequence[Pat
     if not log.logged_in():
         raise UserError("wandb-report: nobody is logged in at W&B; log in with 'wandb login', or set WANDB_API_KEY")
     for picture in pictures:
-        if picture.suffix.lower() not in PICTURES or not picture.is_file():
-            raise UserError(f"--picture: {picture}: expected a file that is there, with one of {', '.join(PICTURES)}")
+        alike = sum(one.stem == picture.stem for one in pictures)
+        if picture.suffix.lower() not in PICTURES or not picture.is_file() or alike > 1:
+            kinds = f"with one of {', '.join(PICTURES)}"
+            raise UserError(f"--picture: {picture}: expected a file that is there, {kinds}, and a name of its own")
     try:
         place = {"entity": report.entity, "project": report.project}
         with wandb.init(**place, job_type="report", settings=log.settings()) as run:

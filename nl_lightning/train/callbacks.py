@@ -175,8 +175,9 @@ class Clock(Callback):
 
 
 def _rounded(values: Mapping[str, float]) -> dict[str, float]:
-    """The finite ones."""
-    return {name: round(value, 4) for name, value in values.items() if math.isfinite(value)}
+    """The finite ones, to four decimals; small ones to three digits."""
+    finite = {name: value for name, value in values.items() if math.isfinite(value)}
+    return {name: round(value, 4) if abs(value) > 0.01 else float(f"{value:.3g}") for name, value in finite.items()}
 
 
 class UnreadableVideos(Callback):

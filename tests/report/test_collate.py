@@ -76,6 +76,16 @@ def test_three_seeds_by_hand(study: Study, recipe: Recipe, results: Path, measur
     assert line(frame, "plain")["params_ratio"] == 1.0
 
 
+def test_a_difference_of_differences_may_be_above_100(
+    study: Study, recipe: Recipe, results: Path, measure: Measure
+) -> None:
+    for name, score in {"block": 95.0, "plain": 5.0, "both": 5.0, "i3d": 95.0}.items():
+        measure(name, 7, score)
+    found = collect(study, recipe, results, [7]).combination({"block": 1, "plain": -1, "both": -1, "i3d": 1})
+    assert found is not None
+    assert found.interval().low < found.mean == 180 < found.interval().high
+
+
 @pytest.mark.usefixtures("one_seed")
 def test_one_seed_has_no_spread(study: Study, recipe: Recipe, results: Path) -> None:
     frame = collate(collect(study, recipe, results))

@@ -127,6 +127,6 @@ def test_recipes_for_cpu_cores_are_those_of_a_cpu() -> None:
 def test_tables_are_studies_called_table_and_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("experiments").mkdir()
-    for name in ("tablecloth", "table10"):
+    for name in ("tablecloth", "table10", "table2_old"):
         Path("experiments", f"{name}.yaml").touch()
     assert paper_tables() == ["table2", "table3", "table4", "table5", "table6", "table10"]

@@ -615,6 +615,14 @@ def test_a_table_with_the_name_of_its_study_leaves_the_page_of_the_study(mixed: 
     assert written[1].read_text().startswith("% All tables of study table5,")
 
 
+def test_tables_that_ask_for_one_name_have_files_of_their_own(mixed: Report, results: Path) -> None:
+    tables = {name: replace(mixed.runs.study.tables["a"], name=name) for name in ("2_a", "a")}
+    written = write_tables(
+        report(replace(mixed.runs, study=replace(mixed.runs.study, name="table2", tables=tables))), results
+    )
+    assert [path.stem for path in written[2:]] == [*["table2_a"] * 3, *["table2_a_"] * 3]
+
+
 def test_the_readme_block(mixed: Report, tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("# Mine\n<!-- results:start -->\nold\n<!-- results:end -->\nafter\n")

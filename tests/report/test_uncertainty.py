@@ -13,6 +13,7 @@ from nl_lightning.report.uncertainty import (
     mcnemar,
     mean_of_videos,
     over_folds,
+    over_seeds,
     paired,
     paired_numbers,
     rank_correlation,
@@ -107,8 +108,8 @@ def test_contributions_count_as_right_and_wrong_do() -> None:
     assert (low, high) == pytest.approx(wilson(int(first[0].sum()), 5000), abs=0.05)
 
 
-def test_scores_of_which_nothing_is_known_decide_nothing() -> None:
-    found = alone(np.array([80.0]), 600)
+@pytest.mark.parametrize("found", [alone(np.array([80.0]), 600), over_seeds(np.array([80.0, 80.0, 80.0]), 600)])
+def test_scores_of_which_nothing_is_known_decide_nothing(found: Difference) -> None:
     assert (found.mean, found.bounded, found.paired) == (80.0, False, False)
     assert found.interval() == (-100.0, 100.0)
     assert points_of(found).endswith("(no interval)")

@@ -269,6 +269,8 @@ def test_a_job_asks_for_what_its_recipe_and_its_variant_need(home: Home, asked: 
     assert set(four_a_node) < set(asked())
     home.recipe("data: {class_path: own.Data, init_args: {num_workers: 4}}")
     assert "--cpus-per-task=5" in asked()
+    home.recipe("data: {class_path: own.Data, init_args: {num_workers: null}}")
+    assert "--cpus-per-task=1" in asked()
     settings = "settings: {trainer.devices: 2, data.num_workers: 2}"
     (home.folder / "study.yaml").write_text(
         STUDY.replace("{net: {depth: 101}}", f"{{net: {{depth: 101}}, {settings}}}")
@@ -298,6 +300,7 @@ def test_a_user_s_options_go_first(home: Home, asked: Callable[..., list[str]]) 
         (("--cluster", "lsf"), "--cluster: invalid choice: 'lsf'"),
         (("--cluster", "local", "--compare", "."), "--compare has no effect with --cluster: leave it out"),
         (("--compare", "nowhere"), "--compare: there is no folder nowhere"),
+        (("--recipe", ""), "no recipe '.' in "),  # and not that of the study
     ],
 )
 @pytest.mark.parametrize("dry", DRY)

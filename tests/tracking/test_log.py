@@ -199,6 +199,21 @@ def test_a_point_that_another_agent_measures_meanwhile_is_a_repeat(
     assert [run.summary["repeat_of"] for run in online.state.runs.values()] == told
 
 
+@pytest.mark.parametrize("before", [None, "older"])
+def test_a_point_that_fails_before_it_tells_wandb_does_not_stay_pending(
+    asked: PlannedRun, online: WandbServer, monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    """As where the run that it starts from fails; it may have been begun before, as another W&B run."""
+    monkeypatch.setenv("WANDB_SWEEP_ID", "some")
+    monkeypatch.setenv("WANDB_RUN_ID", "own")
+    asked.prepare_folder()
+    if before is not None:
+        asked.note_wandb(before, "other")
+    assert agent.run_point(lambda: [asked], lambda runs, environment: runs) == 1
+    (run,) = online.state.runs.values()
+    assert (run.state, run.summary["error"]) == ("failed", f"see {asked.log}")
+
+
 @pytest.mark.parametrize("trouble", ["wrong key", "no server"])
 def test_without_the_server_it_says_so_in_a_line_and_goes_on_offline(
     asked: PlannedRun, online: WandbServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],

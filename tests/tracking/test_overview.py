@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.image
@@ -15,7 +16,7 @@ from wandb_standin import ENTITY, WandbServer
 from nl_lightning.cli import main
 from nl_lightning.errors import UserError
 from nl_lightning.study.recipe import Recipe
-from nl_lightning.study.study import Study
+from nl_lightning.study.study import Study, Variant
 from nl_lightning.tracking import overview
 
 
@@ -48,6 +49,18 @@ def test_a_study_becomes_a_report_with_its_tables_and_pictures(
     kept = " ".join(run.files)
     assert all(f"media/html/tables/{name}" in kept for name in study.tables)
     assert "media/images/pictures/affinity" in kept
+
+
+def test_settings_of_other_modules_are_axes_too(study: Study, recipe: Recipe) -> None:
+    variants = {name: Variant(name, {"model.layers": i}) for i, name in enumerate(study.variants)}
+    made = overview.overview(replace(study, variants=variants), recipe, ENTITY, "ablation", {})
+    assert "model.layers" in str(made.blocks[1])
+
+
+def test_pictures_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overview.log, "logged_in", lambda: True)
+    with pytest.raises(UserError, match="and a name of its own"):
+        overview.publish(None, {}, [Path(__file__).with_suffix(".png"), Path("other") / Path(__file__).name])
 
 
 def test_who_is_not_logged_in_is_told_how(monkeypatch: pytest.MonkeyPatch) -> None:
