@@ -2,8 +2,10 @@
 """A study of anybody's LightningModule: the documented example, from its folder to verdicts, and what can be wrong."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -124,6 +126,8 @@ def test_another_module_may_have_a_net_and_report_what_is_no_percentage(own: Pat
     change(STUDY, "{settings: {}}", "{settings: {model.net.hidden: 2}}")
     change(STUDY, "tables:", "also_reported: {fps: frames a second}\ntables:")
     change(STUDY, "{accuracy: 44.0}", "{accuracy: 44.0, fps: 250}")
+    change(STUDY, ', unit: "%"', "")
+    change(STUDY, "by: 10", "by: 150")
     assert main(["status", "depth", "--where", "model.net.hidden=1"]) == 0
 
 
@@ -428,6 +432,33 @@ def stops_at(step: int, original: object) -> object:
         return original(*args, **kwargs)  # type: ignore[operator]
 
     return stepping
+
+
+def test_what_lightnings_cli_writes_is_a_recipe(own: Path) -> None:
+    program = "from spirals import *; from pytorch_lightning.cli import LightningCLI\n"
+    program += "LightningCLI(Net, Spirals, subclass_mode_model=True, subclass_mode_data=True)"
+    words = ["fit", "--model=spirals.Net", "--data=spirals.Spirals", "--trainer.max_epochs=1", "--print_config"]
+    environment = os.environ | {"PYTHONPATH": str(own)}
+    said = subprocess.run([sys.executable, "-c", program, *words], env=environment, capture_output=True, check=True)
+    Path(RECIPE).write_bytes(said.stdout)
+    for part in ("model: {class_path: spirals.Net}", "data: {class_path: spirals.Spirals}"):
+        change(STUDY, part, "")
+    train([0], ["linear"])
+    change(RECIPE, "optimizer: null", "optimizer: torch.optim.SGD")
+    with pytest.raises(UserError, match="optimizer"):
+        modules.module_cli(plan(load_study(Path(STUDY)), load_recipe(RECIPE), [0], Path())[0], parse_only=True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--model=spirals.Net", "--data=spirals.Spirals"], ["--model", "spirals.Net", "--data", "spirals.Spirals"]],
+)
+@pytest.mark.parametrize("config", [["--config", RECIPE], ["-c", RECIPE], [f"-c={RECIPE}"]])
+def test_a_class_is_understood_however_it_is_said(
+    own: Path, words: list[str], config: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modules.ModuleCLI, "fit", lambda *_, **__: None)
+    assert main(["fit", *config, *words, "--model.layers=0"]) == 0
 
 
 def test_fit_takes_the_module_too(own: Path, capsys: pytest.CaptureFixture[str]) -> None:

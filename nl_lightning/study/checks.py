@@ -150,8 +150,8 @@ class Claim:
 
 # --------------------------------------------------------------------------------------------- as a file states it
 
-Points = Annotated[float, Field(ge=-100, le=100), "points, -100 to 100,"]
-Margin = Annotated[float, Field(gt=0, le=100), "a margin above 0, in points"]
+Points = Annotated[float, Field(ge=-1e9, le=1e9), "points"]  # of percent, up to 100: see `loading`
+Margin = Annotated[float, Field(gt=0, le=1e9), "a margin above 0, in points"]
 Several = Annotated[list[str], Field(min_length=2), "two or more different variants"]
 Cost = Annotated[Literal["params", "flops"], Field(alias="in")]
 Below1 = Annotated[float, Field(gt=0, lt=1)]

@@ -337,6 +337,10 @@ def _check_claims(study: Study, at: str) -> None:
         if claim.table is not None:
             _known(claim.table, f"{at}: claims[{i}].table", study.tables)
         for check in claim.checks:
+            sizes = [size for size in (check.by, check.within, check.points) if isinstance(size, int | float)]
+            if study.metric.bounded and abs(most := max(sizes, key=abs)) > 100:
+                at_check = f"{at}: claims[{i}] ({claim.name}).{check.kind}"
+                raise UserError(f"{at_check}: expected points, -100 to 100, got {most:g}")
             for name in check.named:
                 _known(name, f"{at}: claims[{i}] ({claim.name}).{check.kind}", study.variants)
                 if name not in rows:

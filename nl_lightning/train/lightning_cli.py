@@ -3,6 +3,7 @@
 ``fit``, ``validate`` and ``test`` are Lightning's own commands, with less noise.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -73,6 +74,7 @@ class VideoCLI(RunCLI):
 def lightning_command(arguments: list[str]) -> int:
     """``nl-lightning fit | validate | test``: LightningCLI with our classifier and data; an exit code."""
     stop_on_signals()
+    arguments = [re.sub("^-c(?==|$)", "--config", word) for word in arguments]
     words = with_weights(with_recipes(arguments))
     defaults: dict[str, Any] = {"logger": False, "enable_model_summary": False}
     if words[0] == "fit":  # into a folder that no other training has

@@ -6,6 +6,7 @@ Importing a class runs the file that it is in. So only what trains or tests impo
 import hashlib
 import importlib
 import inspect
+import itertools
 import math
 import numbers
 import re
@@ -36,6 +37,8 @@ HOOK = "test_outcomes"
 """Method of a LightningModule that hands over the number of each test item after a test: {item's name: number}."""
 MOST_ITEMS = 2_000_000
 """Items whose numbers a record holds: 11 MB."""
+WRITTEN = ("ckpt_path", "optimizer", "lr_scheduler", "weights_only")
+"""Keys beside Lightning's own of the configuration that LightningCLI writes; a command has the first one itself."""
 BASES = {"model": L.LightningModule, "data": L.LightningDataModule}
 
 
@@ -56,6 +59,11 @@ class ModuleCLI(RunCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         return super().init_parser(**kwargs, allow_abbrev=False)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        for key in WRITTEN[len(self.command) > 0 :]:
+            parser.add_argument(f"--{key}", type=type(None), help="null, as LightningCLI writes it")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.classes = {part: lightning_class(part, path) for part, path in named_classes(args).items()}
@@ -101,8 +109,8 @@ def named_classes(words: Sequence[str]) -> dict[str, str]:
             of = config.get(part) if isinstance(config, dict) else None
             if isinstance(of, dict) and isinstance(path := of.get("class_path"), str):
                 found[part] = path
-    for word in words:
-        key, _, value = word.removeprefix("--").partition("=")
+    for before, word in itertools.pairwise(["", *words]):
+        key, _, value = (word if word.startswith("-") else f"{before}={word}").removeprefix("--").partition("=")
         for part in BASES:
             if key == f"{part}.class_path" or (key == part and _CLASS.fullmatch(value)):
                 found[part] = value
