@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 NO_SHARED_MEMORY = ("unable to allocate shared memory", "killed by signal: Bus error")
 """What PyTorch says when a worker has died of it."""
+NO_MEMORY = ("out of memory", "can't allocate memory")
+"""What PyTorch says of a GPU's memory, and of the machine's."""
 OURS = (errno.EBADF, errno.EINVAL, errno.ECHILD)
 """Errors of the operating system that only a fault of this program causes."""
 REMEDIES = {
@@ -85,8 +87,11 @@ def mistake(error: BaseException) -> str | None:
         return f"{name[:300]}: {error.strerror}; {REMEDIES.get(error.errno, 'mend it and call again')}"
     if isinstance(error, ValueError) and "embedded null byte" in str(error):
         return "a path has a NUL character in it; check the path"
-    if isinstance(error, RuntimeError):
+    if isinstance(error, RuntimeError | MemoryError):
         said = f"{error} {error.__cause__}"
+        if isinstance(error, MemoryError) or any(sign in said for sign in NO_MEMORY):
+            how = "smaller batches take less, with trainer.accumulate_grad_batches raised to match"
+            return f"memory is full ({one_line(error, 100) or 'MemoryError'}): {how}"
         if any(sign in said for sign in NO_SHARED_MEMORY):
             return "/dev/shm is full, through which workers hand over batches: enlarge it, or lower data.num_workers"
         if "DataLoader worker (pid" in said:

@@ -72,7 +72,8 @@ def interval(low: float | None, high: float | None, decimals: int = 1) -> str:
 def points_of(difference: Difference, metric: Metric = TOP1, unit: str = "") -> str:
     """A difference and its interval, with as many digits as it takes to tell the ends apart."""
     low, high = difference.interval()
-    digits = next((n for n in range(metric.decimals, 4) if high - low >= 3 * 10**-n or high == low), 4)
+    most = max(4, metric.decimals)
+    digits = next((n for n in range(metric.decimals, most) if high - low >= 3 * 10**-n or high == low), most)
     found = interval(low, high, digits) if difference.bounded else NO_INTERVAL
     return f"{number(difference.mean, f'+z.{digits}f', unit)} {found}"
 
@@ -170,9 +171,13 @@ def _seeds(line: dict[str, Any], expected: int) -> str:
 def legend(report: Report) -> str:
     """What the numbers are, and what their intervals are over."""
     metric, folds, rows = report.runs.study.metric, report.runs.recipe.folds, report.rows
-    over = "n seeds" if folds == 1 else f"the {folds} official splits of the data, each trained with a seed of its own"
+    splits = {seed % folds + 1 for seed in report.runs.seeds}
+    which = "the" if len(splits) == folds else f"{', '.join(map(str, sorted(splits)))} of the"
+    over = (
+        "n seeds" if folds == 1 else f"{which} {folds} official splits of the data, each trained with a seed of its own"
+    )
     one = "seed" if folds == 1 else "split"
-    how = f"paired by {metric.item}" if folds == 1 else "over splits"
+    how = f"paired by {metric.item}" if len(splits) == 1 else "over splits"
     lone = rows["gain_paired"].eq(False).fillna(False)
     if metric.own and lone.any():
         how = SEEDS if lone.sum() == rows["gain_paired"].count() else f"{how}, or, marked {UNPAIRED}, {SEEDS}"

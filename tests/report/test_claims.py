@@ -18,6 +18,7 @@ from nl_lightning.study.checks import Check, Claim, Part, Share
 from nl_lightning.study.evidence import Evidence
 from nl_lightning.study.finding import find_study
 from nl_lightning.study.loading import load_study
+from nl_lightning.study.metrics import TOP1
 from nl_lightning.study.packing import pack, pack_numbers
 from nl_lightning.study.recipe import Recipe
 from nl_lightning.study.records import Record, record_path
@@ -481,6 +482,8 @@ def test_of_two_costs_the_one_nearer_to_the_limit_tells(
 )
 def test_small_differences_have_more_digits(mean: float, error: float, said: str) -> None:
     assert points_of(Difference(mean, mean, 0.0, error, 1, 400)) == said
+    small = Difference(mean / 100, mean / 100, 0.0, error / 100, 1, 400)
+    assert points_of(small, replace(TOP1, decimals=6)).startswith(f"{mean / 100:+.6f} [")
 
 
 def test_parts_without_runs_are_counted_as_waiting(

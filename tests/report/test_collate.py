@@ -316,6 +316,9 @@ def test_official_splits_are_averaged(study: Study, folds: Recipe, results: Path
     assert "means over the 3 official splits of the data, each trained with a seed of its own, ±" in said
     assert "from the splits that both have, with 95 % intervals, over splits." in said
     assert provenance(runs)[0] == ("recipe", "quick; seeds: 0, 1, 2, which are the official splits 1, 2, 3")
+    said = legend(report(collect(study, folds, results, [1])))
+    assert "means over 2 of the 3 official splits of the data" in said
+    assert "95 % intervals, paired by video." in said
 
 
 def test_official_splits_count_alike_however_many_seeds_they_have(

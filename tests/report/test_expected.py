@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from nl_lightning.report.expected import as_expected, committed, committed_folder
+from nl_lightning.study.metrics import Metric
 from nl_lightning.study.recipe import Recipe
 from nl_lightning.study.records import Record
 from nl_lightning.study.run import Run
@@ -45,6 +46,7 @@ def test_runs_that_diverged(measure: Measure) -> None:
     assert as_expected(diverged, [sound]) == "not as expected: one of this and the committed diverged"
     assert as_expected(sound, [diverged]) == "not as expected: one of this and the committed diverged"
     assert as_expected(diverged, [diverged]) == "as expected: both diverged"
+    assert as_expected(replace(sound, top1=None, metrics={"test/f1": 0.5}), [sound], Metric("test/f1", "f1")) == ""
 
 
 def test_only_records_of_todays_configuration_are_compared(run: Run, results: Path, measure: Measure) -> None:
