@@ -87,6 +87,8 @@ def mistake(error: BaseException) -> str | None:
         return f"{name[:300]}: {error.strerror}; {REMEDIES.get(error.errno, 'mend it and call again')}"
     if isinstance(error, ValueError) and "embedded null byte" in str(error):
         return "a path has a NUL character in it; check the path"
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's, whose import takes seconds
+        return one_line(error, 500)
     if isinstance(error, RuntimeError | MemoryError):
         said = f"{error} {error.__cause__}"
         if isinstance(error, MemoryError) or any(sign in said for sign in NO_MEMORY):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 
 import numpy as np
@@ -459,6 +460,12 @@ def test_a_class_is_understood_however_it_is_said(
 ) -> None:
     monkeypatch.setattr(modules.ModuleCLI, "fit", lambda *_, **__: None)
     assert main(["fit", *config, *words, "--model.layers=0"]) == 0
+
+
+def test_fit_takes_layers_without_a_size(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change("spirals.py", "*parts, nn.Linear(width, 3)", "*parts, nn.LazyLinear(3)")
+    monkeypatch.setattr(pl.Trainer, "fit", wraps(pl.Trainer.fit)(lambda *_, **__: None))
+    assert main(["fit", "--config", RECIPE, "--model=spirals.Net", "--data=spirals.Spirals"]) == 0
 
 
 def test_fit_takes_the_module_too(own: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,6 +39,7 @@ def caused(error: Exception, by: str) -> Exception:
         (RuntimeError("DataLoader worker (pid(s) 1, 2) exited unexpectedly"), KILLED),
         (RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB"), "memory is full (CUDA out of memory. Tried"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "memory is full (DefaultCPUAllocator"),
+        (type("MisconfigurationException", (Exception,), {})("no\nlogger"), "no logger"),  # Lightning's
         (MemoryError(), "memory is full (MemoryError): smaller batches take less"),
         (caused(RuntimeError("DataLoader worker (pid(s) 1) exited"), "is killed by signal: Bus error."), "/dev/shm is"),
     ],

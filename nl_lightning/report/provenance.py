@@ -23,7 +23,7 @@ def provenance(runs: Runs) -> list[tuple[str, str]]:
     asked = "" if runs.seeds == (0,) else "".join(f" --seed {seed}" for seed in runs.seeds)
     if not records:
         return lines
-    command = f"nl-lightning run {runs.study.name} --recipe {runs.recipe.name}{asked}; each record has its own"
+    command = f"nl-lightning run {runs.study.path.stem} --recipe {runs.recipe.name}{asked}; each record has its own"
     lines.append(("command", command))
     versions = ("versions", _several(", ".join(map(" ".join, sorted(r.versions.items()))) for r in records))
     if runs.study.metric.own:

@@ -23,6 +23,7 @@ import yaml
 from lightning_fabric.utilities.warnings import PossibleUserWarning
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, ProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from torch.nn.parameter import is_lazy
 
 from nl_lightning.errors import Stopped, UserError, nearest, one_line, say, visible
 from nl_lightning.study.border import load_yaml, parse_yaml, weigh_yaml
@@ -205,7 +206,8 @@ class RunCLI(LightningCLI):
 
     def cost(self) -> str:
         """What the network costs."""
-        return f"{sum(one.numel() for one in self.model.parameters()) / 1e6:.3g} M parameters"
+        made = (one for one in self.model.parameters() if not is_lazy(one))  # others get their size in the first step
+        return f"{sum(one.numel() for one in made) / 1e6:.3g} M parameters"
 
     def _make_room(self, newest: Path, resumed: str | None) -> None:
         """Take the folder; checkpoints of another training in it are kept under other names."""
