@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 
 from nl_lightning.errors import UserError
@@ -59,7 +60,8 @@ def channels_last(clip: Tensor) -> Tensor:
 
 def watched(module: nn.Module) -> bool:
     """Whether somebody has hung a hook on the module, and so wants it called."""
-    return bool(module._forward_hooks or module._forward_pre_hooks)
+    backward = module._backward_hooks or module._backward_pre_hooks
+    return bool(module._forward_hooks or module._forward_pre_hooks or backward)
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
@@ -186,7 +188,7 @@ def conv_norm(
         y: Tensor = conv(x, shortcut, relu)  # `norm` is folded into it
         return y
     y = norm(conv(x))
-    alone = not (watched(conv) or watched(norm))
+    alone = not (watched(conv) or watched(norm) or _has_any_global_hook())  # type: ignore[no-untyped-call]
     if shortcut is not None:
         y = y.add_(shortcut) if alone and y.dtype == shortcut.dtype else y + shortcut
     return F.relu(y, inplace=alone) if relu else y
@@ -299,6 +301,9 @@ class OnePassConv3d(FastConv3d):
     """
 
     packed: dict[torch.dtype, tuple[Tensor, Tensor | None]]
+
+    def __getstate__(self) -> dict[str, Any]:  # oneDNN's tensors can be neither copied nor pickled
+        return {**self.__dict__, "packed": {}}
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None, relu: bool = False) -> Tensor:
         dtype = product_dtype(x)

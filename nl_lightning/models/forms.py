@@ -35,6 +35,11 @@ The Gaussian's limit is higher, as `attention` has to widen its g to the C chann
 FEW_PAIRS_IN_HALF = 1 << 24
 """The same for half precision, where going through the blocks has half the speed of two matrix products (measured)."""
 
+EXPORTED: dict[Instantiation, Form] = {
+    "gaussian": "attention", "embedded_gaussian": "attention", "dot_product": "associated", "concatenation": "pairs",
+}  # fmt: skip
+"""For any number of positions: the sort of `sorted` would fix it."""
+
 
 def form_of(
     instantiation: Instantiation, theta: Sequence[int], phi: Sequence[int], device: str = "cpu", half: bool = False
@@ -43,14 +48,14 @@ def form_of(
 
     `half`: products are computed in half precision.
     """
+    if torch.compiler.is_exporting():  # the numbers of clips and of positions may be left open
+        return EXPORTED[instantiation]
     *sets, queries, channels = theta
     keys = phi[-2]
     if instantiation == "concatenation":
         return "sorted" if keys > FEW_KEYS else "pairs"
     if instantiation == "dot_product":
         return "associated" if (queries + keys) * channels < 2 * queries * keys else "pairs"
-    if torch.compiler.is_exporting():
-        return "attention"  # the number of clips may be left open
     most = max(FEW_PAIRS[instantiation], FEW_PAIRS_IN_HALF if half else 0)
     return "pairs" if device == "cpu" and math.prod(sets) * queries * keys <= most else "attention"
 
@@ -147,9 +152,7 @@ def _sums(
 
 def _prefix_sums(v: Float[Tensor, "*B K V"]) -> Float[Tensor, "*B K+1 V"]:
     """Sums of the first 0, 1, ... K rows. (torch adds float32 up in float64 here.)"""
-    sums = v.new_zeros(*v.shape[:-2], v.shape[-2] + 1, v.shape[-1])
-    torch.cumsum(v, dim=-2, out=sums[..., 1:, :])
-    return sums
+    return torch.cumsum(F.pad(v, (0, 0, 1, 0)), dim=-2)
 
 
 def _rows_of(v: Float[Tensor, "*B K V"], index: Int[Tensor, "*B Q"]) -> Float[Tensor, "*B Q V"]:

@@ -7,6 +7,7 @@ module.
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -190,14 +191,16 @@ def _unfit(layer: nn.Module) -> str:
     """Why a layer can't have a block, whatever its output is."""
     if isinstance(layer, _WithBlock):
         return "has a non-local block already; remove_non_local(model) takes it out"
-    if isinstance(layer, torch.jit.ScriptModule):
-        return "is compiled by TorchScript; insert the blocks before torch.jit"
+    if isinstance(layer, torch.jit.ScriptModule | torch.fx.GraphModule):
+        return "is compiled by TorchScript or traced by torch.fx; insert the blocks before that"
     if "forward" in vars(layer):
         return "has a forward pass that was put onto the instance; insert the blocks before that"
     if type(layer).forward is nn.Module.forward:
         parts = ", ".join(name for name, _ in layer.named_children())
         return f"is a {type(layer).__name__} without a forward pass; name one of its parts ({parts})"
-    if isinstance(layer, nn.ModuleList | nn.ModuleDict):
+    code = getattr(inspect.unwrap(type(layer).forward), "__code__", None)
+    loops = code is not None and {"children", "named_children", "_modules"} & {*code.co_names}
+    if loops or isinstance(layer, nn.ModuleList | nn.ModuleDict):
         return f"is a {type(layer).__name__}, which would run the block as one of its parts; name the last of them"
     if hasattr(layer, "non_local"):
         return "has a part called non_local, which is the name that a block would get"

@@ -1,6 +1,7 @@
 """Fast layers and networks against torch's own in three dimensions, and against the definition."""
 
 import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from networks import every_variant, network
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_full_backward_hook
 
 from nl_lightning.models import fast
 from nl_lightning.models.controls import Context
@@ -315,6 +317,22 @@ def test_a_bottleneck_whose_layers_are_watched_gives_every_map() -> None:
     torch.testing.assert_close(*seen.values(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("whose", ["norms", "all modules"])
+def test_gradients_may_be_watched(whose: str) -> None:
+    """A hook on a gradient makes the output a view, in which nothing may be done in place."""
+    net = use_kernels(random_net(small(non_local=NonLocalConfig({"res3": [1]}))))
+    every, seen = register_module_full_backward_hook, list[str]()
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm3d)]
+    at = [norm.register_full_backward_hook for norm in norms] if whose == "norms" else [every]
+    hooks = [register(lambda module, _, __: seen.append(type(module).__name__)) for register in at]
+    try:
+        net(torch.randn(1, 3, 4, 64, 64, requires_grad=True)).sum().backward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert seen.count("BatchNorm3d") == len(norms)
+
+
 def test_recomputing_and_groups_of_frames() -> None:
     conventions = Conventions("release", res3_group=2, nonlocal_gamma=1.0, residual_gamma=1.0)
     net = use_kernels(random_net(small(non_local=NonLocalConfig({"res3": [1]}), conventions=conventions)).double())
@@ -430,6 +448,8 @@ def test_a_copy_for_testing_tests_alike_and_leaves_the_network_alone(inflate: An
     assert not [module for module in made.modules() if isinstance(module, nn.BatchNorm3d | fast.Affine)]
     with torch.inference_mode():
         torch.testing.assert_close(made(clip), copy.deepcopy(net).eval()(clip), rtol=1e-4, atol=1e-5)
+        for again in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+            assert torch.equal(again(clip), made(clip))
     assert [module.training for module in net.modules()] == modes
     torch.testing.assert_close(net.state_dict(), before, rtol=0, atol=0)
 

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -221,13 +222,29 @@ def test_it_exports(name: str, strict: bool) -> None:
 
 
 @pytest.mark.parametrize("instantiation", INSTANTIATIONS)
-def test_it_exports_for_any_number_of_clips(instantiation: Any) -> None:
-    model, layers, x = network("images")
-    learn(insert_non_local(model, layers, instantiation=instantiation))
+@pytest.mark.parametrize(("side", "other"), [(16, 96), (96, 12)])
+def test_it_exports_for_any_number_of_clips_of_any_size(instantiation: Any, side: int, other: int) -> None:
+    model, _, _ = network("images")
+    learn(insert_non_local(model, "0", instantiation=instantiation))
+    any_size = torch.export.Dim.DYNAMIC
     with torch.no_grad():
-        program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("clips")},))
-        x = torch.randn(5, *x.shape[1:])
+        sizes = ({0: any_size, 2: any_size, 3: any_size},)
+        program = torch.export.export(model, (torch.randn(2, 3, side, side),), dynamic_shapes=sizes)
+        x = torch.randn(5, 3, other, other - 3)
         torch.testing.assert_close(program.module()(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+def test_concatenation_of_many_positions_compiles() -> None:
+    model, _, _ = network("images")
+    learn(insert_non_local(model, "0", instantiation="concatenation"))
+    x = torch.randn(1, 3, 50, 50)
+    torch._dynamo.reset()
+    compiled = torch.compile(copy.deepcopy(model), fullgraph=True, backend="aot_eager")
+    found = []
+    for one in (compiled, model):
+        one(x).square().sum().backward()
+        found.append([parameter.grad for parameter in one.parameters()])
+    torch.testing.assert_close(*found)
 
 
 @pytest.mark.parametrize("layer", ["res4.blocks.0", *(f"res4.blocks.0.{part}" for part in ("conv2", "bn2", "bn3"))])
@@ -442,11 +459,33 @@ class Dense(nn.ModuleDict):
         return x
 
 
-def test_a_list_that_runs_its_parts_is_refused() -> None:
-    network = nn.Sequential(Dense({"one": nn.Conv2d(3, 8, 3)}))
-    with pytest.raises(UserError, match="layer '0' is a Dense, which would run the block as one of its parts"):
+class Loop(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        for part in self.children():
+            x = part(x)
+        return x
+
+
+class Named(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        for part in self._modules.values():
+            x = part(x)  # type: ignore[misc]
+        return x
+
+
+@pytest.mark.parametrize("kind", [Dense, Loop, Named])
+def test_a_list_that_runs_its_parts_is_refused(kind: Any) -> None:
+    network = nn.Sequential(kind(OrderedDict(one=nn.Conv2d(3, 8, 3))))
+    with pytest.raises(UserError, match=f"layer '0' is a {kind.__name__}, which would run the block as one of its par"):
         insert_non_local(network, "0", example=torch.zeros(1, 3, 8, 8))
     insert_non_local(network, "0.one")
+
+
+def test_what_was_traced_is_refused() -> None:
+    """It can't be copied as another class than its own."""
+    traced = nn.Sequential(torch.fx.symbolic_trace(nn.Sequential(nn.Conv2d(3, 8, 3))))
+    with pytest.raises(UserError, match=r"layer '0' is compiled by TorchScript or traced by torch\.fx"):
+        insert_non_local(traced, "0")
 
 
 def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
