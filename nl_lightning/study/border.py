@@ -9,6 +9,7 @@ pydantic does the checking, on ordinary dataclasses. (msgspec was tried on the s
 of a mapping is wrong, nor which value was there, and lets NaN and unknown keys of a dataclass pass.)
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -193,6 +194,9 @@ def _place(plain: Any, loc: Sequence[Any]) -> list[Any]:
 def _hint(wanted: Any, value: object) -> str:
     if wanted is str and isinstance(value, int | float):
         return "; write it in quotes"
+    if wanted in (int, float) and isinstance(value, str):  # as YAML reads 1e-3
+        with contextlib.suppress(ValueError):
+            return f"; write it as {float(value):g}" if math.isfinite(float(value)) else ""
     if get_origin(wanted) is Literal and isinstance(value, str):
         return nearest(value, map(str, get_args(wanted)), otherwise_all=False)
     return ""

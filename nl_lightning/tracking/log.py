@@ -138,7 +138,7 @@ def _start(run: Run | None = None) -> "wandb.Run":
             "name": run.name,
             "group": run.study.name,
             "job_type": run.base.name,
-            "tags": [table.name for table in run.study.tables.values() if run.variant.name in table.variants],
+            "tags": [table.name[:64] for table in run.study.tables.values() if run.variant.name in table.variants],
             "config": portable({**run.columns(), "config": run.recipe.config}),
             "dir": run.folder,
         }

@@ -122,7 +122,9 @@ class Saver(Checkpoint):
         if _fits(trainer):
             self.stop.begin()
 
-    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: L.Trainer, module: Any) -> None:
+        if trainer.should_stop and trainer.fit_loop._can_stop_early and hasattr(module, "estimate_statistics"):
+            module.estimate_statistics()  # EarlyStopping speaks after the module's own end of the epoch
         self.ended, self.monitored = trainer.should_stop, dict(trainer.callback_metrics)
         self._save(trainer)
 

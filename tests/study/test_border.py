@@ -102,7 +102,10 @@ def edited(place: str, value: object) -> Any:
         ("networks.deep.depth", True, "p.yaml: networks.deep.depth: expected 50 or 101, got True"),
         ("networks.deep.kind", "dotproduct", "p.yaml: networks.deep.kind: expected one of gaussian, dot_product, "
          "concatenation, got 'dotproduct'; did you mean 'dot_product'?"),
-        ("rows.0.width", "1", "p.yaml: rows[0].width: expected a number above 0 and of at most 8, got '1'"),
+        ("rows.0.width", "1",
+         "p.yaml: rows[0].width: expected a number above 0 and of at most 8, got '1'; write it as 1"),
+        ("rows.0.width", "5e-1",
+         "p.yaml: rows[0].width: expected a number above 0 and of at most 8, got '5e-1'; write it as 0.5"),
         ("networks.deep.width", 0, "p.yaml: networks.deep.width: expected a number above 0 and of at most 8, got 0"),
         ("networks.deep.width", 5, "p.yaml: networks.deep: a network of depth 101 is at most 4 wide"),
         ("networks.deep.after", {"res6": [1]}, "p.yaml: networks.deep.after: unknown key 'res6'; did you mean 'res3'?"),

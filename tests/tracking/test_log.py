@@ -4,7 +4,7 @@ import json
 import shutil
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -234,6 +234,14 @@ def test_without_the_server_it_says_so_in_a_line_and_goes_on_offline(
     assert wrong not in said
     assert KEY not in said
     assert online.state.runs == {}
+
+
+def test_a_table_may_have_a_name_longer_than_tags_of_wandb(asked: PlannedRun, online: WandbServer) -> None:
+    long = replace(asked.study.tables["a"], name="a" * 100)
+    tracking.begin(replace(asked, study=replace(asked.study, tables={long.name: long})))
+    wandb.finish()
+    (run,) = online.state.runs.values()
+    assert run.tags == ["a" * 64]
 
 
 def test_a_project_that_wandb_cannot_read_has_no_record(

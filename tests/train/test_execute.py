@@ -373,6 +373,23 @@ def test_what_was_tested_is_what_is_kept(
     assert all(torch.equal(before[key], after[key]) for key in frozen)
 
 
+def test_statistics_are_kept_also_where_the_training_ends_early(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning's EarlyStopping says so after the network's own end of the epoch."""
+    early = (
+        "callbacks: [{class_path: EarlyStopping, init_args: {monitor: train/loss_epoch, patience: 1, min_delta: 9}}]"
+    )
+    change(
+        folder,
+        PRECISE
+        | {"check_val_every_n_epoch: 2": "check_val_every_n_epoch: 1", "max_epochs: 3": f"max_epochs: 9, {early}"},
+    )
+    run = planned(folder, "c2d")
+    assert execute(run) == 0
+    record = recorded(run)
+    kept = {key.removeprefix("net."): value for key, value in weights(run).items() if key.startswith("net.")}
+    assert (record.steps, record.evidence and record.evidence.weights) == (6, digest(kept))
+
+
 def test_statistics_are_kept_also_where_the_run_was_killed_before_its_test(
     precise: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
