@@ -75,7 +75,7 @@ class Saver(Checkpoint):
         self._draw_on(trainer)  # as late as can be: what was set up may have drawn random numbers
         self.files.restoring = None
         self.steps, self.saved = trainer.global_step, time.monotonic()
-        trainer.should_stop = self.ended and self.ends_again
+        trainer.should_stop |= self.ended and self.ends_again
         self.stop.begin()
 
     def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:

@@ -7,7 +7,8 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pyarrow.parquet as pq
 import pytest
@@ -20,7 +21,7 @@ from nl_lightning.data.datamodule import VideoDataModule
 from nl_lightning.study.records import Record
 from nl_lightning.study.run import PREVIOUS, Run
 from nl_lightning.train import checkpoints
-from nl_lightning.train.checkpoints import newest_whole
+from nl_lightning.train.checkpoints import LocalFiles, Saver, newest_whole
 
 OF_THE_CLOCK = ("train_seconds", "test_seconds", "data_wait", "finished")
 """What may differ between two runs of the same configuration on the same machine."""
@@ -119,6 +120,17 @@ def test_killed_within_the_validation_after_an_epoch_it_ends_the_same(
     assert finish(killed, monkeypatch, iter([8, 0])) == 1  # one batch is validated before all else, and two epochs read
     assert [point["step"] for point in outcome(killed)[2].curve] == [3, 6, 9]
     assert_same_outcome(whole, killed)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+@pytest.mark.parametrize("out_of_time", [False, True])
+def test_what_has_ended_or_is_out_of_time_does_not_begin(tmp_path: Path, ended: bool, out_of_time: bool) -> None:
+    """Lightning's Timer says so before the first step."""
+    saver, trainer = Saver(tmp_path / "last.ckpt", 1, LocalFiles()), SimpleNamespace(global_step=3)
+    saver.ended, trainer.should_stop = ended, out_of_time
+    saver.on_train_start(cast(Any, trainer), cast(Any, None))
+    saver.stop.end()
+    assert trainer.should_stop == (ended or out_of_time)
 
 
 def test_told_to_stop_it_saves_and_ends(
