@@ -1,5 +1,6 @@
 """What `import nl_lightning` gives, and what it costs."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -100,11 +101,29 @@ def test_other_settings_reach_the_network() -> None:
         ({"control": 1}, "control: expected ControlConfig or None, not 1"),
         ({"spatial_strides": (0,) * 6}, "spatial_strides: expected 3 and 6 whole numbers above 0"),
         ({"width": float("nan")}, "expected a width above 0"),
+        ({"width": 1e15}, "width 1000000000000000.*: expected a width above 0 and up to 1,000"),
+        ({"num_classes": 10**18}, "expected .* 1 to 10.9 classes"),
+        ({"temporal_strides": 2}, "temporal_strides: expected tuple or list, not 2"),
     ],
 )
 def test_settings_that_table_2_does_not_have_are_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(nl.UserError, match=said):
         nl.i3d_r50(**options)
+
+
+@pytest.mark.parametrize(
+    ("placement", "said"),
+    [({"res4": 4}, "placement.res4: expected numbers of residual blocks, got 4"), (["res4"], "as {'res4': ")],
+)
+def test_a_placement_is_stages_with_residual_blocks(placement: Any, said: str) -> None:
+    with pytest.raises(nl.UserError, match=said):
+        nl.ResNetConfig(non_local=nl.NonLocalConfig(placement))
+
+
+@pytest.mark.parametrize("clip", [None, torch.zeros(1, 3, 4, 32, 32, dtype=torch.uint8)])
+def test_clips_are_floats(clip: Any) -> None:
+    with pytest.raises(nl.UserError, match="VideoResNet: expected a tensor of floats, not (a NoneType|torch.uint8)"):
+        nl.c2d_r50(width=1 / 64)(clip)
 
 
 def test_load_weights_gives_a_network_that_is_ready_to_run(tmp_path: Path) -> None:
@@ -117,6 +136,9 @@ def test_load_weights_gives_a_network_that_is_ready_to_run(tmp_path: Path) -> No
         assert network(torch.zeros(1, 3, frames, crop, crop)).shape == (1, 11)
     with pytest.raises(nl.UserError, match="there is no file"):
         nl.load_weights(tmp_path / "other.safetensors")
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    with pytest.raises(nl.UserError, match=r"pipe\.safetensors: expected a file, got a device"):
+        nl.load_weights(tmp_path / "pipe.safetensors")
     for folder in ("", tmp_path):
         with pytest.raises(nl.UserError, match="is a folder; expected a .safetensors file"):
             nl.load_weights(folder)

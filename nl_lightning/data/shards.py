@@ -62,7 +62,7 @@ def write_shards(splits: Mapping[str, VideoList], root: Path, folder: Path, shar
         packed = Shards(half, root).packed()
         (half / INDEX).rename(index)
         shutil.rmtree(half)
-    return len(packed), [name for name in labels if name not in packed]
+    return len(packed), [name for name in labels if as_unicode(name) not in packed]
 
 
 def _write_tars(labels: Mapping[str, int], root: Path, folder: Path, shard_bytes: int) -> None:

@@ -37,12 +37,15 @@ BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
 def check_placement(depth: int, placement: Mapping[str, Sequence[object]], at: str = "placement") -> None:
     """UserError if a placement names what a ResNet of this depth doesn't have, or a residual block twice."""
+    if not isinstance(placement, Mapping):
+        raise UserError(f"{at}: expected stages with residual blocks, as {{'res4': [4]}}, not {placement!r}")
     for stage, after in placement.items():
         if stage not in STAGES:
             raise UserError(f"{at}: expected a stage of {', '.join(STAGES)}, not '{stage}'")
         blocks = BLOCKS[depth][STAGES.index(stage)]
-        if not after:
-            raise UserError(f"{at}.{stage}: expected numbers of residual blocks, got an empty list")
+        if not after or not isinstance(after, Sequence):
+            said = repr(after) if after else "an empty list"
+            raise UserError(f"{at}.{stage}: expected numbers of residual blocks, got {said}")
         for block in after:
             if isinstance(block, bool) or not isinstance(block, int) or not 0 <= block < blocks:
                 known = f"{stage} of ResNet-{depth} has the residual blocks 0 to {blocks - 1}"
@@ -184,11 +187,11 @@ class Conventions:
         for name, kind in get_type_hints(Conventions).items():
             value = getattr(self, name)
             words = [word for part in (kind, *get_args(kind)) for word in get_args(part) if isinstance(word, str)]
-            number = value is None or (isinstance(value, int | float) and math.isfinite(value))
+            types = (int, float) if float in get_args(kind) else get_args(kind)
+            number = value is None or (not words and isinstance(value, types) and math.isfinite(value))
             if value not in (*words, None) if words else not number:
-                raise UserError(
-                    f"{name}: expected {'one of ' + ', '.join(words) if words else 'a number'}, not {value!r}"
-                )
+                known = "True or False" if bool in types else "a whole number" if float not in types else "a number"
+                raise UserError(f"{name}: expected {'one of ' + ', '.join(words) if words else known}, not {value!r}")
 
         if self.res3_group is not None and self.res3_group < 0:
             raise UserError(f"res3_group: expected a number of frames, or 0 for all, not {self.res3_group}")

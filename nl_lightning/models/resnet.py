@@ -9,7 +9,6 @@ It runs by itself (``kernels: definition``). By default :mod:`nl_lightning.model
 Checked against the output sizes of Table 1, the parameters and cost ratios of Table 2e.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -73,7 +72,7 @@ class ResNetConfig:
     control: ControlConfig | None = None
 
     def __post_init__(self) -> None:
-        if self.depth not in BLOCKS:
+        if self.depth not in tuple(BLOCKS):
             raise UserError(f"depth: expected one of {', '.join(map(str, BLOCKS))}, not {self.depth!r}")
         if self.inflate not in INFLATE:
             raise UserError(f"inflate: expected one of {', '.join(INFLATE)}, not {self.inflate!r}")
@@ -83,10 +82,12 @@ class ResNetConfig:
         strides = (*self.temporal_strides, *self.spatial_strides)
         if len(self.temporal_strides) != 3 or len(strides) != 9 or not all(type(s) is int and s > 0 for s in strides):
             raise UserError(f"temporal_strides, spatial_strides: expected 3 and 6 whole numbers above 0, not {strides}")
-        if not 0 < self.width < math.inf or self.num_classes < 1 or not 0 <= self.dropout < 1:
+        sizes = 0 < self.width <= 1000 and 1 <= self.num_classes <= 10**9 and self.min_channels <= 10**6
+        if not sizes or not 0 <= self.dropout < 1:
             raise UserError(
-                f"width {self.width}, num_classes {self.num_classes}, dropout {self.dropout}: expected a width "
-                "above 0, at least one class, and a dropout from 0 up to 1"
+                f"width {self.width}, num_classes {self.num_classes}, min_channels {self.min_channels}, dropout "
+                f"{self.dropout}: expected a width above 0 and up to 1,000, 1 to 10^9 classes, at most 10^6 channels, "
+                "and a dropout from 0 up to 1"
             )
         if self.non_local is not None:  # jsonargparse doesn't check the keys of a dict
             check_placement(self.depth, self.non_local.placement)
@@ -107,6 +108,9 @@ class ResNetConfig:
 _KINDS = {
     "non_local": NonLocalConfig | None,
     "num_classes": int,
+    "min_channels": int,
+    "temporal_strides": tuple | list,
+    "spatial_strides": tuple | list,
     "width": float | int,
     "dropout": float | int,
     "conventions": Conventions,
@@ -265,6 +269,9 @@ class VideoResNet(nn.Module):
 
     def features(self, clip: Float[Tensor, "N 3 T H W"]) -> Float[Tensor, "N D t h w"]:
         """The output of res5."""
+        if not isinstance(clip, Tensor) or not clip.is_floating_point():
+            said = clip.dtype if isinstance(clip, Tensor) else f"a {type(clip).__name__}"
+            raise UserError(f"VideoResNet: expected a tensor of floats, not {said}")
         if clip.ndim != 5 or clip.shape[1] != 3:
             raise UserError(f"VideoResNet: expected clips (N, 3, T, H, W), not {tuple(clip.shape)}")
         x = self.pool1(self.stem(clip))  # (N, 64, 8, 56, 56)

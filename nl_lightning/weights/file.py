@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -25,7 +26,7 @@ from nl_lightning.errors import UserError, nearest, one_line, visible
 from nl_lightning.models.fast import FastVideoResNet
 from nl_lightning.models.resnet import ResNetConfig, VideoResNet
 from nl_lightning.study.border import Length, checked, parse_json, shown
-from nl_lightning.study.files import write_output
+from nl_lightning.study.files import size_of, write_output
 from nl_lightning.study.finding import shipped
 from nl_lightning.study.study import shown_value
 
@@ -154,12 +155,11 @@ def located(path: Path | str) -> Path:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, WeightsHeader]]:
     path = located(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise UserError(f"weights: {path} is a folder; expected a .safetensors file")
+    size_of(path, "weights: there is no file")
     try:
         opened = safe_open(path, framework="pt")
-    except FileNotFoundError:
-        raise UserError(f"weights: there is no file {path}") from None
     except (SafetensorError, OSError) as error:
         raise UserError(
             f"weights: {path} is no whole .safetensors file ({one_line(error)}); "

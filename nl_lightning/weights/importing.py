@@ -199,12 +199,12 @@ def recognise(state: State, source: str = "auto") -> tuple[Source, State]:
 def _recognised(state: State, kinds: Sequence[Source]) -> tuple[Source, str] | None:
     """The source and the prefix whose names most tensors have; None if no source knows half of those below a prefix."""
     best: tuple[int, Source, list[str]] | None = None
+    under = prefixes(state.tensors, lambda _: True)
+    videos = prefixes((name for name, tensor in state.tensors.items() if tensor.ndim == 5), lambda _: True)
     for kind in kinds:
         fits: dict[str, int] = {}
         for prefix, count in prefixes(state.tensors, kind.knows).items():
-            under = {name: t for name, t in state.tensors.items() if name.startswith(prefix)}
-            is_video = any(tensor.ndim == 5 for tensor in under.values())
-            if 2 * count >= len(under) and kind.video in (None, is_video):
+            if 2 * count >= under[prefix] and kind.video in (None, prefix in videos):
                 fits[prefix] = count
         most = max(fits.values(), default=0)
         if fits and (best is None or most > best[0]):

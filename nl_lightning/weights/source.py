@@ -69,7 +69,7 @@ class Names:
 def _pattern(template: str, words: Words) -> re.Pattern[str]:
     def field(found: re.Match[str]) -> str:
         spelled = words.get(found[1])
-        return f"(?P<{found[1]}>{'|'.join(map(re.escape, spelled.values())) if spelled else '[0-9]+'})"
+        return f"(?P<{found[1]}>{'|'.join(map(re.escape, spelled.values())) if spelled else '[0-9]{1,4}'})"
 
     return re.compile(re.sub(r"\\{(\w+)\\}", field, re.escape(template)))
 

@@ -1,6 +1,8 @@
 """Shards are WebDataset's, and give back what was packed by place."""
 
 import hashlib
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +103,12 @@ def test_a_stopped_one_goes_on_behind_the_last_whole_shard(
     for file in sorted((tmp_path / "whole").glob("*.tar")):
         assert file.read_bytes() == (folder / file.name).read_bytes()
     assert not (folder / ".nl-lightning-unfinished").exists()
+
+
+def test_a_name_with_odd_bytes_is_packed(small_videos: Path, tmp_path: Path) -> None:
+    name = os.fsdecode(b"a\xff.mp4")
+    shutil.copy(next(small_videos.glob("val/*/*.mp4")), tmp_path / name)
+    assert write_shards({"val": VideoList.of(tmp_path, [name], [0])}, tmp_path, tmp_path / "packed", 1) == (1, [])
 
 
 def test_tars_of_somebody_else_stay(splits: dict[str, VideoList], small_videos: Path, tmp_path: Path) -> None:

@@ -1,14 +1,18 @@
 """``nl-lightning attend`` from the command line."""
 
 import shutil
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from weight_files import write_weights
+import weight_files
+from weight_files import INPUT, write_weights
 
 from nl_lightning.cli import main
 from nl_lightning.data.decoding import num_frames
+from nl_lightning.models.conventions import Conventions
 from nl_lightning.models.nonlocal_block import NonLocalConfig
 
 
@@ -74,6 +78,17 @@ def test_a_name_is_shown_as_one_line(video: Path, tmp_path: Path, capsys: pytest
     assert [line.partition("/out/")[2] for line in lines[4:]] == [
         f"attend_a\\nb\\x1b_res3.1_1-3-4.{kind}" for kind in ("png", "svg", "mp4")
     ]
+
+
+def test_a_clip_that_is_too_short_is_one_line(
+    video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weight_files, "INPUT", replace(INPUT, num_frames=1))
+    monkeypatch.setattr(weight_files, "Conventions", partial(Conventions, "release"))  # whose pool2 takes two frames
+    weights = write_weights(tmp_path / "w.safetensors", NonLocalConfig({"res3": [1]}))
+    for words in (("attend", video, "--block", "res3.1", "--query", "0,0,0"), ("reach",)):
+        (line,) = said(capsys, *words, "--weights", weights, "--out", tmp_path / "out", code=2)
+        assert "clip: 1x32x32 (frames, height, width) is too small for this network" in line
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,13 @@ def test_a_number_is_finite(value: Any) -> None:
         Conventions(nonlocal_gamma=value)
 
 
+def test_a_switch_is_on_or_off_and_frames_are_whole() -> None:
+    with pytest.raises(UserError, match=r"scale: expected True or False, not 0\.5"):  # it would be taken for True
+        Conventions(scale=0.5)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"res3_group: expected a whole number, not 2\.5"):
+        Conventions(res3_group=2.5)  # type: ignore[arg-type]
+
+
 def test_a_group_of_frames_is_a_number_of_them() -> None:
     with pytest.raises(UserError, match="res3_group: expected a number of frames, or 0 for all, not -4"):
         Conventions(res3_group=-4)

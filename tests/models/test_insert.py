@@ -239,7 +239,7 @@ def test_concatenation_of_many_positions_compiles() -> None:
     learn(insert_non_local(model, "0", instantiation="concatenation"))
     x = torch.randn(1, 3, 50, 50)
     torch._dynamo.reset()
-    compiled = torch.compile(copy.deepcopy(model), fullgraph=True, backend="aot_eager")
+    compiled: Any = torch.compile(copy.deepcopy(model), fullgraph=True, backend="aot_eager")
     found = []
     for one in (compiled, model):
         one(x).square().sum().backward()

@@ -345,6 +345,8 @@ def test_another_architecture_is_named_by_its_blocks(reference: Any, tmp_path: P
     refused(tmp_path, file(lost), r"another architecture than I3D 3x1x1 .*missing: res3\.blocks\.2\.conv2\.weight")
     more = {**blobs(), "res3_2_branch2d_w": np.zeros((1, 1))}
     refused(tmp_path, file(more), "1 of its tensors are left over: res3_2_branch2d_w")
+    long = {**blobs(), f"nonlocal_conv3_{'9' * 5000}_theta_w": np.zeros((1, 1))}
+    refused(tmp_path, file(long), "1 of its tensors are left over: nonlocal_conv3_9999")
     odd = {**blobs(), "res3_2_branch2b_w": np.zeros(3), "pred_w": np.zeros(())}
     refused(tmp_path, file(odd), r"weights that are no kernels: fc\.weight, res3\.blocks\.2\.conv2\.weight")
     slow = {**blobs(), "res4_1_branch2a_w": np.zeros((8, 32, 3, 1, 1), np.float32)}
