@@ -281,7 +281,8 @@ def test_a_broken_record_is_a_hole_with_its_reason(
     path.write_text(path.read_text().replace('"top1": 60.0', '"top1": "60"'))
     runs = collect(study, recipe, results)
     assert runs.seeds == (0, 1)
-    assert runs.states["plain", 0] == State("unreadable", f"{path}: top1: expected percent, 0 to 100, got '60'")
+    said = f"{path}: top1: expected percent, 0 to 100, got '60'; write it as 60"
+    assert runs.states["plain", 0] == State("unreadable", said)
     assert [record.variant for record in runs.records()] == ["block"]
 
 
