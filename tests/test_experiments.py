@@ -421,6 +421,24 @@ def test_sentences_on_match_are_so() -> None:
     assert text.partition(" By soft")[0].replace(" in each training", "") in page("README.md")
 
 
+def test_what_is_said_of_missed_aims_is_so(table2: Study) -> None:
+    """results/README.md: trainings of blocks over space and time that have 95 % of a group, and spreads of seeds."""
+    text = page("results/README.md")
+    for recipe, group, said in (
+        ("place", "place", "Under `place` {} of {} trainings"),
+        ("match", "match_spacetime", "Under `match` {} of {} do so"),
+        ("match", "match_spacetime_hard", "at all distances, and {} with hard ones"),
+    ):
+        found = committed(recipe, "top1_by_group", group)
+        blocks = [name for name, of in table2.variants.items() if of.net.get("non_local") and name in found]
+        of = [
+            top1 for n in blocks if table2.variants[n].net["non_local"]["sum_over"] == "spacetime" for top1 in found[n]
+        ]
+        assert said.format(sum(top1 >= 95 for top1 in of), len(of)) in text
+    spread = [np.std(committed("longrange", "top1")[name], ddof=1) for name in table2.variants]
+    assert f"{sum(one <= 1.5 for one in spread)} of {len(spread)} networks keep to it" in text
+
+
 def test_sentences_on_longrange_are_so(table2: Study) -> None:
     """What results/README.md says was seen is so in every committed seed."""
     groups = ("context_space", "context_time", "context_spacetime", "motion", "slow")
