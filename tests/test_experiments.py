@@ -559,11 +559,11 @@ def test_sentences_on_controls_under_place_are_so() -> None:
         if len(of) == 10
     }
     assert learned["nl5"] == learned["query_independent5"] == 10
-    for said in (
+    said = (
         "one block in {nl1_res4} of 10, one attention in {query_independent1}, one average in {average1}. A hidden "
-        "layer after pooling learned it in {hidden}, and five averages in {average5}.",
-    ):
-        assert said.format_map(learned) in text
+        "layer after pooling learned it in {hidden}, and five averages in {average5}."
+    )
+    assert said.format_map(learned) in text
     assert {learned[name] for name in ("c2d_r50", "one_pixel", "residual1", "residual5")} == {0}
     pixel = np.mean(committed("place", "top1_by_group", "context_spacetime")["one_pixel"])
     assert f"one pixel at a time gets {pixel:.0f} % of `context_spacetime`" in text

@@ -335,8 +335,9 @@ def test_the_hash_is_that_of_the_configuration(tmp_path: Path) -> None:
     hash_ = hash_of(config["recipe"], config["arguments"], None, 0)
     write_record(tmp_path, replace(RECORD, config=config, config_hash=hash_))
     other = {**config, "arguments": ["--model.net.depth=101"]}
-    with pytest.raises(UserError, match=f"config_hash: expected [0-9a-f]{{12}}, as config has it, got {hash_}"):
-        write_record(tmp_path, replace(RECORD, config=other, config_hash=hash_, seed=0, variant="deep"))
+    for wrong in (other, {**other, "recipe": {"note": "wait .../ a text, not a folder"}}):
+        with pytest.raises(UserError, match=f"config_hash: expected [0-9a-f]{{12}}, as config has it, got {hash_}"):
+            write_record(tmp_path, replace(RECORD, config=wrong, config_hash=hash_, seed=0, variant="deep"))
     # What can't be told isn't judged: the parent's hash, and folders of another machine.
     write_record(tmp_path, replace(RECORD, config=other, config_hash=hash_, variant="child", init_from="plain"))
     assert portable({"lists": "/home/me/lists", "note": "~5 %"}) == {"lists": ".../lists", "note": "~5 %"}
