@@ -41,7 +41,8 @@ class Browser:
     def __enter__(self) -> "Browser":
         try:
             self.socket = create_connection(self._address(), timeout=PATIENCE, suppress_origin=True)
-            target = self.call("Target.getTargets")["targetInfos"][0]["targetId"]
+            # a page of its own: among the targets that stand there may be the browser's own popups, in any order
+            target = self.call("Target.createTarget", url="about:blank")["targetId"]
             self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
             for domain in ("Page", "Runtime", "Log", "Network"):
                 self.call(f"{domain}.enable")
