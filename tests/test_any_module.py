@@ -19,7 +19,7 @@ import torch
 
 from nl_lightning.cli import main
 from nl_lightning.errors import UserError
-from nl_lightning.report.pairing import weighted
+from nl_lightning.report.pairing import over_videos, weighted
 from nl_lightning.runs import worker
 from nl_lightning.study.finding import find_study
 from nl_lightning.study.loading import load_study
@@ -532,13 +532,18 @@ def test_a_claim_can_be_about_what_others_report(trained: Path, own: Path, capsy
         assert re.search(rf"\| others \| {part} +\| {word} ", text), part
 
 
-def test_a_score_without_mistakes_on_few_items_is_not_sure(trained: Path) -> None:
+@pytest.mark.parametrize(("unit", "scale"), [("%", 100.0), ("", 1.0), ("", 100.0)])
+def test_a_score_without_mistakes_on_few_items_is_not_sure(trained: Path, unit: str, scale: float) -> None:
     record = read_record(record_path(trained / "my_results", "spirals", "deep", 0))
     record = replace(record, outcomes=pack_outcomes([1.0] * 20), videos_expected=20, metrics={"test/accuracy": 1.0})
-    metric = load_study(trained / STUDY).metric
+    metric = replace(load_study(trained / STUDY).metric, unit=unit, scale=scale)
     found = weighted([(record, record, record)], [1], metric, False, "")
-    assert (found.mean, found.paired) == (100, True)
-    assert found.interval().low < 90  # Wilson's is 83.9
+    assert (found.mean, found.paired) == (scale, True)
+    assert found.interval().low < 0.9 * scale
+    assert over_videos(record, metric) == (pytest.approx(0.839 * scale, rel=1e-3), scale)  # Wilson's
+    alike = weighted([(record, record, record)] * 2, [1, -1], metric, False, "")
+    assert alike.interval().high == pytest.approx(0.129 * scale, rel=1e-2)
+    assert alike.limit == scale
 
 
 def test_points_of_a_curve_are_short_and_no_small_one_is_zero() -> None:

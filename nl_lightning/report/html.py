@@ -179,7 +179,8 @@ def _verdict(report: Report, verdict: Verdict) -> dict[str, Any]:
             marks.append(None)
             continue
         reported = None if report.runs.soft and not c.check.in_points else c.reported  # the paper reports no soft score
-        marks.append(Mark(c.difference.mean, c.difference.interval(), reported, c.claimed))
+        claimed = c.claimed if c.claimed and c.claimed.low <= c.claimed.high else None  # a share of what is below zero
+        marks.append(Mark(c.difference.mean, c.difference.interval(), reported, claimed))
         units.add(claim_words.other_unit(report, c) or claim_words.judged_by(report))
     drawn = [end for one in marks if one for end in (*(one.interval or ()), *(one.claimed or ()), one.reported)]
     axis = axis_for(end for end in drawn if end is not None and math.isfinite(end))

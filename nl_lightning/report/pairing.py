@@ -40,10 +40,12 @@ def weighted(
         if any(one is None for of in outcomes for one in of):
             return replace(uncertainty.over_seeds(factors @ scores, 0), paired=False, limit=limit)
         each = np.array(outcomes)  # (variants, seeds, items)
-        if np.isin(each, (0, 100)).all() and metric.bounded:
+        if (unit := _unit(each, metric)) is not None:
+            found = uncertainty.paired(*(each > 0), weights=weights)
             if len(weights) == 1:
-                return replace(uncertainty.unpaired(*scores, videos=each.shape[2], weights=weights), paired=True)
-            return uncertainty.paired(*(each > 0), weights=weights)
+                shares = 100 / unit * scores
+                found = replace(uncertainty.unpaired(*shares, videos=each.shape[2], weights=weights), paired=True)
+            return found.times(unit / 100)
         return replace(uncertainty.paired_numbers(np.tensordot(factors, each, 1)), limit=limit)
     every = [record for of in records for record in of]
     lists, videos = {record.videos_hash for record in every}, every[0].videos_expected
@@ -77,6 +79,12 @@ def outcomes_of(record: Record, metric: Metric) -> Float[np.ndarray, " V"] | Non
     return None if factor is None else metric.scale * factor * outcomes
 
 
+def _unit(outcomes: Float[np.ndarray, "*shape"], metric: Metric) -> float | None:
+    """What an item that is right counts, if items are right or wrong; None: outcomes are other numbers."""
+    units = (100.0,) if metric.bounded else (metric.scale, 100 * metric.scale)
+    return next((unit for unit in units if np.isin(outcomes, (0, unit)).all()), None)
+
+
 def by_video(record: Record, metric: Metric, soft: bool = False) -> str:
     """What a record keeps of each video, packed: the soft score, or else what a metric of ours is made of."""
     if soft:
@@ -95,8 +103,9 @@ def over_videos(record: Record, metric: Metric) -> Interval | None:
         outcomes = outcomes_of(record, metric)
         if outcomes is None:
             return None
-        if metric.bounded and np.isin(outcomes, (0, 100)).all():
-            return uncertainty.wilson(int((outcomes > 0).sum()), len(outcomes))
+        if (unit := _unit(outcomes, metric)) is not None:
+            low, high = uncertainty.wilson(int((outcomes > 0).sum()), len(outcomes))
+            return Interval(unit / 100 * low, unit / 100 * high)
         return uncertainty.mean_of_videos(outcomes, (0.0, 100.0) if metric.bounded else (-math.inf, math.inf))
     if metric.counts_videos:
         right = round(record.score(metric) * record.videos_expected / 100)

@@ -59,6 +59,11 @@ class Difference:
     mcnemar: float | None = None
     limit: float = 100.0
 
+    def times(self, factor: float) -> "Difference":
+        """The same in another unit."""
+        keys = ("mean", "centre", "seed_se", "video_se", "std", "limit")
+        return replace(self, **{key: factor * value for key in keys if (value := getattr(self, key)) is not None})
+
     @property
     def bounded(self) -> bool:
         """Whether anything is known of its noise; else its interval is everything, and it decides nothing."""
@@ -169,7 +174,8 @@ def noise_size(weights: Sequence[float]) -> float:
 def paired_numbers(differences: Float[np.ndarray, "S V"]) -> Difference:
     """The same from what each of V videos contributes to a difference of scores under each of S seeds, in points.
 
-    The variance of the mean is taken apart by a two-way analysis. Of one video nothing says how noisy it is.
+    The variance of the mean is taken apart by a two-way analysis. Of one video nothing says how noisy it is, nor where
+    all give the same number, as coarse numbers do; but two networks that answer alike don't differ.
     """
     seeds, videos = differences.shape
     by_seed, by_video, mean = differences.mean(axis=1), differences.mean(axis=0), float(differences.mean())
@@ -183,6 +189,8 @@ def paired_numbers(differences: Float[np.ndarray, "S V"]) -> Difference:
         rest_square = (rest + seeds * videos * mean**2) / ((seeds - 1) * (videos - 1))
         video_square = max(video_square - rest_square, 0.0)
     seed_se, video_se = (float(np.sqrt(square / (seeds * videos))) for square in (seed_square, video_square))
+    if max(seed_se, video_se) < 1e-9 * abs(mean):
+        return replace(alone(by_seed, videos), paired=True)
     return Difference(mean, mean, seed_se, video_se, seeds, videos, std=_std(by_seed))
 
 
@@ -235,7 +243,8 @@ def over_seeds(by_seed: Float[np.ndarray, " S"], videos: int) -> Difference:
 def over_folds(parts: Sequence[Difference]) -> Difference:
     """The mean of the differences under several official splits of a data set, each with test videos of its own.
 
-    How much splits differ is seen from them alone, so they stand in the place of seeds.
+    How much splits differ is seen from them alone, so they stand in the place of seeds. If they don't, nothing is known
+    of the noise: of few videos, differences are coarse.
     """
     if len(parts) == 1:
         return parts[0]
@@ -245,7 +254,7 @@ def over_folds(parts: Sequence[Difference]) -> Difference:
         mean=float(means.mean()),
         centre=float(centres.mean()),
         seed_se=float(centres.std(ddof=1) / np.sqrt(len(parts))),
-        video_se=0.0,
+        video_se=0.0 if np.ptp(centres) > 1e-9 else float("inf"),
         seeds=len(parts),
         videos=sum(part.videos for part in parts),
         paired=all(part.paired for part in parts),

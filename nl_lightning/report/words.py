@@ -195,6 +195,8 @@ def legend(report: Report) -> str:
         said.append(f"{UNPAIRED} from accuracies alone, since the records don't say which videos were right: too wide.")
     if not metric.own and (lone & rows["gain_low"].isna()).any():
         said.append(f"{NO_INTERVAL[1:-1].capitalize()} where the records don't say what each video contributes.")
+    if (~lone & rows["gain"].notna() & rows["gain_low"].isna()).any():
+        said.append(f"{NO_INTERVAL[1:-1].capitalize()} where all differences are equal: their noise isn't known.")
     if not rows["variant"].notna().all():
         said.append(f"{NOT_RUN} stands where a number is only reported, and nothing is run.")
     return " ".join(said)

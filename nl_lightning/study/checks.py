@@ -62,6 +62,8 @@ class Check:
         if self.over == self.variants:
             first, second = self.variants
             raise ValueError(f"{self.kind}: what '{first}' gains over '{second}' is compared with itself")
+        if isinstance(self.within, Share) and self.within.share <= 0:
+            raise ValueError(f"{self.kind}: within: expected a share above 0, got {self.within.share:g}")
         if self.cost is not None and self.within is not None and self.reported is None:
             raise ValueError(
                 f"{self.kind}: 'within' needs the reported share that the cost has to be close to, as 'reported'"

@@ -40,6 +40,12 @@ def test_one_committed_seed_is_compared_by_the_intervals_over_videos(measure: Me
     assert as_expected(other, []) == ""
 
 
+def test_committed_seeds_that_agree_say_nothing_of_the_spread(measure: Measure) -> None:
+    others = [measure("plain", seed, 63.3) for seed in range(3)]
+    for top1, said in ((63.3, "as expected"), (64.0, "as expected"), (80.0, "not as expected")):
+        assert as_expected(replace(others[0], top1=top1), others).startswith(f"{said}: 63.3 % is committed (seed 0)")
+
+
 def test_runs_that_diverged(measure: Measure) -> None:
     sound = measure("plain", 0, 60.0)
     diverged = replace(sound, top1=None, top5=None, diverged="the loss from step 7 on")

@@ -14,7 +14,7 @@ from nl_lightning.report.claims import Report, report
 from nl_lightning.report.collate import collect
 from nl_lightning.report.html import Axis, around, axis_for, page, write_html
 from nl_lightning.report.words import interval, number
-from nl_lightning.study.checks import Part
+from nl_lightning.study.checks import Check, Part, Share
 from nl_lightning.study.loading import load_study
 from nl_lightning.study.metrics import Metric
 from nl_lightning.study.packing import pack
@@ -166,6 +166,18 @@ def test_counts_are_english(study: Study, recipe: Recipe, results: Path, measure
     text = write_html(report(collect(replace(study, claims=claims), recipe, results)), results).read_text()
     counts = re.findall(r'<li class="[\w-]+"><b>(\d)</b> ([\w ]+)</li>', text)
     assert counts == [("1", "holds"), ("1", "fails")]
+
+
+def test_a_share_of_what_is_below_zero_is_no_place(
+    study: Study, recipe: Recipe, results: Path, measure: Measure
+) -> None:
+    for variant, top1 in (("plain", 60.0), ("block", 50.0), ("i3d", 51.0)):
+        measure(variant, 0, top1)
+    check = Check("alike", ("block", "i3d"), within=Share(0.5, ("block", "plain")))
+    claims = (replace(study.claims[1], parts=(Part("size", "S.", (check,)),)),)
+    text = page(report(collect(replace(study, claims=claims), recipe, results)))
+    assert text.count('class="claimed"') == 1  # that of the key
+    assert 'width="-' not in text
 
 
 def test_a_page_with_nothing_measured(study: Study, recipe: Recipe, results: Path) -> None:

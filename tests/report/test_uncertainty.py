@@ -108,9 +108,18 @@ def test_contributions_count_as_right_and_wrong_do() -> None:
     assert (low, high) == pytest.approx(wilson(int(first[0].sum()), 5000), abs=0.05)
 
 
-@pytest.mark.parametrize("found", [alone(np.array([80.0]), 600), over_seeds(np.array([80.0, 80.0, 80.0]), 600)])
+@pytest.mark.parametrize(
+    "found",
+    [
+        alone(np.array([80.0]), 600),
+        over_seeds(np.array([80.0, 80.0, 80.0]), 600),
+        over_folds([assumed(80.0, 600, 10.0)] * 3),
+        paired_numbers(np.full((1, 20), 80.0)),
+        paired_numbers(np.array([[60.0, 100.0], [100.0, 60.0]])),  # all of it is what neither seeds nor videos explain
+    ],
+)
 def test_scores_of_which_nothing_is_known_decide_nothing(found: Difference) -> None:
-    assert (found.mean, found.bounded, found.paired) == (80.0, False, False)
+    assert (found.mean, found.bounded) == (80.0, False)
     assert found.interval() == (-100.0, 100.0)
     assert points_of(found).endswith("(no interval)")
     assert found.p_above(0) == pytest.approx(0.5)

@@ -368,6 +368,8 @@ def test_a_network_is_written_once(tmp_path: Path) -> None:
         ("variants: [block, long]", "variants: [block]", r"expected two or more different variants, got \['block'\]"),
         ("within: 1", "within: 0", "within: expected a margin above 0, in points or 'key: value' pairs, got 0"),
         (", within: 1", "", "alike: the key 'within' is missing"),
+        ("within: 1", "within: {share: 0, of: {variant: block, than: plain}}",
+         "alike: within: expected a share above 0, got 0"),
         ("rows: [{label: deep, variant: deep}]", "rows: [{label: deep, variant: plain}]",
          "claims: helps compares 'deep', which is in no row; add a row for it"),
         ("kinetics400", "kinetics400\nreported_videos: 1.5", "reported_videos: expected a whole number of at least 1"),
