@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nl_lightning.data import decoding, sampling
@@ -101,7 +101,6 @@ def test_clips_of_slowfast() -> None:
     assert clips(20, 8, 8, 2, "slowfast", Fraction(30)) == [[0, 9, 18, 19, 19, 19, 19, 19]] * 2
 
 
-@settings(deadline=None)
 @given(
     LENGTHS, st.integers(1, 16), STRIDES, st.integers(1, 6), st.sampled_from([12, 25, 30, 60, Fraction(30000, 1001)])
 )
@@ -117,7 +116,6 @@ def test_clips_of_slowfast_are_its_fractions_rounded_down(
             assert abs(frame + Fraction(1, 2) - exact) <= Fraction(1, 2) + Fraction(1, 1000)
 
 
-@settings(deadline=None)
 @given(LENGTHS, FRAMES, STRIDES, st.integers(1, 30), st.sampled_from(sampling.BY_TIME), st.integers(1, 120))
 def test_clips_by_time_lie_inside_the_video(
     length: int, num_frames: int, stride: int, num_clips: int, spread: sampling.Spread, rate: int

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nl_lightning.data import transforms
@@ -46,7 +46,6 @@ def test_resizing(height: int, width: int, shorter: int) -> None:
 SIDES = st.integers(1, 50)
 
 
-@settings(deadline=None)
 @given(SIDES, SIDES, SIDES)
 def test_resizing_keeps_the_aspect(height: int, width: int, shorter: int) -> None:
     """The shorter side is exact, the longer one less than a pixel short of the ratio; it goes both ways round."""

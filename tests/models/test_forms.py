@@ -60,7 +60,7 @@ def assert_same(made: FastNonLocalBlock, x: Tensor, **close: Any) -> None:
 @pytest.mark.parametrize("subsample", [False, True])
 @pytest.mark.parametrize("sum_over", MODES)
 @pytest.mark.parametrize("instantiation", INSTANTIATIONS)
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     size=st.tuples(st.integers(1, 2), st.integers(1, 4), st.integers(2, 5), st.integers(2, 5)),
     layout=st.sampled_from(["contiguous", "channels-last", "strided"]),
@@ -228,7 +228,7 @@ def with_gradients(f: object, *inputs: Tensor) -> tuple[Tensor, ...]:
     return y.detach(), *torch.autograd.grad((y * weights).sum(), inputs)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     queries=st.integers(1, 9),
     keys=st.integers(1, 9),
