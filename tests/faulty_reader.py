@@ -4,7 +4,6 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +69,3 @@ def whole_numbers(path: str | Path, rows: int, allocate: Callable[..., Any]) -> 
     array = allocate((rows, 5))
     array[:] = np.arange(5 * rows).reshape(rows, 5) % 256
     return array
-
-
-def mark(path: str | Path, row: Any, hashes: bool) -> Any:
-    """As a census's survey, with the same faults; it says that it was here."""
-    from nl_lightning.data.tools.check import survey  # takes long: most helpers do without it
-
-    fault(path)
-    return replace(survey(Path(path), row, hashes), codec="read again")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from waiting import wait_until
 
 from nl_lightning.data import reader
 from nl_lightning.data.packets import DecodeError
@@ -41,19 +42,16 @@ def runs(process: int) -> bool:
         return False
 
 
-def gone(process: int) -> bool:
-    """Whether a process ends before long."""
-    until = time.monotonic() + 900
-    while runs(process) and time.monotonic() < until:
-        time.sleep(0.02)
-    return not runs(process)
+def ends(process: int) -> None:
+    """Wait for a process."""
+    wait_until(lambda: not runs(process))
 
 
 def test_one_process_answers_until_it_is_ended(helper: Helper) -> None:
     first = helper.ask("faulty_reader.process_id", "x")
     assert first == helper.ask("faulty_reader.process_id", "x") != os.getpid()
     helper.end()
-    assert gone(first)
+    ends(first)
     assert helper.ask("faulty_reader.process_id", "x") != first
 
 
@@ -68,7 +66,7 @@ def test_a_hanging_file_is_given_up(helper: Helper) -> None:
     helper.seconds = 0.3
     with pytest.raises(DecodeError, match=r"^hang\.mp4: not read within 0\.3 seconds$"):
         helper.ask("faulty_reader.num_frames", "hang.mp4")
-    assert gone(process)
+    ends(process)
     helper.seconds = 60
     assert helper.ask("faulty_reader.process_id", "x") != process
 
@@ -92,7 +90,7 @@ def test_a_suspended_process_is_replaced(helper: Helper) -> None:
     helper.seconds = 0.3
     os.kill(process, signal.SIGSTOP)
     assert helper.ask("faulty_reader.process_id", "x") != process
-    assert gone(process)
+    ends(process)
 
 
 def test_a_busy_machine_is_not_the_files_fault(helper: Helper, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,10 +106,7 @@ def test_a_busy_machine_is_not_the_files_fault(helper: Helper, monkeypatch: pyte
     monkeypatch.undo()
     assert reader._activity(os.getpid()) != reader._activity(os.getpid())  # this process runs
     with subprocess.Popen(["sleep", "60"]) as sleeper:
-        until = time.monotonic() + 20
-        while (now := reader._activity(sleeper.pid)) != reader._activity(sleeper.pid) and time.monotonic() < until:
-            pass
-        assert now == reader._activity(sleeper.pid)
+        wait_until(lambda: reader._activity(sleeper.pid) == reader._activity(sleeper.pid))  # it takes its time to start
         sleeper.kill()
 
 
@@ -188,7 +183,7 @@ def test_it_ends_with_its_parent(busy: bool) -> None:
         time.sleep(0.05)
         assert runs(process)
         parent.kill()
-    assert gone(process)
+    ends(process)
 
 
 def here() -> dict[str, object]:

@@ -87,7 +87,7 @@ def test_repeated_it_reads_what_has_changed_or_was_bad(root: Path, monkeypatch: 
     take(root)
     os.utime(root / "-c.mp4", ns=(0, 0))
     shutil.copy(root / "a b.mp4", root / "empty.mp4")
-    monkeypatch.setattr(census, "SURVEY", "faulty_reader.mark")
+    monkeypatch.setattr(census, "SURVEY", "faulty_survey.mark")
     again = take(root)
     assert [name for name in NAMES if again[name].codec == "read again"] == list(NAMES[1:])
 
@@ -98,7 +98,7 @@ def test_a_stopped_one_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> N
     noted = Finding("a b.mp4", "a b", (3,), "train", bytes=status.st_size, mtime_ns=status.st_mtime_ns, codec="noted")
     torn = json.dumps(asdict(replace(noted, path="-c.mp4")))[:50]
     (root / "census.parquet.part").write_text(f"{json.dumps(asdict(noted))}\n{torn}")
-    monkeypatch.setattr(census, "SURVEY", "faulty_reader.mark")
+    monkeypatch.setattr(census, "SURVEY", "faulty_survey.mark")
     rows = take(root)
     assert [rows[name].codec for name in NAMES[:3]] == ["noted", "read again", "read again"]
 
@@ -106,7 +106,7 @@ def test_a_stopped_one_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_files_that_hang_or_crash_are_findings(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.rename(root / "-c.mp4", root / "hang.mp4")
     os.rename(root / "cut.mp4", root / "crash.mp4")
-    monkeypatch.setattr(census, "SURVEY", "faulty_reader.mark")
+    monkeypatch.setattr(census, "SURVEY", "faulty_survey.mark")
     names = ("a b.mp4", "hang.mp4", "crash.mp4")
     rows = take_census(lists(root, names), root, root / "census.parquet", 2, False, seconds=0.5)
     assert [row.error for row in rows] == [
