@@ -135,19 +135,15 @@ def test_in_the_background_one_after_the_other(home: Home) -> None:
     assert f"child seed 0: local job {jobs(said)['child']}, after job {jobs(said)['parent']}\n" in said
     assert "nl-lightning status shows how far they are; what they print: " in said
     assert {name for name, _ in home.states().values()} <= {"queued", "running", "interrupted", "done"}
-    wait_until(lambda: not alive(jobs(said)), home)
+    wait_until(lambda: not cluster._alive_here(jobs(said).values()), home)
     ran = [[f"begin {variant}", f"end {variant} 3"] for variant in ("parent", "child", "other")]
     assert home.order() == [line for one in ran for line in one]
     assert {name for name, _ in home.states().values()} == {"done"}
 
 
-def alive(submitted: dict[str, str]) -> list[str]:
-    return [job for job in submitted.values() if Path(f"/proc/{job}").exists()]
-
-
 def test_a_child_of_what_failed_does_not_begin(home: Home) -> None:
     said = home.command("run", "--cluster", "local", "--workers", "3", FAIL="parent")
-    wait_until(lambda: not alive(jobs(said)), home)
+    wait_until(lambda: not cluster._alive_here(jobs(said).values()), home)
     assert sorted(home.order()) == ["begin other", "begin parent", "end other 3"]
     child = ("interrupted", f"local job {jobs(said)['child']} is gone")
     assert home.states() == {"parent": ("failed", "the dog ate it"), "child": child, "other": ("done", "")}
@@ -159,7 +155,7 @@ def test_what_was_changed_after_it_was_submitted_is_not_run(home: Home) -> None:
     wait_until(lambda: "begin parent" in home.order(), home)
     home.recipe("data: {num_frames: 4}")
     (home.folder / "changed").touch()
-    wait_until(lambda: not alive(jobs(said)), home)
+    wait_until(lambda: not cluster._alive_here(jobs(said).values()), home)
     assert "begin child" not in home.order()
     assert re.search(r"child seed 0: submitted with configuration \w{12}, now \w{12}; submit it again", logs(home))
 
@@ -364,7 +360,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     assert process.returncode == 0
 
 
-SLURM = ("run", "--cluster", "slurm", "--slurm", "time=5", "--slurm", "mem=10")
+SLURM = ("run", "--cluster", "slurm", "--slurm", "time=60", "--slurm", "mem=10")
 
 
 def test_a_study_goes_through_slurm(home: Home, submit: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from slurm_on_loopback import free_ports
 from tiny_study import planned, write_tiny_study
 
 from nl_lightning.cli import main
@@ -30,6 +30,14 @@ LIMIT = 900
 
 
 COMMAND = ["run", "study.yaml", "--recipe=tiny.yaml", "--variant=nl"]
+PROGRAM = """
+import sys
+from nl_lightning import cli
+
+cli.SECONDS_TO_STOP = 900.0
+sys.exit(cli.main())
+"""
+"""``nl-lightning``, which may take its time to stop."""
 TOGETHER = """
 import os, sys
 from nl_lightning.cli import main
@@ -46,13 +54,6 @@ for results in sys.argv[1].split():
 """Runs of two processes each, one run after the other, with the environment that torchrun gives them."""
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
-
-
 def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "PYTHONPATH": str(REPOSITORY)}
 
@@ -60,9 +61,10 @@ def environment() -> dict[str, str]:
 def stopped_under_torchrun(folder: Path, run: Run) -> list[int]:
     """One agent a machine, as a person would start them, told to stop after a step; their exit codes."""
     agent = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d"]
-    agent += [f"--rdzv-endpoint=127.0.0.1:{free_port()}", "-m", "nl_lightning.cli", *COMMAND]
-    agent += [f"--results={run.results}"]
-    agents = [subprocess.Popen(agent, cwd=folder, env=environment(), stdout=subprocess.DEVNULL) for _ in range(2)]
+    agent += [f"--rdzv-endpoint=127.0.0.1:{free_ports(1)[0]}", "program.py", *COMMAND, f"--results={run.results}"]
+    (folder / "program.py").write_text(PROGRAM)
+    patient = environment() | {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "900"}
+    agents = [subprocess.Popen(agent, cwd=folder, env=patient, stdout=subprocess.DEVNULL) for _ in range(2)]
     try:
         give_up = time.monotonic() + LIMIT
         while run.said().done < 1 and time.monotonic() < give_up:
@@ -79,7 +81,7 @@ def stopped_under_torchrun(folder: Path, run: Run) -> list[int]:
 def together(folder: Path, *runs: Run) -> str:
     """What becomes of runs of two processes."""
     torchrun = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
-    torchrun |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    torchrun |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_ports(1)[0])}
     results = " ".join(str(run.results) for run in runs)
     script = [sys.executable, "-c", TOGETHER, results, *COMMAND]
     done = subprocess.run(
