@@ -185,7 +185,7 @@ def test_figures_make_no_code_dirty(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for path in (code, figures):
         path.parent.mkdir(parents=True)
         path.touch()
-    identity = ["-c", "user.name=n", "-c", "user.email=n@example.com"]
+    identity = ["-c", "user.name=n", "-c", "user.email=n@example.com", "-c", "commit.gpgsign=false"]
     for words in (["init", "--quiet"], ["add", "."], [*identity, "commit", "--quiet", "--message=first"]):
         subprocess.run(["git", *words], cwd=tmp_path, check=True)
     figures.write_text("fast")

@@ -529,6 +529,8 @@ class WandbServer:
             "NETRC": str(folder / "no_netrc"),
             "WANDB_ERROR_REPORTING": "false",
             "WANDB_SILENT": "true",
+            "WANDB_INIT_TIMEOUT": "600",  # on a busy machine it answers late; a run would go on without it
+            "WANDB__SERVICE_WAIT": "600",
         }
 
     def graphql(self, request: Mapping[str, Any], base_url: str) -> dict[str, Any]:

@@ -185,7 +185,7 @@ def assert_nothing_private_left(place: Place) -> None:
     text = json.dumps(sent)
     names = {"folder": str(place.folder), "home": str(Path.home()), "key": KEY, "host": platform.node()}
     for what, name in names.items():
-        assert name not in text, what
+        assert name not in text or name == "/", what  # home of a container's user
     assert f'"{getpass.getuser()}"' not in text
     uploads = {request["name"] for request in sent if request["operation"] == "upload"}
     assert uploads <= {"config.yaml", "wandb-summary.json"}

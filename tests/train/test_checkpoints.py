@@ -255,7 +255,8 @@ def test_a_run_starts_from_its_stills_and_goes_on_after_being_killed(
 
 
 def git(folder: Path, *words: str) -> None:
-    subprocess.run(["git", "-c", "user.name=x", "-c", "user.email=x@x.org", *words], cwd=folder, check=True)
+    who = ["-c", "user.name=x", "-c", "user.email=x@x.org", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", *who, *words], cwd=folder, check=True)
 
 
 def test_the_commit_is_that_of_the_package_and_of_no_repository_around_it(

@@ -49,10 +49,10 @@ def test_freed_memory_is_used_again_without_page_faults() -> None:
             os.write(send, f"{given_back} {page_faults()}".encode())
         finally:
             os._exit(0)
-    os.waitpid(child, 0)
+    os.close(send)
     given_back, kept = map(int, os.read(receive, 100).split())
     os.close(receive)
-    os.close(send)
+    os.waitpid(child, 0)
     assert kept < given_back / 10, f"{kept} page faults with freed memory kept, {given_back} without"
 
 
