@@ -1,8 +1,10 @@
 """What `import nl_lightning` gives, and what it costs."""
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,24 @@ def test_settings_that_table_2_does_not_have_are_refused(options: dict[str, Any]
 def test_a_placement_is_stages_with_residual_blocks(placement: Any, said: str) -> None:
     with pytest.raises(nl.UserError, match=said):
         nl.ResNetConfig(non_local=nl.NonLocalConfig(placement))
+
+
+@pytest.mark.parametrize(
+    ("call", "given", "said"),
+    [
+        (nl.VideoResNet, 50, "config: expected ResNetConfig(...), not 50"),
+        (lambda hidden: nl.ControlConfig("hidden", hidden=hidden), "x", "hidden: expected a share of the channels"),
+        (nl.ControlConfig, {}, "kind: expected one of hidden, average"),
+        (nl.Conventions, None, "profile: expected one of paper, release, not None"),
+        (lambda classes: nl.c2d_r50(num_classes=classes), True, "num_classes: expected int, not True"),
+        (nl.for_testing, None, "model: expected a torch.nn.Module, not a NoneType"),
+        (nl.use_kernels, "net", "model: expected a torch.nn.Module, not a str"),
+        (nl.remove_non_local, "net", "model: expected a torch.nn.Module, not a str"),
+    ],
+)
+def test_a_wrong_type_is_one_line(call: Callable[[Any], object], given: Any, said: str) -> None:
+    with pytest.raises(nl.UserError, match=re.escape(said)):
+        call(given)
 
 
 @pytest.mark.parametrize("clip", [None, torch.zeros(1, 3, 4, 32, 32, dtype=torch.uint8)])

@@ -74,9 +74,9 @@ class ControlConfig:
     hidden: float | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in CONTROLS:
+        if self.kind not in tuple(CONTROLS):
             raise UserError(f"kind: expected one of {', '.join(CONTROLS)}, not {self.kind!r}")
-        if self.hidden is not None and not 0 < self.hidden <= 8:
+        if self.hidden is not None and not (isinstance(self.hidden, int | float) and 0 < self.hidden <= 8):
             raise UserError(f"hidden: expected a share of the channels, above 0 and up to 8, not {self.hidden!r}")
         if self.placed and not self.placement:
             raise UserError(f"placement: {self.kind} stands in the place of blocks: name stages and residual blocks")
@@ -186,10 +186,11 @@ class Conventions:
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(Conventions).items():
             value = getattr(self, name)
+            if value is None and name != "profile":
+                continue
             words = [word for part in (kind, *get_args(kind)) for word in get_args(part) if isinstance(word, str)]
             types = (int, float) if float in get_args(kind) else get_args(kind)
-            number = value is None or (not words and isinstance(value, types) and math.isfinite(value))
-            if value not in (*words, None) if words else not number:
+            if value not in words if words else not (isinstance(value, types) and math.isfinite(value)):
                 known = "True or False" if bool in types else "a whole number" if float not in types else "a number"
                 raise UserError(f"{name}: expected {'one of ' + ', '.join(words) if words else known}, not {value!r}")
 

@@ -37,12 +37,19 @@ def use_kernels(module: M, kernels: Kernels = "fast") -> M:
     if kernels not in get_args(Kernels):
         raise UserError(f"kernels: expected one of {', '.join(get_args(Kernels))}, not {kernels!r}")
     table = FAST if kernels == "fast" else {fast: plain for plain, fast in FAST.items()}
-    for part in module.modules():
+    for part in a_module(module).modules():
         if isinstance(part, NonLocalBlock | VideoResNet):
             for layer in part.modules():
                 if type(layer) in table and _is_usual(layer):
                     layer.__class__ = table[type(layer)]
     return module
+
+
+def a_module(given: M) -> M:
+    """What was given; UserError if it is no module."""
+    if not isinstance(given, nn.Module):
+        raise UserError(f"model: expected a torch.nn.Module, not a {type(given).__name__}")
+    return given
 
 
 def _is_usual(layer: nn.Module) -> bool:
@@ -266,7 +273,7 @@ def for_testing(module: M) -> M:
     It doesn't follow the module: make one when testing starts, and drop it after. Watched layers stay as they are.
     1.2 to 1.8 times as long without it: a test pass of one clip of C2D.
     """
-    made = copy.deepcopy(module).eval().requires_grad_(False)
+    made = copy.deepcopy(a_module(module)).eval().requires_grad_(False)
     for part in list(made.modules()):
         for kind, pairs in NORMS.items():
             for conv, norm in pairs if isinstance(part, kind) else ():

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_map_only
 
 from nl_lightning.errors import UserError, nearest, one_line
 from nl_lightning.models.conventions import Conventions, Instantiation, SumOver
-from nl_lightning.models.fast import FastNonLocalBlock
+from nl_lightning.models.fast import FastNonLocalBlock, a_module
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
@@ -78,12 +78,10 @@ def insert_after(
         raise UserError("insert_non_local: insert the blocks before wrapping the network in DistributedDataParallel")
     if torch.is_inference_mode_enabled():
         raise UserError("insert_non_local: insert the blocks outside torch.inference_mode, or they can't be trained")
-    if not isinstance(model, nn.Module):
-        raise UserError(f"model: expected a torch.nn.Module, not a {type(model).__name__}")
     names = [layers] if isinstance(layers, str) or not isinstance(layers, Iterable) else list(layers)
     if not all(isinstance(name, str) for name in names):
         raise UserError("layers: expected names as in model.named_modules(), such as 'layer3.4'")
-    named = _named(model, names)
+    named = _named(a_module(model), names)
     outputs = {} if example is None else _dry_run(model, named, example)
     blocks = {}
     for name, layer in named.items():
@@ -110,7 +108,7 @@ def remove_non_local(model: NetworkT) -> NetworkT:
     Raises:
         UserError: a layer's class was changed after the block was put in. The network is unchanged then.
     """
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, _WithBlock)}
+    layers = {name: layer for name, layer in a_module(model).named_modules() if isinstance(layer, _WithBlock)}
     for name, layer in layers.items():
         if type(layer) is not _with_block(layer.plain_class):  # type: ignore[arg-type]
             raise UserError(f"layer '{name}' was parametrised or wrapped after its block was inserted; undo that first")

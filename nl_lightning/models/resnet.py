@@ -77,8 +77,9 @@ class ResNetConfig:
         if self.inflate not in INFLATE:
             raise UserError(f"inflate: expected one of {', '.join(INFLATE)}, not {self.inflate!r}")
         for name, kind in _KINDS.items():
-            if not isinstance(getattr(self, name), Integral if kind is int else kind):
-                raise UserError(f"{name}: expected {_in_words(kind)}, not {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Integral if kind is int else kind):
+                raise UserError(f"{name}: expected {_in_words(kind)}, not {value!r}")
         strides = (*self.temporal_strides, *self.spatial_strides)
         if len(self.temporal_strides) != 3 or len(strides) != 9 or not all(type(s) is int and s > 0 for s in strides):
             raise UserError(f"temporal_strides, spatial_strides: expected 3 and 6 whole numbers above 0, not {strides}")
@@ -234,6 +235,8 @@ class VideoResNet(nn.Module):
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
+        if not isinstance(config, ResNetConfig):
+            raise UserError(f"config: expected ResNetConfig(...), not {config!r}")
         self.config = config
         mids = [max(1, config.min_channels, round(config.width * mid)) for mid in (64, 128, 256, 512)]
         t_conv1, t_pool1, t_pool2 = config.temporal_strides
