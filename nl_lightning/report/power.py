@@ -29,13 +29,13 @@ class Plan:
     """Comparisons to decide, and what is assumed of them.
 
     Attributes:
-        videos: that networks are tested on.
+        videos: that each is judged on: those of a group, where a part is judged on one.
         disagreement: percent of them on which just one of two is right; of a soft score, what is as noisy.
         seed_noise: standard deviation of a difference over seeds, in points.
         said: the assumptions, and where they come from, for people.
     """
 
-    videos: int
+    videos: tuple[int, ...]
     disagreement: float
     seed_noise: float
     said: str
@@ -74,8 +74,8 @@ def plan_of(runs: Runs, videos: int | None, disagreement: float | None, seed_noi
     comparisons = [one for one in compare(runs) if not one.check.cost and not one.check.curve]
     if not comparisons:
         raise UserError(f"{study.path}: no claim compares accuracies: there is nothing to decide")
-    known = [c.difference for c in comparisons if c.difference is not None]
-    tested = videos or (known[0].videos if known else study.reported_videos)
+    known = [one.difference.videos for one in comparisons if one.difference is not None]
+    tested = videos or max(known, default=study.reported_videos)
     if not tested:
         raise UserError(f"{study.path}: how many test videos? Say --videos N: neither records nor reported_videos do")
     pairs = [c.difference for c in comparisons if c.difference is not None and c.than and not c.check.over]
@@ -84,6 +84,8 @@ def plan_of(runs: Runs, videos: int | None, disagreement: float | None, seed_noi
         one.video_se**2 * one.videos / 100 if one.disagreement is None and one.bounded else one.disagreement
         for one in pairs
     ]
+    counts = [one.difference.videos if one.difference and not videos else tested for one in comparisons]
+    videos_said = " to ".join(f"{count:,}" for count in sorted({min(counts), max(counts)}))
     splits, splits_from = _first(disagreement, split, ASSUMED_DISAGREEMENT)
     varies, varies_from = _first(seed_noise, [one.std for one in pairs], SEED_NOISE)
     said = (
@@ -92,9 +94,9 @@ def plan_of(runs: Runs, videos: int | None, disagreement: float | None, seed_noi
         f"Two networks {'differ as if they split' if runs.soft and disagreement is None else 'split'} on {splits:.1f} "
         f"% of the videos ({splits_from}); a difference varies by {varies:.2f} points from seed to seed "
         f"({varies_from}). Videos: for networks that are trained, with one seed. Seeds: for such networks in "
-        f"general, on {tested:,} videos. Never: the effect that is shown is not what is claimed."
+        f"general, on {videos_said} videos. Never: the effect that is shown is not what is claimed."
     )
-    return Plan(tested, splits, varies, said, tuple(comparisons))
+    return Plan(tuple(counts), splits, varies, said, tuple(comparisons))
 
 
 def _first(given: float | None, recorded: Sequence[float | None], assumed: float) -> tuple[float, str]:
@@ -112,14 +114,14 @@ def power_columns(study: Study, plan: Plan) -> list[Column]:
     """
     hardest: dict[tuple[str, str], tuple[float, list[str]]] = {}
     family = len({(one.claim.name, id(one.part)) for one in plan.comparisons})
-    for one in plan.comparisons:
-        name, need = (one.claim.name, part_name(one)), _need(study, plan, one, family)
+    for one, videos in zip(plan.comparisons, plan.videos, strict=True):
+        name, need = (one.claim.name, part_name(one)), _need(study, plan, one, videos, family)
         hardest[name] = max(hardest.get(name, need), need, key=lambda each: each[0])
     rows = [[" ".join(name), *cells] for name, (_, cells) in hardest.items()]
     return of_rows(["part", "hardest comparison", "effect", "videos", "seeds"], rows, labels=2)
 
 
-def _need(study: Study, plan: Plan, comparison: Comparison, family: int) -> tuple[float, list[str]]:
+def _need(study: Study, plan: Plan, comparison: Comparison, videos: int, family: int) -> tuple[float, list[str]]:
     """How hard a comparison is, and what it takes, such that its part as a whole is decided in 80 % of studies.
 
     That is a stricter level for each of the `family` of parts (Holm's first step), and a higher power for each
@@ -148,7 +150,7 @@ def _need(study: Study, plan: Plan, comparison: Comparison, family: int) -> tupl
         score = effect + check.against
         noise = score * (100 - score) / 100
     enough = videos_needed(slack, noise, alpha, power)
-    seeds = seeds_needed(slack, plan.seed_noise * size, noise, plan.videos, alpha, power)
+    seeds = seeds_needed(slack, plan.seed_noise * size, noise, videos, alpha, power)
     shown = number(effect, gain_form(study.metric)) + ("*" if comparison.measured is None else "")
     amounts = [f"{enough:,}" if enough else "never", str(seeds or f"> {MOST_SEEDS}")]
     return enough or 1e300, [pair, shown, *amounts]  # hardest is one that no number of videos decides

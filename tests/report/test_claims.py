@@ -11,6 +11,7 @@ from nl_lightning.report.claim_words import by_part, comparison_columns, counts,
 from nl_lightning.report.claims import Report, Verdict, judge, report
 from nl_lightning.report.collate import collect
 from nl_lightning.report.comparisons import Comparison, compare, compare_reported
+from nl_lightning.report.power import plan_of, power_columns
 from nl_lightning.report.provenance import provenance
 from nl_lightning.report.uncertainty import Difference
 from nl_lightning.report.words import learned_columns, points_of
@@ -393,6 +394,12 @@ def test_claims_are_judged_on_a_group_of_videos(study: Study, recipe: Recipe, re
     found = report(collect(asked, recipe, results))
     assert [c.measured for c in found.verdicts[0].comparisons] == pytest.approx([20, 0], abs=1e-3)
     assert f"Parts that are judged on other videos: {asked.claims[0].name} scope on all." in verdict_legend(found)
+    foreseen = plan_of(collect(asked, recipe, results), None, 10.0, 1.0)
+    assert foreseen.videos == (100, 300)
+    assert "on 100 to 300 videos" in foreseen.said
+    noisy = replace(foreseen, disagreement=50.0)
+    seeds = power_columns(asked, noisy)[4].cells[0]
+    assert seeds != power_columns(asked, replace(noisy, videos=(300, 300)))[4].cells[0]
 
 
 def test_a_video_that_one_could_not_read_is_not_judged_by_the_soft_score(
