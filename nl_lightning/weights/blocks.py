@@ -24,7 +24,7 @@ from nl_lightning.study.files import write_output
 from nl_lightning.weights.file import checked_numbers, mismatches, some
 from nl_lightning.weights.source import Names
 from nl_lightning.weights.sources import NORM, TENSOR
-from nl_lightning.weights.wrappers import State, prefixes
+from nl_lightning.weights.wrappers import State, cuts, prefixes
 
 FORMAT = "nl-lightning block 1"
 NAME = "alexhex7"
@@ -86,10 +86,12 @@ def load_block(path: Path) -> NonLocalBlock:
 def blocks_in(state: State) -> dict[str, dict[str, Tensor]]:
     """The tensors of each block in a network, by the prefix before their names; a block alone has the prefix ``''``."""
     found = prefixes((name for name in state.tensors if name.endswith(("g.weight", "g.0.weight"))), NAMES.ours)
-    return {
-        prefix: {name.removeprefix(prefix): tensor for name, tensor in state.tensors.items() if name.startswith(prefix)}
-        for prefix in sorted(found)
-    }
+    blocks: dict[str, dict[str, Tensor]] = {prefix: {} for prefix in sorted(found)}
+    for name, tensor in state.tensors.items():
+        for prefix in cuts(name):
+            if prefix in blocks:
+                blocks[prefix][name.removeprefix(prefix)] = tensor
+    return blocks
 
 
 def import_block(

@@ -116,12 +116,16 @@ def prefixes(names: Iterable[str], known: Callable[[str], object]) -> dict[str, 
     """The prefixes, each ending in a dot or empty, behind which names are `known`, and how many there are."""
     counts: dict[str, int] = {}
     for name in names:
-        parts = name.split(".", DEPTH)
-        for cut in range(len(parts)):
-            prefix = "".join(f"{part}." for part in parts[:cut])
+        for prefix in cuts(name):
             if known(name[len(prefix) :]):
                 counts[prefix] = counts.get(prefix, 0) + 1
     return counts
+
+
+def cuts(name: str) -> list[str]:
+    """The prefixes that a name may have, each ending in a dot or empty."""
+    parts = name.split(".", DEPTH)
+    return ["".join(f"{part}." for part in parts[:cut]) for cut in range(len(parts))]
 
 
 def below(state: State, prefix: str) -> State:

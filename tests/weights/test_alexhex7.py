@@ -11,8 +11,9 @@ from torch import Tensor
 
 from nl_lightning.cli import main
 from nl_lightning.errors import UserError
-from nl_lightning.weights.blocks import import_block, load_block
+from nl_lightning.weights.blocks import blocks_in, import_block, load_block
 from nl_lightning.weights.importing import import_weights
+from nl_lightning.weights.wrappers import State
 
 CONVS: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 POOLS: dict[int, Any] = {
@@ -167,6 +168,22 @@ def test_prefixes_of_blocks_never_leave_the_folder(tmp_path: Path) -> None:
     torch.save({f"{p}.{name}": t for p in ("a b", "a_b") for name, t in block.items()}, tmp_path / "net.pth")
     with pytest.raises(UserError, match="would be written to files of the same name"):
         import_weights(tmp_path / "net.pth", tmp_path / "nl.safetensors")
+
+
+def test_blocks_are_found_in_one_pass_over_the_tensors() -> None:
+    class Tensors(dict[str, torch.Tensor]):
+        passes = 0
+
+        def items(self) -> Any:
+            self.passes += 1
+            return super().items()
+
+    tensors = Tensors({f"nl_{i}.{name}": torch.ones(1) for i in range(9) for name in ("g.weight", "theta.weight")})
+    found = blocks_in(State(tensors, {}))
+    assert {prefix: [*block] for prefix, block in found.items()} == {
+        f"nl_{i}.": ["g.weight", "theta.weight"] for i in range(9)
+    }
+    assert tensors.passes == 1
 
 
 def test_half_a_block_within_a_network_is_named(tmp_path: Path) -> None:
