@@ -146,6 +146,18 @@ def test_clips_are_floats(clip: Any) -> None:
         nl.c2d_r50(width=1 / 64)(clip)
 
 
+@pytest.mark.parametrize("kernels", ["fast", "definition"])
+def test_float64_is_for_weights_of_float64(kernels: Any) -> None:
+    for module, size in ((nl.c2d_r50(width=1 / 64), (2, 3, 4, 32, 32)), (nl.NonLocalBlock(8), (1, 8, 2, 4, 4))):
+        nl.use_kernels(module, kernels)
+        x = torch.zeros(size, dtype=torch.float64)
+        with pytest.raises(nl.UserError, match=r": expected torch\.float32, as its weights are, not torch\.float64"):
+            module(x)
+        with pytest.raises(nl.UserError, match=r": expected torch\.float64, as its weights are, not torch\.float32"):
+            module.double()(x.float())
+        assert module(x).dtype == torch.float64
+
+
 def test_load_weights_gives_a_network_that_is_ready_to_run(tmp_path: Path) -> None:
     path = write_weights(tmp_path / "w.safetensors", nl.NonLocalConfig({"res3": [1]}))
     network, header = nl.load_weights(str(path))

@@ -35,7 +35,7 @@ from nl_lightning.models.conventions import (
     Triple,
     check_placement,
 )
-from nl_lightning.models.nonlocal_block import Affine, NonLocalBlock, NonLocalConfig
+from nl_lightning.models.nonlocal_block import Affine, NonLocalBlock, NonLocalConfig, check_precision
 
 EXPANSION = 4
 NORMS = {"batch": nn.BatchNorm3d, "affine": Affine}
@@ -275,6 +275,7 @@ class VideoResNet(nn.Module):
         if not isinstance(clip, Tensor) or not clip.is_floating_point():
             said = clip.dtype if isinstance(clip, Tensor) else f"a {type(clip).__name__}"
             raise UserError(f"VideoResNet: expected a tensor of floats, not {said}")
+        check_precision("VideoResNet", clip, self.conv1.weight)
         if clip.ndim != 5 or clip.shape[1] != 3:
             raise UserError(f"VideoResNet: expected clips (N, 3, T, H, W), not {tuple(clip.shape)}")
         x = self.pool1(self.stem(clip))  # (N, 64, 8, 56, 56)
