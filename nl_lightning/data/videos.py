@@ -22,6 +22,9 @@ from nl_lightning.study.border import as_unicode
 _SIDE = re.compile(  # a word of its own, also within turn_LEFT and turnLeft
     r"((?<![A-Za-z])|(?<=[a-z])(?=[LR]))([Ll]eft|[Rr]ight)(?![a-z])|(?<![A-Za-z])(LEFT|RIGHT)(?![A-Za-z])"
 )
+_SIDE_OR_LETTER = re.compile(  # l_eye, eye.R, LEye; in names of classes a letter may be anything
+    rf"{_SIDE.pattern}|(?<![A-Za-z])[LRlr](?=[_. -]|[A-Z][a-z])|(?<=[_. -])[LRlr](?![A-Za-z])"
+)
 
 Labels = tuple[int, ...]
 """Of a video with several, in ascending order."""
@@ -180,16 +183,20 @@ def every_fifth(videos: VideoList) -> tuple[VideoList, VideoList]:
     return videos.take(np.flatnonzero(~val)), videos.take(np.flatnonzero(val))
 
 
-def mirrored_labels(classes: Sequence[str]) -> npt.NDArray[np.int32]:
+def mirrored_labels(classes: Sequence[str], letters: bool = False) -> npt.NDArray[np.int32]:
     """The label that a video of each class has when it is mirrored: left and right change places in the class's name.
 
-    -1 where there is no class of that name: videos of such a class are not to be mirrored.
+    With `letters`, so do l and r that stand by themselves. -1 where there is no class of that name: videos of such a
+    class are not to be mirrored.
     """
     labels = {name: label for label, name in enumerate(classes)}
-    return np.array([labels.get(_SIDE.sub(_other_side, name), -1) for name in classes], np.int32)
+    sides = _SIDE_OR_LETTER if letters else _SIDE
+    return np.array([labels.get(sides.sub(_other_side, name), -1) for name in classes], np.int32)
 
 
 def _other_side(match: re.Match[str]) -> str:
+    if len(match[0]) == 1:
+        return match[0].translate(str.maketrans("lrLR", "rlRL"))
     other = "right" if match[0].lower() == "left" else "left"
     return other.upper() if match[0].isupper() else other.capitalize() if match[0][0].isupper() else other
 

@@ -182,7 +182,7 @@ class CocoSplit(Dataset[Example]):
             flipped["masks"] = target["masks"].flip(-1)
         else:
             names = max((one.get("keypoints", []) for one in self.files.coco.cats.values()), key=len)
-            mirrored = mirrored_labels(names)
+            mirrored = mirrored_labels(names, letters=True)
             mirrored = np.where(mirrored < 0, np.arange(len(names)), mirrored)
             points = target["keypoints"][:, mirrored].clone()
             points[..., 0] = torch.where(points[..., 2] > 0, width - points[..., 0], points[..., 0])

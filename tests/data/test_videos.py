@@ -106,6 +106,7 @@ def test_a_mirrored_video_is_of_the_class_with_the_other_side() -> None:
     )  # fmt: skip
     assert mirrored_labels(classes).tolist() == [2, 1, 0, -1, 5, 4, -1, 7]
     assert mirrored_labels(()).tolist() == []
+    assert mirrored_labels(("sign L", "sign R")).tolist() == [0, 1]  # of an alphabet
     of_one_word = ("turnLeft", "LeftToRight", "TURN_LEFT", "turnRight", "RightToLeft", "TURN_RIGHT", "Brightness")
     assert mirrored_labels(of_one_word).tolist() == [3, 4, 5, 0, 1, 2, 6]
 

@@ -63,13 +63,14 @@ def test_targets_are_as_torchvisions_detectors_take_them(tmp_path: Path) -> None
     assert [len(images), len(targets)] == [2, 2]
 
 
-def test_a_mirrored_image_has_mirrored_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("sides", ["left_eye right_eye", "r_eye l_eye", "eye.L eye.R", "LEye REye", "E_LEFT E_RIGHT"])
+def test_a_mirrored_image_has_mirrored_targets(sides: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "rand", lambda *_: torch.tensor(0.0))
     _, target = split(tmp_path, content(), training=True, flip=True)[0]
     assert target["boxes"].tolist() == [[8, 2, 18, 12]]
     assert target["masks"][0, 2:12, 8:18].all()
     found = content()
-    found["categories"][0]["keypoints"] = ["nose", "left_eye", "right_eye"]
+    found["categories"][0]["keypoints"] = ["nose", *sides.split()]
     for one in found["annotations"]:
         one["keypoints"] = [3, 4, 2, 5, 6, 2, 0, 0, 0]
     _, target = split(tmp_path, found, keypoints=True, training=True, flip=True)[0]
