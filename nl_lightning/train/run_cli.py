@@ -13,7 +13,8 @@ import os
 import re
 import shlex
 import warnings
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,23 @@ _load = jsonargparse.get_loader("yaml")
 
 def _read_yaml(text: str) -> Any:
     """Refuses what is small and would become huge, and a key that is given twice."""
-    parse_yaml(text, "YAML")
+    _refuse_twice(parse_yaml(text, "YAML"), "YAML")
     return _load(text)
+
+
+def _refuse_twice(config: Any, at: str) -> None:
+    """UserError for a key that is given as parts within each other and with dots: one of the two would be lost."""
+    for key, count in Counter(_keys(config)).items():
+        if count > 1:
+            raise UserError(f"{at}: {key} is given twice, also with dots: leave one of them out")
+
+
+def _keys(config: Any, prefix: str = "") -> Iterator[str]:
+    for key, value in config.items() if isinstance(config, dict) else ():
+        if isinstance(value, dict) and value:
+            yield from _keys(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
 
 
 jsonargparse.set_parsing_settings(
@@ -113,7 +129,7 @@ class RunCLI(LightningCLI):
             with contextlib.suppress(yaml.YAMLError):
                 weigh_yaml(word.partition("=")[2] or word, word[:60])
         for file in config_files(args):
-            load_yaml(file)
+            _refuse_twice(load_yaml(file), str(file))
         try:
             super().parse_arguments(parser, args)
         except (argparse.ArgumentError, ValueError, TypeError, KeyError, RecursionError, OSError) as error:

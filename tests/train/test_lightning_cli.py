@@ -230,6 +230,9 @@ def test_a_key_that_is_given_twice_is_refused(home: Path, capsys: pytest.Capture
     said = "twice.yaml, line 3: the key 'test_pool' is given twice"
     assert said in refusal(capsys, "fit", "--config=twice.yaml")
     assert said in refusal(capsys, "test", "--config", "twice.yaml")
+    (home / "dotted.yaml").write_text("model: {test_pool: 1}\nmodel.test_pool: 2\n")
+    said = "dotted.yaml: model.test_pool is given twice, also with dots: leave one of them out"
+    assert refusal(capsys, "fit", "--config=dotted.yaml") == said
     for word in ("--config=within.yaml", "--model=model.yaml", "--model={test_pool: 1, test_pool: 2}"):
         assert "model" in refusal(capsys, "fit", word)
 
