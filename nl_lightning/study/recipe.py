@@ -98,6 +98,10 @@ class Recipe:
 
     @property
     def about(self) -> str:
+    def module_of(self, variant: Variant) -> str | None:
+        """The class of a variant's LightningModule, which its settings may name in place of the recipe."""
+        return variant.settings.get("model.class_path") or self.module
+
         """The first paragraph of the comment that its file opens with: what its data can show."""
         return " ".join(itertools.takewhile(bool, self.comment))
 

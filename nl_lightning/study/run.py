@@ -308,9 +308,6 @@ def noted(type_: type[T], path: Path) -> T | None:
         return None
 
 
-# --------------------------------------------------------------------------------------------- state of a run
-
-
 def state_by_record(study: Study, recipe: Recipe, variant: str, seed: int, record: Record | None) -> State:
     """Where a run stands as far as a record of it says, wherever that was found."""
     for name in (variant, *study.ancestors(variant)):
@@ -322,8 +319,8 @@ def state_by_record(study: Study, recipe: Recipe, variant: str, seed: int, recor
         return State("missing")
     if record.config_hash != expected:
         return State("stale", f"made with configuration {record.config_hash}, now {expected}")
-    module = found.settings.get("model.class_path") or recipe.over(study).module or ""
-    for key, value in (("init_from", found.init_from), ("module", module)):
+    module = recipe.with_clip(found.clip).over(study).module_of(found)
+    for key, value in (("init_from", found.init_from), ("module", module or "")):
         if (said := getattr(record, key)) != value:
             return State("unreadable", f"{key}: expected {value or None}, as the study has it, got {said or None}")
     if study.metric.key not in record.scores and not record.diverged and found.clip != STILLS:  # they have their own
@@ -344,9 +341,6 @@ def agreeing(states: Mapping[tuple[str, int], State]) -> dict[tuple[str, int], S
                     other = "other seeds have others" if agreed is None else f"other seeds have {agreed:,}"
                     found[key] = State("unreadable", f"{field}: {value:,} in its record, but {other}")
     return found
-
-
-# ------------------------------------------------------------------------------------------------ runs of a study
 
 
 def plan(

@@ -261,7 +261,7 @@ def fields(run: Run, cli: ModuleCLI, found: Mapping[str, float], outcomes: Mappi
             outcomes = {}
     names = "".join(f"{item}\n" for item in outcomes)
     return {
-        "module": run.config["model"]["class_path"],
+        "module": run.recipe.module_of(run.variant),
         "metrics": {name: value for name, value in logged.items() if math.isfinite(value)},
         "diverged": broken,
         "outcomes": pack_outcomes(list(outcomes.values())) if outcomes and not broken else "",
