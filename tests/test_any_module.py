@@ -366,6 +366,14 @@ def test_mistakes_in_a_study_are_named(own: Path, there: str, instead: str, said
 
 
 def test_a_study_and_a_recipe_of_different_kinds_are_refused(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_runs_commands_find_a_class_beside_the_study(own: Path) -> None:
+    run = plan(load_study(Path(STUDY)), load_recipe(RECIPE), [0], Path())[0]
+    assert run.commands()[0].startswith("nl-lightning fit ")
+    Path("spirals.py").rename(Path(STUDY).with_name("spirals.py"))
+    for verb, command in zip(("fit", "test"), run.commands(), strict=True):
+        assert command.startswith(f"PYTHONPATH={own / 'experiments'}:$PYTHONPATH nl-lightning {verb} ")
+
+
     study = Path(STUDY).read_text()
     for change_, said in (
         (("{settings: {}}", "{net: {depth: 50}}"), "variants.deep.net: is of our own networks; of spirals.Net, give 'settings'"),

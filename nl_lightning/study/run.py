@@ -218,8 +218,11 @@ class Run:
 
     def commands(self) -> list[str]:
         """The commands by which a person would do the same, without the record."""
-        arguments = shlex.join(self.arguments())
-        return [f"nl-lightning fit {arguments}", f"nl-lightning test {arguments} --ckpt_path={self.checkpoint}"]
+        call, arguments = "nl-lightning", shlex.join(self.arguments())
+        beside, module = self.study.path.resolve().parent, (self.recipe.module or "").partition(".")[0]
+        if (beside / f"{module}.py").is_file():  # `fit` isn't told of the study
+            call = f"PYTHONPATH={shlex.quote(str(beside))}:$PYTHONPATH {call}"
+        return [f"{call} fit {arguments}", f"{call} test {arguments} --ckpt_path={self.checkpoint}"]
 
     def columns(self) -> dict[str, str | int]:
         """Flat columns that make W&B's own table of runs readable."""
