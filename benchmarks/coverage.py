@@ -81,7 +81,7 @@ def compared(studies: Sequence[Study], right: np.ndarray) -> list[list[Compariso
         return known[key]
 
     variants = {f"{i}" for i in range(len(right))}
-    return [compare_by(study, "", combination, lambda *_: None, variants) for study in studies]
+    return [compare_by(study, ("",), combination, lambda *_: None, variants) for study in studies]
 
 
 def words(study: Study, comparisons: Sequence[Comparison], looks: tuple[int, ...] = ()) -> list[str]:

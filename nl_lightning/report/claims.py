@@ -127,16 +127,16 @@ class Verdict:
         return all(c.difference is None or c.difference.paired or not c.difference.bounded for c in self.comparisons)
 
 
-def judge(study: Study, comparisons: Sequence[Comparison], recipe: str = "") -> list[Verdict]:
+def judge(study: Study, comparisons: Sequence[Comparison], recipe: Sequence[str] = ("",)) -> list[Verdict]:
     """A verdict on each part of each claim, in the study's order, corrected among all parts that are judged.
 
-    `recipe`: under which the comparisons were measured; it says what its data can't test.
+    `recipe`: the names of the one under which the comparisons were measured; they say what its data can't test.
     """
     stated = [(claim, part) for claim in study.claims for part in claim.parts]
     level, parts = (1 - LEVEL) / max(1, len(study.looks)), []
     for claim, part in stated:
         its = tuple(c for c in comparisons if c.claim.name == claim.name and c.part is part)
-        parts.append(PartVerdict(part, its, part.untestable(recipe), level=level))
+        parts.append(PartVerdict(part, its, part.untestable(*recipe), level=level))
     judged = [i for i, one in enumerate(parts) if one.judged]
     corrected, within = _holm(parts, judged), dict[int, float]()
     for table in {claim.table for claim, _ in stated}:
@@ -188,7 +188,7 @@ def report(runs: Runs) -> Report:
     study = runs.study
     reported = [compare_reported(study), compare_reported(study, ASSUMED_DISAGREEMENT)]
     known = any(comparison.difference for comparison in reported[0])
-    on, rows = study.reported_on or "", collate(runs)
+    on, rows = (study.reported_on or "",), collate(runs)
     variances = rows.drop_duplicates("variant")[f"{study.metric.key}_std"].dropna() ** 2
     lines: dict[str, list[dict[str, Any]]] = {table: [] for table in study.tables}
     for line in rows.astype(object).where(rows.notna(), None).to_dict("records"):
@@ -205,6 +205,6 @@ def report(runs: Runs) -> Report:
         {name: state for name in study.variants if (state := standing(runs, name)) in (DIVERGED, UNREADABLE)},
         float(variances.mean() ** 0.5) if len(variances) else None,
         learned(runs),
-        judge(study, compare(runs), runs.recipe.name),
+        judge(study, compare(runs), runs.recipe.names),
         (judge(study, reported[0], on), judge(study, reported[1], on)) if known else (),
     )

@@ -4,7 +4,7 @@ Each is a weighted sum of scores, two networks' as a rule, with its noise (:mod:
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -145,7 +145,7 @@ def compare(runs: Runs) -> list[Comparison]:
 
     return compare_by(
         runs.study,
-        runs.recipe.name,
+        runs.recipe.names,
         combination,
         lambda one: runs.ratio(one.variant, one.than, one.check.cost or ""),
         {name for name in runs.study.variants if runs.records([name])},
@@ -173,12 +173,12 @@ def compare_reported(study: Study, disagreement: float | None = None) -> list[Co
         return unpaired(*known[:, None], videos=videos, weights=list(weights.values()))
 
     known = {name for name in study.variants if study.reported_score(name) is not None}
-    return compare_by(study, study.reported_on or "", combination, lambda one: one.reported, known)
+    return compare_by(study, (study.reported_on or "",), combination, lambda one: one.reported, known)
 
 
 def compare_by(
     study: Study,
-    recipe: str,
+    recipe: Sequence[str],
     combination: Combination,
     cost: Callable[[Comparison], float | None],
     known: set[str],
@@ -186,10 +186,11 @@ def compare_by(
 ) -> list[Comparison]:
     """Every comparison of every claim, from what these functions say of the `known` variants on a recipe's data.
 
-    `cost`: where the paper's own isn't counted. `lead`: the smallest of a curve; without it, curves aren't compared.
+    `recipe`: its names. `cost`: where the paper's own isn't counted. `lead`: the smallest of a curve; without it,
+    curves aren't compared.
     """
     found = []
-    testable = ((claim, part) for claim in study.claims for part in claim.parts if part.untestable(recipe) is None)
+    testable = ((claim, part) for claim in study.claims for part in claim.parts if part.untestable(*recipe) is None)
     for claim, part, check in ((*of, check) for of in testable for check in of[1].checks):
         for variant, than in check.pairs():
             needed = dict.fromkeys((variant, *([than] if than else []), *check.beside))

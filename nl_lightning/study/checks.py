@@ -116,7 +116,7 @@ class Part:
 
     Attributes:
         kind: the direction of an effect, its size, what the sentence presupposes, or how far it is said to reach.
-        not_testable: why data can't test it, by how the names of recipes on these data begin ("": on any data).
+        not_testable: why data can't test it, by how the name of the recipe, or of its data's folder, begins ("": any).
         data: the data whose points its numbers are: it is judged under recipes whose names start so. None: any.
         judged_on: the group of test videos that it is judged on, in place of the study's, where records have it.
     """
@@ -128,11 +128,12 @@ class Part:
     data: str | None = None
     judged_on: str = ""
 
-    def untestable(self, recipe: str) -> str | None:
-        """Why nothing under a recipe can test it; None if something can."""
+    def untestable(self, recipe: str, folder: str = "") -> str | None:
+        """Why nothing under a recipe, of data in a folder, can test it; None if something can."""
         if self.data is not None and not recipe.startswith(self.data):
             return f"its points are those of {self.data}"
-        return next((why for these, why in self.not_testable.items() if recipe.startswith(these)), None)
+        starts = (recipe.startswith, folder.startswith)
+        return next((why for these, why in self.not_testable.items() if any(start(these) for start in starts)), None)
 
 
 @dataclass(frozen=True)

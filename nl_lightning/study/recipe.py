@@ -54,6 +54,8 @@ class _Model:
 class _Data:
     folds: Positive = 1
     num_frames: Positive | None = None
+    root: Any = None
+    init_args: Any = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,13 @@ class Recipe:
     def folds(self) -> int:
         """Official splits of its data, which the seeds stand for in turn (``data.folds``); 1 where there are none."""
         return self.known.data.folds
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """By which claims know its data: its own name, and that of the folder in which they lie."""
+        data = self.known.data
+        root = data.root or (data.init_args.get("root") if isinstance(data.init_args, dict) else None)
+        return self.name, Path(str(root or "")).name
 
     @property
     def module(self) -> str | None:

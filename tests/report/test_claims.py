@@ -442,6 +442,8 @@ def test_parts_that_these_data_cannot_test(study: Study, recipe: Recipe, results
         Part("scope", "Everywhere.", (BLOCK_HELPS,), not_testable={"quick": "it is too quick", "slow": "it is slow"}),
         Part("scope", "Ever.", not_testable={"": "nobody knows"}),
     )
+    copied = Recipe("mine", recipe.files, {"data": {"init_args": {"root": "data/quick"}}})
+    assert parts[2].untestable(*copied.names) == "it is too quick"
     asked = replace(study, claims=(Claim("c", "C.", "a", parts),))
     found = report(collect(asked, recipe, results))
     assert by_part(found.verdicts[0]) == (
@@ -533,7 +535,7 @@ def test_the_claims_of_table2(recipe: Recipe, results: Path) -> None:
         ("c2d_r101_nl5", "i3d333_r101", "flops"): (pytest.approx(1.2 / 1.8), pytest.approx(0.70, abs=0.005)),
         ("c2d_r101_nl5", "i3d311_r101", "flops"): (pytest.approx(1.2 / 1.5), pytest.approx(0.84, abs=0.005)),
     }
-    reported = judge(study, compare_reported(study), "kinetics400")
+    reported = judge(study, compare_reported(study), ["kinetics400"])
     assert [(v.claim.name, one.word) for v in reported for one in v.parts if one.word not in ("seen once",)] == [
         ("a3", "not testable"), ("b2", "not testable"), ("c2", "holds"), ("c3", "not testable"), ("e1", "holds"),
         ("fig4", "not testable"), ("fig4", "not testable"),
