@@ -353,6 +353,7 @@ def test_a_module_without_the_hook_or_with_another_metrics_has_intervals_over_se
         ("{accuracy: 44.0}", "{acuracy: 44.0}", "reported: unknown key 'acuracy'; did you mean 'accuracy'?"),
         ("{accuracy: 44.0}", "{accuracy: 144.0}", "reported.accuracy: expected percent, 0 to 100, got 144"),
         ("{settings: {model.layers: 0}}", "{settings: {layers: 0}}", "expected a key such as model.hidden, got 'layers'"),
+        ("{settings: {model.layers: 0}}", "{settings: {model.layers: 'null'}}", "variants.linear.settings.model.layers: the text 'null' would become None; choose another"),
         ("{settings: {model.layers: 0}}", "{}", "variants.linear: the key 'net' is missing; of another LightningModule, give 'settings'"),
         ("{settings: {model.layers: 0}}", "{study: table22}", "variants.linear.study: no study 'table22' in "),
         ("{settings: {model.layers: 0}}", "{study: table2}", "unknown 'linear'"),
@@ -365,7 +366,6 @@ def test_mistakes_in_a_study_are_named(own: Path, there: str, instead: str, said
     assert said in str(caught.value)
 
 
-def test_a_study_and_a_recipe_of_different_kinds_are_refused(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_dry_runs_commands_find_a_class_beside_the_study(own: Path) -> None:
     run = plan(load_study(Path(STUDY)), load_recipe(RECIPE), [0], Path())[0]
     assert run.commands()[0].startswith("nl-lightning fit ")
@@ -374,6 +374,7 @@ def test_a_dry_runs_commands_find_a_class_beside_the_study(own: Path) -> None:
         assert command.startswith(f"PYTHONPATH={own / 'experiments'}:$PYTHONPATH nl-lightning {verb} ")
 
 
+def test_a_study_and_a_recipe_of_different_kinds_are_refused(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = Path(STUDY).read_text()
     for change_, said in (
         (("{settings: {}}", "{net: {depth: 50}}"), "variants.deep.net: is of our own networks; of spirals.Net, give 'settings'"),

@@ -28,7 +28,7 @@ from nl_lightning.study.border import Line, Name, Percent, Positive, Ratio, chec
 from nl_lightning.study.checks import StatedClaim
 from nl_lightning.study.finding import find_study, is_file
 from nl_lightning.study.metrics import LOGGED, METRICS, Metric
-from nl_lightning.study.study import COSTS, NET, Grid, Heading, Row, Study, Table, Variant, placement_name
+from nl_lightning.study.study import COSTS, NET, Grid, Heading, Row, Study, Table, Value, Variant, placement_name
 
 # --------------------------------------------------------------------------------------------- as a file states it
 
@@ -94,7 +94,7 @@ Logged = Annotated[str, Field(pattern=r"^test/[\w./@-]{1,60}$"), "a metric such 
 @dataclass(frozen=True, kw_only=True)
 class _Variant:
     net: _Net | None = None
-    settings: dict[Setting, Any] | None = None
+    settings: dict[Setting, Value] | None = None
     clip: Name | None = None
     init_from: str | None = None
     study: str | None = None
@@ -130,7 +130,7 @@ class _Variant:
 @dataclass(frozen=True, kw_only=True)
 class _Class:
     class_path: ClassPath
-    init_args: dict[str, Any] = field(default_factory=dict)
+    init_args: dict[str, Value] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from nl_lightning.errors import UserError
 from nl_lightning.study.border import Name, Positive, checked, load_yaml, shown
 from nl_lightning.study.files import read_text
 from nl_lightning.study.finding import experiments_folders, find
-from nl_lightning.study.study import NET, STILLS, Study, Variant
+from nl_lightning.study.study import NET, STILLS, Study, Value, Variant
 
 # Settings that can't change a number: where things lie, how fast they go, what is shown. Not in a run's hash.
 NEUTRAL = {
@@ -98,6 +98,10 @@ class Recipe:
         """The class of a LightningModule that isn't ours, as ``digits.Net``; None: our own networks."""
         return self.known.model.class_path
 
+    def module_of(self, variant: Variant) -> str | None:
+        """The class of a variant's LightningModule, which its settings may name in place of the recipe."""
+        return variant.settings.get("model.class_path") or self.module
+
     @property
     def comment(self) -> list[str]:
         """What its file opens with: hardware, hours, what it needs. A line that is indented goes on with the last."""
@@ -107,10 +111,6 @@ class Recipe:
 
     @property
     def about(self) -> str:
-    def module_of(self, variant: Variant) -> str | None:
-        """The class of a variant's LightningModule, which its settings may name in place of the recipe."""
-        return variant.settings.get("model.class_path") or self.module
-
         """The first paragraph of the comment that its file opens with: what its data can show."""
         return " ".join(itertools.takewhile(bool, self.comment))
 
@@ -184,7 +184,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
 def _recipe_config(path: Path) -> dict[str, Any]:
     config = load_yaml(path)
     known = checked(_Known, config, str(path), unknown="ignore")
-    _refuse_dotted(config, str(path))
+    _refuse_dotted(checked(dict[str, Value], config, str(path)), str(path))
     # A network in a recipe would slip into every variant that leaves the key out, baselines above all.
     for key in ("depth", "inflate", "non_local", "control"):
         if key in known.model.net:

@@ -7,6 +7,7 @@ differ), tables of *rows* (a label, a variant, the reported numbers, the baselin
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,15 @@ from nl_lightning.study.border import Line, Name, Percent, Positive
 from nl_lightning.study.checks import Claim
 from nl_lightning.study.metrics import TOP1, Metric
 
+
+def _no_null(value: Any) -> Any:
+    if found := re.search(r'"([Nn]ull|NULL|~)"(?!:)', json.dumps(value)):
+        raise ValueError(f"the text '{found[1]}' would become None; choose another, or leave out the quotes")
+    return value
+
+
+Value = Annotated[Any, AfterValidator(_no_null)]
+"""What the command line is given, which reads each text once more: one that YAML has for None would be lost."""
 STILLS = "stills"
 """The clip of networks that are trained on single frames, for others to start from."""
 NET = "model.net."

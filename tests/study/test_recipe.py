@@ -82,6 +82,9 @@ def test_recipes_that_are_refused(recipe: Recipe, tmp_path: Path, monkeypatch: p
     path.write_text("data: {num_frames: 8}\ndata.num_frames: 4")  # the second was trained with, and the first planned
     with pytest.raises(UserError, match="own.yaml: 'data.num_frames': write it as data: {num_frames: ...}"):
         load_recipe(path)
+    path.write_text("data: {class_path: a.B, init_args: {names: [~, '~']}}")
+    with pytest.raises(UserError, match="own.yaml: data: the text '~' would become None; choose another"):
+        load_recipe(path)
     path.write_text("data: {class_path: a.B, init_args: {names: {a.b: 1}}}")
     load_recipe(path)
 
