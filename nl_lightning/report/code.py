@@ -41,10 +41,11 @@ def _changed(commits: tuple[str, ...]) -> tuple[str, ...] | None:
     if not all(re.fullmatch("[0-9a-f]{7,64}", commit) for commit in commits):  # no option of git's, and not "unknown"
         return None
     found: set[str] = set()
+    how = ["--name-only", "--relative", "--find-renames"]  # the last one, as a user's settings may turn it off
     for commit in commits[1:]:
-        command = ["git", "-C", str(PACKAGE), "diff", "--name-only", "--relative", commits[0], commit, "--", *COMPUTES]
+        command = ["git", "-C", str(PACKAGE), "diff", *how, commits[0], commit, "--", *COMPUTES]
         try:
-            said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
+            said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600).stdout
         except (OSError, subprocess.SubprocessError):
             return None
         found.update(line for line in said.splitlines() if line.endswith(".py"))

@@ -263,7 +263,8 @@ def commit() -> dict[str, Any]:
 
     try:
         git("ls-files", "--error-unmatch", __file__)  # a wheel may be installed below somebody else's repository
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", "."))}
+        changes = git("status", "--porcelain", "--untracked-files=normal", "--", ".")  # whatever a user's settings say
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changes)}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": "unknown", "dirty": True}
 

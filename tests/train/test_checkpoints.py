@@ -283,7 +283,8 @@ def test_a_changed_file_anywhere_in_the_package_is_said(
     for file in ("train/checkpoints.py", "models/resnet.py", "../results/table.md"):
         (package / file).parent.mkdir(parents=True, exist_ok=True)
         (package / file).write_text("before")
-    for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "x"]):
+    hidden = ["config", "status.showUntrackedFiles", "no"]  # as a user may have it
+    for words in (["init", "-q"], hidden, ["add", "."], ["commit", "-q", "-m", "x"]):
         git(tmp_path, *words)
     monkeypatch.setattr(checkpoints, "__file__", str(package / "train" / "checkpoints.py"))
     assert checkpoints.commit.__wrapped__()["dirty"] is False
