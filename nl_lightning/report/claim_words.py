@@ -266,7 +266,9 @@ def verdict_legend(report: Report) -> str:
         f"{v.claim.name} {name} on {group}"
         for v in report.verdicts
         for name, one in named(v)
-        if one.comparisons and (group := one.part.judged_on) and group == report.runs.group(group)
+        if any(not (c.check.in_points or c.check.cost) for c in one.comparisons)
+        and (group := one.part.judged_on)
+        and group == report.runs.group(group)
     ]
     if own:
         found.append(f"Parts that are judged on other videos: {', '.join(own)}.")

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1]
 
 def mixed_code(records: Iterable[Record]) -> str:
     """What to say of the commits, where their numbers can differ by the code; else nothing."""
-    commits = tuple(sorted({visible_line(record.commit) for record in records}))
+    commits = tuple(sorted({visible_line(_code(record)) for record in records}))
     if len(commits) < 2 or (changed := _changed(commits)) == ():
         return ""
     named = ", ".join(commit[:12] for commit in commits[:4]) + (f" and {len(commits) - 4} more" if commits[4:] else "")
@@ -24,6 +24,12 @@ def mixed_code(records: Iterable[Record]) -> str:
         return f"Mixed code: records are of commits {named}; whether these compute alike isn't known here"
     files = f"{len(changed)} files" if len(changed) > 1 else changed[0]
     return f"Mixed code: records are of commits {named}, which differ in {files} where numbers are computed"
+
+
+def _code(record: Record) -> str:
+    """Its commit; of an installed package, which has none, its version."""
+    version = record.versions.get("nl-lightning")
+    return f"v{version}" if version and record.commit == "unknown" else record.commit
 
 
 def mixed_source(records: Iterable[Record]) -> str:

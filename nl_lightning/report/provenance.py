@@ -1,5 +1,6 @@
 """Where the numbers of a report come from: what a reader needs to weigh them, in words. Plain text."""
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -23,8 +24,8 @@ def provenance(runs: Runs) -> list[tuple[str, str]]:
     asked = "" if runs.seeds == (0,) else "".join(f" --seed {seed}" for seed in runs.seeds)
     if not records:
         return lines
-    command = f"nl-lightning run {runs.study.path.stem} --recipe {runs.recipe.name}{asked}; each record has its own"
-    lines.append(("command", command))
+    again = f"nl-lightning run {shlex.quote(runs.study.path.stem)} --recipe {runs.recipe.name}{asked}"
+    lines.append(("command", f"{again}; each record has its own"))
     versions = ("versions", _several(", ".join(map(" ".join, sorted(r.versions.items()))) for r in records))
     if runs.study.metric.own:
         module = ("module", _several(r.module for r in records))

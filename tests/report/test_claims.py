@@ -394,6 +394,9 @@ def test_claims_are_judged_on_a_group_of_videos(study: Study, recipe: Recipe, re
     found = report(collect(asked, recipe, results))
     assert [c.measured for c in found.verdicts[0].comparisons] == pytest.approx([20, 0], abs=1e-3)
     assert f"Parts that are judged on other videos: {asked.claims[0].name} scope on all." in verdict_legend(found)
+    in_points = Part("size", "By none.", (Check("about", ("block", "plain"), within=1.0),), judged_on="all")
+    of_top1 = replace(asked, claims=(replace(asked.claims[0], parts=(in_points,)),))  # and so of all videos
+    assert "judged on other videos" not in verdict_legend(report(collect(of_top1, recipe, results)))
     foreseen = plan_of(collect(asked, recipe, results), None, 10.0, 1.0)
     assert foreseen.videos == (100, 300)
     assert "on 100 to 300 videos" in foreseen.said

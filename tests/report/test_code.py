@@ -68,6 +68,14 @@ def test_where_the_repository_does_not_tell(measure: Measure, commits: list[str]
     assert not list(code.PACKAGE.parent.rglob("mine"))
 
 
+def test_installed_versions_are_compared(measure: Measure) -> None:
+    record = replace(measure("plain", 0, 60.0), commit="unknown")
+    one, two = (replace(record, versions={"nl-lightning": version}) for version in ("0.1.0", "0.2.0"))
+    assert mixed_code([one, one]) == mixed_code([record, record]) == ""
+    said = "Mixed code: records are of commits v0.1.0, v0.2.0; whether these compute alike isn't known here"
+    assert mixed_code([one, two]) == said
+
+
 def test_the_notes_of_a_table_say_it(
     study: Study, recipe: Recipe, results: Path, measure: Measure, commits: list[str]
 ) -> None:
