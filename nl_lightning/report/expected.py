@@ -35,14 +35,15 @@ def as_expected(record: Record, others: list[Record], of: Metric = TOP1) -> str:
 
     Compared by the metric that the record has; those that have diverged have none.
     """
-    if not others:
-        return ""
+    alike = [one for one in others if not one.videos_hash or record.videos_hash in ("", one.videos_hash)]
+    if not alike:  # another official split, or data of one's own
+        return f"what is committed was tested on other {of.item}s" if others else ""
     metric = next((metric for metric in (of, *METRICS.values()) if metric.key in record.scores), None)
-    sound = [other for other in others if metric is not None and metric.key in other.scores]
+    sound = [other for other in alike if metric is not None and metric.key in other.scores]
     if metric is None or not sound:
-        if not any(one.scores for one in (record, *others)):
+        if not any(one.scores for one in (record, *alike)):
             return "as expected: both diverged"
-        if metric is not None and any(not one.diverged for one in others):
+        if metric is not None and any(not one.diverged for one in alike):
             return ""  # what is committed was compared by something else
         return "not as expected: one of this and the committed diverged"
     scores = [other.score(metric) for other in sound]

@@ -57,7 +57,7 @@ def seeds_needed(
     video_se = math.sqrt(100 * disagreement / videos)
     for seeds in range(ENOUGH_SEEDS, MOST_SEEDS + 1):
         seed_se = seed_noise / math.sqrt(seeds)
-        if sum(half_width(tail, seed_se, video_se, seeds) for tail in (alpha / 2, 1 - power)) <= slack:
+        if sum(half_width(tail, seed_se, video_se, seeds) for tail in (alpha / 2, 1 - power)) <= slack > 0:
             return seeds
     return None
 
@@ -129,12 +129,14 @@ def _need(study: Study, plan: Plan, comparison: Comparison, videos: int, family:
     """
     check, margin, pair = comparison.check, comparison.check.margin, pair_names(comparison, study)
     effect, bounds = comparison.measured, comparison.claimed
+    gain = comparison.effect.mean if comparison.effect else math.inf  # what the margin is a share of
     unknown = math.inf, [pair, "", "", ""]
     if effect is None:
         effect = comparison.reported
         if isinstance(margin, Share):
-            if (gain := study.reported_gain(*margin.of)) is None:
+            if (reported := study.reported_gain(*margin.of)) is None:
                 return unknown
+            gain = reported
             edge = margin.share * gain
             bounds = Interval(edge, math.inf) if check.within is None else Interval(-edge, edge)
     if effect is None or bounds is None:
@@ -149,8 +151,14 @@ def _need(study: Study, plan: Plan, comparison: Comparison, videos: int, family:
     if check.against is not None:  # nothing is paired: the noise is that of one accuracy
         score = effect + check.against
         noise = score * (100 - score) / 100
-    enough = videos_needed(slack, noise, alpha, power)
-    seeds = seeds_needed(slack, plan.seed_noise * size, noise, videos, alpha, power)
+    ways = [(slack, size, noise)]
+    if isinstance(margin, Share):  # of something that has to be there
+        ways.append((gain, 1.0, plan.disagreement))
+    videos_each = [videos_needed(slack, noise, alpha, power) for slack, _, noise in ways]
+    seeds_each = [
+        seeds_needed(slack, plan.seed_noise * size, noise, videos, alpha, power) for slack, size, noise in ways
+    ]
+    enough, seeds = (None if None in each else max(filter(None, each)) for each in (videos_each, seeds_each))
     shown = number(effect, gain_form(study.metric)) + ("*" if comparison.measured is None else "")
     amounts = [f"{enough:,}" if enough else "never", str(seeds or f"> {MOST_SEEDS}")]
     return enough or 1e300, [pair, shown, *amounts]  # hardest is one that no number of videos decides

@@ -248,7 +248,7 @@ def portable(value: Any) -> Any:
 def recorded(results: Path, recipe: str) -> list[tuple[str, int]]:
     """(variant, seed) of each file in the place of a record under a recipe; history (moved aside) is left out."""
     paths = (results / "records" / recipe).glob("*/seed*.json")
-    found = [(p.parent.name, int(p.stem[4:])) for p in paths if re.fullmatch(r"seed[0-9]{1,10}\.json", p.name)]
+    found = [(p.parent.name, int(p.stem[4:])) for p in paths if re.fullmatch(r"seed(0|[1-9][0-9]{0,9})\.json", p.name)]
     return sorted((variant, seed) for variant, seed in found if seed < 2**32)
 
 

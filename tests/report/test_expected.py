@@ -46,6 +46,16 @@ def test_committed_seeds_that_agree_say_nothing_of_the_spread(measure: Measure) 
         assert as_expected(replace(others[0], top1=top1), others).startswith(f"{said}: 63.3 % is committed (seed 0)")
 
 
+def test_other_test_videos_are_not_compared(measure: Measure) -> None:
+    """As of other official splits, or of data of one's own under a recipe that names no data."""
+    others = [measure("plain", seed, 60.0 + seed, videos_hash=f"{seed}" * 12) for seed in range(3)]
+    said = as_expected(replace(others[1], top1=63.0), others)
+    assert said == "as expected: 61.0 % is committed (seed 1); the intervals over videos overlap"
+    other = replace(others[0], videos_hash="f" * 12)
+    assert as_expected(other, others) == "what is committed was tested on other videos"
+    assert as_expected(replace(other, videos_hash=""), others).endswith("the spread of 3 committed seeds")
+
+
 def test_runs_that_diverged(measure: Measure) -> None:
     sound = measure("plain", 0, 60.0)
     diverged = replace(sound, top1=None, top5=None, diverged="the loss from step 7 on")

@@ -8,7 +8,7 @@ from nl_lightning.cli import main
 from nl_lightning.errors import UserError
 from nl_lightning.report.collate import collect
 from nl_lightning.report.power import plan_of, power_columns, seeds_needed, videos_needed
-from nl_lightning.study.checks import Check, Claim, Part
+from nl_lightning.study.checks import Check, Claim, Part, Share
 from nl_lightning.study.packing import pack
 from nl_lightning.study.recipe import Recipe
 from nl_lightning.study.records import Record
@@ -78,6 +78,21 @@ def test_the_score_of_others_is_paired_with_nothing(
     assert plan.disagreement == (1.0 if seeds else 10.0)
     cells = [column.cells[0] for column in power_columns(study, plan)]
     assert cells[2:4] == [f"+1.0{mark}", f"{videos_needed(1.0, 18.24, 0.025):,}"]
+
+
+@pytest.mark.parametrize(("effect", "needed"), [(0.5, videos_needed(0.5, 10.0, 0.05)), (-4.0, None)])
+def test_the_effect_of_a_share_has_to_be_there(
+    study: Study, recipe: Recipe, results: Path, measure: Measure, effect: float, needed: int | None
+) -> None:
+    """Ten points are far above half of such an effect; the effect itself is what is hard to show."""
+    for variant, top1 in (("plain", 60.0), ("i3d", 60.0 + effect), ("block", 70.0)):
+        measure(variant, 0, top1)
+    check = Check("better", ("block", "plain"), by=Share(0.5, ("i3d", "plain")))
+    claims = (Claim("c", "C.", "a", (Part("direction", "C.", (check,)),)),)
+    plan = plan_of(collect(replace(study, claims=claims), recipe, results), 2000, 10.0, 0.5)
+    cells = [column.cells[0] for column in power_columns(study, plan)]
+    assert cells[2:4] == ["+10.0", f"{needed:,}" if needed else "never"]
+    assert cells[4] == "> 100"
 
 
 def test_mistakes(study: Study, recipe: Recipe, results: Path) -> None:

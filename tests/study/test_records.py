@@ -250,6 +250,9 @@ def test_records_are_loaded_by_variant_and_seed(tmp_path: Path) -> None:
     write_record(tmp_path, replace(RECORD, recipe="other"))
     assert load_records(tmp_path, "quick") == (records, [])
     assert load_records(tmp_path, "nothing") == ([], [])
+    path = record_path(tmp_path, "quick", records[0].variant, records[0].seed)
+    path.with_name("seed007.json").write_bytes(path.read_bytes())  # no name that a record has
+    assert load_records(tmp_path, "quick") == (records, [])
 
 
 def test_a_record_in_another_runs_place_is_refused(tmp_path: Path) -> None:
