@@ -18,15 +18,15 @@ from nl_lightning.study.metrics import Metric
 from nl_lightning.study.recipe import Recipe, with_stills
 from nl_lightning.study.records import Record, record_path, recorded
 from nl_lightning.study.run import Run, State, agreeing, state_by_record
-from nl_lightning.study.study import COSTS, Row, Study
+from nl_lightning.study.study import COSTS, Row, Study, Variant
 
 VIEWS = {"num_clips": "clips a video", "num_crops": "crops a frame"}
 VIDEOS = {
     "videos_expected": "videos",
     "videos_hash": "as the hash of its test list",
     "content.test": "as the hash of its test videos",
-    "content.train": "as the hash of its training videos",
 }
+TRAINED = {"content.train": "as the hash of its training videos"}
 REPORTED_ONLY = "reported only"  # the state of a row without a variant
 DIVERGED, UNREADABLE = "diverged", "unreadable"  # states of a row whose records give no number
 
@@ -175,10 +175,16 @@ def _runs(
         _same(runs.records(rows), VIEWS, where, place)
         for records in by_fold(runs.records(variants), recipe.folds, lambda record: record.seed):
             _same(records, VIDEOS, where, place)
+            _same([one for one in records if not _own_data(study.variants[one.variant])], TRAINED, where, place)
         # Longer clips may have fewer views of a video (one may be all of it), so views are compared within a length.
         for clip in {study.variants[name].clip for name in variants}:
             _same(runs.records(name for name in variants if study.variants[name].clip == clip), VIEWS, where, place)
     return runs
+
+
+def _own_data(variant: Variant) -> bool:
+    """Whether it may be meant to be trained on other videos than the others are."""
+    return any(key.startswith("data.") for key in variant.settings)
 
 
 def _same(records: list[Record], fields: Mapping[str, str], where: str, place: Place) -> None:
@@ -191,7 +197,7 @@ def _same(records: list[Record], fields: Mapping[str, str], where: str, place: P
             said = str(getattr(record, key)) if of_split == key else content.get(of_split, "")
             if said in ("", "0"):  # older records don't say which test list it was
                 continue
-            other, before = first.setdefault("" if of_split == key else said.split()[0], (record, said))
+            other, before = first.setdefault("" if of_split == key else said.partition(":")[0], (record, said))
             if said != before:
                 raise UserError(
                     f"{where}: {place(other)} was tested with {before} {unit} ({key}), {place(record)} with "

@@ -21,7 +21,7 @@ from nl_lightning.study.finding import find_study
 from nl_lightning.study.loading import load_study
 from nl_lightning.study.metrics import TOP1
 from nl_lightning.study.packing import pack, pack_numbers
-from nl_lightning.study.recipe import Recipe
+from nl_lightning.study.recipe import Recipe, run_hash
 from nl_lightning.study.records import Record, record_path
 from nl_lightning.study.study import Learned, Study
 
@@ -425,16 +425,30 @@ def test_records_of_other_content_are_not_compared(
         return {"evidence": Evidence(content={"test": test})}
 
     measure("plain", 0, 50.0)  # an old record says nothing of it
-    measure("block", 0, 50.0, **of("bytes 0123456789ab"))
-    measure("i3d", 0, 50.0, **of("sizes 0123456789ac"))  # looked at in another way
+    measure("block", 0, 50.0, **of("bytes:0123456789ab"))
+    measure("i3d", 0, 50.0, **of("sizes:0123456789ac"))  # looked at in another way
     collect(study, recipe, results)
-    for variant, content in (("block", "bytes 0123456789ac"), ("i3d", "sizes 0123456789ad")):
-        kind = content.split()[0]
+    for variant, content in (("block", "bytes:0123456789ac"), ("i3d", "sizes:0123456789ad")):
+        kind = content.partition(":")[0]
         record_path(results, "quick", "both", 0).unlink(missing_ok=True)
         measure("both", 0, 50.0, **of(content))
-        said = rf"{variant}/seed0.json was tested with {kind} .* as the hash of its test videos"
+        said = rf"{variant}/seed0.json was tested with {kind}:.* as the hash of its test videos"
         with pytest.raises(UserError, match=said):
             collect(study, recipe, results)
+
+
+def test_training_on_other_videos_has_to_be_meant(
+    study: Study, recipe: Recipe, results: Path, measure: Measure
+) -> None:
+    for variant, digits in (("plain", "0123456789ab"), ("block", "0123456789ac")):
+        measure(variant, 0, 50.0, evidence=Evidence(content={"train": f"bytes:{digits}"}))
+    with pytest.raises(UserError, match="block/seed0.json with bytes:0123456789ac: they can't be compared; run one"):
+        collect(study, recipe, results)
+    half = replace(study.variants["block"], settings=study.variants["block"].settings | {"data.train_list": "half.txt"})
+    asked = replace(study, variants={**study.variants, "block": half})
+    measure("block", 0, 50.0, evidence=Evidence(content={"train": "bytes:0123456789ac"}),
+            config_hash=run_hash(asked, recipe, "block", 0))  # fmt: skip
+    assert len(collect(asked, recipe, results).records()) == 2
 
 
 def test_parts_that_these_data_cannot_test(study: Study, recipe: Recipe, results: Path, measure: Measure) -> None:
