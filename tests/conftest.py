@@ -28,7 +28,9 @@ OF_THE_PLACE = (
 for name in [name for name in os.environ if name.upper().startswith(OF_THE_PLACE)]:
     del os.environ[name]
 os.environ["OMP_NUM_THREADS"] = "1"  # several add up in another order, and networks with equal weights differ in bits
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, here and in every process of a test
+# Under nohup, or in the background of a script, they are ignored, here and in every process of a test.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Under load, an example of a property takes any time. The same examples everywhere: one that fails can be had again.
 settings.register_profile("tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")

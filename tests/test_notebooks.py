@@ -29,7 +29,8 @@ def test_a_notebook_says_what_is_committed(path: Path, monkeypatch: pytest.Monke
     committed = nbformat.read(path, as_version=4)
     again = nbformat.read(path, as_version=4)
     where = {"metadata": {"path": str(path.parent)}}
-    NotebookClient(again, timeout=900, coalesce_streams=True, resources=where).execute()
+    patient = {"timeout": 900, "startup_timeout": 900}
+    NotebookClient(again, coalesce_streams=True, resources=where, **patient).execute()
     assert said(again) == said(committed)
     assert "NOT equal" not in str(said(again))
     text = path.read_text()
