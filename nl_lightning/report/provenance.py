@@ -88,10 +88,11 @@ def _device(record: Record) -> str:
 
 def code_of(record: Record) -> str:
     """The commit that a record was measured with, as it is shown; of an installed package its version."""
+    before = ", trained in part with other code or packages" if record.earlier_code else ""
     if record.commit == "unknown":
         version = record.versions.get("nl-lightning")
-        return f"version {version}, installed (no git commit)" if version else "installed (no git commit)"
-    return record.commit[:12] + (" with uncommitted changes" if record.dirty else "")
+        return (f"version {version}, installed (no git commit)" if version else "installed (no git commit)") + before
+    return record.commit[:12] + (" with uncommitted changes" if record.dirty else "") + before
 
 
 def progress(runs: Runs) -> str:

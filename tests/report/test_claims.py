@@ -519,12 +519,15 @@ def test_parts_without_runs_are_counted_as_waiting(
     measure("plain", 0, 64.0)
     content = Evidence(content={"train": "bytes:0123456789ab", "test": "bytes:0123456789ac"})
     measure("block", 0, 70.5, commit="unknown", dirty=True, evidence=content, versions={"nl-lightning": "0.1.9"})
+    measure("block", 1, 70.5, earlier_code=["until step 120: commit 402bae4 (now 0123456789ab)"])
     found = report(collect(study, recipe, results))
     parts = sum(len(verdict.parts) for verdict in found.verdicts)
     assert f"{parts} parts" in summary(found)
     assert "2 stay undecided, as runs are missing" in summary(found)
     assert ("undecided", 2, "undecided, as runs are missing") in counts(found)
-    assert ("code", "0123456789ab (1 run); version 0.1.9, installed (no git commit) (1 run)") in provenance(found.runs)
+    said = "0123456789ab (1 run); version 0.1.9, installed (no git commit) (1 run); "
+    said += "0123456789ab, trained in part with other code or packages (1 run)"
+    assert ("code", said) in provenance(found.runs)
     assert ("content of the splits", "train bytes:0123456789ab, test bytes:0123456789ac") in provenance(found.runs)
 
 
