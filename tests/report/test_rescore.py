@@ -122,6 +122,12 @@ def test_the_records_numbers_come_out_again(tmp_path: Path, capsys: pytest.Captu
     assert main(["rescore", str(predictions_path(tmp_path, "r", "v", 0, "00ff00ff00ff"))]) == 0
 
 
+def test_a_records_numbers_are_rounded(tmp_path: Path) -> None:
+    """Of 1,714 in 19,761 videos, 8.673650 %, the nearest float32 is a little less: 8.6736 in place of 8.6737."""
+    written(predictions_path(tmp_path, "r", "v", 0, "00ff00ff00ff"))
+    rescore_record(write_record(tmp_path, record(top1=50.0001, top5=74.9999)))
+
+
 def test_predictions_of_another_test_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_record(tmp_path, record(right_top1=pack([False, True, True, False])))
     with pytest.raises(UserError, match="there is no file of predictions"):
