@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from nl_lightning.errors import nearest
 from nl_lightning.report.claims import Report
 from nl_lightning.report.code import mixed_code, mixed_source
 from nl_lightning.report.collate import DIVERGED, REPORTED_ONLY, UNREADABLE, Runs, Times, visible_line
@@ -243,7 +244,24 @@ def remarks(report: Report, table: Table) -> list[str]:
         found += [f"{row.label}: {what}" for what in said if what]
     shown = [*table.variants, *(row.baseline for row in table.rows if row.baseline)]
     records = report.runs.records(shown)
-    return [*found, *filter(None, (mixed_code(records), mixed_source(records)))]
+    return [*found, *filter(None, (mixed_code(records), mixed_source(records))), *unknown_groups(report)]
+
+
+def unknown_groups(report: Report) -> list[str]:
+    """Which names of groups look like slips: records have groups, and none has these.
+
+    A study may name groups of several data sets. So a name under both keys is meant, and so are names under `learned`
+    beside known ones, unless they come near a group that isn't named.
+    """
+    study, groups = report.runs.study, {str(name) for name in report.groups}
+    if not groups:
+        return []
+    judged = dict.fromkeys((study.judged_on, *(part.judged_on for claim in study.claims for part in claim.parts)))
+    slips = [("judged_on", name) for name in judged if name and name not in groups | study.learned.keys()]
+    odd = [name for name in study.learned if name not in groups]
+    near = [name for name in odd if nearest(name, groups - study.learned.keys(), otherwise_all=False)]
+    slips += [("learned", name) for name in near or (odd[:1] if len(odd) == len(study.learned) else ())]
+    return [f"{key}: no record has a group '{name}'{nearest(name, sorted(groups))}" for key, name in slips]
 
 
 def note(line: dict[str, Any]) -> str:

@@ -64,6 +64,8 @@ class Check:
             raise ValueError(f"{self.kind}: what '{first}' gains over '{second}' is compared with itself")
         if isinstance(self.within, Share) and self.within.share <= 0:
             raise ValueError(f"{self.kind}: within: expected a share above 0, got {self.within.share:g}")
+        if self.kind == "better" and isinstance(self.by, Share) and self.by.share >= 1 and self.by.of == self.variants:
+            raise ValueError(f"better: by: expected a share below 1 of what is itself compared, got {self.by.share:g}")
         if self.cost is not None and self.within is not None and self.reported is None:
             raise ValueError(
                 f"{self.kind}: 'within' needs the reported share that the cost has to be close to, as 'reported'"

@@ -14,7 +14,7 @@ from nl_lightning.report.comparisons import Comparison, compare, compare_reporte
 from nl_lightning.report.power import plan_of, power_columns
 from nl_lightning.report.provenance import provenance
 from nl_lightning.report.uncertainty import Difference
-from nl_lightning.report.words import learned_columns, points_of
+from nl_lightning.report.words import learned_columns, points_of, remarks
 from nl_lightning.study.checks import Check, Claim, Part, Share
 from nl_lightning.study.evidence import Evidence
 from nl_lightning.study.finding import find_study
@@ -255,8 +255,6 @@ def test_margins_are_shares_of_what_a_block_brings_here(
     assert reason(found.verdicts[4].parts[0], found.verdicts[4].claim, found).startswith(
         "The margin is a share of an effect that isn't surely there: I3D - NL is -2.5"
     )
-    of_itself = stating(study, Check("better", ("block", "plain"), by=Share(1.0, ("block", "plain"))))
-    assert report(collect(of_itself, recipe, results)).verdicts[0].word == "undecided"
 
 
 @pytest.mark.parametrize(("seeds", "word"), [(1, "seen once"), (2, "undecided"), (3, "holds")])
@@ -386,6 +384,18 @@ def test_claims_are_judged_on_a_group_of_videos(study: Study, recipe: Recipe, re
     assert [gain_of(group) for group in ("hard", "all", "", "of other data")] == pytest.approx([20, 0, 5, 5], abs=1e-3)
     found = report(collect(replace(stating(study, BLOCK_HELPS), judged_on="hard"), recipe, results))
     assert "by soft score of hard (the mean probability" in verdict_legend(found)
+    one = Learned(50, 60)
+    for named, of_part, said in (
+        ({"judged_on": "hrad"}, "", ["judged_on: no record has a group 'hrad'; did you mean 'hard'?"]),
+        ({}, "x", ["judged_on: no record has a group 'x'; known: all, hard"]),
+        ({"learned": {"hrad": one, "all": one}}, "", ["learned: no record has a group 'hrad'; did you mean 'hard'?"]),
+        ({"learned": {"x": one}}, "", ["learned: no record has a group 'x'; known: all, hard"]),
+        ({"learned": {"x": one, "hard": one}, "judged_on": "x"}, "", []),  # of other data
+    ):
+        odd = replace(stating(study, BLOCK_HELPS), **named)
+        parts = (Part("scope", "Everywhere.", (BLOCK_HELPS,), judged_on=of_part),)
+        odd = replace(odd, claims=tuple(replace(claim, parts=parts) for claim in odd.claims))
+        assert remarks(report(collect(odd, recipe, results)), odd.tables["a"])[-len(said) or 9 :] == said
     part = Part("scope", "Everywhere.", (BLOCK_HELPS,), judged_on="all")
     asked = stating(study, BLOCK_HELPS)
     asked = replace(

@@ -370,6 +370,8 @@ def test_a_network_is_written_once(tmp_path: Path) -> None:
         (", within: 1", "", "alike: the key 'within' is missing"),
         ("within: 1", "within: {share: 0, of: {variant: block, than: plain}}",
          "alike: within: expected a share above 0, got 0"),
+        ("than: plain, by: 0.5}", "than: plain, by: {share: 1, of: {variant: block, than: plain}}}",
+         "better: by: expected a share below 1 of what is itself compared, got 1"),
         ("rows: [{label: deep, variant: deep}]", "rows: [{label: deep, variant: plain}]",
          "claims: helps compares 'deep', which is in no row; add a row for it"),
         ("kinetics400", "kinetics400\nreported_videos: 1.5", "reported_videos: expected a whole number of at least 1"),
