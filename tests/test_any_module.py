@@ -372,6 +372,10 @@ def test_a_dry_runs_commands_find_a_class_beside_the_study(own: Path) -> None:
     Path("spirals.py").rename(Path(STUDY).with_name("spirals.py"))
     for verb, command in zip(("fit", "test"), run.commands(), strict=True):
         assert command.startswith(f"PYTHONPATH={own / 'experiments'}:$PYTHONPATH nl-lightning {verb} ")
+    shutil.copy(Path(STUDY).with_name("spirals.py"), Path(STUDY).with_name("other.py"))
+    Path(STUDY).with_name("spirals.py").unlink()
+    change(STUDY, "{settings: {model.layers: 0}}", "{settings: {model.class_path: other.Net}}")
+    assert plan(load_study(Path(STUDY)), load_recipe(RECIPE), [0], Path())[0].commands()[0].startswith("PYTHONPATH=")
 
 
 def test_a_study_and_a_recipe_of_different_kinds_are_refused(own: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -219,7 +219,8 @@ class Run:
     def commands(self) -> list[str]:
         """The commands by which a person would do the same, without the record."""
         call, arguments = "nl-lightning", shlex.join(self.arguments())
-        beside, module = self.study.path.resolve().parent, (self.recipe.module or "").partition(".")[0]
+        beside = self.study.path.resolve().parent
+        module = (self.recipe.module_of(self.variant) or "").partition(".")[0]
         if (beside / f"{module}.py").is_file():  # `fit` isn't told of the study
             call = f"PYTHONPATH={shlex.quote(str(beside))}:$PYTHONPATH {call}"
         return [f"{call} fit {arguments}", f"{call} test {arguments} --ckpt_path={self.checkpoint}"]
