@@ -29,7 +29,7 @@ from torch import Tensor
 
 from nl_lightning import __version__
 from nl_lightning.errors import STOP, Postponed, Stopped, UserError, one_line, say
-from nl_lightning.study.files import whole_file
+from nl_lightning.study.files import size_of, whole_file
 from nl_lightning.study.run import CHECKPOINT, PREVIOUS
 from nl_lightning.train.together import from_all
 from nl_lightning.weights.file import HEADER
@@ -338,9 +338,10 @@ def newest_whole(newest: Path, speaks: bool) -> Path | None:
     place of a whole one.
     """
     for file in (newest, newest.with_name(PREVIOUS)):
-        if not file.exists():
+        if not os.path.lexists(file):
             continue
         try:  # torch's files are archives with a checksum of every part
+            size_of(file)  # a pipe would be read for ever
             with zipfile.ZipFile(file) as archive:
                 if (bad := archive.testzip()) is None:
                     return file

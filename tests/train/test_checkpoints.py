@@ -179,6 +179,10 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert newest_whole(newest, speaks=True) == before
     assert f"{newest} is damaged (" in capsys.readouterr().err
     assert (tmp_path / "last.damaged.ckpt").read_bytes() == spoilt
+    for odd, said in ((os.mkfifo, "got a device"), (lambda file: file.symlink_to("gone"), "no file")):
+        odd(newest)
+        assert newest_whole(newest, speaks=True) == before
+        assert said in capsys.readouterr().err
     before.unlink()
     assert newest_whole(newest, speaks=True) is None
 
