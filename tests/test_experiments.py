@@ -411,15 +411,15 @@ def test_sentences_on_match_are_so() -> None:
     for name in ("c2d_r50_thrice", "residual1_thrice", "residual5_thrice"):
         assert max(abs(score - 50) for score in soft["c2d_r50_" + name.removeprefix("c2d_r50_")]) < 1
     guessed, time = [*each["c2d_r50"], *each["nl5_space"], *each["i3d311_r50"]], each["nl5_time"]
-    near = f"stay near chance: {np.min(guessed):.0f} to {np.max(guessed):.0f} %"
+    stay = f"stay near chance: {np.min(guessed):.0f} to {np.max(guessed):.0f} %"
     beyond = [top1 for top1 in guessed if abs(top1 - 50) > norm.isf(0.0005) * 50 / math.sqrt(1500)]
     assert beyond == [max(each["i3d311_r50"])]
     most = max(abs(score - 50) for name in ("c2d_r50", "c2d_r50_nl5_space", "i3d311_r50", "c2d_r50_nl5_time")
                for score in soft[name])  # fmt: skip
     over_time = f"Blocks over time alone reach {min(time):.0f} to {max(time):.0f} %."
-    assert f"{near}. {over_time}" in page("README.md")
+    assert f"{stay}. {over_time}" in page("README.md")
     assert (
-        f"{near} in each training. One I3D, at {beyond[0]:.1f} %, is further from 50 than guessing comes in 999 of "
+        f"{stay} in each training. One I3D, at {beyond[0]:.1f} %, is further from 50 than guessing comes in 999 of "
         f"1,000 tests. {over_time} By soft score none of these is more than {most:.1f} points above 50"
     ) in page("results/match.md")
 
