@@ -36,7 +36,7 @@ REMEDIES = {
     errno.ENOENT: "check the path",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EISDIR: "expected a file, but this is a folder",
-    errno.EEXIST: "take another place",
+    errno.EEXIST: "take another place, or mend the link if it leads nowhere",
     errno.ENAMETOOLONG: "shorten the name",
     errno.ELOOP: "symbolic links lead back to themselves",
 }

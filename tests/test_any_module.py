@@ -295,6 +295,17 @@ def test_mistakes_that_a_test_shows(
     assert run.state().name == "failed"
 
 
+def test_a_run_says_why_its_folder_cannot_be_made(own: Path) -> None:
+    (run,) = plan(load_study(Path(STUDY)), load_recipe(RECIPE), [0], Path("my_results"), variants=["linear"])
+    run.prepare_folder()
+    run.checkpoint.parent.rmdir()
+    run.checkpoint.parent.symlink_to("a disk that is away")
+    assert worker.main(["run", *run.identity()[:-1], "none"]) == 2
+    assert run.state().note.endswith(
+        "checkpoints: File exists; take another place, or mend the link if it leads nowhere"
+    )
+
+
 def test_a_metric_that_is_no_number_is_of_a_run_that_diverged(own: Path) -> None:
     change(RECIPE, "max_epochs: 15", "max_epochs: 1")
     change("spirals.py", '"test/accuracy": right.mean()', '"test/accuracy": right.mean() * torch.nan')

@@ -58,7 +58,11 @@ def _run(*identity: str) -> int:
     with held:
         if run.is_done():
             return 0
-        run.prepare_folder()
+        try:
+            run.prepare_folder()
+        except Exception as error:
+            _say_why(run, held, error)
+            raise
         return _execute(run, held)
 
 
