@@ -33,7 +33,7 @@ from nl_lightning.inspect.figures import (
     save,
     strongest,
 )
-from nl_lightning.models.complexity import complexity
+from nl_lightning.models.complexity import check_clip
 from nl_lightning.models.conventions import STAGES, Triple
 from nl_lightning.models.fast import channels_last
 from nl_lightning.models.nonlocal_block import NonLocalBlock
@@ -181,7 +181,7 @@ def attend(video: Path, weights: Path, block: str, query: Triple, out: Path) -> 
     net, header = load_weights(weights)
     layer = block_named(net, block)
     frames, indices = _middle_clip(video, header.input)
-    complexity(header.net, frames.shape[:3])  # which says if the clip is too small
+    check_clip(header.net, frames.shape[:3])
     x = input_of(net, layer, _normalised(frames, header.input))
     last = len(x) * x.shape[2] - 1, x.shape[3] - 1, x.shape[4] - 1
     if not all(0 <= at <= most for at, most in zip(query, last, strict=True)):

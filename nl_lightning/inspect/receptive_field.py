@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nl_lightning.errors import UserError
 from nl_lightning.inspect.figures import Map, draw_reach, save
-from nl_lightning.models.complexity import complexity
+from nl_lightning.models.complexity import check_clip
 from nl_lightning.models.conventions import Triple
 from nl_lightning.models.fast import channels_last
 from nl_lightning.models.nonlocal_block import NonLocalBlock
@@ -117,7 +117,7 @@ def _add(fields: dict[str, Map], name: str, net: VideoResNet, clip: Triple) -> s
         if field.shape != clip:
             sizes = ", ".join(f"{who} {'x'.join(map(str, size))}" for who, size in ((other, field.shape), (name, clip)))
             raise UserError(f"reach: clips of different sizes can't be drawn side by side: {sizes}")
-    complexity(net.config, clip)  # which says if the clip is too small
+    check_clip(net.config, clip)
     fields[name] = gradient(net, clip, torch.Generator().manual_seed(0)).numpy()
     return fingerprint(net)
 

@@ -60,6 +60,11 @@ def complexity(config: ResNetConfig, clip: Triple = (32, 224, 224)) -> Complexit
     )
 
 
+def check_clip(config: ResNetConfig, clip: Triple) -> None:
+    """UserError if a clip of (T, H, W) is too small or too large for the network."""
+    _call(_on_meta(config), clip)
+
+
 @dataclass(frozen=True)
 class BlockCost:
     """What a non-local block has to compare for one clip, and how it goes about it.
