@@ -58,11 +58,6 @@ def _run(*identity: str) -> int:
     with held:
         if run.is_done():
             return 0
-        try:
-            run.prepare_folder()
-        except Exception as error:
-            _say_why(run, held, error)
-            raise
         return _execute(run, held)
 
 
@@ -72,6 +67,8 @@ def _execute(run: "Run", held: "Lock | None") -> int:
     from nl_lightning.train.execute import execute
 
     try:
+        if held is not None:
+            run.prepare_folder()
         execute(run, held, tracking)
     except BaseException as error:
         _say_why(run, held, error)
