@@ -140,9 +140,12 @@ def test_a_wrong_type_is_one_line(call: Callable[[Any], object], given: Any, sai
         call(given)
 
 
-@pytest.mark.parametrize("clip", [None, torch.zeros(1, 3, 4, 32, 32, dtype=torch.uint8)])
+@pytest.mark.parametrize(
+    "clip", [None, torch.zeros(1, 3, 4, 32, 32, dtype=torch.uint8), torch.zeros(1, 3, 4, 32, 32).to_sparse()]
+)
 def test_clips_are_floats(clip: Any) -> None:
-    with pytest.raises(nl.UserError, match="VideoResNet: expected a tensor of floats, not (a NoneType|torch.uint8)"):
+    said = "VideoResNet: expected a tensor of floats, not (a NoneType|torch.uint8|.*sparse_coo)"
+    with pytest.raises(nl.UserError, match=said):
         nl.c2d_r50(width=1 / 64)(clip)
 
 

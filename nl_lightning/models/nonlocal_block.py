@@ -96,8 +96,11 @@ def _one_of(key: str, value: object, known: tuple[object, ...]) -> None:
         raise UserError(f"{key}: expected one of {', '.join(map(str, known))}, not {value!r}")
 
 
-def check_precision(name: str, x: Tensor, weight: Tensor) -> None:
-    """UserError for float64 and weights that aren't, or the reverse. (Half precision meets others under autocast.)"""
+def check_floats(name: str, expected: str, x: Tensor, weight: Tensor) -> None:
+    """UserError unless x is dense, of floats, and of float64 just if the weights are. (Autocast mixes the others.)"""
+    if not isinstance(x, Tensor) or not x.is_floating_point() or x.layout != torch.strided:
+        said = f"{x.dtype}, {x.layout}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+        raise UserError(f"{name}: expected {expected}, not {said}")
     if x.dtype != weight.dtype and torch.float64 in (x.dtype, weight.dtype):
         raise UserError(f"{name}: expected {weight.dtype}, as its weights are, not {x.dtype}")
 
@@ -242,10 +245,7 @@ class NonLocalBlock(nn.Module):
 
     def check(self, x: Tensor) -> None:
         """UserError if the block can't be applied to x."""
-        if not isinstance(x, Tensor) or not x.is_floating_point() or x.layout != torch.strided:
-            said = f"{x.dtype}, {x.layout}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
-            raise UserError(f"NonLocalBlock: expected a dense map of floats, not {said}")
-        check_precision("NonLocalBlock", x, self.W_z.weight)
+        check_floats("NonLocalBlock", "a dense map of floats", x, self.W_z.weight)
         axes = {1: "L", 2: "H, W", 3: "T, H, W"}[self.dimensions]
         if x.ndim != self.dimensions + 2 or x.shape[1] != self.channels:
             raise UserError(f"NonLocalBlock: expected a map (N, {self.channels}, {axes}), not {tuple(x.shape)}")

@@ -35,7 +35,7 @@ from nl_lightning.models.conventions import (
     Triple,
     check_placement,
 )
-from nl_lightning.models.nonlocal_block import Affine, NonLocalBlock, NonLocalConfig, check_precision
+from nl_lightning.models.nonlocal_block import Affine, NonLocalBlock, NonLocalConfig, check_floats
 
 EXPANSION = 4
 NORMS = {"batch": nn.BatchNorm3d, "affine": Affine}
@@ -272,10 +272,7 @@ class VideoResNet(nn.Module):
 
     def features(self, clip: Float[Tensor, "N 3 T H W"]) -> Float[Tensor, "N D t h w"]:
         """The output of res5."""
-        if not isinstance(clip, Tensor) or not clip.is_floating_point():
-            said = clip.dtype if isinstance(clip, Tensor) else f"a {type(clip).__name__}"
-            raise UserError(f"VideoResNet: expected a tensor of floats, not {said}")
-        check_precision("VideoResNet", clip, self.conv1.weight)
+        check_floats("VideoResNet", "a tensor of floats", clip, self.conv1.weight)
         if clip.ndim != 5 or clip.shape[1] != 3:
             raise UserError(f"VideoResNet: expected clips (N, 3, T, H, W), not {tuple(clip.shape)}")
         x = self.pool1(self.stem(clip))  # (N, 64, 8, 56, 56)
