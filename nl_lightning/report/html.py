@@ -174,6 +174,7 @@ def _census(report: Report) -> list[dict[str, Any]]:
 def _verdict(report: Report, verdict: Verdict) -> dict[str, Any]:
     """A claim with its comparisons, and these as a figure that follows what was measured."""
     comparisons, marks, units = verdict.comparisons, list[Mark | None](), set()
+    judged = claim_words.judged_by(report).removesuffix(f" of {report.runs.group()}")  # the key has room for a group
     for c in comparisons:
         if c.difference is None or not c.difference.bounded:
             marks.append(None)
@@ -181,7 +182,7 @@ def _verdict(report: Report, verdict: Verdict) -> dict[str, Any]:
         reported = None if report.runs.soft and not c.check.in_points else c.reported  # the paper reports no soft score
         claimed = c.claimed if c.claimed and c.claimed.low <= c.claimed.high else None  # a share of what is below zero
         marks.append(Mark(c.difference.mean, c.difference.interval(), reported, claimed))
-        units.add(claim_words.other_unit(report, c) or claim_words.judged_by(report))
+        units.add(claim_words.other_unit(report, c) or judged)
     drawn = [end for one in marks if one for end in (*(one.interval or ()), *(one.claimed or ()), one.reported)]
     axis = axis_for(end for end in drawn if end is not None and math.isfinite(end))
     columns = claim_words.comparison_columns(report, comparisons) if comparisons else []

@@ -11,6 +11,7 @@ from nl_lightning.report.claim_words import by_part, comparison_columns, counts,
 from nl_lightning.report.claims import Report, Verdict, judge, report
 from nl_lightning.report.collate import collect
 from nl_lightning.report.comparisons import Comparison, compare, compare_reported
+from nl_lightning.report.html import page
 from nl_lightning.report.power import plan_of, power_columns
 from nl_lightning.report.provenance import provenance
 from nl_lightning.report.uncertainty import Difference
@@ -369,7 +370,8 @@ def test_claims_are_judged_on_a_group_of_videos(study: Study, recipe: Recipe, re
     """The block brings 20 points on the last 100 videos, and nothing on the 300 others."""
     hard = [i >= 300 for i in range(400)]
     for variant, gain in (("plain", 0.0), ("block", 20.0)):
-        each = [50.0 + i % 3 + gain * is_hard for i, is_hard in enumerate(hard)]
+        turn = -1 if gain else 1  # the same numbers in another order: differences that are all equal have no interval
+        each = [50.0 + turn * i % 3 + gain * is_hard for i, is_hard in enumerate(hard)]
         means = {"hard": sum(each[300:]) / 100, "all": sum(each[:300]) / 300}
         kept = {"soft": sum(each) / 400, "soft_by_video": pack_numbers(each), "soft_by_group": means}
         groups = {"top1_by_group": dict.fromkeys(means, 0.0), "right_top1": pack([False] * 400)}
@@ -384,6 +386,7 @@ def test_claims_are_judged_on_a_group_of_videos(study: Study, recipe: Recipe, re
     assert [gain_of(group) for group in ("hard", "all", "", "of other data")] == pytest.approx([20, 0, 5, 5], abs=1e-3)
     found = report(collect(replace(stating(study, BLOCK_HELPS), judged_on="hard"), recipe, results))
     assert "by soft score of hard (the mean probability" in verdict_legend(found)
+    assert ">points of soft score</text>" in page(found)  # a long name would run into the columns beside it
     one = Learned(50, 60)
     for named, of_part, said in (
         ({"judged_on": "hrad"}, "", ["judged_on: no record has a group 'hrad'; did you mean 'hard'?"]),
